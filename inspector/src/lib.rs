@@ -1,0 +1,3 @@
+//! Looking at a process from outside.
+
+#![warn(missing_docs)]

@@ -1,0 +1,3 @@
+//! The `gops-probe` program.
+
+fn main() {}

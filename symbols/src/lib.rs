@@ -1,0 +1,16 @@
+//! What a Go binary says about itself: build info, pclntab, moduledata, struct layouts and the
+//! addresses of runtime globals.
+//!
+//! Bytes in, facts out: nothing here opens a file, makes a system call or prints.
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod addr;
+pub mod buildinfo;
+pub mod globals;
+pub mod image;
+pub mod layout;
+pub mod moduledata;
+pub mod pclntab;
+pub mod version;

@@ -1,0 +1,3 @@
+//! Harness of the integration tests.
+
+#![warn(missing_docs)]

@@ -1,0 +1,4 @@
+//! Boots real kernels and runs the probes there.
+
+#![warn(missing_docs)]
+
