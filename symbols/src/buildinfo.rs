@@ -1,1 +1,263 @@
-//! To come.
+//! The build info blob that the Go linker puts into every program (`debug/buildinfo`).
+
+use serde::Serialize;
+
+use crate::addr::LinkAddr;
+use crate::image::Image;
+
+const MAGIC: &[u8; 14] = b"\xff Go buildinf:";
+const ALIGN: u64 = 16;
+const HEADER: usize = 32;
+/// The flag bits at byte 15: big-endian pointers, strings inline after the header (Go 1.18 and later).
+const FLAG_BIG_ENDIAN: u8 = 1;
+const FLAG_INLINE: u8 = 2;
+/// No real version or module list is longer.
+const MAX_VERSION: u64 = 1 << 10;
+const MAX_MODINFO: u64 = 16 << 20;
+const PIECE: usize = 1 << 20;
+
+/// A module that was compiled in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Module {
+    /// Import path of the module.
+    pub path: String,
+    /// Its version, `(devel)` for a working tree.
+    pub version: String,
+    /// The `h1:` checksum, empty where there is none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub sum: String,
+    /// What replaced it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaced_by: Option<Box<Module>>,
+}
+
+/// What the linker wrote about the build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BuildInfo {
+    /// As `runtime.Version()` returns it.
+    pub version: String,
+    /// The main package's path.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub path: String,
+    /// The main module.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub main: Option<Module>,
+    /// The modules it depends on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub deps: Vec<Module>,
+    /// Build settings such as `-race`, `GOAMD64`, `vcs.revision`, in their order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub settings: Vec<(String, String)>,
+}
+
+impl BuildInfo {
+    /// The value of a build setting.
+    pub fn setting(&self, key: &str) -> Option<&str> {
+        self.settings.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
+    }
+}
+
+/// Looks for the blob: in all writable segments first, as linkers put it there, then in the others.
+///
+/// The magic alone is no proof: programs that deal with build info hold it too. A hit counts only where a
+/// version that parses follows it.
+pub fn find(image: &Image) -> Option<BuildInfo> {
+    let segments = image.segments();
+    let order = segments.iter().filter(|s| s.writable).chain(segments.iter().filter(|s| !s.writable));
+    for segment in order {
+        for (base, bytes) in image.pieces(segment, PIECE, MAGIC.len()) {
+            for hit in memchr::memmem::find_iter(&bytes, MAGIC) {
+                let addr = base.plus(hit as u64);
+                if addr.0.is_multiple_of(ALIGN)
+                    && let Some(info) = parse(image, addr)
+                {
+                    return Some(info);
+                }
+            }
+        }
+    }
+    None
+}
+
+fn parse(image: &Image, at: LinkAddr) -> Option<BuildInfo> {
+    let header = image.read_vec(at, HEADER).ok()?;
+    let flags = *header.get(15)?;
+    let (version, modinfo) = if flags & FLAG_INLINE != 0 {
+        let (version, next) = inline_string(image, at.plus(HEADER as u64), MAX_VERSION)?;
+        let modinfo = inline_string(image, next, MAX_MODINFO).map(|(bytes, _)| bytes);
+        (version, modinfo.unwrap_or_default())
+    } else {
+        // Up to Go 1.17, and therefore only good to say that a program is too old.
+        if flags & FLAG_BIG_ENDIAN != 0 {
+            return None;
+        }
+        let pointers = image.read_relocated(at.plus(16), 16).ok()?;
+        let pointer = |i: usize| Some(LinkAddr(u64::from_le_bytes(pointers.get(i..i + 8)?.try_into().ok()?)));
+        (
+            pointed_string(image, pointer(0)?, MAX_VERSION)?,
+            pointed_string(image, pointer(8)?, MAX_MODINFO).unwrap_or_default(),
+        )
+    };
+    let version = String::from_utf8(version).ok()?;
+    crate::version::GoVersion::parse(&version)?;
+    let mut info =
+        BuildInfo { version, path: String::new(), main: None, deps: Vec::new(), settings: Vec::new() };
+    // 16 bytes of framing on each side, so that the string can be found in a binary.
+    if modinfo.len() >= 33
+        && modinfo.get(modinfo.len() - 17) == Some(&b'\n')
+        && let Some(text) = modinfo.get(16..modinfo.len() - 16)
+    {
+        parse_modinfo(&String::from_utf8_lossy(text), &mut info);
+    }
+    Some(info)
+}
+
+fn inline_string(image: &Image, at: LinkAddr, max: u64) -> Option<(Vec<u8>, LinkAddr)> {
+    let prefix = image.read_vec(at, 10).ok()?;
+    let (mut len, mut used) = (0u64, 0);
+    for (i, &b) in prefix.iter().enumerate() {
+        len |= u64::from(b & 0x7f).checked_shl(7 * i as u32)?;
+        if b & 0x80 == 0 {
+            used = i + 1;
+            break;
+        }
+    }
+    if used == 0 || len > max {
+        return None;
+    }
+    let start = at.plus(used as u64);
+    if len == 0 {
+        return Some((Vec::new(), start));
+    }
+    let bytes = image.read_vec(start, usize::try_from(len).ok()?).ok()?;
+    (bytes.len() as u64 == len).then(|| (bytes, start.plus(len)))
+}
+
+fn pointed_string(image: &Image, header: LinkAddr, max: u64) -> Option<Vec<u8>> {
+    let header = image.read_relocated(header, 16).ok()?;
+    let data = u64::from_le_bytes(header.get(..8)?.try_into().ok()?);
+    let len = u64::from_le_bytes(header.get(8..16)?.try_into().ok()?);
+    if len > max {
+        return None;
+    }
+    let bytes = image.read_vec(LinkAddr(data), usize::try_from(len).ok()?).ok()?;
+    (bytes.len() as u64 == len).then_some(bytes)
+}
+
+/// Parses the tab-separated lines of `runtime/debug.BuildInfo.String`; unknown lines are skipped.
+fn parse_modinfo(text: &str, info: &mut BuildInfo) {
+    let mut last_is_main = false;
+    for line in text.lines() {
+        let mut fields = line.split('\t');
+        let kind = fields.next().unwrap_or("");
+        let mut module = || {
+            let mut field = || fields.next().unwrap_or("").to_owned();
+            Module { path: field(), version: field(), sum: field(), replaced_by: None }
+        };
+        match kind {
+            "path" => info.path = line.get(5..).unwrap_or("").to_owned(),
+            "mod" => {
+                info.main = Some(module());
+                last_is_main = true;
+            }
+            "dep" => {
+                info.deps.push(module());
+                last_is_main = false;
+            }
+            "=>" => {
+                let replacement = Some(Box::new(module()));
+                if last_is_main {
+                    if let Some(m) = &mut info.main {
+                        m.replaced_by = replacement;
+                    }
+                } else if let Some(m) = info.deps.last_mut() {
+                    m.replaced_by = replacement;
+                }
+            }
+            "build" => {
+                if let Some((key, value)) = line.get(6..).and_then(setting) {
+                    info.settings.push((key, value));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// `key=value`, either quoted as a Go string where it holds characters that would break the line.
+fn setting(text: &str) -> Option<(String, String)> {
+    let (key, rest) = match text.strip_prefix('"') {
+        Some(quoted) => {
+            let end = closing_quote(quoted)?;
+            (unquote(quoted.get(..end)?), quoted.get(end + 1..)?.strip_prefix('=')?)
+        }
+        None => {
+            let (key, rest) = text.split_once('=')?;
+            (key.to_owned(), rest)
+        }
+    };
+    let value = match rest.strip_prefix('"') {
+        Some(quoted) => unquote(quoted.get(..closing_quote(quoted)?)?),
+        None => rest.to_owned(),
+    };
+    Some((key, value))
+}
+
+fn closing_quote(text: &str) -> Option<usize> {
+    let mut escaped = false;
+    text.bytes().position(|b| match b {
+        _ if escaped => {
+            escaped = false;
+            false
+        }
+        b'\\' => {
+            escaped = true;
+            false
+        }
+        b => b == b'"',
+    })
+}
+
+fn unquote(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => match chars.next() {
+                Some('n') => out.push('\n'),
+                Some('t') => out.push('\t'),
+                Some('r') => out.push('\r'),
+                Some(other) => out.push(other),
+                None => {}
+            },
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modinfo_lines() {
+        let mut info = BuildInfo {
+            version: "go1.26.0".into(),
+            path: String::new(),
+            main: None,
+            deps: Vec::new(),
+            settings: Vec::new(),
+        };
+        parse_modinfo(
+            "path\texample.com/cmd\nmod\texample.com\tv1.0.0\t\ndep\ta.b/c\tv0.1.0\th1:x=\n=>\t../c\t\t\n\
+             build\t-ldflags=\"-s -w \\\"x\\\"\"\nbuild\tCGO_ENABLED=0\nodd\tline\n",
+            &mut info,
+        );
+        assert_eq!(info.path, "example.com/cmd");
+        assert_eq!(info.main.as_ref().map(|m| m.version.as_str()), Some("v1.0.0"));
+        assert_eq!(info.deps[0].replaced_by.as_ref().map(|m| m.path.as_str()), Some("../c"));
+        assert_eq!(info.setting("-ldflags"), Some("-s -w \"x\""));
+        assert_eq!(info.setting("CGO_ENABLED"), Some("0"));
+    }
+}

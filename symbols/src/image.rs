@@ -1,1 +1,369 @@
-//! To come.
+//! An ELF image seen through its program headers, as the loader sees it. Section headers are never needed:
+//! they may be missing or wrong in a running program.
+
+use std::fmt;
+use std::sync::OnceLock;
+
+use object::elf;
+use object::endian::LittleEndian as LE;
+use object::read::elf::{Dyn as _, FileHeader as _, ProgramHeader as _, Rela as _};
+
+use crate::addr::LinkAddr;
+
+/// Where the bytes of an image come from: a file, a copy in memory, a mapping of a process.
+pub trait Source: Send + Sync {
+    /// How many bytes there are.
+    fn len(&self) -> u64;
+
+    /// Whether there are no bytes.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Fills `buf` with the bytes from `offset`; false where they are not all there.
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> bool;
+}
+
+impl Source for Vec<u8> {
+    fn len(&self) -> u64 {
+        Vec::len(self) as u64
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> bool {
+        let Ok(start) = usize::try_from(offset) else { return false };
+        match start.checked_add(buf.len()).and_then(|end| self.get(start..end)) {
+            Some(bytes) => {
+                buf.copy_from_slice(bytes);
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+/// Why bytes are not an image that can be looked at.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImageError {
+    /// No ELF magic, or less than a header.
+    #[error("not an ELF file")]
+    NotElf,
+    /// An ELF of 32 bits.
+    #[error("a 32-bit ELF file (machine {0}); only 64-bit programs are supported")]
+    Class32(u16),
+    /// Not little endian.
+    #[error("a big-endian ELF file; only little-endian programs are supported")]
+    BigEndian,
+    /// The program headers are missing, too many, or not within the file.
+    #[error("its program headers are damaged")]
+    ProgramHeaders,
+    /// An address that no segment holds, or whose bytes the file does not have.
+    #[error("no bytes at link address {0}")]
+    Unmapped(LinkAddr),
+}
+
+/// The machine an image is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arch {
+    /// x86-64, called amd64 by Go.
+    Amd64,
+    /// AArch64, called arm64 by Go.
+    Arm64,
+    /// Another ELF machine number.
+    Other(u16),
+}
+
+/// A loadable segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    /// Where it is linked.
+    pub start: LinkAddr,
+    /// Its size in memory.
+    pub mem_size: u64,
+    /// Where its bytes begin in the file.
+    pub file_offset: u64,
+    /// How many of them the file has; the rest is zero.
+    pub file_size: u64,
+    /// May be written to.
+    pub writable: bool,
+    /// May be executed.
+    pub executable: bool,
+}
+
+impl Segment {
+    /// Whether `addr` is inside.
+    pub fn contains(&self, addr: LinkAddr) -> bool {
+        addr.since(self.start).is_some_and(|d| d < self.mem_size)
+    }
+}
+
+const BLOCK: usize = 64 << 10;
+/// Blocks up to here are kept; what lies further out in an absurdly large file is read each time.
+const MAX_BLOCKS: u64 = (4 << 30) / BLOCK as u64;
+const MAX_SEGMENTS: usize = 4096;
+/// More relative relocations than any real program has.
+const MAX_RELOCATIONS: u64 = 1 << 26;
+
+/// An ELF image: segments, and reads by link address.
+pub struct Image {
+    source: Box<dyn Source>,
+    arch: Arch,
+    position_independent: bool,
+    entry: LinkAddr,
+    segments: Vec<Segment>,
+    dynamic: Option<(u64, u64)>,
+    tls_size: Option<(u64, u64)>,
+    section_header_offset: u64,
+    blocks: Vec<OnceLock<Option<Box<[u8]>>>>,
+    relocations: OnceLock<Vec<(u64, u64)>>,
+}
+
+impl fmt::Debug for Image {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Image")
+            .field("arch", &self.arch)
+            .field("position_independent", &self.position_independent)
+            .field("segments", &self.segments)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Image {
+    /// Reads the ELF header and the program headers.
+    pub fn parse(source: Box<dyn Source>) -> Result<Self, ImageError> {
+        let mut head = [0u8; 64];
+        if source.len() < 64 || !source.read_at(0, &mut head) || head[..4] != elf::ELFMAG {
+            return Err(ImageError::NotElf);
+        }
+        if head[5] != elf::ELFDATA2LSB.0 {
+            return Err(ImageError::BigEndian);
+        }
+        let machine = u16::from_le_bytes([head[18], head[19]]);
+        if head[4] != elf::ELFCLASS64.0 {
+            return Err(ImageError::Class32(machine));
+        }
+        let header = elf::FileHeader64::<LE>::parse(&head[..]).map_err(|_| ImageError::NotElf)?;
+        let count = usize::from(header.e_phnum.get(LE));
+        if count == 0 || count > MAX_SEGMENTS || usize::from(header.e_phentsize.get(LE)) != 56 {
+            return Err(ImageError::ProgramHeaders);
+        }
+        let mut table = vec![0u8; count * 56];
+        if !source.read_at(header.e_phoff.get(LE), &mut table) {
+            return Err(ImageError::ProgramHeaders);
+        }
+        let headers = object::pod::slice_from_all_bytes::<elf::ProgramHeader64<LE>>(&table)
+            .map_err(|()| ImageError::ProgramHeaders)?;
+        let mut segments = Vec::new();
+        let (mut dynamic, mut tls_size) = (None, None);
+        for h in headers {
+            let (vaddr, mem_size) = (h.p_vaddr(LE), h.p_memsz(LE));
+            let (file_offset, file_size) = (h.p_offset(LE), h.p_filesz(LE));
+            match h.p_type(LE) {
+                elf::PT_LOAD if mem_size > 0 => {
+                    if vaddr.checked_add(mem_size).is_none() || file_offset.checked_add(file_size).is_none() {
+                        return Err(ImageError::ProgramHeaders);
+                    }
+                    let flags = h.p_flags(LE);
+                    segments.push(Segment {
+                        start: LinkAddr(vaddr),
+                        mem_size,
+                        file_offset,
+                        file_size: file_size.min(mem_size).min(source.len().saturating_sub(file_offset)),
+                        writable: flags.contains(elf::PF_W),
+                        executable: flags.contains(elf::PF_X),
+                    });
+                }
+                elf::PT_DYNAMIC => dynamic = Some((vaddr, h.p_filesz(LE))),
+                elf::PT_TLS => tls_size = Some((mem_size, h.p_align(LE))),
+                _ => {}
+            }
+        }
+        if segments.is_empty() {
+            return Err(ImageError::ProgramHeaders);
+        }
+        segments.sort_by_key(|s| s.start);
+        let blocks = source.len().div_ceil(BLOCK as u64).min(MAX_BLOCKS);
+        Ok(Image {
+            arch: match elf::Machine(machine) {
+                elf::EM_X86_64 => Arch::Amd64,
+                elf::EM_AARCH64 => Arch::Arm64,
+                _ => Arch::Other(machine),
+            },
+            position_independent: header.e_type.get(LE) == elf::ET_DYN,
+            entry: LinkAddr(header.e_entry.get(LE)),
+            section_header_offset: header.e_shoff.get(LE),
+            segments,
+            dynamic,
+            tls_size,
+            blocks: (0..blocks).map(|_| OnceLock::new()).collect(),
+            relocations: OnceLock::new(),
+            source,
+        })
+    }
+
+    /// The machine it is for.
+    pub fn arch(&self) -> Arch {
+        self.arch
+    }
+
+    /// Linked to be loaded anywhere (PIE, shared object).
+    pub fn is_position_independent(&self) -> bool {
+        self.position_independent
+    }
+
+    /// The entry point.
+    pub fn entry(&self) -> LinkAddr {
+        self.entry
+    }
+
+    /// Size and alignment of the thread-local segment, if there is one.
+    pub fn tls(&self) -> Option<(u64, u64)> {
+        self.tls_size
+    }
+
+    /// The loadable segments, by address.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// The bytes underneath, for readers of sections (symbols, DWARF).
+    pub fn source(&self) -> &dyn Source {
+        &*self.source
+    }
+
+    /// Whether the header claims to have section headers. A hint only.
+    pub fn claims_sections(&self) -> bool {
+        self.section_header_offset != 0
+    }
+
+    /// The segment that holds `addr`.
+    pub fn segment(&self, addr: LinkAddr) -> Option<&Segment> {
+        let i = self.segments.partition_point(|s| s.start <= addr).checked_sub(1)?;
+        self.segments.get(i).filter(|s| s.contains(addr))
+    }
+
+    /// Fills `buf` with the bytes linked at `addr`, without relocations. What a segment has beyond its bytes in
+    /// the file reads as zero.
+    ///
+    /// # Errors
+    /// [`ImageError::Unmapped`] where one segment does not hold all of it.
+    pub fn read(&self, addr: LinkAddr, buf: &mut [u8]) -> Result<(), ImageError> {
+        let fail = ImageError::Unmapped(addr);
+        let segment = self.segment(addr).ok_or(fail.clone())?;
+        let skip = addr.0 - segment.start.0;
+        if (buf.len() as u64) > segment.mem_size - skip {
+            return Err(fail);
+        }
+        let in_file = usize::try_from(segment.file_size.saturating_sub(skip)).unwrap_or(usize::MAX);
+        let (bytes, zero) = buf.split_at_mut(in_file.min(buf.len()));
+        zero.fill(0);
+        if bytes.is_empty() || self.read_file(segment.file_offset + skip, bytes) { Ok(()) } else { Err(fail) }
+    }
+
+    /// Up to `len` bytes linked at `addr`: fewer where the segment ends before.
+    pub fn read_vec(&self, addr: LinkAddr, len: usize) -> Result<Vec<u8>, ImageError> {
+        let segment = self.segment(addr).ok_or(ImageError::Unmapped(addr))?;
+        let left = segment.file_size.saturating_sub(addr.0 - segment.start.0);
+        let mut bytes = vec![0; len.min(usize::try_from(left).unwrap_or(usize::MAX))];
+        self.read(addr, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// The little-endian word at `addr`, without relocations.
+    pub fn word(&self, addr: LinkAddr) -> Result<u64, ImageError> {
+        let mut buf = [0; 8];
+        self.read(addr, &mut buf)?;
+        Ok(u64::from_le_bytes(buf))
+    }
+
+    /// As [`Image::read_vec`], with relative relocations applied at load bias 0, so that pointers in the data of
+    /// a position-independent image are link addresses too.
+    pub fn read_relocated(&self, addr: LinkAddr, len: usize) -> Result<Vec<u8>, ImageError> {
+        let mut bytes = self.read_vec(addr, len)?;
+        let relocations = self.relocations();
+        let first = relocations.partition_point(|&(at, _)| at < addr.0);
+        for &(at, value) in relocations.get(first..).unwrap_or_default() {
+            let offset = usize::try_from(at - addr.0).unwrap_or(usize::MAX);
+            if offset >= bytes.len() {
+                break;
+            }
+            if let Some(slot) = offset.checked_add(8).and_then(|end| bytes.get_mut(offset..end)) {
+                slot.copy_from_slice(&value.to_le_bytes());
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// The segment's bytes in pieces of at most `piece` that overlap by `overlap`, with their addresses.
+    pub fn pieces<'i>(
+        &'i self,
+        segment: &Segment,
+        piece: usize,
+        overlap: usize,
+    ) -> impl Iterator<Item = (LinkAddr, Vec<u8>)> + use<'i> {
+        let (start, size) = (segment.start, segment.file_size);
+        let step = piece.max(1) as u64;
+        (0..size.div_ceil(step)).filter_map(move |i| {
+            let addr = start.plus(i * step);
+            Some((addr, self.read_vec(addr, piece + overlap).ok()?))
+        })
+    }
+
+    fn read_file(&self, offset: u64, buf: &mut [u8]) -> bool {
+        // Large reads would only be copied twice through the blocks.
+        if buf.len() >= 4 * BLOCK {
+            return self.source.read_at(offset, buf);
+        }
+        let mut done = 0;
+        while done < buf.len() {
+            let at = offset + done as u64;
+            let (index, inner) = (at / BLOCK as u64, (at % BLOCK as u64) as usize);
+            let Some(slot) = usize::try_from(index).ok().and_then(|i| self.blocks.get(i)) else {
+                return self.source.read_at(at, &mut buf[done..]);
+            };
+            let block = slot.get_or_init(|| {
+                let start = index * BLOCK as u64;
+                let len = (self.source.len() - start).min(BLOCK as u64) as usize;
+                let mut bytes = vec![0; len].into_boxed_slice();
+                self.source.read_at(start, &mut bytes).then_some(bytes)
+            });
+            let Some(rest) = block.as_ref().and_then(|b| b.get(inner..)).filter(|r| !r.is_empty()) else {
+                return false;
+            };
+            let n = rest.len().min(buf.len() - done);
+            buf[done..done + n].copy_from_slice(&rest[..n]);
+            done += n;
+        }
+        true
+    }
+
+    /// Relative relocations, `(address, value)` by address; empty for an image without any.
+    fn relocations(&self) -> &[(u64, u64)] {
+        self.relocations.get_or_init(|| self.load_relocations().unwrap_or_default())
+    }
+
+    fn load_relocations(&self) -> Option<Vec<(u64, u64)>> {
+        let (addr, size) = self.dynamic?;
+        let bytes = self.read_vec(LinkAddr(addr), usize::try_from(size.min(1 << 16)).ok()?).ok()?;
+        let whole = bytes.len() / 16 * 16;
+        let entries = object::pod::slice_from_all_bytes::<elf::Dyn64<LE>>(&bytes[..whole]).ok()?;
+        let value = |tag: elf::DynamicTag| entries.iter().find(|d| d.d_tag(LE) == tag).map(|d| d.d_val(LE));
+        let (table, size) = (value(elf::DT_RELA)?, value(elf::DT_RELASZ)?);
+        let count = (size / 24).min(MAX_RELOCATIONS);
+        let bytes = self.read_vec(LinkAddr(table), usize::try_from(count * 24).ok()?).ok()?;
+        let whole = bytes.len() / 24 * 24;
+        let relas = object::pod::slice_from_all_bytes::<elf::Rela64<LE>>(&bytes[..whole]).ok()?;
+        let relative = match self.arch {
+            Arch::Amd64 => elf::R_X86_64_RELATIVE,
+            Arch::Arm64 => elf::R_AARCH64_RELATIVE,
+            Arch::Other(_) => return None,
+        };
+        let mut list: Vec<(u64, u64)> = relas
+            .iter()
+            .filter(|r| r.r_type(LE, false) == relative)
+            .map(|r| (r.r_offset(LE), r.r_addend(LE).cast_unsigned()))
+            .collect();
+        list.sort_unstable();
+        Some(list)
+    }
+}

@@ -1,1 +1,273 @@
-//! To come.
+//! `runtime.moduledata`: the linker's description of a module (the program, a plugin, a shared object).
+//!
+//! It is found without symbols: it is the one place in writable memory that points at the pclntab header and at
+//! each of the header's tables, with a function table of the header's length.
+
+use crate::addr::LinkAddr;
+use crate::image::{Image, Segment};
+use crate::pclntab::header::{self, Format, Header};
+use crate::version::GoVersion;
+
+/// Byte offsets of the fields that all supported releases share (`runtime/symtab.go:moduledata`, Go 1.18–1.27).
+mod fixed {
+    pub(super) const FUNCNAMETAB: usize = 8;
+    pub(super) const CUTAB: usize = 32;
+    pub(super) const FILETAB: usize = 56;
+    pub(super) const PCTAB: usize = 80;
+    pub(super) const PCLNTABLE: usize = 104;
+    pub(super) const FTAB_LEN: usize = 136;
+    pub(super) const MINPC: usize = 160;
+    pub(super) const MAXPC: usize = 168;
+    pub(super) const TEXT: usize = 176;
+    pub(super) const ETEXT: usize = 184;
+    pub(super) const NOPTRDATA: usize = 192;
+}
+
+/// Where the fields that moved between releases are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Shape {
+    /// The minor releases that have it.
+    minors: (u32, u32),
+    types: usize,
+    etypes: usize,
+    rodata: usize,
+    gofunc: usize,
+    textsectmap: usize,
+    modulename: usize,
+    next: usize,
+    size: usize,
+}
+
+const SHAPES: [Shape; 5] = [
+    Shape {
+        minors: (18, 19),
+        types: 280,
+        etypes: 288,
+        rodata: 296,
+        gofunc: 304,
+        textsectmap: 312,
+        modulename: 448,
+        next: 544,
+        size: 552,
+    },
+    Shape {
+        minors: (20, 22),
+        types: 296,
+        etypes: 304,
+        rodata: 312,
+        gofunc: 320,
+        textsectmap: 328,
+        modulename: 488,
+        next: 584,
+        size: 592,
+    },
+    Shape {
+        minors: (23, 25),
+        types: 296,
+        etypes: 304,
+        rodata: 312,
+        gofunc: 320,
+        textsectmap: 328,
+        modulename: 488,
+        next: 576,
+        size: 584,
+    },
+    Shape {
+        minors: (26, 26),
+        types: 296,
+        etypes: 304,
+        rodata: 312,
+        gofunc: 320,
+        textsectmap: 336,
+        modulename: 496,
+        next: 584,
+        size: 592,
+    },
+    Shape {
+        minors: (27, 27),
+        types: 296,
+        etypes: 312,
+        rodata: 336,
+        gofunc: 344,
+        textsectmap: 360,
+        modulename: 472,
+        next: 560,
+        size: 568,
+    },
+];
+
+/// The largest shape, for readers that copy a moduledata before its shape is known.
+pub const MAX_SIZE: usize = 640;
+
+/// A range of link addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Range {
+    /// First address.
+    pub start: LinkAddr,
+    /// One past the last.
+    pub end: LinkAddr,
+}
+
+impl Range {
+    /// Whether `addr` is inside.
+    pub fn contains(&self, addr: LinkAddr) -> bool {
+        self.start <= addr && addr < self.end
+    }
+}
+
+/// A section of text, for the rare images with several (`runtime.textsect`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TextSection {
+    /// Offset of its start among the pclntab's text offsets.
+    pub offset: u64,
+    /// Offset of its end.
+    pub end: u64,
+    /// Where it is linked.
+    pub base: LinkAddr,
+}
+
+/// A module's description, in link addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moduledata {
+    /// Where the moduledata itself is.
+    pub addr: LinkAddr,
+    /// The Go text of the module: lowest and highest pc of its functions.
+    pub pcs: Range,
+    /// `runtime.text` to `runtime.etext`.
+    pub text: Range,
+    /// Base of function data offsets.
+    pub gofunc: LinkAddr,
+    /// Type descriptors.
+    pub types: Range,
+    /// Pointer-free data, data, bss and pointer-free bss, in this order.
+    pub data: [Range; 4],
+    /// Sections of the text; one in nearly all images.
+    pub text_sections: Vec<TextSection>,
+    /// Offset of `next` within the moduledata: the link to the next module in a process.
+    pub next_offset: usize,
+    /// Its size.
+    pub size: usize,
+    /// The minor releases whose moduledata has this shape.
+    pub minors: (u32, u32),
+}
+
+/// Finds pclntab and moduledata of a Go image: exactly one pair whose parts confirm each other.
+///
+/// `version` only breaks a tie between shapes that the contents cannot tell apart.
+pub fn find(image: &Image, version: Option<&GoVersion>) -> Option<(Header, Moduledata)> {
+    let candidates = header::candidates(image);
+    if candidates.is_empty() {
+        return None;
+    }
+    let writable: Vec<(&Segment, Vec<u8>)> = image
+        .segments()
+        .iter()
+        .filter(|s| s.writable)
+        .filter_map(|s| {
+            let len = usize::try_from(s.file_size).ok().filter(|&n| n <= MAX_DATA)?;
+            Some((s, image.read_relocated(s.start, len).ok()?))
+        })
+        .collect();
+    candidates.iter().find_map(|header| {
+        writable.iter().find_map(|(segment, bytes)| {
+            search(bytes, header).find_map(|at| {
+                let found = bytes.get(at..)?;
+                parse(image, header, segment.start.plus(at as u64), found, version).map(|m| (*header, m))
+            })
+        })
+    })
+}
+
+/// More initialised data than any Go program has.
+const MAX_DATA: usize = 2 << 30;
+
+/// Offsets in `bytes` of moduledata for `header`.
+fn search<'b>(bytes: &'b [u8], header: &'b Header) -> impl Iterator<Item = usize> + use<'b> {
+    let needle = header.addr.0.to_le_bytes();
+    let finder = memchr::memmem::Finder::new(&needle).into_owned();
+    let mut from = 0;
+    std::iter::from_fn(move || {
+        loop {
+            let at = from + finder.find(bytes.get(from..)?)?;
+            from = at + 1;
+            if at.is_multiple_of(8) && bytes.get(at..).is_some_and(|b| refers_to(b, header)) {
+                return Some(at);
+            }
+        }
+    })
+}
+
+/// Whether `bytes` begin with a moduledata for `header`.
+fn refers_to(bytes: &[u8], header: &Header) -> bool {
+    let is = |at: usize, value: u64| word(bytes, at) == Some(value);
+    let table = |offset: u64| header.addr.0.wrapping_add(offset);
+    is(fixed::FUNCNAMETAB, table(header.funcname))
+        && is(fixed::CUTAB, table(header.cutab))
+        && is(fixed::FILETAB, table(header.filetab))
+        && is(fixed::PCTAB, table(header.pctab))
+        && is(fixed::PCLNTABLE, table(header.pcln))
+        && is(fixed::FTAB_LEN, u64::from(header.nfunc) + 1)
+}
+
+fn parse(
+    image: &Image,
+    header: &Header,
+    addr: LinkAddr,
+    bytes: &[u8],
+    version: Option<&GoVersion>,
+) -> Option<Moduledata> {
+    let wanted = |s: &&Shape| version.is_some_and(|v| (s.minors.0..=s.minors.1).contains(&v.minor));
+    let format_fits = |s: &&Shape| (s.minors.0 < 20) == (header.format == Format::Go118);
+    let first = SHAPES.iter().filter(wanted);
+    let rest = SHAPES.iter().filter(|s| !wanted(s)).filter(format_fits);
+    first.chain(rest).find_map(|shape| with_shape(image, addr, bytes, shape))
+}
+
+fn with_shape(image: &Image, addr: LinkAddr, bytes: &[u8], shape: &Shape) -> Option<Moduledata> {
+    let at = |offset: usize| word(bytes, offset).map(LinkAddr);
+    let range = |start: usize, end: usize| {
+        let range = Range { start: at(start)?, end: at(end)? };
+        (range.start <= range.end).then_some(range)
+    };
+    let data = |i: usize| range(fixed::NOPTRDATA + 16 * i, fixed::NOPTRDATA + 16 * i + 8);
+    let module = Moduledata {
+        addr,
+        pcs: range(fixed::MINPC, fixed::MAXPC)?,
+        text: range(fixed::TEXT, fixed::ETEXT)?,
+        gofunc: at(shape.gofunc)?,
+        types: range(shape.types, shape.etypes)?,
+        data: [data(0)?, data(1)?, data(2)?, data(3)?],
+        text_sections: text_sections(image, at(shape.textsectmap)?, at(shape.textsectmap + 8)?.0)?,
+        next_offset: shape.next,
+        size: shape.size,
+        minors: shape.minors,
+    };
+    let first = module.text_sections.first()?;
+    let fits = image.segment(module.text.start).is_some_and(|s| s.executable)
+        && image.segment(module.gofunc).is_some_and(|s| !s.executable || !s.writable)
+        && module.pcs.start < module.pcs.end
+        && module.pcs.start >= module.text.start
+        && first.offset == 0
+        && first.base == module.text.start
+        && at(shape.rodata).is_some_and(|a| image.segment(a).is_some())
+        && word(bytes, shape.modulename + 8).is_some_and(|len| len < 1 << 16);
+    fits.then_some(module)
+}
+
+fn text_sections(image: &Image, addr: LinkAddr, count: u64) -> Option<Vec<TextSection>> {
+    if count == 0 || count > 4096 {
+        return None;
+    }
+    let bytes = image.read_relocated(addr, usize::try_from(count).ok()? * 24).ok()?;
+    let sections: Vec<_> = bytes
+        .chunks_exact(24)
+        .filter_map(|c| {
+            Some(TextSection { offset: word(c, 0)?, end: word(c, 8)?, base: LinkAddr(word(c, 16)?) })
+        })
+        .collect();
+    (sections.len() as u64 == count).then_some(sections)
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(bytes.get(at..at.checked_add(8)?)?.try_into().ok()?))
+}
