@@ -1,3 +1,18 @@
-//! Harness of the integration tests.
+//! Fixtures and harness of the integration tests: real Go processes, built by every supported Go
+//! release in many ways, that answer commands and dump their own goroutines to compare with.
 
 #![warn(missing_docs)]
+
+pub mod build;
+pub mod dump;
+mod edit;
+mod error;
+mod fixture;
+pub mod matrix;
+mod probe;
+
+pub use dump::{Comparison, Difference, Dump, compare};
+pub use error::{Error, Result};
+pub use fixture::Fixture;
+pub use matrix::{Cell, Program, Selection, Variant};
+pub use probe::{binary, probe};

@@ -1,0 +1,235 @@
+//! Builds the cells of the matrix with the Go toolchains that `GOTOOLCHAIN` fetches.
+
+use std::collections::hash_map::DefaultHasher;
+use std::fmt::Write as _;
+use std::fs;
+use std::hash::{Hash as _, Hasher as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::edit;
+use crate::error::{Error, Result};
+use crate::matrix::{Cell, Variant, build_root, minor, source_root};
+
+/// What became of one cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The binary was there and is of the present sources.
+    UpToDate,
+    /// The binary was built.
+    Built(Duration),
+}
+
+/// Builds what is missing or outdated among `cells`; `jobs` Go commands run at a time.
+///
+/// Only one build runs per build folder; another one waits for it.
+/// `progress` is called after each cell.
+///
+/// # Errors
+///
+/// The first cell that failed; the others in work are finished.
+pub fn build(cells: &[Cell], jobs: usize, progress: &(dyn Fn(Cell, Outcome) + Sync)) -> Result<()> {
+    let _lock = lock()?;
+    // Edited copies come after the builds that they are made from.
+    let (built, edited): (Vec<Cell>, Vec<Cell>) =
+        cells.iter().partition(|cell| cell.variant.derived_from().is_none());
+    for batch in [built, edited] {
+        let next = AtomicUsize::new(0);
+        let failure: Mutex<Option<Error>> = Mutex::new(None);
+        std::thread::scope(|scope| {
+            for _ in 0..jobs.max(1) {
+                scope.spawn(|| {
+                    while let Some(&cell) = batch.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        match build_cell(cell) {
+                            Ok(outcome) => progress(cell, outcome),
+                            Err(error) => {
+                                next.store(batch.len(), Ordering::Relaxed);
+                                if let Ok(mut failure) = failure.lock() {
+                                    failure.get_or_insert(error);
+                                }
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        if let Ok(Some(error)) = failure.into_inner() {
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+fn lock() -> Result<Flock<fs::File>> {
+    let root = build_root();
+    fs::create_dir_all(&root).map_err(Error::file(&root))?;
+    let path = root.join("lock");
+    let file = fs::File::create(&path).map_err(Error::file(&path))?;
+    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| Error::file(&path)(errno.into()))
+}
+
+fn build_cell(cell: Cell) -> Result<Outcome> {
+    let begin = Instant::now();
+    let recipe = Recipe::of(cell)?;
+    let stamp = cell.directory().join(format!("{}.stamp", cell.program));
+    if cell.path().exists() && fs::read_to_string(&stamp).is_ok_and(|text| text == recipe.stamp) {
+        return Ok(Outcome::UpToDate);
+    }
+    let directory = cell.directory();
+    fs::create_dir_all(&directory).map_err(Error::file(&directory))?;
+    match cell.variant.derived_from() {
+        Some(variant) => edit_copy(cell, &Cell { variant, ..cell }.path())?,
+        None => recipe.run(cell)?,
+    }
+    fs::write(&stamp, &recipe.stamp).map_err(Error::file(&stamp))?;
+    Ok(Outcome::Built(begin.elapsed()))
+}
+
+fn edit_copy(cell: Cell, origin: &Path) -> Result<()> {
+    let mut image = fs::read(origin).map_err(Error::file(origin))?;
+    match cell.variant {
+        Variant::NoSections => edit::remove_section_headers(&mut image, origin)?,
+        _ => edit::wipe_build_info(&mut image, origin)?,
+    }
+    // The copy keeps the mode; a target that still runs keeps the old file.
+    let path = cell.path();
+    let fresh = path.with_extension("new");
+    fs::copy(origin, &fresh).map_err(Error::file(&fresh))?;
+    fs::write(&fresh, &image).map_err(Error::file(&fresh))?;
+    fs::rename(&fresh, &path).map_err(Error::file(&path))
+}
+
+/// The Go command of a cell, and the text that changes when its result would.
+#[derive(Debug)]
+struct Recipe {
+    environment: Vec<(&'static str, String)>,
+    arguments: Vec<String>,
+    stamp: String,
+}
+
+impl Recipe {
+    fn of(cell: Cell) -> Result<Self> {
+        let variant = cell.variant;
+        let cgo = matches!(variant, Variant::Cgo | Variant::Race | Variant::CShared);
+        let mut environment = vec![
+            ("GOTOOLCHAIN", format!("go{}", cell.toolchain)),
+            ("CGO_ENABLED", if cgo { "1" } else { "0" }.to_owned()),
+            ("GOWORK", "off".to_owned()),
+            ("GOEXPERIMENT", String::new()),
+        ];
+        if variant == Variant::V3 {
+            environment.push(("GOAMD64", "v3".to_owned()));
+        }
+        let mut link = String::new();
+        let mut arguments =
+            vec!["build".to_owned(), "-buildvcs=false".to_owned(), format!("-modfile={}", module_file(cell))];
+        if variant != Variant::Plain {
+            arguments.push("-trimpath".to_owned());
+            link.push_str("-s -w ");
+        }
+        match variant {
+            Variant::Pie => arguments.push("-buildmode=pie".to_owned()),
+            Variant::Cgo => link.push_str("-linkmode=external "),
+            Variant::Race => arguments.push("-race".to_owned()),
+            Variant::NoOpt => arguments.push("-gcflags=all=-N -l".to_owned()),
+            Variant::CShared => arguments.push("-buildmode=c-shared".to_owned()),
+            Variant::Pgo => arguments.push(format!("-pgo={}", profile_file().display())),
+            _ => {}
+        }
+        if cell.minor() >= 24 {
+            // Bubbles are entered by a function that the linker reserves for the standard library.
+            link.push_str("-checklinkname=0 ");
+        }
+        arguments.push(format!("-ldflags={}", link.trim_end()));
+        let mut stamp = format!("{}\n{environment:?}\n{arguments:?}\n", cell.variant);
+        write_sources(&mut stamp, cell)?;
+        let output = cell.library().unwrap_or_else(|| cell.path());
+        arguments.push("-o".to_owned());
+        arguments.push(output.display().to_string());
+        arguments.push(match variant {
+            Variant::CShared => "./cmd/cshared".to_owned(),
+            _ => format!("./cmd/{}", cell.program),
+        });
+        Ok(Self { environment, arguments, stamp })
+    }
+
+    fn run(&self, cell: Cell) -> Result<()> {
+        write_module_file(cell)?;
+        let mut command = Command::new("go");
+        command.current_dir(source_root()).args(&self.arguments);
+        command.env_remove("GOFLAGS").env_remove("GODEBUG").env_remove("GOAMD64");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        run(command)?;
+        if cell.variant == Variant::CShared {
+            let mut command = Command::new("gcc");
+            command.arg("-O2").arg("-o").arg(cell.path());
+            command.arg(source_root().join("loader/loader.c")).arg("-ldl");
+            run(command)?;
+        }
+        Ok(())
+    }
+}
+
+/// A module file with the toolchain's own language version, as a program of its time has it: language
+/// version and default debug settings depend on it.
+fn module_file(cell: Cell) -> String {
+    build_root().join("modules").join(format!("go1.{}.mod", cell.minor())).display().to_string()
+}
+
+fn write_module_file(cell: Cell) -> Result<()> {
+    let path = PathBuf::from(module_file(cell));
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(Error::file(parent))?;
+    }
+    let origin = source_root().join("go.mod");
+    let text = fs::read_to_string(&origin).map_err(Error::file(&origin))?;
+    let text = text.replace("\ngo 1.18\n", &format!("\ngo 1.{}\n", minor(cell.toolchain)));
+    // Written under another name first: several builds of one minor run at a time.
+    let fresh = path.with_extension(format!("{}-{}", cell.toolchain, cell.variant));
+    fs::write(&fresh, text).map_err(Error::file(&fresh))?;
+    fs::rename(&fresh, &path).map_err(Error::file(&path))
+}
+
+/// The committed CPU profile that [`Variant::Pgo`] is built with.
+fn profile_file() -> PathBuf {
+    source_root().join("default.pgo")
+}
+
+/// Appends the names and hashes of the sources that a program is made of.
+fn write_sources(stamp: &mut String, cell: Cell) -> Result<()> {
+    let shared = ["go.mod", "proto"];
+    let profile = (cell.variant == Variant::Pgo).then_some("default.pgo");
+    for name in shared.iter().chain(cell.program.sources()).copied().chain(profile) {
+        let path = source_root().join(name);
+        let mut files = vec![path.clone()];
+        if path.is_dir() {
+            files.clear();
+            for entry in fs::read_dir(&path).map_err(Error::file(&path))? {
+                files.push(entry.map_err(Error::file(&path))?.path());
+            }
+            files.sort();
+        }
+        for file in files {
+            let mut hasher = DefaultHasher::new();
+            fs::read(&file).map_err(Error::file(&file))?.hash(&mut hasher);
+            let label = file.file_name().unwrap_or_default().to_string_lossy();
+            let _ = writeln!(stamp, "{name} {label} {:016x}", hasher.finish());
+        }
+    }
+    Ok(())
+}
+
+fn run(mut command: Command) -> Result<()> {
+    let program = format!("{command:?}");
+    let output = command.output().map_err(|source| Error::Start { program: program.clone(), source })?;
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(Error::Failed { program, stderr: String::from_utf8_lossy(&output.stderr).into_owned() })
+    }
+}

@@ -1,0 +1,269 @@
+//! Reads the text of a goroutine dump into goroutines, to compare two dumps of one process.
+
+use std::collections::BTreeMap;
+
+/// A dump: the text of Go's traceback of all goroutines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dump {
+    /// The goroutines in the order of the text.
+    pub goroutines: Vec<Goroutine>,
+}
+
+/// One goroutine of a dump.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Goroutine {
+    /// The number in the header.
+    pub id: u64,
+    /// The parts of the header.
+    pub header: Header,
+    /// The goroutine's whole text, header line included, without the empty line after it.
+    pub text: String,
+}
+
+/// The parts of `goroutine N [status, 3 minutes, locked to thread]:`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Header {
+    /// Status or wait reason with its suffixes: the text before the first comma in the brackets.
+    pub status: String,
+    /// Whole minutes waited, where the text says so.
+    pub minutes: Option<u64>,
+    /// Whether the goroutine is wired to its thread.
+    pub locked: bool,
+    /// Further parts in the brackets: the synctest bubble.
+    pub details: Vec<String>,
+    /// What stands between the brackets and the colon: labels.
+    pub labels: String,
+}
+
+/// One frame of a goroutine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// The function's name as printed; for a creator without the words around it.
+    pub function: String,
+    /// What stands in the parentheses after the name.
+    pub arguments: String,
+    /// Path of the source file as printed.
+    pub file: String,
+    /// Line in that file.
+    pub line: u32,
+    /// Whether this is the `created by` line and not a call that is active.
+    pub creator: bool,
+}
+
+impl Dump {
+    /// Splits a dump at its goroutine headers; text in front of the first one is left out.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        let mut goroutines: Vec<Goroutine> = Vec::new();
+        for block in text.split("\n\n") {
+            let block = block.trim_matches('\n');
+            match parse_header(block.lines().next().unwrap_or("")) {
+                Some((id, header)) => goroutines.push(Goroutine { id, header, text: block.to_owned() }),
+                // Part of the goroutine before, or text in front of all goroutines.
+                None if block.is_empty() => {}
+                None => {
+                    if let Some(last) = goroutines.last_mut() {
+                        last.text.push_str("\n\n");
+                        last.text.push_str(block);
+                    }
+                }
+            }
+        }
+        Self { goroutines }
+    }
+
+    /// The goroutine with a number.
+    #[must_use]
+    pub fn goroutine(&self, id: u64) -> Option<&Goroutine> {
+        self.goroutines.iter().find(|goroutine| goroutine.id == id)
+    }
+
+    fn by_id(&self) -> BTreeMap<u64, &Goroutine> {
+        self.goroutines.iter().map(|goroutine| (goroutine.id, goroutine)).collect()
+    }
+}
+
+impl Goroutine {
+    /// The frames, innermost first, the creator last; lines that are no frames are left out.
+    #[must_use]
+    pub fn frames(&self) -> Vec<Frame> {
+        let lines: Vec<&str> = self.text.lines().collect();
+        let mut frames = Vec::new();
+        for pair in lines.windows(2) {
+            let Some(place) = pair[1].strip_prefix('\t') else { continue };
+            let (call, creator) = match pair[0].strip_prefix("created by ") {
+                Some(call) => (call.split(" in goroutine ").next().unwrap_or(call), true),
+                None => (pair[0], false),
+            };
+            let (function, arguments) = match call.strip_suffix(')').and_then(split_arguments) {
+                Some((function, arguments)) if !creator => (function, arguments),
+                _ => (call, ""),
+            };
+            // file.go:12 +0x34, with further words in a system traceback
+            let place = place.split(" +0x").next().unwrap_or(place);
+            let place = place.split(" fp=0x").next().unwrap_or(place);
+            let Some((file, line)) = place.rsplit_once(':') else { continue };
+            let Ok(line) = line.parse() else { continue };
+            frames.push(Frame {
+                function: function.to_owned(),
+                arguments: arguments.to_owned(),
+                file: file.to_owned(),
+                line,
+                creator,
+            });
+        }
+        frames
+    }
+}
+
+/// Splits `name(arguments` at the parenthesis that opens the arguments: names have their own, as in
+/// `pkg.(*T).method`.
+fn split_arguments(call: &str) -> Option<(&str, &str)> {
+    let mut at = call.len();
+    // Arguments hold no parentheses: the last one in the text opens them.
+    while let Some(open) = call[..at].rfind('(') {
+        if !call[open..].starts_with("(*") {
+            return Some((&call[..open], &call[open + 1..]));
+        }
+        at = open;
+    }
+    None
+}
+
+/// Reads `goroutine 7 [chan receive, 2 minutes]:` and its variations.
+fn parse_header(line: &str) -> Option<(u64, Header)> {
+    let rest = line.strip_prefix("goroutine ")?;
+    let (id, rest) = rest.split_once(' ')?;
+    let id = id.parse().ok()?;
+    // System tracebacks say gp=…, m=… in front of the bracket.
+    let rest = &rest[rest.find('[')? + 1..];
+    let rest = rest.strip_suffix(':')?;
+    let close = rest.find(']')?;
+    // Labels of Go 1.26 stand inside the brackets and may hold brackets themselves.
+    let (inside, labels) = match rest.split_once(" labels:{") {
+        Some((inside, labels)) => (inside, labels.strip_suffix("}]").unwrap_or(labels)),
+        None => (&rest[..close], rest[close + 1..].trim()),
+    };
+    let mut header = Header { labels: labels.to_owned(), ..Header::default() };
+    for (position, part) in inside.split(", ").enumerate() {
+        match part {
+            _ if position == 0 => header.status = part.to_owned(),
+            "locked to thread" => header.locked = true,
+            _ => match part.strip_suffix(" minutes").and_then(|number| number.parse().ok()) {
+                Some(minutes) => header.minutes = Some(minutes),
+                None => header.details.push(part.to_owned()),
+            },
+        }
+    }
+    Some((id, header))
+}
+
+/// Two texts of one goroutine that should have been the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// The goroutine's number.
+    pub id: u64,
+    /// What the target said; empty where it does not know the goroutine.
+    pub expected: String,
+    /// What was found from outside; empty where it was not found.
+    pub found: String,
+}
+
+/// The result of [`compare`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Comparison {
+    /// Goroutines whose texts are the same, byte for byte.
+    pub equal: usize,
+    /// Goroutines that differ, and differ between the target's own two dumps as well.
+    pub moved: Vec<u64>,
+    /// Goroutines that differ without an explanation.
+    pub different: Vec<Difference>,
+    /// Whether the goroutines that both have come in the same order.
+    pub same_order: bool,
+}
+
+impl Comparison {
+    /// Whether each goroutine was the same or is known to have run meanwhile.
+    #[must_use]
+    pub fn accepted(&self) -> bool {
+        self.different.is_empty() && self.same_order && self.equal > 0
+    }
+}
+
+/// Compares a dump made from outside with the target's own dumps before and after it.
+///
+/// The goroutine `dumper` runs while the target dumps, so it is left out.
+#[must_use]
+pub fn compare(before: &Dump, found: &Dump, after: &Dump, dumper: u64) -> Comparison {
+    let (first, ours, last) = (before.by_id(), found.by_id(), after.by_id());
+    let mut result = Comparison::default();
+    let ids: std::collections::BTreeSet<u64> =
+        first.keys().chain(ours.keys()).copied().filter(|&id| id != dumper).collect();
+    let text =
+        |map: &BTreeMap<u64, &Goroutine>, id| map.get(&id).map_or("", |found| found.text.as_str()).to_owned();
+    for id in ids {
+        let (expected, found, later) = (text(&first, id), text(&ours, id), text(&last, id));
+        if expected == found {
+            result.equal += 1;
+        } else if expected != later {
+            result.moved.push(id);
+        } else {
+            result.different.push(Difference { id, expected, found });
+        }
+    }
+    let order = |dump: &Dump, other: &BTreeMap<u64, &Goroutine>| -> Vec<u64> {
+        let ids = dump.goroutines.iter().map(|goroutine| goroutine.id);
+        ids.filter(|id| *id != dumper && other.contains_key(id)).collect()
+    };
+    result.same_order = order(before, &ours) == order(found, &first);
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "goroutine 1 [running]:\nmain.main()\n\t/a/main.go:10 +0x1f\n\n\
+        goroutine 7 [chan receive (durable), 3 minutes, locked to thread, synctest bubble 2] {k: \"a b\"}:\n\
+        main.(*T[...]).method(0x1?, {0x2, 0x3})\n\t/a/t.go:20 +0x1\n\
+        main.call(...)\n\t/a/t.go:5\n\
+        created by main.main in goroutine 1\n\t/a/main.go:8 +0x2\n";
+
+    #[test]
+    fn headers_and_frames_are_read() {
+        let dump = Dump::parse(TEXT);
+        assert_eq!(dump.goroutines.len(), 2);
+        let goroutine = dump.goroutine(7).unwrap();
+        assert_eq!(goroutine.header.status, "chan receive (durable)");
+        assert_eq!(goroutine.header.minutes, Some(3));
+        assert!(goroutine.header.locked);
+        assert_eq!(goroutine.header.details, ["synctest bubble 2"]);
+        assert_eq!(goroutine.header.labels, "{k: \"a b\"}");
+        let frames = goroutine.frames();
+        assert_eq!(frames[0].function, "main.(*T[...]).method");
+        assert_eq!(frames[0].arguments, "0x1?, {0x2, 0x3}");
+        assert_eq!((frames[1].function.as_str(), frames[1].line), ("main.call", 5));
+        assert_eq!(frames[2].function, "main.main");
+        assert!(frames[2].creator);
+    }
+
+    #[test]
+    fn system_headers_and_old_labels_are_read() {
+        let (id, header) =
+            parse_header("goroutine 3 gp=0xc0001 m=nil [select, 1 minutes labels:{\"a\": \"[x]\"}]:")
+                .unwrap();
+        assert_eq!((id, header.status.as_str(), header.minutes), (3, "select", Some(1)));
+        assert_eq!(header.labels, "\"a\": \"[x]\"");
+        assert!(parse_header("goroutine running on other thread; stack unavailable").is_none());
+    }
+
+    #[test]
+    fn differences_need_an_explanation() {
+        let before = Dump::parse(TEXT);
+        let changed = Dump::parse(&TEXT.replace("t.go:20", "t.go:21"));
+        assert!(compare(&before, &before, &before, 1).accepted());
+        assert_eq!(compare(&before, &changed, &before, 1).different.len(), 1);
+        assert_eq!(compare(&before, &changed, &changed, 1).moved, [7]);
+        assert!(!compare(&before, &Dump::parse(""), &before, 1).accepted());
+    }
+}

@@ -1,0 +1,324 @@
+//! The build matrix: which fixture is built by which Go toolchain in which way.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Toolchains, oldest first: the newest patch of each minor, and from 1.21 on its first release too.
+pub const TOOLCHAINS: [&str; 17] = [
+    "1.18.10", "1.19.13", "1.20.14", "1.21.0", "1.21.13", "1.22.0", "1.22.12", "1.23.0", "1.23.12", "1.24.0",
+    "1.24.13", "1.25.0", "1.25.14", "1.26.0", "1.26.11", "1.27.0", "1.27.4",
+];
+
+/// Toolchains of the quick selection: the oldest, the newest, and one between the layout changes.
+pub const QUICK_TOOLCHAINS: [&str; 3] = ["1.18.10", "1.24.13", "1.27.4"];
+
+/// Toolchains that also build the variants with unusual code generation.
+pub const DEEP_TOOLCHAINS: [&str; 3] = ["1.21.13", "1.24.13", "1.27.4"];
+
+/// How a fixture is built, or changed after the build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Variant {
+    /// `-s -w -trimpath`, without cgo: the normal case of a production binary.
+    Stripped,
+    /// What `go build` does by default, without cgo: symbol table and DWARF.
+    Plain,
+    /// Position-independent, stripped.
+    Pie,
+    /// Linked by the system's linker against libc, stripped.
+    Cgo,
+    /// The stripped build without its section headers.
+    NoSections,
+    /// The stripped build with the build info blob wiped.
+    NoBuildInfo,
+    /// With the race detector, stripped.
+    Race,
+    /// `-gcflags=all='-N -l'`, stripped: no inlining, everything on the stack.
+    NoOpt,
+    /// `GOAMD64=v3`, stripped.
+    V3,
+    /// Optimised with a profile (from Go 1.21), stripped.
+    Pgo,
+    /// A shared object loaded by a C program, stripped.
+    CShared,
+}
+
+impl Variant {
+    /// All variants.
+    pub const ALL: [Self; 11] = [
+        Self::Stripped,
+        Self::Plain,
+        Self::Pie,
+        Self::Cgo,
+        Self::NoSections,
+        Self::NoBuildInfo,
+        Self::Race,
+        Self::NoOpt,
+        Self::V3,
+        Self::Pgo,
+        Self::CShared,
+    ];
+
+    /// Variants of the full product; the others are built by [`DEEP_TOOLCHAINS`] only.
+    pub const COMMON: [Self; 6] =
+        [Self::Stripped, Self::Plain, Self::Pie, Self::Cgo, Self::NoSections, Self::NoBuildInfo];
+
+    /// The name in paths and tables.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Stripped => "stripped",
+            Self::Plain => "plain",
+            Self::Pie => "pie",
+            Self::Cgo => "cgo",
+            Self::NoSections => "nosections",
+            Self::NoBuildInfo => "nobuildinfo",
+            Self::Race => "race",
+            Self::NoOpt => "noopt",
+            Self::V3 => "v3",
+            Self::Pgo => "pgo",
+            Self::CShared => "cshared",
+        }
+    }
+
+    /// The variant whose build is edited to make this one, if this one is not built itself.
+    #[must_use]
+    pub const fn derived_from(self) -> Option<Self> {
+        match self {
+            Self::NoSections | Self::NoBuildInfo => Some(Self::Stripped),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Variant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A fixture program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Program {
+    /// Goroutines parked in as many states as the release has.
+    States,
+}
+
+impl Program {
+    /// All programs.
+    pub const ALL: [Self; 1] = [Self::States];
+
+    /// The name in paths and tables.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::States => "states",
+        }
+    }
+
+    /// Folders of the fixtures' module that the program is made of, besides those all share.
+    pub(crate) const fn sources(self) -> &'static [&'static str] {
+        match self {
+            Self::States => &["cmd/states", "cmd/cshared", "loader", "states"],
+        }
+    }
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One fixture binary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct Cell {
+    /// Go version without the `go`, one of [`TOOLCHAINS`].
+    pub toolchain: &'static str,
+    /// How it is built.
+    pub variant: Variant,
+    /// What is built.
+    pub program: Program,
+}
+
+impl Cell {
+    /// The cell of a toolchain, a variant and a program.
+    #[must_use]
+    pub const fn new(toolchain: &'static str, variant: Variant, program: Program) -> Self {
+        Self { toolchain, variant, program }
+    }
+
+    /// The minor version: 21 for 1.21.13.
+    #[must_use]
+    pub fn minor(&self) -> u32 {
+        minor(self.toolchain)
+    }
+
+    /// The executable to start; it exists once the cell was built.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.directory().join(self.program.name())
+    }
+
+    /// Where the cell's files are.
+    pub(crate) fn directory(&self) -> PathBuf {
+        build_root().join(format!("go{}", self.toolchain)).join(self.variant.name())
+    }
+
+    /// The shared object with the Go code, for [`Variant::CShared`].
+    #[must_use]
+    pub fn library(&self) -> Option<PathBuf> {
+        (self.variant == Variant::CShared).then(|| self.directory().join(format!("{}.so", self.program)))
+    }
+
+    /// Whether such a binary can be built at all.
+    fn exists(&self) -> bool {
+        match self.variant {
+            Variant::Race | Variant::NoOpt | Variant::V3 => DEEP_TOOLCHAINS.contains(&self.toolchain),
+            Variant::Pgo => self.minor() >= 21 && DEEP_TOOLCHAINS.contains(&self.toolchain),
+            Variant::CShared => self.program == Program::States && DEEP_TOOLCHAINS.contains(&self.toolchain),
+            _ => true,
+        }
+    }
+}
+
+impl fmt::Display for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "go{}/{}/{}", self.toolchain, self.variant, self.program)
+    }
+}
+
+/// The minor version of a toolchain's name.
+pub(crate) fn minor(toolchain: &str) -> u32 {
+    toolchain.split('.').nth(1).and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// How much of the matrix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Selection {
+    /// [`QUICK_TOOLCHAINS`], for daily work.
+    Quick,
+    /// Every toolchain and every variant, but not every pair of the two.
+    Spread,
+    /// Everything that can be built.
+    Full,
+}
+
+impl Selection {
+    /// The selection named by the environment variable `GOPS_PROBE_MATRIX`: `quick` where it is not set.
+    ///
+    /// # Errors
+    ///
+    /// The variable's value, where it names no selection.
+    pub fn from_environment() -> Result<Self, String> {
+        match std::env::var("GOPS_PROBE_MATRIX") {
+            Err(_) => Ok(Self::Quick),
+            Ok(value) => match value.as_str() {
+                "" | "quick" => Ok(Self::Quick),
+                "spread" => Ok(Self::Spread),
+                "full" => Ok(Self::Full),
+                _ => Err(value),
+            },
+        }
+    }
+}
+
+/// The cells of a selection, in a fixed order: by program, then toolchain, then variant.
+#[must_use]
+pub fn cells(selection: Selection) -> Vec<Cell> {
+    let mut cells = Vec::new();
+    for program in Program::ALL {
+        for (position, toolchain) in TOOLCHAINS.into_iter().enumerate() {
+            for variant in Variant::ALL {
+                let cell = Cell::new(toolchain, variant, program);
+                if cell.exists() && selected(selection, cell, position) {
+                    cells.push(cell);
+                }
+            }
+        }
+    }
+    cells
+}
+
+/// Whether a cell belongs to a selection; `position` is its toolchain's index in [`TOOLCHAINS`].
+fn selected(selection: Selection, cell: Cell, position: usize) -> bool {
+    let quick = match cell.variant {
+        Variant::Stripped | Variant::NoSections | Variant::NoBuildInfo => {
+            QUICK_TOOLCHAINS.contains(&cell.toolchain)
+        }
+        Variant::Pie | Variant::Cgo => cell.toolchain == "1.27.4",
+        _ => false,
+    };
+    match selection {
+        Selection::Full => true,
+        Selection::Quick => quick,
+        Selection::Spread => {
+            quick
+                || match cell.variant {
+                    // Three cells from one build.
+                    Variant::Stripped | Variant::NoSections | Variant::NoBuildInfo => true,
+                    // Each needs a standard library of its own: one of the three per toolchain,
+                    // so that each minor meets at least one and each variant at least five minors.
+                    Variant::Pie => position % 3 == 1,
+                    Variant::Plain => position % 3 == 2,
+                    Variant::Cgo => position.is_multiple_of(3),
+                    Variant::Race | Variant::NoOpt | Variant::V3 | Variant::Pgo | Variant::CShared => true,
+                }
+        }
+    }
+}
+
+/// The folder of the fixtures' Go module.
+#[must_use]
+pub fn source_root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures")
+}
+
+/// Where built fixtures are: `fixtures/.build`, or `GOPS_PROBE_FIXTURES` where that is set.
+#[must_use]
+pub fn build_root() -> PathBuf {
+    std::env::var_os("GOPS_PROBE_FIXTURES").map_or_else(|| source_root().join(".build"), PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spread_covers_every_toolchain_and_variant() {
+        let cells = cells(Selection::Spread);
+        for toolchain in TOOLCHAINS {
+            assert!(cells.iter().any(|cell| cell.toolchain == toolchain), "{toolchain}");
+        }
+        for variant in Variant::ALL {
+            assert!(cells.iter().any(|cell| cell.variant == variant), "{variant}");
+        }
+        for program in Program::ALL {
+            assert!(cells.iter().any(|cell| cell.program == program), "{program}");
+        }
+    }
+
+    #[test]
+    fn selections_are_nested() {
+        let (quick, spread, full) =
+            (cells(Selection::Quick), cells(Selection::Spread), cells(Selection::Full));
+        assert!(quick.iter().all(|cell| spread.contains(cell)));
+        assert!(spread.iter().all(|cell| full.contains(cell)));
+        assert!(quick.len() < spread.len() && spread.len() < full.len());
+    }
+
+    #[test]
+    fn edited_cells_come_with_their_origin() {
+        for selection in [Selection::Quick, Selection::Spread, Selection::Full] {
+            let cells = cells(selection);
+            for cell in &cells {
+                if let Some(variant) = cell.variant.derived_from() {
+                    assert!(cells.contains(&Cell { variant, ..*cell }), "{cell}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Runs the `gops-probe` binary that belongs to the test in progress.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+use crate::error::{Error, Result};
+
+/// The path of `gops-probe`, built in the profile and target folder of the running test.
+///
+/// Cargo does not build the binary of a dependency for a test, so the first call does, once per
+/// process; `GOPS_PROBE_BIN` names another binary to test.
+///
+/// # Errors
+///
+/// Where it cannot be built.
+pub fn binary() -> Result<&'static Path> {
+    static BINARY: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    match BINARY.get_or_init(|| build().map_err(|error| error.to_string())) {
+        Ok(path) => Ok(path),
+        Err(text) => {
+            Err(Error::Failed { program: "cargo build of gops-probe".to_owned(), stderr: text.clone() })
+        }
+    }
+}
+
+fn build() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("GOPS_PROBE_BIN") {
+        return Ok(path.into());
+    }
+    let test = std::env::current_exe().map_err(Error::file("the test's executable"))?;
+    // target/PROFILE/deps/test-0123 or target/PROFILE/program
+    let mut folder = test.parent().unwrap_or(Path::new("."));
+    if folder.ends_with("deps") || folder.ends_with("examples") {
+        folder = folder.parent().unwrap_or(folder);
+    }
+    let target = folder.parent().unwrap_or(folder);
+    let profile = match folder.file_name().and_then(OsStr::to_str) {
+        None | Some("debug") => "dev",
+        Some(name) => name,
+    };
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.current_dir(env!("CARGO_MANIFEST_DIR"));
+    command.args([
+        "build",
+        "--quiet",
+        "--package",
+        "gops-probe",
+        "--bin",
+        "gops-probe",
+        "--profile",
+        profile,
+    ]);
+    command.arg("--target-dir").arg(target);
+    let program = format!("{command:?}");
+    let output = command.output().map_err(|source| Error::Start { program: program.clone(), source })?;
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        return Err(Error::Failed { program, stderr });
+    }
+    Ok(folder.join("gops-probe"))
+}
+
+/// Runs `gops-probe` with arguments and returns what it wrote and how it ended.
+///
+/// # Errors
+///
+/// Where it cannot be built or started; a failing exit status is no error here.
+pub fn probe<S: AsRef<OsStr>>(arguments: &[S]) -> Result<Output> {
+    let path = binary()?;
+    let mut command = Command::new(path);
+    command.args(arguments);
+    command.output().map_err(|source| Error::Start { program: path.display().to_string(), source })
+}
