@@ -13,4 +13,5 @@ pub mod image;
 pub mod layout;
 pub mod moduledata;
 pub mod pclntab;
+mod toolchain;
 pub mod version;

@@ -1,1 +1,262 @@
-//! To come.
+//! Struct layouts of the Go runtime: where each field of `runtime.g` and its kin lies.
+//!
+//! A stripped program does not say; layouts come from a table per Go release ([`lookup`]), made from the DWARF of
+//! a program built with that release, or from the DWARF of the target itself ([`from_dwarf`]). A table that is
+//! not exact is a hypothesis that the caller calibrates against live memory.
+
+mod dwarf;
+mod wanted;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+
+pub use dwarf::{DwarfError, from_dwarf};
+
+use crate::toolchain::{self};
+pub use crate::toolchain::{Evidence, Release, releases};
+use crate::version::GoVersion;
+
+/// Where a field lies in its struct, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Field {
+    /// From the start of the outermost struct.
+    pub offset: u64,
+    /// How many bytes it takes.
+    pub size: u64,
+}
+
+/// A struct, or any other type that only has a size.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Struct {
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its fields by name, nested ones dotted.
+    fields: Vec<(Cow<'static, str>, Field)>,
+}
+
+impl Struct {
+    /// The fields by name. An inner struct appears itself and with each of its fields (`sched`, `sched.pc`);
+    /// the types of the atomic packages count as the word that they hold.
+    pub fn fields(&self) -> impl Iterator<Item = (&str, Field)> {
+        self.fields.iter().map(|(name, field)| (name.as_ref(), *field))
+    }
+
+    /// The field `name`.
+    pub fn field(&self, name: &str) -> Option<Field> {
+        let i = self.fields.binary_search_by(|(n, _)| n.as_ref().cmp(name)).ok()?;
+        self.fields.get(i).map(|(_, field)| *field)
+    }
+
+    fn parse(line: &'static str) -> Option<Self> {
+        let mut words = line.split_ascii_whitespace();
+        let size = words.next()?.parse().ok()?;
+        let mut fields = Vec::new();
+        for word in words {
+            let (name, place) = word.rsplit_once('@')?;
+            let (offset, size) = place.split_once(':')?;
+            let field = Field { offset: offset.parse().ok()?, size: size.parse().ok()? };
+            fields.push((Cow::Borrowed(name), field));
+        }
+        fields.sort();
+        Some(Struct { size, fields })
+    }
+}
+
+impl PartialOrd for Field {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Field {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.offset, self.size).cmp(&(other.offset, other.size))
+    }
+}
+
+/// The form in which the table files keep a struct: `size name@offset:size …`, by offset.
+impl fmt::Display for Struct {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut fields: Vec<_> = self.fields.iter().collect();
+        fields.sort_by_key(|(name, field)| (field.offset, std::cmp::Reverse(field.size), name.as_ref()));
+        write!(f, "{}", self.size)?;
+        fields.iter().try_for_each(|(name, field)| write!(f, " {name}@{}:{}", field.offset, field.size))
+    }
+}
+
+/// The layouts of one Go release or of one program.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Table {
+    structs: BTreeMap<Cow<'static, str>, Struct>,
+    /// Variables whose type is one of `structs`, by name.
+    variables: BTreeMap<Cow<'static, str>, Cow<'static, str>>,
+    wait_reasons: Vec<&'static str>,
+    idle_in_synctest: Vec<u8>,
+}
+
+impl Table {
+    /// The struct of that name: a type (`runtime.g`), or a variable (`runtime.sched`, whose type is
+    /// `runtime.schedt`; `runtime.work`, whose type may have no name). Names are those of the release.
+    pub fn get(&self, name: &str) -> Option<&Struct> {
+        self.structs.get(name).or_else(|| self.structs.get(self.variables.get(name)?.as_ref()))
+    }
+
+    /// A field: `field("runtime.g", "sched.pc")`. Strings and slices have the fields `str`/`array`, `len`, `cap`.
+    pub fn field(&self, name: &str, field: &str) -> Option<Field> {
+        self.get(name)?.field(field)
+    }
+
+    /// The size of a type or variable.
+    pub fn size(&self, name: &str) -> Option<u64> {
+        self.get(name).map(|s| s.size)
+    }
+
+    /// All types, and the variables that have a type of their own, by name.
+    pub fn structs(&self) -> impl Iterator<Item = (&str, &Struct)> {
+        self.structs.iter().map(|(name, s)| (name.as_ref(), s))
+    }
+
+    /// Variables whose type is among [`Table::structs`], with the name of that type.
+    pub fn variables(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.variables.iter().map(|(name, of)| (name.as_ref(), of.as_ref()))
+    }
+
+    /// `runtime.waitReasonStrings`, by `g.waitreason`. Empty where the table was read from DWARF, which does not
+    /// have them.
+    pub fn wait_reasons(&self) -> &[&'static str] {
+        &self.wait_reasons
+    }
+
+    /// Whether a goroutine with this wait reason counts as durably blocked in a synctest bubble
+    /// (`runtime.isIdleInSynctest`, since 1.24); its header then says `(durable)` in 1.25 and later.
+    pub fn is_idle_in_synctest(&self, wait_reason: u8) -> bool {
+        self.idle_in_synctest.contains(&wait_reason)
+    }
+}
+
+/// A table, and how well it fits.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// The layouts.
+    pub table: Table,
+    /// Where they are from.
+    pub evidence: Evidence,
+}
+
+/// The parts of a table file that this module reads.
+#[derive(serde::Deserialize)]
+struct File {
+    #[serde(borrow)]
+    structs: BTreeMap<&'static str, &'static str>,
+    #[serde(borrow)]
+    variables: BTreeMap<&'static str, &'static str>,
+    #[serde(borrow)]
+    wait_reasons: Vec<&'static str>,
+    idle_in_synctest: Vec<u8>,
+}
+
+/// The layouts for `version`: those of exactly this release, else of the nearest patch of its minor, else of a
+/// neighbouring minor. `None` for a version that is too far from all that are known.
+///
+/// Wait reasons are taken from neighbours too; a code beyond the list is unknown.
+pub fn lookup(version: &GoVersion) -> Option<Found> {
+    let (text, _, evidence) = toolchain::file(version)?;
+    Some(Found { table: parse(text)?, evidence })
+}
+
+fn parse(text: &'static str) -> Option<Table> {
+    let file: File = serde_json::from_str(text).ok()?;
+    let structs = file
+        .structs
+        .into_iter()
+        .map(|(name, line)| Some((Cow::Borrowed(name), Struct::parse(line)?)))
+        .collect::<Option<_>>()?;
+    let variables = file.variables.into_iter().map(|(n, t)| (Cow::Borrowed(n), Cow::Borrowed(t))).collect();
+    Some(Table {
+        structs,
+        variables,
+        wait_reasons: file.wait_reasons,
+        idle_in_synctest: file.idle_in_synctest,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exact(release: Release) -> Table {
+        let found = lookup(&GoVersion::release(release.minor, release.patch)).unwrap();
+        assert_eq!(found.evidence, Evidence::Exact);
+        found.table
+    }
+
+    #[test]
+    fn every_table_has_what_a_goroutine_dump_needs() {
+        for release in releases() {
+            let table = exact(release);
+            let offset = |s: &str, f: &str| {
+                table.field(s, f).unwrap_or_else(|| panic!("{release}: no {s}.{f}")).offset
+            };
+            assert_eq!(offset("runtime.g", "stack.lo"), 0, "{release}");
+            assert_eq!(offset("runtime.g", "stack.hi"), 8, "{release}");
+            assert_eq!(offset("runtime.m", "g0"), 0, "{release}");
+            for field in
+                ["m", "sched.sp", "sched.pc", "sched.bp", "syscallsp", "syscallpc", "atomicstatus", "goid"]
+            {
+                offset("runtime.g", field);
+            }
+            for field in
+                ["waitsince", "waitreason", "lockedm", "gopc", "startpc", "ancestors", "labels", "_panic"]
+            {
+                offset("runtime.g", field);
+            }
+            for field in ["procid", "curg", "alllink", "gsignal", "vdsoSP", "vdsoPC", "lockedg", "id"] {
+                offset("runtime.m", field);
+            }
+            offset("runtime.sched", "midle");
+            offset("runtime.moduledata", "next");
+            offset("runtime.memstats", "numgc");
+            offset("runtime.gcController", "heapLive");
+            offset("runtime.debug", "gctrace");
+            assert_eq!(table.size("runtime.allgs"), Some(24), "{release}");
+            assert_eq!(table.field("runtime.allgs", "len"), Some(Field { offset: 8, size: 8 }), "{release}");
+            assert_eq!(table.size("runtime.gomaxprocs"), Some(4), "{release}");
+            let reasons = table.wait_reasons();
+            assert!(
+                reasons.contains(&"chan receive") && reasons.contains(&"IO wait"),
+                "{release}: {reasons:?}"
+            );
+            assert_eq!(reasons.first(), Some(&""), "{release}");
+        }
+    }
+
+    #[test]
+    fn fields_lie_inside_their_struct() {
+        for release in releases() {
+            for (name, s) in exact(release).structs() {
+                for (field, place) in s.fields() {
+                    assert!(place.offset + place.size <= s.size, "{release}: {name}.{field}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn durable_waits() {
+        let table = exact(Release { minor: 25, patch: 0 });
+        let code = |reason: &str| table.wait_reasons().iter().position(|r| *r == reason).unwrap() as u8;
+        assert!(table.is_idle_in_synctest(code("chan receive (durable)")));
+        assert!(!table.is_idle_in_synctest(code("IO wait")));
+    }
+
+    #[test]
+    fn struct_lines() {
+        let s = Struct::parse("24 array@0:8 len@8:8 cap@16:8").unwrap();
+        assert_eq!(s.field("len"), Some(Field { offset: 8, size: 8 }));
+        assert_eq!(s.field("le"), None);
+        assert_eq!(s.to_string(), "24 array@0:8 len@8:8 cap@16:8");
+        assert!(Struct::parse("24 len@").is_none());
+        assert!(Struct::parse("").is_none());
+    }
+}

@@ -1,0 +1,92 @@
+//! Writes the table files: JSON with one line per struct, variable and reference, so that they diff well.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use object::{Object as _, ObjectSymbol as _};
+use symbols::addr::LinkAddr;
+use symbols::image::Image;
+use symbols::layout::{Release, Table};
+
+use crate::{Outcome, build};
+
+/// The contents of a table file.
+pub(crate) fn file(release: Release, elf: &[u8], table: &Table) -> Outcome<String> {
+    let command = format!(
+        "GOTOOLCHAIN={} go {}",
+        build::toolchain(release),
+        build::arguments(build::Mode::Plain).join(" ")
+    );
+    let mut out = String::from("{\n");
+    member(&mut out, "go", &release.to_string())?;
+    member(&mut out, "arch", "amd64")?;
+    member(&mut out, "command", &command)?;
+    object(&mut out, "structs", table.structs().map(|(name, s)| (name, s.to_string())))?;
+    object(&mut out, "variables", table.variables().map(|(name, of)| (name, of.to_owned())))?;
+    let reasons = wait_reasons(elf).ok_or("no runtime.waitReasonStrings")?;
+    writeln!(out, "\"wait_reasons\": {},", serde_json::to_string(&reasons)?)?;
+    let idle: Vec<usize> = (0..)
+        .zip(variable(elf, "runtime.isIdleInSynctest").unwrap_or_default())
+        .filter_map(|(i, b)| (b != 0).then_some(i))
+        .collect();
+    writeln!(out, "\"idle_in_synctest\": {}", serde_json::to_string(&idle)?)?;
+    out.push_str("}\n");
+    Ok(out)
+}
+
+/// Writes the list of the table files that the library embeds.
+pub(crate) fn index(data: &Path) -> Outcome {
+    let mut releases = Vec::new();
+    for entry in std::fs::read_dir(data)? {
+        let name = entry?.file_name();
+        if let Some(release) =
+            name.to_str().and_then(|n| n.strip_suffix(".json")).and_then(crate::parse_release)
+        {
+            releases.push(release);
+        }
+    }
+    releases.sort_unstable();
+    let mut out = String::from("// Written by generate-tables.\n&[\n");
+    for Release { minor, patch } in releases {
+        writeln!(out, "    ({minor}, {patch}, include_str!(\"go1.{minor}.{patch}.json\")),")?;
+    }
+    out.push_str("]\n");
+    Ok(std::fs::write(data.join("index.rs"), out)?)
+}
+
+fn member(out: &mut String, name: &str, value: &str) -> Outcome {
+    Ok(writeln!(out, "\"{name}\": {},", serde_json::to_string(value)?)?)
+}
+
+fn object<'a>(out: &mut String, name: &str, lines: impl Iterator<Item = (&'a str, String)>) -> Outcome {
+    let lines = lines
+        .map(|(key, value)| {
+            Ok(format!("  {}: {}", serde_json::to_string(key)?, serde_json::to_string(&value)?))
+        })
+        .collect::<Outcome<Vec<_>>>()?;
+    Ok(writeln!(out, "\"{name}\": {{\n{}\n}},", lines.join(",\n"))?)
+}
+
+fn variable(elf: &[u8], name: &str) -> Option<Vec<u8>> {
+    let file = object::File::parse(elf).ok()?;
+    let symbol = file.symbols().find(|s| s.name() == Ok(name))?;
+    let image = Image::parse(Box::new(elf.to_vec())).ok()?;
+    let mut bytes = vec![0; usize::try_from(symbol.size()).ok()?];
+    image.read(LinkAddr(symbol.address()), &mut bytes).ok()?;
+    Some(bytes)
+}
+
+fn wait_reasons(elf: &[u8]) -> Option<Vec<String>> {
+    let image = Image::parse(Box::new(elf.to_vec())).ok()?;
+    let headers = variable(elf, "runtime.waitReasonStrings")?;
+    let mut words = headers.chunks_exact(8).map(|w| w.try_into().map(u64::from_le_bytes));
+    let mut reasons = Vec::new();
+    while let (Some(Ok(at)), Some(Ok(len))) = (words.next(), words.next()) {
+        let mut text = vec![0; usize::try_from(len).ok().filter(|l| *l < 256)?];
+        if len > 0 {
+            image.read(LinkAddr(at), &mut text).ok()?;
+        }
+        reasons.push(String::from_utf8(text).ok()?);
+    }
+    Some(reasons)
+}

@@ -1,0 +1,62 @@
+//! Makes the tables in `data/` from probe programs that it builds with each Go toolchain.
+//!
+//! ```text
+//! generate-tables [--builds DIR] [VERSION…]    (re)make the tables of these releases; of all known without any
+//! ```
+//!
+//! Toolchains are fetched by the `go` command (`GOTOOLCHAIN`). `--builds` keeps the probe programs and uses those
+//! that are there already.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command for developers")]
+
+mod build;
+mod emit;
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use symbols::layout::{self, Release, releases};
+
+type Outcome<T = ()> = Result<T, Box<dyn Error>>;
+
+fn main() -> ExitCode {
+    match run(std::env::args().skip(1)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("generate-tables: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(mut args: impl Iterator<Item = String>) -> Outcome {
+    let home = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut builds = std::env::temp_dir().join("gops-probe-tables");
+    let mut wanted = Vec::new();
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--builds" => builds = PathBuf::from(args.next().ok_or("--builds needs a directory")?),
+            version => {
+                wanted.push(parse_release(version).ok_or_else(|| format!("not a release: {version}"))?)
+            }
+        }
+    }
+    if wanted.is_empty() {
+        wanted = releases().collect();
+    }
+    std::fs::create_dir_all(&builds)?;
+    for release in wanted {
+        let probe = build::probe(&home.join("probe"), &builds, release, build::Mode::Plain)?;
+        let elf = std::fs::read(&probe)?;
+        let table = layout::from_dwarf(&elf)?;
+        let text = emit::file(release, &elf, &table)?;
+        std::fs::write(home.join(format!("data/{release}.json")), text)?;
+        println!("{release}: {} structs", table.structs().count());
+    }
+    emit::index(&home.join("data"))
+}
+
+fn parse_release(text: &str) -> Option<Release> {
+    let (minor, patch) = text.strip_prefix("go").unwrap_or(text).strip_prefix("1.")?.split_once('.')?;
+    Some(Release { minor: minor.parse().ok()?, patch: patch.parse().ok()? })
+}
