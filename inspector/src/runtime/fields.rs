@@ -1,0 +1,119 @@
+//! The fields of `runtime.g` and `runtime.m` that a goroutine dump needs, resolved once from a layout table.
+
+use symbols::layout::Table;
+
+/// A field that the layout in use does not have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the layout of {of} has no field {field}")]
+pub struct MissingField {
+    /// The struct.
+    pub of: &'static str,
+    /// The field.
+    pub field: &'static str,
+}
+
+/// Offsets in `runtime.g`, in bytes.
+#[derive(Debug, Clone)]
+pub struct GFields {
+    /// The size of a g.
+    pub size: usize,
+    pub(super) stack_lo: usize,
+    pub(super) stack_hi: usize,
+    pub(super) m: usize,
+    pub(super) sched_sp: usize,
+    pub(super) sched_pc: usize,
+    pub(super) syscallsp: usize,
+    pub(super) syscallpc: usize,
+    pub(super) atomicstatus: usize,
+    pub(super) goid: usize,
+    pub(super) waitsince: usize,
+    pub(super) waitreason: usize,
+    pub(super) tracking_seq: usize,
+    pub(super) lockedm: usize,
+    pub(super) gopc: usize,
+    pub(super) startpc: usize,
+    pub(super) ancestors: usize,
+    pub(super) labels: usize,
+    /// From Go 1.21.
+    pub(super) parent_goid: Option<usize>,
+    /// `syncGroup` in Go 1.24, `bubble` from 1.25.
+    pub(super) bubble: Option<usize>,
+    /// From Go 1.25.
+    pub(super) running_cleanups: Option<usize>,
+}
+
+impl GFields {
+    /// Takes the offsets from `table`.
+    pub fn from_table(table: &Table) -> Result<Self, MissingField> {
+        let optional = |field| table.field("runtime.g", field).and_then(|f| usize::try_from(f.offset).ok());
+        let required = |field| optional(field).ok_or(MissingField { of: "runtime.g", field });
+        let size = table.size("runtime.g").and_then(|s| usize::try_from(s).ok());
+        let fields = GFields {
+            size: size
+                .filter(|s| (128..=MAX_SIZE).contains(s))
+                .ok_or(MissingField { of: "runtime.g", field: "size" })?,
+            stack_lo: required("stack.lo")?,
+            stack_hi: required("stack.hi")?,
+            m: required("m")?,
+            sched_sp: required("sched.sp")?,
+            sched_pc: required("sched.pc")?,
+            syscallsp: required("syscallsp")?,
+            syscallpc: required("syscallpc")?,
+            atomicstatus: required("atomicstatus")?,
+            goid: required("goid")?,
+            waitsince: required("waitsince")?,
+            waitreason: required("waitreason")?,
+            tracking_seq: required("trackingSeq")?,
+            lockedm: required("lockedm")?,
+            gopc: required("gopc")?,
+            startpc: required("startpc")?,
+            ancestors: required("ancestors")?,
+            labels: required("labels")?,
+            parent_goid: optional("parentGoid"),
+            bubble: optional("bubble").or_else(|| optional("syncGroup")),
+            running_cleanups: optional("runningCleanups"),
+        };
+        Ok(fields)
+    }
+}
+
+/// Far more than a `runtime.g` or `runtime.m` has had.
+const MAX_SIZE: usize = 1 << 16;
+
+/// Offsets in `runtime.m`, in bytes.
+#[derive(Debug, Clone)]
+pub struct MFields {
+    /// The size of an m.
+    pub size: usize,
+    pub(super) g0: usize,
+    pub(super) gsignal: usize,
+    pub(super) procid: usize,
+    pub(super) curg: usize,
+    pub(super) id: usize,
+    /// Within a minor release this has moved: see calibration.
+    pub alllink: usize,
+    pub(super) vdso_sp: Option<usize>,
+    pub(super) vdso_pc: Option<usize>,
+}
+
+impl MFields {
+    /// Takes the offsets from `table`.
+    pub fn from_table(table: &Table) -> Result<Self, MissingField> {
+        let optional = |field| table.field("runtime.m", field).and_then(|f| usize::try_from(f.offset).ok());
+        let required = |field| optional(field).ok_or(MissingField { of: "runtime.m", field });
+        let size = table.size("runtime.m").and_then(|s| usize::try_from(s).ok());
+        Ok(MFields {
+            size: size
+                .filter(|s| (128..=MAX_SIZE).contains(s))
+                .ok_or(MissingField { of: "runtime.m", field: "size" })?,
+            g0: required("g0")?,
+            gsignal: required("gsignal")?,
+            procid: required("procid")?,
+            curg: required("curg")?,
+            id: required("id")?,
+            alllink: required("alllink")?,
+            vdso_sp: optional("vdsoSP"),
+            vdso_pc: optional("vdsoPC"),
+        })
+    }
+}

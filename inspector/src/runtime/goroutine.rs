@@ -1,0 +1,228 @@
+//! `runtime.g` and `runtime.m` as values.
+
+use super::fields::{GFields, MFields};
+
+/// `g.atomicstatus` without the scan bit (`runtime/runtime2.go`, Go 1.18–1.27).
+pub mod status {
+    /// Just allocated.
+    pub const IDLE: u32 = 0;
+    /// On a run queue.
+    pub const RUNNABLE: u32 = 1;
+    /// Executing Go code.
+    pub const RUNNING: u32 = 2;
+    /// In a system call or C code.
+    pub const SYSCALL: u32 = 3;
+    /// Blocked in the runtime.
+    pub const WAITING: u32 = 4;
+    /// Unused, exited or being initialised.
+    pub const DEAD: u32 = 6;
+    /// Its stack is being moved.
+    pub const COPYSTACK: u32 = 8;
+    /// Stopped itself for a preemption.
+    pub const PREEMPTED: u32 = 9;
+    /// Found to be leaked by the garbage collector (from Go 1.26).
+    pub const LEAKED: u32 = 10;
+    /// Kept for a thread that C created (from Go 1.26).
+    pub const DEADEXTRA: u32 = 11;
+    /// Set in addition while the garbage collector scans the stack.
+    pub const SCAN: u32 = 0x1000;
+
+    /// As the runtime prints them (`gStatusStrings`).
+    pub fn name(status: u32) -> &'static str {
+        match status {
+            IDLE => "idle",
+            RUNNABLE => "runnable",
+            RUNNING => "running",
+            SYSCALL => "syscall",
+            WAITING => "waiting",
+            DEAD => "dead",
+            COPYSTACK => "copystack",
+            PREEMPTED => "preempted",
+            LEAKED => "leaked",
+            DEADEXTRA => "waiting for cgo callback",
+            _ => "???",
+        }
+    }
+}
+
+/// What a `runtime.g` holds, as read at one moment. Addresses are runtime addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Goroutine {
+    /// Where the g is.
+    pub addr: u64,
+    /// Its number.
+    pub goid: u64,
+    /// The goroutine that created it; 0 where unknown (before Go 1.21).
+    pub parent_goid: u64,
+    /// Its status with the scan bit as read.
+    pub raw_status: u32,
+    /// Index of the wait reason.
+    pub wait_reason: u8,
+    /// Counts, modulo 256, how often it left the running state.
+    pub tracking_seq: u8,
+    /// Runs a cleanup of user code (from Go 1.25).
+    pub running_cleanups: bool,
+    /// Since when it waits, on the monotonic clock in nanoseconds; 0 until a garbage collection saw it wait.
+    pub waitsince: i64,
+    /// The m that runs it, 0 if none.
+    pub m: u64,
+    /// The m it is locked to, 0 if none.
+    pub lockedm: u64,
+    /// Its stack's lower end.
+    pub stack_lo: u64,
+    /// Its stack's upper end.
+    pub stack_hi: u64,
+    /// Saved stack pointer.
+    pub sched_sp: u64,
+    /// Saved program counter.
+    pub sched_pc: u64,
+    /// Stack pointer at entry to the system call, 0 outside.
+    pub syscallsp: u64,
+    /// Program counter at entry to the system call.
+    pub syscallpc: u64,
+    /// The pc of the `go` statement.
+    pub gopc: u64,
+    /// The entry of its function.
+    pub startpc: u64,
+    /// Address of the recorded ancestors, 0 if none.
+    pub ancestors: u64,
+    /// Address of its profiler labels, 0 if none.
+    pub labels: u64,
+    /// Address of its synctest bubble or group, 0 if none.
+    pub bubble: u64,
+}
+
+impl Goroutine {
+    /// Parses the bytes of a g that is at `addr`; what lies beyond `bytes` is 0.
+    pub fn parse(fields: &GFields, addr: u64, bytes: &[u8]) -> Self {
+        let word = |at: usize| load::<8>(bytes, at).map_or(0, u64::from_le_bytes);
+        let byte = |at: usize| bytes.get(at).copied().unwrap_or(0);
+        let optional = |at: Option<usize>| at.map_or(0, word);
+        Goroutine {
+            addr,
+            goid: word(fields.goid),
+            parent_goid: optional(fields.parent_goid),
+            raw_status: load::<4>(bytes, fields.atomicstatus).map_or(0, u32::from_le_bytes),
+            wait_reason: byte(fields.waitreason),
+            tracking_seq: byte(fields.tracking_seq),
+            running_cleanups: fields.running_cleanups.is_some_and(|at| byte(at) != 0),
+            waitsince: word(fields.waitsince).cast_signed(),
+            m: word(fields.m),
+            lockedm: word(fields.lockedm),
+            stack_lo: word(fields.stack_lo),
+            stack_hi: word(fields.stack_hi),
+            sched_sp: word(fields.sched_sp),
+            sched_pc: word(fields.sched_pc),
+            syscallsp: word(fields.syscallsp),
+            syscallpc: word(fields.syscallpc),
+            gopc: word(fields.gopc),
+            startpc: word(fields.startpc),
+            ancestors: word(fields.ancestors),
+            labels: word(fields.labels),
+            bubble: optional(fields.bubble),
+        }
+    }
+
+    /// Its status without the scan bit.
+    pub fn status(&self) -> u32 {
+        self.raw_status & !status::SCAN
+    }
+
+    /// Whether the garbage collector holds it for a scan of its stack.
+    pub fn is_scanned(&self) -> bool {
+        self.raw_status & status::SCAN != 0
+    }
+
+    /// Whether there is no goroutine in this g.
+    pub fn is_dead(&self) -> bool {
+        matches!(self.status(), status::IDLE | status::DEAD | status::DEADEXTRA)
+    }
+
+    /// Whether `sp` is in its stack.
+    pub fn stack_contains(&self, sp: u64) -> bool {
+        self.stack_lo <= sp && sp < self.stack_hi
+    }
+
+    /// Whether its stack, if it has one, is of a size and at a place that a stack can have.
+    pub fn has_plausible_stack(&self) -> bool {
+        self.stack_lo < self.stack_hi
+            && self.stack_hi - self.stack_lo <= MAX_STACK
+            && self.stack_lo.is_multiple_of(8)
+            && self.stack_hi < 1 << 56
+    }
+
+    /// What must not change between two readings for the stack between them to be of one piece. The scan bit
+    /// comes and goes without a change of the stack; the tracking sequence alone betrays a goroutine that ran
+    /// and parked again at the same place (`runtime.casgstatus`).
+    pub fn epoch(&self) -> Epoch {
+        Epoch {
+            goid: self.goid,
+            status: self.status(),
+            tracking_seq: self.tracking_seq,
+            stack: (self.stack_lo, self.stack_hi),
+            sched: (self.sched_pc, self.sched_sp),
+            syscall: (self.syscallpc, self.syscallsp),
+        }
+    }
+}
+
+/// See [`Goroutine::epoch`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Epoch {
+    goid: u64,
+    status: u32,
+    tracking_seq: u8,
+    stack: (u64, u64),
+    sched: (u64, u64),
+    syscall: (u64, u64),
+}
+
+/// Go limits stacks to 1 GB by default, a program may raise that.
+const MAX_STACK: u64 = 1 << 40;
+
+/// What a `runtime.m` holds, as read at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct M {
+    /// Where the m is.
+    pub addr: u64,
+    /// Its number.
+    pub id: i64,
+    /// Its thread's id in the target's pid namespace; 0 for an m without a thread.
+    pub procid: u64,
+    /// The goroutine that it runs, 0 if none.
+    pub curg: u64,
+    /// Its scheduling goroutine.
+    pub g0: u64,
+    /// Its signal-handling goroutine.
+    pub gsignal: u64,
+    /// The next older m.
+    pub alllink: u64,
+    /// Stack pointer of the caller of a vDSO function, 0 outside.
+    pub vdso_sp: u64,
+    /// Program counter of that caller.
+    pub vdso_pc: u64,
+}
+
+impl M {
+    /// Parses the bytes of an m that is at `addr`; what lies beyond `bytes` is 0.
+    pub fn parse(fields: &MFields, addr: u64, bytes: &[u8]) -> Self {
+        let word = |at: usize| load::<8>(bytes, at).map_or(0, u64::from_le_bytes);
+        let optional = |at: Option<usize>| at.map_or(0, word);
+        M {
+            addr,
+            id: word(fields.id).cast_signed(),
+            procid: word(fields.procid),
+            curg: word(fields.curg),
+            g0: word(fields.g0),
+            gsignal: word(fields.gsignal),
+            alllink: word(fields.alllink),
+            vdso_sp: optional(fields.vdso_sp),
+            vdso_pc: optional(fields.vdso_pc),
+        }
+    }
+}
+
+/// The `N` bytes at `at`.
+fn load<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..at.checked_add(N)?)?.try_into().ok()
+}

@@ -1,0 +1,1 @@
+//! The Go runtime seen from outside.

@@ -1,0 +1,158 @@
+//! Where the frames of a goroutine begin, above all of one that a thread is running.
+
+use symbols::addr::RuntimeAddr;
+
+use super::code::Special;
+use super::goroutine::{Goroutine, M, status};
+use super::snapshot::stacks::StackWalker;
+use super::unwind::Start;
+use super::view::View;
+use crate::memory::Memory;
+use crate::stop::Registers;
+
+/// Why a goroutine's frames could not be begun with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NoStart {
+    /// Neither registers nor saved values point into its stack.
+    #[error("its thread is at {pc:#x} on another stack and nothing is saved")]
+    NothingSaved {
+        /// Where the thread is.
+        pc: u64,
+    },
+    /// The thread that runs it is not known or could not be stopped.
+    #[error("its thread could not be looked at")]
+    NoThread,
+    /// Its saved stack pointer is not in its stack: it is being moved.
+    #[error("its stack is being moved")]
+    Moving,
+}
+
+/// Where the frames of a goroutine that no thread runs begin (`unwinder.initAt` with its saved values).
+pub fn saved_start(g: &Goroutine) -> Result<Start, NoStart> {
+    let (pc, sp, syscall) =
+        if g.syscallsp != 0 { (g.syscallpc, g.syscallsp, true) } else { (g.sched_pc, g.sched_sp, false) };
+    if !g.has_plausible_stack() || !g.stack_contains(sp) {
+        return Err(NoStart::Moving);
+    }
+    Ok(Start { pc, sp, hi: g.stack_hi, interrupted: false, syscall })
+}
+
+/// More stacks in a row (signal handler on g0 on …) than a thread has.
+const MAX_SWITCHES: usize = 4;
+
+/// Where the frames of a goroutine begin that a stopped thread with `registers` runs.
+pub fn running_start(
+    view: &View,
+    memory: &dyn Memory,
+    walker: &mut StackWalker<'_>,
+    g: &Goroutine,
+    m: &M,
+    registers: Registers,
+) -> Result<Start, NoStart> {
+    let begin = |pc, sp, interrupted, syscall| Start { pc, sp, hi: g.stack_hi, interrupted, syscall };
+    if g.status() == status::SYSCALL {
+        return saved_start(g);
+    }
+    if m.vdso_sp != 0 && g.stack_contains(m.vdso_sp) {
+        return Ok(begin(m.vdso_pc, m.vdso_sp, false, false));
+    }
+    let (mut pc, mut sp) = (registers.pc, registers.sp);
+    for _ in 0..MAX_SWITCHES {
+        if g.stack_contains(sp) {
+            return on_own_stack(memory, walker, g, pc, sp);
+        }
+        match interrupted_by_signal(view, memory, walker, m, sp) {
+            Some(interrupted) => (pc, sp) = interrupted,
+            None => break,
+        }
+    }
+    // On a system stack: whoever switched to it saved where the goroutine was. The runtime zeroes the saved
+    // stack pointer when the goroutine goes on.
+    if g.syscallsp != 0 && g.stack_contains(g.syscallsp) {
+        return saved_start(g);
+    }
+    if g.sched_sp != 0 && g.stack_contains(g.sched_sp) {
+        return Ok(begin(g.sched_pc, g.sched_sp, false, false));
+    }
+    Err(NoStart::NothingSaved { pc })
+}
+
+fn on_own_stack(
+    memory: &dyn Memory,
+    walker: &mut StackWalker<'_>,
+    g: &Goroutine,
+    pc: u64,
+    sp: u64,
+) -> Result<Start, NoStart> {
+    let begin = |pc, sp, interrupted, syscall| Start { pc, sp, hi: g.stack_hi, interrupted, syscall };
+    let machine = walker.machine();
+    let Some(info) = walker.code().get(pc).cloned() else {
+        // Foreign code on the goroutine's stack (race detector, vDSO): its caller, if a call lies behind it.
+        if pc == 0 || g.syscallsp == 0 {
+            let ret = memory.word(RuntimeAddr(sp)).ok();
+            if let Some(ret) = ret.filter(|&ret| follows_call(memory, walker, ret)) {
+                return Ok(begin(ret, sp + 8, false, false));
+            }
+        }
+        return if g.syscallsp != 0 { saved_start(g) } else { Err(NoStart::NothingSaved { pc }) };
+    };
+    if info.special == Special::Gogo && g.sched_pc != 0 {
+        // gogo has loaded the goroutine's stack pointer and is about to jump to its saved pc.
+        return Ok(begin(g.sched_pc, sp, false, false));
+    }
+    if info.writes_sp
+        && let Some(fp) = info.sp_delta.and_then(|d| machine.frame_end(sp, d))
+        && let Ok(ret) = memory.word(RuntimeAddr(machine.return_slot(fp)))
+        && follows_call(memory, walker, ret)
+    {
+        // A function that switches stacks, but has not yet or has already switched back: its caller is where
+        // its frame says, as the call before the return address shows.
+        return Ok(begin(pc, sp, true, true));
+    }
+    Ok(begin(pc, sp, true, false))
+}
+
+/// Whether `ret` is in Go code right behind a call.
+fn follows_call(memory: &dyn Memory, walker: &mut StackWalker<'_>, ret: u64) -> bool {
+    let machine = walker.machine();
+    if walker.code().get(ret).is_none() {
+        return false;
+    }
+    let len = machine.longest_call();
+    let Ok(code) = memory.bytes(RuntimeAddr(ret.wrapping_sub(len as u64)), len) else { return false };
+    machine.call_before(&code, ret).is_some()
+}
+
+/// Where a signal interrupted the thread, if `sp` is on its signal stack: found by the way back that the kernel
+/// was given, so that C frames of a foreign handler do not matter.
+fn interrupted_by_signal(
+    view: &View,
+    memory: &dyn Memory,
+    walker: &StackWalker<'_>,
+    m: &M,
+    sp: u64,
+) -> Option<(u64, u64)> {
+    let machine = walker.machine();
+    let gsignal = view.read_g(memory, m.gsignal)?;
+    if !gsignal.stack_contains(sp) || !gsignal.has_plausible_stack() {
+        return None;
+    }
+    let len = usize::try_from(gsignal.stack_hi - sp).ok().filter(|&l| l <= MAX_SIGNAL_STACK)?;
+    let stack = memory.bytes(RuntimeAddr(sp), len).ok()?;
+    let word = |at: usize| Some(u64::from_le_bytes(stack.get(at..at + 8)?.try_into().ok()?));
+    for at in (0..stack.len().saturating_sub(machine.context_size() + 8)).step_by(8) {
+        let Some(candidate) = word(at) else { break };
+        let is_way_back = view.sigreturn == Some(candidate)
+            || (candidate != 0
+                && view.is_foreign_code(candidate)
+                && memory.bytes(RuntimeAddr(candidate), 9).is_ok_and(|code| machine.is_sigreturn(&code)));
+        if is_way_back && let Some(found) = machine.interrupted(stack.get(at + 8..)?) {
+            return Some(found);
+        }
+    }
+    None
+}
+
+/// Go gives its threads 32 KB; C libraries may give more.
+const MAX_SIGNAL_STACK: usize = 1 << 20;

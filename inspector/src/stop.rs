@@ -1,0 +1,303 @@
+//! Stopping the threads of a process for a moment: the only ptrace code.
+//!
+//! Threads are seized and interrupted, which sends no signal and injects nothing. If we die in between, the
+//! kernel detaches them and they run on.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::ptrace;
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+/// Why threads could not be stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StopError {
+    /// The process or thread is gone.
+    #[error("it exited")]
+    Exited,
+    /// The kernel denies tracing: no permission, or another tracer holds it.
+    #[error("the kernel denies stopping its threads")]
+    Denied,
+    /// A thread did not stop in time: it is in an uninterruptible wait, or frozen.
+    #[error("thread {0} did not stop in time")]
+    Timeout(i32),
+    /// Something else that the kernel says.
+    #[error("ptrace: {0}")]
+    Os(Errno),
+}
+
+impl From<Errno> for StopError {
+    fn from(errno: Errno) -> Self {
+        match errno {
+            Errno::ESRCH => StopError::Exited,
+            Errno::EPERM | Errno::EACCES => StopError::Denied,
+            other => StopError::Os(other),
+        }
+    }
+}
+
+/// The registers of a stopped thread that unwinding begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Registers {
+    /// The instruction that runs next.
+    pub pc: u64,
+    /// Stack pointer.
+    pub sp: u64,
+    /// Frame pointer.
+    pub fp: u64,
+    /// Base of thread-local storage.
+    pub tls: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ThreadState {
+    /// Told to stop, not seen to have stopped.
+    Stopping,
+    /// Stopped; a signal that was on its way goes on with the thread.
+    Stopped(Option<Signal>),
+}
+
+/// Threads of a process held stopped; dropping it lets them all run on.
+///
+/// The kernel ties a traced thread to the tracing thread, hence not `Send`.
+#[derive(Debug)]
+pub struct Stopped {
+    threads: BTreeMap<i32, ThreadState>,
+    begun: Instant,
+    not_send: std::marker::PhantomData<*const ()>,
+}
+
+/// How a stop went, on our clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StopTimes {
+    /// From the first request to stop to the last thread let go.
+    pub total: Duration,
+    /// From the first request to stop until all had stopped.
+    pub until_stopped: Duration,
+    /// How many threads were stopped.
+    pub threads: usize,
+}
+
+impl Stopped {
+    /// Stops all threads of `pid`, those included that are created meanwhile.
+    ///
+    /// # Errors
+    /// On any error no thread stays stopped.
+    pub fn all_threads(pid: i32, timeout: Duration) -> Result<Self, StopError> {
+        let tids = threads(pid)?;
+        let begun = Instant::now();
+        let deadline = begun + timeout;
+        let mut stopped = Stopped { threads: BTreeMap::new(), begun, not_send: std::marker::PhantomData };
+        for tid in tids {
+            stopped.seize(tid)?;
+        }
+        // Interrupting each only once all are seized: none waits stopped for the others to be seized.
+        stopped.interrupt_all();
+        stopped.wait(deadline)?;
+        // Threads that a not yet seized thread created meanwhile are not traced automatically.
+        for _ in 0..MAX_ROUNDS {
+            let new: Vec<i32> =
+                threads(pid)?.into_iter().filter(|tid| !stopped.threads.contains_key(tid)).collect();
+            if new.is_empty() {
+                return if stopped.threads.is_empty() { Err(StopError::Exited) } else { Ok(stopped) };
+            }
+            for tid in &new {
+                stopped.seize(*tid)?;
+            }
+            for tid in new {
+                stopped.interrupt(tid);
+            }
+            stopped.wait(deadline)?;
+        }
+        Err(StopError::Timeout(pid))
+    }
+
+    /// Stops a single thread.
+    ///
+    /// # Errors
+    /// On any error the thread runs on.
+    pub fn one_thread(tid: i32, timeout: Duration) -> Result<Self, StopError> {
+        let begun = Instant::now();
+        let mut stopped = Stopped { threads: BTreeMap::new(), begun, not_send: std::marker::PhantomData };
+        stopped.seize(tid)?;
+        if stopped.threads.is_empty() {
+            return Err(StopError::Exited);
+        }
+        stopped.interrupt(tid);
+        stopped.wait(begun + timeout)?;
+        if stopped.threads.is_empty() { Err(StopError::Exited) } else { Ok(stopped) }
+    }
+
+    /// The threads that are held.
+    pub fn tids(&self) -> impl Iterator<Item = i32> {
+        self.threads.keys().copied()
+    }
+
+    /// Since when: the first request to stop.
+    pub fn begun(&self) -> Instant {
+        self.begun
+    }
+
+    /// The registers of a held thread.
+    pub fn registers(&self, tid: i32) -> Result<Registers, StopError> {
+        let regs = ptrace::getregs(Pid::from_raw(tid))?;
+        Ok(Registers { pc: regs.rip, sp: regs.rsp, fp: regs.rbp, tls: regs.fs_base })
+    }
+
+    /// Lets all threads run on and says how long they were held.
+    pub fn thaw(mut self) -> Duration {
+        self.release();
+        self.begun.elapsed()
+    }
+
+    fn seize(&mut self, tid: i32) -> Result<(), StopError> {
+        if self.threads.contains_key(&tid) {
+            return Ok(());
+        }
+        match ptrace::seize(Pid::from_raw(tid), ptrace::Options::PTRACE_O_TRACECLONE) {
+            Ok(()) => {
+                self.threads.insert(tid, ThreadState::Stopping);
+                Ok(())
+            }
+            // A thread may end at any time; a zombie thread cannot be seized.
+            Err(Errno::ESRCH) => Ok(()),
+            Err(Errno::EPERM) if is_dead(tid) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn interrupt_all(&mut self) {
+        let tids: Vec<i32> = self.threads.keys().copied().collect();
+        for tid in tids {
+            self.interrupt(tid);
+        }
+    }
+
+    fn interrupt(&mut self, tid: i32) {
+        // A thread that has gone shows up as such in the wait.
+        let _gone = ptrace::interrupt(Pid::from_raw(tid));
+    }
+
+    /// Waits until every held thread has stopped.
+    fn wait(&mut self, deadline: Instant) -> Result<(), StopError> {
+        let mut idle_rounds = 0u32;
+        loop {
+            let waiting: Vec<i32> = self
+                .threads
+                .iter()
+                .filter(|(_, state)| **state == ThreadState::Stopping)
+                .map(|(tid, _)| *tid)
+                .collect();
+            let Some(first) = waiting.first().copied() else { return Ok(()) };
+            let mut progress = false;
+            for tid in waiting {
+                progress |= self.poll(tid)?;
+            }
+            if progress {
+                idle_rounds = 0;
+                continue;
+            }
+            if Instant::now() >= deadline {
+                return Err(StopError::Timeout(first));
+            }
+            // The threads need a core to get to their stop: give ours away, first briefly.
+            idle_rounds += 1;
+            if idle_rounds < 64 {
+                std::thread::yield_now();
+            } else {
+                std::thread::sleep(Duration::from_micros(50));
+            }
+        }
+    }
+
+    /// Looks whether `tid` has stopped; true where something happened.
+    fn poll(&mut self, tid: i32) -> Result<bool, StopError> {
+        let flags = WaitPidFlag::WNOHANG | WaitPidFlag::__WALL;
+        match waitpid(Pid::from_raw(tid), Some(flags)) {
+            Ok(WaitStatus::StillAlive) => Ok(false),
+            Ok(WaitStatus::PtraceEvent(_, signal, event)) => {
+                if event == libc::PTRACE_EVENT_CLONE
+                    && let Ok(new) = ptrace::getevent(Pid::from_raw(tid))
+                    && let Ok(new) = i32::try_from(new)
+                {
+                    // Traced from its birth, and it stops by itself.
+                    self.threads.entry(new).or_insert(ThreadState::Stopping);
+                }
+                let _group_stop = signal;
+                self.threads.insert(tid, ThreadState::Stopped(None));
+                Ok(true)
+            }
+            // A signal on its way to the thread: stopped all the same, and it goes on with it.
+            Ok(WaitStatus::Stopped(_, signal)) => {
+                self.threads.insert(tid, ThreadState::Stopped(Some(signal)));
+                Ok(true)
+            }
+            Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) | Err(Errno::ECHILD) => {
+                self.threads.remove(&tid);
+                Ok(true)
+            }
+            Ok(_) => Ok(false),
+            Err(Errno::EINTR) => Ok(false),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn release(&mut self) {
+        let threads = std::mem::take(&mut self.threads);
+        let mut stopping = Vec::new();
+        for (tid, state) in threads {
+            match state {
+                ThreadState::Stopped(signal) => {
+                    // Fails only for a thread that was killed.
+                    let _gone = ptrace::detach(Pid::from_raw(tid), signal);
+                }
+                ThreadState::Stopping => stopping.push(tid),
+            }
+        }
+        // A thread can be detached only while it is stopped, and those here were told to stop.
+        for tid in stopping {
+            let deadline = Instant::now() + RELEASE_TIMEOUT;
+            let mut one =
+                Stopped { threads: BTreeMap::new(), begun: self.begun, not_send: std::marker::PhantomData };
+            one.threads.insert(tid, ThreadState::Stopping);
+            if one.wait(deadline).is_err() {
+                // It stays seized, which the kernel undoes when we exit; it is not held before it stops.
+                one.threads.clear();
+            }
+        }
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+/// New threads appear at most while the last unseized ones run.
+const MAX_ROUNDS: usize = 64;
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The thread ids of a process, as seen in our pid namespace.
+pub fn threads(pid: i32) -> Result<Vec<i32>, StopError> {
+    let entries = fs::read_dir(format!("/proc/{pid}/task")).map_err(|e| match e.raw_os_error() {
+        Some(code) if code != libc::ENOENT => StopError::from(Errno::from_raw(code)),
+        _ => StopError::Exited,
+    })?;
+    let mut tids: Vec<i32> =
+        entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok()).collect();
+    tids.sort_unstable();
+    Ok(tids)
+}
+
+/// Whether a thread is a zombie or gone.
+fn is_dead(tid: i32) -> bool {
+    let Ok(stat) = fs::read_to_string(format!("/proc/{tid}/stat")) else { return true };
+    let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
+    matches!(state, None | Some('Z' | 'X'))
+}
