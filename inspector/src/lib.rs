@@ -2,6 +2,13 @@
 
 #![warn(missing_docs)]
 
+pub mod agent;
+pub mod cli;
+mod error;
 pub mod memory;
+pub mod process;
+pub mod report;
 pub mod runtime;
 pub mod stop;
+
+pub use error::{Error, Kind};

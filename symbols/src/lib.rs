@@ -14,4 +14,6 @@ pub mod layout;
 pub mod moduledata;
 pub mod pclntab;
 mod toolchain;
+pub mod program;
+pub mod sections;
 pub mod version;

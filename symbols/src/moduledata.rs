@@ -155,7 +155,15 @@ pub struct Moduledata {
 ///
 /// `version` only breaks a tie between shapes that the contents cannot tell apart.
 pub fn find(image: &Image, version: Option<&GoVersion>) -> Option<(Header, Moduledata)> {
-    let candidates = header::candidates(image);
+    confirm(image, &header::candidates(image), version)
+}
+
+/// As [`find`], for headers that the caller found in a cheaper way.
+pub fn confirm(
+    image: &Image,
+    candidates: &[Header],
+    version: Option<&GoVersion>,
+) -> Option<(Header, Moduledata)> {
     if candidates.is_empty() {
         return None;
     }

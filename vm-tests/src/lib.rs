@@ -1,4 +1,3 @@
 //! Boots real kernels and runs the probes there.
 
 #![warn(missing_docs)]
-

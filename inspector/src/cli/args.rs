@@ -1,0 +1,164 @@
+//! The one definition of the command line. Help, man page, completions and the table of commands come from it.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::process::Pid;
+
+/// Diagnoses Go processes from outside: no agent, no rebuild, no restart
+#[derive(Debug, Parser)]
+#[command(
+    name = "gops-probe",
+    version,
+    about,
+    long_about = "Diagnoses Go processes from outside: no agent in the program, no rebuild, no restart.\n\n\
+                  Without a command it lists the Go processes of this machine, as `list` does.",
+    after_long_help = EXIT_CODES,
+    disable_help_subcommand = true
+)]
+pub struct Cli {
+    /// What every command takes.
+    #[command(flatten)]
+    pub common: Common,
+    /// What to do; `list` where nothing is given.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done (also where the reader of the output went away)
+  1    failed
+  2    wrong command line
+  3    no such process, or it exited
+  4    not a Go process
+  5    not permitted, or traced by another process
+  6    Go release or machine not supported, or nothing that the answer needs could be verified
+  7    a partial answer was written
+  130  interrupted";
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub struct Common {
+    /// Answer in JSON (format: docs/schema)
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Write the answer to FILE; `-` is standard output
+    #[arg(short, long, global = true, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Also say how things are known and what they cost; twice and more: log to standard error
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Colour on standard error
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
+    pub color: Color,
+}
+
+/// When to use colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless NO_COLOR, CLICOLOR=0 or TERM=dumb is set; anywhere with CLICOLOR_FORCE
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List the Go processes: pid, parent, name (`*`: has a gops agent), Go version, path
+    #[command(after_long_help = LIST.help())]
+    List,
+    /// Print the Go version that built a process; with -v or --json its whole build info
+    #[command(after_long_help = VERSION.help())]
+    Version(VersionArgs),
+    /// Write what packages need: man pages, completions, the table of commands
+    #[command(hide = true)]
+    Generate(GenerateArgs),
+}
+
+/// Arguments of `version`.
+#[derive(Debug, Args)]
+pub struct VersionArgs {
+    /// The process
+    #[arg(value_name = "PID")]
+    pub target: Pid,
+}
+
+/// Arguments of `generate`.
+#[derive(Debug, Args)]
+pub struct GenerateArgs {
+    /// What to write.
+    #[command(subcommand)]
+    pub what: Generate,
+}
+
+/// What can be generated.
+#[derive(Debug, Subcommand)]
+pub enum Generate {
+    /// The man page of the program, or of one command
+    Man {
+        /// The command.
+        command: Option<String>,
+    },
+    /// Completions for a shell
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// The table of commands in the README
+    CommandsTable,
+}
+
+/// What a command does to the process that it looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tier {
+    /// Reads /proc and the executable only.
+    Look,
+}
+
+impl fmt::Display for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Tier::Look => "0 look",
+        })
+    }
+}
+
+/// What a command declares about itself, for help, man page and README alike.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Declaration {
+    pub(super) name: &'static str,
+    pub(super) tier: Tier,
+    /// What the tier means for the target, and what it costs.
+    cost: &'static str,
+    /// What the user must be allowed to do.
+    pub(super) needs: &'static str,
+}
+
+const LIST: Declaration = Declaration {
+    name: "list",
+    tier: Tier::Look,
+    cost: "reads /proc and each executable once; no process is touched",
+    needs: "nothing for your own processes; root or CAP_SYS_PTRACE for those of others",
+};
+
+const VERSION: Declaration = Declaration {
+    name: "version",
+    tier: Tier::Look,
+    cost: "reads /proc and the executable; the process is not touched",
+    needs: "nothing for your own processes; root or CAP_SYS_PTRACE for those of others",
+};
+
+pub(super) const DECLARATIONS: [Declaration; 2] = [LIST, VERSION];
+
+impl Declaration {
+    fn help(&self) -> String {
+        format!("Intrusion: tier {} - {}.\nNeeds: {}.", self.tier, self.cost, self.needs)
+    }
+}

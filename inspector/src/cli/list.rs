@@ -1,0 +1,35 @@
+//! `list`.
+
+use std::io::Write as _;
+
+use super::args::Common;
+use super::{output, style::Style};
+use crate::Error;
+use crate::process::find::{self, Found};
+use crate::report::list::{List, write_text};
+
+pub(super) fn run(common: &Common) -> Result<(), Error> {
+    let found = find::all()?;
+    if common.json {
+        output::write_json(common, &List::new(&found))?;
+    } else {
+        output::write(common, |out| write_text(&found, common.verbose > 0, out))?;
+    }
+    tell_unreadable(&found, common);
+    Ok(())
+}
+
+fn tell_unreadable(found: &Found, common: &Common) {
+    let Some(denial) = found.denial.as_ref().filter(|_| found.unreadable > 0) else { return };
+    let style = Style::for_stderr(common.color);
+    let todo = denial.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
+    let mut err = std::io::stderr().lock();
+    // A hint that cannot be written is no failure of the answer.
+    let _ = writeln!(
+        err,
+        "{} {} of {} processes could not be looked into ({denial}){todo}",
+        style.hint("hint:"),
+        found.unreadable,
+        found.looked_at,
+    );
+}

@@ -1,0 +1,43 @@
+//! Where an answer goes.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::args::Common;
+use crate::Error;
+
+const BUFFER: usize = 64 << 10;
+
+/// Writes an answer to standard output, or to the file that was asked for.
+pub(super) fn write(
+    common: &Common,
+    answer: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), Error> {
+    match common.output.as_deref().filter(|path| *path != Path::new("-")) {
+        Some(path) => {
+            let failed = |source| Error::Output { to: path.display().to_string(), source };
+            to(File::create(path).map_err(failed)?, answer).map_err(failed)
+        }
+        None => {
+            let failed = |source| Error::Output { to: "standard output".to_owned(), source };
+            to(io::stdout().lock(), answer).map_err(failed)
+        }
+    }
+}
+
+fn to(out: impl Write, answer: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let mut out = BufWriter::with_capacity(BUFFER, out);
+    answer(&mut out)?;
+    out.flush()
+}
+
+/// Writes an answer as JSON, with a line end behind it.
+pub(super) fn write_json(common: &Common, answer: &impl Serialize) -> Result<(), Error> {
+    write(common, |out| {
+        serde_json::to_writer_pretty(&mut *out, answer)?;
+        writeln!(out)
+    })
+}

@@ -1,0 +1,119 @@
+//! The one error that a command ends with.
+
+use std::io;
+
+use crate::process;
+
+/// What kind of failure it is: each has its exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kind {
+    /// Anything that has no kind of its own.
+    Failed,
+    /// The command line is wrong.
+    Usage,
+    /// No such process, or it exited.
+    NoProcess,
+    /// The process is not a Go program.
+    NotGo,
+    /// The kernel does not let us.
+    Permission,
+    /// A Go release or machine that is not supported, or nothing that the answer needs could be calibrated.
+    Unsupported,
+    /// An answer was written, but not all of it could be had.
+    Partial,
+    /// The user interrupted.
+    Interrupted,
+}
+
+impl Kind {
+    /// The process exit code.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Kind::Failed => 1,
+            Kind::Usage => 2,
+            Kind::NoProcess => 3,
+            Kind::NotGo => 4,
+            Kind::Permission => 5,
+            Kind::Unsupported => 6,
+            Kind::Partial => 7,
+            Kind::Interrupted => 130,
+        }
+    }
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The process cannot be looked at.
+    #[error(transparent)]
+    Process(#[from] process::Error),
+    /// Nothing of its runtime, or not what this answer needs, could be found and verified.
+    #[error("process {pid}: {what}")]
+    Uncalibrated {
+        /// The process.
+        pid: process::Pid,
+        /// What could not be found.
+        what: String,
+    },
+    /// The answer could not be written.
+    #[error("cannot write {to}: {source}")]
+    Output {
+        /// The file, or "standard output".
+        to: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The answer is written, but incomplete.
+    #[error("{0}")]
+    Partial(String),
+    /// The command line asks for something that does not go together.
+    #[error("{0}")]
+    Usage(String),
+    /// The user interrupted.
+    #[error("interrupted")]
+    Interrupted,
+    /// Anything else.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Error {
+    /// Which kind of failure it is.
+    pub fn kind(&self) -> Kind {
+        use process::Error as P;
+        match self {
+            Error::Process(e) => match e {
+                P::NoSuchProcess(_) | P::Exited(_) | P::Executed(_) | P::Zombie(..) => Kind::NoProcess,
+                P::NotGo { .. } | P::KernelThread(..) => Kind::NotGo,
+                P::Denied { .. } | P::Traced { .. } => Kind::Permission,
+                P::Architecture { .. } | P::TooOld { .. } => Kind::Unsupported,
+                P::Thread(..) => Kind::Usage,
+                P::Io { .. } | P::Proc(_) => Kind::Failed,
+            },
+            Error::Uncalibrated { .. } => Kind::Unsupported,
+            Error::Partial(_) => Kind::Partial,
+            Error::Usage(_) => Kind::Usage,
+            Error::Interrupted => Kind::Interrupted,
+            Error::Output { .. } | Error::Failed(_) => Kind::Failed,
+        }
+    }
+
+    /// What to do about it, found by checking.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Error::Process(e) => e.hint(),
+            Error::Output { source, .. } if source.raw_os_error() == Some(libc::ENOSPC) => {
+                Some("the disk is full; write elsewhere with -o FILE".to_owned())
+            }
+            Error::Uncalibrated { .. } => Some("run again with -v to see what was looked for".to_owned()),
+            _ => None,
+        }
+    }
+
+    /// Whether the reader of our output went away, which is success.
+    pub fn is_closed_pipe(&self) -> bool {
+        matches!(self, Error::Output { source, .. } if source.kind() == io::ErrorKind::BrokenPipe)
+    }
+}

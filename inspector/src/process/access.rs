@@ -1,0 +1,211 @@
+//! Why the kernel refuses to let us look into a process, found by checking the rules of `ptrace(2)`, section
+//! "Ptrace access mode checking", one after the other.
+
+use std::fmt;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+
+use super::Pid;
+use super::facts::Status;
+
+/// How much access an operation needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// `PTRACE_MODE_READ`: /proc/PID/exe, maps, fd.
+    Read,
+    /// `PTRACE_MODE_ATTACH`: memory, ptrace; subject to Yama.
+    Attach,
+}
+
+/// Why access was refused, and what would grant it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Denial {
+    /// We are not root, and it belongs to somebody else.
+    OtherUser {
+        /// Its user.
+        owner: u32,
+    },
+    /// Yama allows it to ancestors (1), to holders of CAP_SYS_PTRACE (2) or to nobody (3).
+    Yama {
+        /// /proc/sys/kernel/yama/ptrace_scope.
+        scope: u32,
+    },
+    /// We are root, or the same user, but without CAP_SYS_PTRACE: as in most containers.
+    MissingCapability,
+    /// It lives in a user namespace in which our capabilities count for nothing.
+    UserNamespace,
+    /// It made itself (or a set-uid program made it) not dumpable.
+    NotDumpable,
+    /// It holds capabilities that we do not.
+    MoreCapable,
+    /// We may look into the process, but not read the file that it executes.
+    Unreadable,
+    /// None of the known reasons: a security module or a seccomp filter.
+    Unknown,
+}
+
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Denial::OtherUser { owner } => {
+                write!(f, "permission denied: it belongs to another user (uid {owner})")
+            }
+            Denial::Yama { scope } => {
+                write!(f, "permission denied: kernel.yama.ptrace_scope is {scope}")
+            }
+            Denial::MissingCapability => f.write_str("permission denied: we do not have CAP_SYS_PTRACE"),
+            Denial::UserNamespace => {
+                f.write_str("permission denied: it is in a user namespace where we have no capabilities")
+            }
+            Denial::NotDumpable => f.write_str("permission denied: it is not dumpable"),
+            Denial::MoreCapable => f.write_str("permission denied: it has capabilities that we do not have"),
+            Denial::Unreadable => f.write_str("permission denied: the file itself may not be read"),
+            Denial::Unknown => {
+                f.write_str("permission denied, though user, capabilities and Yama would allow it")
+            }
+        }
+    }
+}
+
+impl Denial {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        Some(
+            match self {
+                Denial::OtherUser { .. } => "run with sudo",
+                Denial::Yama { scope: 3 } => {
+                    "kernel.yama.ptrace_scope=3 cannot be lifted until the machine restarts"
+                }
+                Denial::Yama { .. } => "run with sudo, or as root: sysctl kernel.yama.ptrace_scope=0",
+                Denial::MissingCapability => {
+                    "run with sudo; in a container, add the capability: docker run --cap-add SYS_PTRACE --pid ..., \
+                     or kubectl debug --profile=general"
+                }
+                Denial::UserNamespace => "run with sudo outside of the container",
+                Denial::NotDumpable | Denial::MoreCapable => "run with sudo (it needs CAP_SYS_PTRACE)",
+                Denial::Unreadable => "run as a user who may read it: it may be execute-only, or on a file system that denies root",
+                Denial::Unknown => {
+                    "look at the seccomp filter of this container and at the security module's log (AppArmor, SELinux)"
+                }
+            }
+            .to_owned(),
+        )
+    }
+}
+
+/// What the decision depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Facts {
+    our_uid: u32,
+    their_uids: [u32; 3],
+    capable: bool,
+    same_user_namespace: bool,
+    more_capable: bool,
+    dumpable: bool,
+    yama: Option<u32>,
+}
+
+/// Finds out why `access` to `pid` was refused.
+pub fn explain(pid: Pid, access: Access) -> Denial {
+    match collect(pid) {
+        Some(facts) => decide(facts, access),
+        None => Denial::Unknown,
+    }
+}
+
+const CAP_SYS_PTRACE: u64 = 1 << 19;
+
+fn collect(pid: Pid) -> Option<Facts> {
+    let ours = Status::parse(&fs::read("/proc/self/status").ok()?);
+    let dir = format!("/proc/{pid}");
+    let theirs = Status::parse(&fs::read(format!("{dir}/status")).ok()?);
+    let their_uids = theirs.uids?;
+    // The files of a process that is not dumpable belong to root.
+    let owner = fs::metadata(format!("{dir}/stat")).ok()?.uid();
+    // Unreadable for the same reason as everything else, so only a difference that can be seen counts.
+    let same_user_namespace =
+        match (fs::read_link("/proc/self/ns/user"), fs::read_link(format!("{dir}/ns/user"))) {
+            (Ok(a), Ok(b)) => a == b,
+            _ => theirs.ns_pids.len() <= ours.ns_pids.len() || owner != 65534,
+        };
+    Some(Facts {
+        our_uid: ours.uids?[1],
+        their_uids: [their_uids[0], their_uids[1], their_uids[2]],
+        capable: ours.cap_effective? & CAP_SYS_PTRACE != 0,
+        same_user_namespace,
+        more_capable: theirs.cap_permitted? & !ours.cap_permitted? != 0,
+        dumpable: owner == their_uids[1],
+        yama: fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope")
+            .ok()
+            .and_then(|s| s.trim().parse().ok()),
+    })
+}
+
+fn decide(facts: Facts, access: Access) -> Denial {
+    let same_user = facts.their_uids.iter().all(|&u| u == facts.our_uid);
+    let yama = facts.yama.filter(|&scope| scope > 0 && access == Access::Attach);
+    match yama {
+        Some(scope @ 3..) => return Denial::Yama { scope },
+        Some(scope) if !facts.capable && same_user => return Denial::Yama { scope },
+        _ => {}
+    }
+    if facts.capable {
+        return if facts.same_user_namespace { Denial::Unknown } else { Denial::UserNamespace };
+    }
+    if !same_user {
+        return if facts.our_uid == 0 {
+            Denial::MissingCapability
+        } else {
+            Denial::OtherUser { owner: facts.their_uids[1] }
+        };
+    }
+    if !facts.dumpable {
+        Denial::NotDumpable
+    } else if facts.more_capable {
+        Denial::MoreCapable
+    } else if facts.our_uid == 0 {
+        Denial::MissingCapability
+    } else {
+        Denial::Unknown
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const USER: Facts = Facts {
+        our_uid: 1000,
+        their_uids: [1000; 3],
+        capable: false,
+        same_user_namespace: true,
+        more_capable: false,
+        dumpable: true,
+        yama: Some(0),
+    };
+
+    #[test]
+    fn reasons_are_told_apart() {
+        let cases = [
+            (Facts { their_uids: [0; 3], ..USER }, Denial::OtherUser { owner: 0 }),
+            (Facts { their_uids: [1000, 0, 0], ..USER }, Denial::OtherUser { owner: 0 }),
+            (Facts { yama: Some(1), ..USER }, Denial::Yama { scope: 1 }),
+            (Facts { yama: Some(3), capable: true, ..USER }, Denial::Yama { scope: 3 }),
+            (Facts { dumpable: false, ..USER }, Denial::NotDumpable),
+            (Facts { more_capable: true, ..USER }, Denial::MoreCapable),
+            (Facts { our_uid: 0, ..USER }, Denial::MissingCapability),
+            (Facts { our_uid: 0, capable: true, same_user_namespace: false, ..USER }, Denial::UserNamespace),
+            (Facts { our_uid: 0, capable: true, ..USER }, Denial::Unknown),
+            (USER, Denial::Unknown),
+        ];
+        for (facts, denial) in cases {
+            assert_eq!(decide(facts, Access::Attach), denial, "{facts:?}");
+        }
+        // Yama has no say in reading.
+        assert_eq!(
+            decide(Facts { yama: Some(1), dumpable: false, ..USER }, Access::Read),
+            Denial::NotDumpable
+        );
+    }
+}

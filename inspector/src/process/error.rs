@@ -1,0 +1,110 @@
+//! What can be wrong with a process that somebody asks about, as found by checking.
+
+use std::io;
+
+use super::Pid;
+use super::access::Denial;
+
+/// Why a process cannot be looked at.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Nothing has this pid.
+    #[error("there is no process {0}")]
+    NoSuchProcess(Pid),
+    /// It was there, and is gone.
+    #[error("process {0} exited meanwhile")]
+    Exited(Pid),
+    /// Its pid now runs another program.
+    #[error("process {0} executed another program meanwhile")]
+    Executed(Pid),
+    /// It has exited, and its parent has not collected it.
+    #[error("process {0} ({1}) is a zombie: it has exited, and its parent {2} has not waited for it")]
+    Zombie(Pid, String, Pid),
+    /// A thread of the kernel.
+    #[error("process {0} ({1}) is a kernel thread")]
+    KernelThread(Pid, String),
+    /// A thread of a process, and not a process.
+    #[error("{0} is a thread of process {1}")]
+    Thread(Pid, Pid),
+    /// It has no Go code.
+    #[error("process {pid} ({name}) is not a Go program: {reason}")]
+    NotGo {
+        /// The process.
+        pid: Pid,
+        /// Its name.
+        name: String,
+        /// What was looked for and not found.
+        reason: String,
+    },
+    /// Its program is for a machine that is not supported.
+    #[error("process {pid} ({name}) runs {what}, which is not supported")]
+    Architecture {
+        /// The process.
+        pid: Pid,
+        /// Its name.
+        name: String,
+        /// What it runs: a 32-bit program, a program for another machine.
+        what: String,
+    },
+    /// Its Go release is older than any that is supported.
+    #[error("process {pid} was built by {version}; only go1.18 and later are supported")]
+    TooOld {
+        /// The process.
+        pid: Pid,
+        /// What built it.
+        version: String,
+    },
+    /// Another process traces it, and there can be only one.
+    #[error("process {pid} is traced by process {tracer} ({tracer_name})")]
+    Traced {
+        /// The process.
+        pid: Pid,
+        /// Who traces it.
+        tracer: Pid,
+        /// The tracer's name.
+        tracer_name: String,
+    },
+    /// The kernel does not let us.
+    #[error("cannot {action} of process {pid}: {denial}")]
+    Denied {
+        /// The process.
+        pid: Pid,
+        /// What was tried, such as "open the executable".
+        action: &'static str,
+        /// Why not.
+        denial: Denial,
+    },
+    /// Anything else.
+    #[error("cannot {action} of process {pid}: {source}")]
+    Io {
+        /// The process.
+        pid: Pid,
+        /// What was tried.
+        action: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// There is no /proc, or not the one of this pid namespace.
+    #[error("cannot read /proc: {0}")]
+    Proc(#[source] io::Error),
+}
+
+impl Error {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Error::Denied { denial, .. } => denial.hint(),
+            Error::Thread(_, process) => Some(format!("ask for process {process} instead")),
+            Error::Traced { tracer, tracer_name, .. } => Some(format!(
+                "detach {tracer_name} (process {tracer}) first, or use what only reads, such as `stack --no-pause`"
+            )),
+            Error::NoSuchProcess(_) | Error::NotGo { .. } => {
+                Some("`gops-probe` without arguments lists the Go processes".to_owned())
+            }
+            Error::Proc(_) => Some("mount it: mount -t proc proc /proc".to_owned()),
+            Error::Executed(_) => Some("ask again: the new program has the same pid".to_owned()),
+            _ => None,
+        }
+    }
+}

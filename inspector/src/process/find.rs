@@ -1,0 +1,266 @@
+//! Which Go processes there are.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use rayon::prelude::*;
+use rustix::io::Errno;
+use symbols::image::{Image, ImageError};
+use symbols::program::{self, GoProgram};
+
+use super::access::Denial;
+use super::executable::{Executable, FileId};
+use super::facts::{Stat, Status};
+use super::{Error, Pid, Process};
+use crate::agent::{self, AgentMark};
+
+/// A process that runs Go code.
+#[derive(Debug)]
+pub struct GoProcess {
+    /// Its pid in our pid namespace.
+    pub pid: Pid,
+    /// What /proc/PID/stat says.
+    pub stat: Stat,
+    /// What /proc/PID/status says.
+    pub status: Status,
+    /// Its name: that of the main thread, completed from the command line where the kernel cut it off.
+    pub name: String,
+    /// The path of its executable in its own mount namespace.
+    pub path: Vec<u8>,
+    /// Nothing has that path any more.
+    pub deleted: bool,
+    /// What its executable says.
+    pub program: Arc<GoProgram>,
+    /// Linked to be loaded anywhere.
+    pub position_independent: bool,
+    /// The container that its cgroup names.
+    pub container: Option<String>,
+    /// Namespaces that it does not share with us.
+    pub other_namespaces: Vec<&'static str>,
+    /// Its gops agent.
+    pub agent: Option<AgentMark>,
+}
+
+/// What there was to see.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Go processes by pid.
+    pub processes: Vec<GoProcess>,
+    /// How many processes there are, without threads of the kernel.
+    pub looked_at: usize,
+    /// How many of them could not be looked into.
+    pub unreadable: usize,
+    /// Why the first of those could not.
+    pub denial: Option<Denial>,
+    /// How many different executables there were.
+    pub executables: usize,
+    /// How many bytes of them were read.
+    pub bytes_read: u64,
+}
+
+/// Looks at all processes, without touching any of them.
+///
+/// # Errors
+/// [`Error::Proc`] where /proc cannot be listed. A process that cannot be looked into is counted.
+pub fn all() -> Result<Found, Error> {
+    let pids = pids()?;
+    let cache = Executables::default();
+    let seen: Vec<Seen> = pids.par_iter().map(|&pid| look(pid, &cache)).collect();
+    let mut found = Found::default();
+    for seen in seen {
+        match seen {
+            Seen::Nothing => continue,
+            Seen::Other => {}
+            Seen::Unreadable(denial) => {
+                found.unreadable += 1;
+                found.denial.get_or_insert(denial);
+            }
+            Seen::Go(process) => found.processes.push(*process),
+        }
+        found.looked_at += 1;
+    }
+    found.processes.sort_by_key(|p| p.pid);
+    (found.executables, found.bytes_read) = cache.cost();
+    Ok(found)
+}
+
+/// Looks at one process.
+///
+/// # Errors
+/// Whatever keeps us from saying that it is a Go process.
+pub fn one(process: &Process) -> Result<GoProcess, Error> {
+    let pid = process.pid();
+    let executable = process.executable()?;
+    let not_go =
+        |reason: &str| Error::NotGo { pid, name: process.name().to_owned(), reason: reason.to_owned() };
+    let known = recognise(executable);
+    let program = match &known.result {
+        Ok(program) => Arc::clone(program),
+        Err(NotGo::NoGo) => {
+            return Err(not_go("its executable has neither build info nor a Go function table"));
+        }
+        Err(NotGo::Image(e)) => return Err(unusable_image(process, e)),
+    };
+    let found = describe(process, program, &known)?;
+    process.check()?;
+    Ok(found)
+}
+
+fn unusable_image(process: &Process, error: &ImageError) -> Error {
+    let (pid, name) = (process.pid(), process.name().to_owned());
+    match error {
+        ImageError::Class32(_) | ImageError::BigEndian => {
+            Error::Architecture { pid, name, what: error.to_string() }
+        }
+        _ => Error::NotGo { pid, name, reason: format!("its executable: {error}") },
+    }
+}
+
+fn pids() -> Result<Vec<Pid>, Error> {
+    let mut pids: Vec<Pid> = std::fs::read_dir("/proc")
+        .map_err(Error::Proc)?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    if pids.is_empty() {
+        return Err(Error::Proc(io::Error::other("it is not mounted")));
+    }
+    pids.sort_unstable();
+    Ok(pids)
+}
+
+enum Seen {
+    /// Gone, or a thread of the kernel.
+    Nothing,
+    Other,
+    Unreadable(Denial),
+    Go(Box<GoProcess>),
+}
+
+fn look(pid: Pid, cache: &Executables) -> Seen {
+    let Ok(process) = Process::open(pid) else { return Seen::Nothing };
+    let stat = process.pinned_stat();
+    if stat.kernel_thread {
+        return Seen::Nothing;
+    }
+    if stat.is_zombie() {
+        return Seen::Other;
+    }
+    let executable = match process.raw_executable() {
+        Ok(executable) => executable,
+        Err(e) => {
+            return match Errno::from_io_error(&e) {
+                Some(Errno::ACCESS | Errno::PERM) => match process.explain_executable(e) {
+                    Error::Denied { denial, .. } => Seen::Unreadable(denial),
+                    _ => Seen::Nothing,
+                },
+                _ => Seen::Nothing,
+            };
+        }
+    };
+    let known = cache.get(executable);
+    let Some(known @ Known { result: Ok(program), .. }) = known.get() else { return Seen::Other };
+    match describe(&process, Arc::clone(program), known) {
+        Ok(process) => Seen::Go(Box::new(process)),
+        Err(_) => Seen::Nothing,
+    }
+}
+
+fn describe(process: &Process, program: Arc<GoProgram>, known: &Known) -> Result<GoProcess, Error> {
+    let status = process.status()?;
+    let mut path = process.exe_path()?;
+    const DELETED: &[u8] = b" (deleted)";
+    // The kernel appends it to the path, where it may also be part of a name.
+    let deleted = known.deleted && path.ends_with(DELETED);
+    if deleted {
+        path.truncate(path.len() - DELETED.len());
+    }
+    let other_namespaces: Vec<_> = ["mnt", "pid", "net", "user"]
+        .into_iter()
+        .filter(|k| process.is_in_other_namespace(k) == Some(true))
+        .collect();
+    let agent = agent::find(process, &status, &other_namespaces);
+    Ok(GoProcess {
+        pid: process.pid(),
+        name: full_name(process),
+        stat: process.pinned_stat().clone(),
+        path,
+        deleted,
+        program,
+        position_independent: known.position_independent,
+        container: process.container(),
+        other_namespaces,
+        agent,
+        status,
+    })
+}
+
+/// The kernel keeps 15 bytes of a name. As gops does, the rest is taken from the command line where that begins with
+/// the same.
+fn full_name(process: &Process) -> String {
+    let name = process.name();
+    if name.len() >= 15
+        && let Ok(cmdline) = process.read("cmdline", "read the command line")
+        && let Some(first) = cmdline.split(|&b| b == 0).next()
+        && let Some(base) = Path::new(OsStr::from_bytes(first)).file_name()
+        && base.as_bytes().starts_with(name.as_bytes())
+    {
+        return String::from_utf8_lossy(base.as_bytes()).into_owned();
+    }
+    name.to_owned()
+}
+
+/// What is known about an executable.
+#[derive(Debug)]
+struct Known {
+    result: Result<Arc<GoProgram>, NotGo>,
+    position_independent: bool,
+    deleted: bool,
+    bytes_read: u64,
+}
+
+#[derive(Debug)]
+enum NotGo {
+    Image(ImageError),
+    NoGo,
+}
+
+fn recognise(executable: Executable) -> Known {
+    let deleted = executable.is_deleted();
+    let read = executable.read_counter();
+    let mut position_independent = false;
+    let result = match Image::parse(Box::new(executable)) {
+        Ok(image) => {
+            position_independent = image.is_position_independent();
+            program::recognise(&image).map(Arc::new).ok_or(NotGo::NoGo)
+        }
+        Err(e) => Err(NotGo::Image(e)),
+    };
+    Known { result, position_independent, deleted, bytes_read: read.load(Ordering::Relaxed) }
+}
+
+/// Each executable is looked at once, by whoever meets it first; the others wait for that.
+#[derive(Default)]
+struct Executables(Mutex<HashMap<FileId, Arc<OnceLock<Known>>>>);
+
+impl Executables {
+    fn get(&self, executable: Executable) -> Arc<OnceLock<Known>> {
+        // The lock is free while an executable is read.
+        let known = {
+            let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(map.entry(executable.id()).or_default())
+        };
+        known.get_or_init(|| recognise(executable));
+        known
+    }
+
+    /// How many executables there were, and how many bytes of them were read.
+    fn cost(&self) -> (usize, u64) {
+        let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        (map.len(), map.values().filter_map(|k| k.get()).map(|k| k.bytes_read).sum())
+    }
+}

@@ -1,0 +1,65 @@
+//! Processes: which there are, what /proc says about them, and what they run.
+
+pub mod access;
+mod error;
+pub mod executable;
+pub mod facts;
+mod files;
+pub mod find;
+mod pin;
+
+use std::fmt;
+use std::str::FromStr;
+
+pub use error::Error;
+pub use pin::Process;
+
+/// A process id in our own pid namespace: at least 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Pid(i32);
+
+impl Pid {
+    /// As system calls take it.
+    pub fn as_raw(self) -> i32 {
+        self.0
+    }
+}
+
+/// The text or number is no pid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a pid is a number from 1 to {max}", max = i32::MAX)]
+pub struct InvalidPid;
+
+impl TryFrom<u64> for Pid {
+    type Error = InvalidPid;
+
+    fn try_from(value: u64) -> Result<Self, InvalidPid> {
+        i32::try_from(value).ok().filter(|&pid| pid > 0).map(Pid).ok_or(InvalidPid)
+    }
+}
+
+impl FromStr for Pid {
+    type Err = InvalidPid;
+
+    fn from_str(text: &str) -> Result<Self, InvalidPid> {
+        text.parse::<i32>().ok().filter(|&pid| pid > 0).map(Pid).ok_or(InvalidPid)
+    }
+}
+
+impl fmt::Display for Pid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl From<Pid> for nix::unistd::Pid {
+    fn from(pid: Pid) -> Self {
+        nix::unistd::Pid::from_raw(pid.0)
+    }
+}
+
+impl From<Pid> for rustix::process::Pid {
+    fn from(pid: Pid) -> Self {
+        rustix::process::Pid::from_raw(pid.0).unwrap_or(rustix::process::Pid::INIT)
+    }
+}

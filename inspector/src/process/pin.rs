@@ -1,0 +1,235 @@
+//! Holding on to one process, so that an answer never mixes two that had the same pid or two programs that one
+//! process executed.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::PidfdFlags;
+
+use super::access::{self, Access, Denial};
+use super::executable::Executable;
+use super::facts::{self, Stat, Status};
+use super::{Error, Pid};
+
+/// The longest /proc file that is read here: maps of a process with many mappings. Memory stays bounded.
+const MAX_FILE: u64 = 64 << 20;
+
+/// A process that cannot be confused with another.
+///
+/// It keeps /proc/PID open, which stays with this process when its pid is used again, and a pidfd, through which its
+/// end can be awaited.
+#[derive(Debug)]
+pub struct Process {
+    pid: Pid,
+    dir: OwnedFd,
+    pidfd: Option<OwnedFd>,
+    stat: Stat,
+    exe: Option<(u64, u64)>,
+}
+
+impl Process {
+    /// Pins a process that runs a program. Zombies, threads of processes and of the kernel are errors.
+    ///
+    /// # Errors
+    /// [`Error`], with the cause found by checking.
+    pub fn pin(pid: Pid) -> Result<Self, Error> {
+        let mut process = Self::open(pid)?;
+        if process.stat.kernel_thread {
+            return Err(Error::KernelThread(pid, process.stat.name));
+        }
+        if process.stat.is_zombie() {
+            return Err(Error::Zombie(pid, process.stat.name, process.stat.parent.unwrap_or(pid)));
+        }
+        if let Some(tgid) = process.status()?.tgid.filter(|&t| t != pid) {
+            return Err(Error::Thread(pid, tgid));
+        }
+        // Opened after /proc/PID, so that it is of the same process if that still has the same start time.
+        process.pidfd = rustix::process::pidfd_open(pid.into(), PidfdFlags::empty()).ok();
+        process.exe = process.exe_id();
+        process.check()?;
+        Ok(process)
+    }
+
+    /// Opens /proc/PID and reads its stat; nothing more, as for one of many.
+    pub(super) fn open(pid: Pid) -> Result<Self, Error> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = match rustix::fs::open(format!("/proc/{pid}"), flags, Mode::empty()) {
+            Ok(dir) => dir,
+            Err(Errno::NOENT | Errno::SRCH)
+                if rustix::fs::access("/proc/self", rustix::fs::Access::EXISTS).is_ok() =>
+            {
+                return Err(Error::NoSuchProcess(pid));
+            }
+            Err(e) => return Err(Error::Proc(e.into())),
+        };
+        let bytes = read_file(&dir, "stat").map_err(|e| match Errno::from_io_error(&e) {
+            Some(Errno::NOENT | Errno::SRCH) => Error::NoSuchProcess(pid),
+            _ => Error::Io { pid, action: "read the state", source: e },
+        })?;
+        let stat = Stat::parse(&bytes).ok_or_else(|| Error::Io {
+            pid,
+            action: "read the state",
+            source: io::ErrorKind::InvalidData.into(),
+        })?;
+        Ok(Process { pid, dir, pidfd: None, stat, exe: None })
+    }
+
+    /// Its pid.
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Its name, as its main thread had it when it was pinned.
+    pub fn name(&self) -> &str {
+        &self.stat.name
+    }
+
+    /// What /proc/PID/stat said when it was pinned.
+    pub fn pinned_stat(&self) -> &Stat {
+        &self.stat
+    }
+
+    /// A file descriptor that becomes readable when the process exits; `None` before Linux 5.3.
+    pub fn pidfd(&self) -> Option<&OwnedFd> {
+        self.pidfd.as_ref()
+    }
+
+    /// Checks that it still runs, and still the same program.
+    ///
+    /// # Errors
+    /// [`Error::Exited`], [`Error::Executed`].
+    pub fn check(&self) -> Result<(), Error> {
+        let now = self.stat()?;
+        if now.is_zombie() || now.start_time != self.stat.start_time {
+            return Err(Error::Exited(self.pid));
+        }
+        // The address space changes even where the same program is executed again; the file tells without permission
+        // to see addresses.
+        if now.address_space != self.stat.address_space || self.exe_id() != self.exe {
+            // A process that exits loses both before it becomes a zombie.
+            let ending = self.stat().map_or(true, |s| s.is_zombie() || s.address_space.1 == 0);
+            let exited = ending && self.stat.address_space.1 != 0;
+            return Err(if exited { Error::Exited(self.pid) } else { Error::Executed(self.pid) });
+        }
+        Ok(())
+    }
+
+    /// /proc/PID/stat as it is now.
+    ///
+    /// # Errors
+    /// [`Error::Exited`].
+    pub fn stat(&self) -> Result<Stat, Error> {
+        let bytes = self.read("stat", "read the state")?;
+        Stat::parse(&bytes).ok_or(Error::Exited(self.pid))
+    }
+
+    /// /proc/PID/status as it is now.
+    ///
+    /// # Errors
+    /// [`Error::Exited`].
+    pub fn status(&self) -> Result<Status, Error> {
+        Ok(Status::parse(&self.read("status", "read the status")?))
+    }
+
+    /// Fails where another process traces it.
+    ///
+    /// # Errors
+    /// [`Error::Traced`], which names the tracer.
+    pub fn check_untraced(&self) -> Result<(), Error> {
+        match self.status()?.tracer {
+            Some(tracer) => {
+                let name = std::fs::read(format!("/proc/{tracer}/comm")).unwrap_or_default();
+                let tracer_name = String::from_utf8_lossy(&name).trim_end().to_owned();
+                Err(Error::Traced { pid: self.pid, tracer, tracer_name })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The container that its cgroup names.
+    pub fn container(&self) -> Option<String> {
+        facts::container_id(&read_file(&self.dir, "cgroup").ok()?)
+    }
+
+    /// The path of its executable as the kernel reports it, in the mount namespace of the process. Not for opening.
+    pub fn exe_path(&self) -> Result<Vec<u8>, Error> {
+        rustix::fs::readlinkat(&self.dir, "exe", Vec::new())
+            .map(std::ffi::CString::into_bytes)
+            .map_err(|e| self.explain("read the path of the executable", Access::Read, e.into()))
+    }
+
+    /// Opens its executable, wherever that is, and even where it was deleted.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] with the reason; [`Error::Exited`].
+    pub fn executable(&self) -> Result<Executable, Error> {
+        self.raw_executable().map_err(|e| self.explain_executable(e))
+    }
+
+    /// Why the executable could not be opened: its link may be readable where its file is not.
+    pub(super) fn explain_executable(&self, source: io::Error) -> Error {
+        let action = "open the executable";
+        let refused = matches!(Errno::from_io_error(&source), Some(Errno::ACCESS | Errno::PERM));
+        if refused && self.exe_path().is_ok() {
+            return Error::Denied { pid: self.pid, action, denial: Denial::Unreadable };
+        }
+        self.explain(action, Access::Read, source)
+    }
+
+    pub(super) fn raw_executable(&self) -> io::Result<Executable> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let fd = rustix::fs::openat(&self.dir, "exe", flags, Mode::empty())?;
+        Executable::new(fd)
+    }
+
+    /// Whether it is in another namespace of this `kind` (`mnt`, `pid`, `net`, `user`) than we are. `None` where that
+    /// cannot be seen.
+    pub fn is_in_other_namespace(&self, kind: &str) -> Option<bool> {
+        let name = format!("ns/{kind}");
+        let theirs = rustix::fs::readlinkat(&self.dir, &*name, Vec::new()).ok()?;
+        let ours = rustix::fs::readlink(format!("/proc/self/{name}"), Vec::new()).ok()?;
+        Some(theirs != ours)
+    }
+
+    /// Reads a file of /proc/PID.
+    pub(crate) fn read(&self, name: &str, action: &'static str) -> Result<Vec<u8>, Error> {
+        read_file(&self.dir, name).map_err(|e| self.explain(action, Access::Read, e))
+    }
+
+    /// The open /proc/PID, for reading below it.
+    pub(super) fn dir(&self) -> &OwnedFd {
+        &self.dir
+    }
+
+    /// Turns what the kernel said about an `action` into an error with its cause.
+    pub fn explain(&self, action: &'static str, access: Access, source: io::Error) -> Error {
+        match Errno::from_io_error(&source) {
+            Some(Errno::SRCH) => Error::Exited(self.pid),
+            // Links of zombies lead nowhere.
+            Some(Errno::NOENT) if self.gone() => Error::Exited(self.pid),
+            Some(Errno::ACCESS | Errno::PERM) => {
+                Error::Denied { pid: self.pid, action, denial: access::explain(self.pid, access) }
+            }
+            _ => Error::Io { pid: self.pid, action, source },
+        }
+    }
+
+    fn gone(&self) -> bool {
+        read_file(&self.dir, "stat").ok().and_then(|b| Stat::parse(&b)).is_none_or(|s| s.is_zombie())
+    }
+
+    fn exe_id(&self) -> Option<(u64, u64)> {
+        let stat = rustix::fs::statat(&self.dir, "exe", AtFlags::empty()).ok()?;
+        Some((stat.st_dev, stat.st_ino))
+    }
+}
+
+fn read_file(dir: &OwnedFd, name: &str) -> io::Result<Vec<u8>> {
+    let fd = rustix::fs::openat(dir, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut bytes = Vec::with_capacity(4096);
+    File::from(fd).take(MAX_FILE).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}

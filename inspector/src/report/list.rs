@@ -1,0 +1,236 @@
+//! The answer of `list`.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use super::SCHEMA;
+use super::printable::{printable, printable_str};
+use super::version::Release;
+use crate::process::find::{Found, GoProcess};
+
+/// All Go processes.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct List {
+    /// Version of this format.
+    pub schema: u32,
+    /// The processes, by pid.
+    pub processes: Vec<Entry>,
+    /// What it took.
+    pub cost: Cost,
+    /// How many processes could not be looked into.
+    pub unreadable: u64,
+    /// Why not, for the first of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unreadable_reason: Option<String>,
+}
+
+/// A Go process.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Entry {
+    /// Its pid in our pid namespace.
+    pub pid: i32,
+    /// Its parent's pid; absent where that is outside of our pid namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ppid: Option<i32>,
+    /// Its name.
+    pub name: String,
+    /// The path of its executable in its own mount namespace.
+    pub path: String,
+    /// The executable is deleted or was replaced.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub deleted: bool,
+    /// What built it, and how that is known.
+    #[serde(flatten)]
+    pub release: Release,
+    /// The main package.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub main_package: Option<String>,
+    /// Linked to be loaded anywhere.
+    pub position_independent: bool,
+    /// State of the main thread, as `ps` shows it.
+    pub state: char,
+    /// Number of threads.
+    pub threads: u64,
+    /// Effective user id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// Who traces it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tracer: Option<i32>,
+    /// The container that it runs in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    /// Namespaces that it does not share with us: `mnt`, `pid`, `net`, `user`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub other_namespaces: Vec<String>,
+    /// Its pid in each pid namespace, ours first; absent where there is only one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub namespace_pids: Vec<i32>,
+    /// Its gops agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent: Option<Agent>,
+}
+
+/// A gops agent that listens.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Agent {
+    /// Its TCP port, in the network namespace of the process.
+    pub port: u16,
+    /// The file that says so.
+    pub port_file: String,
+    /// The listening socket was seen among the open files of the process.
+    pub confirmed: bool,
+}
+
+/// What an answer took.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Cost {
+    /// Processes that were looked at.
+    pub processes: u64,
+    /// Different executables among them.
+    pub executables: u64,
+    /// Bytes read of executables.
+    pub file_bytes_read: u64,
+}
+
+impl List {
+    /// Makes the answer.
+    pub fn new(found: &Found) -> Self {
+        List {
+            schema: SCHEMA,
+            processes: found.processes.iter().map(Entry::new).collect(),
+            cost: Cost {
+                processes: found.looked_at as u64,
+                executables: found.executables as u64,
+                file_bytes_read: found.bytes_read,
+            },
+            unreadable: found.unreadable as u64,
+            unreadable_reason: found.denial.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+impl Entry {
+    fn new(p: &GoProcess) -> Self {
+        let info = p.program.build_info.as_ref();
+        Entry {
+            pid: p.pid.as_raw(),
+            ppid: p.stat.parent.map(|p| p.as_raw()),
+            name: p.name.clone(),
+            path: String::from_utf8_lossy(&p.path).into_owned(),
+            deleted: p.deleted,
+            release: Release::new(&p.program),
+            main_package: info.map(|i| i.path.clone()).filter(|p| !p.is_empty()),
+            position_independent: p.position_independent,
+            state: p.stat.state,
+            threads: p.stat.threads,
+            uid: p.status.uids.map(|u| u[1]),
+            tracer: p.status.tracer.map(|p| p.as_raw()),
+            container: p.container.clone(),
+            other_namespaces: p.other_namespaces.iter().map(|&n| n.to_owned()).collect(),
+            namespace_pids: if p.status.ns_pids.len() > 1 {
+                p.status.ns_pids.iter().map(|p| p.as_raw()).collect()
+            } else {
+                Vec::new()
+            },
+            agent: p.agent.as_ref().map(|a| Agent {
+                port: a.port,
+                port_file: a.port_file.to_string_lossy().into_owned(),
+                confirmed: a.confirmed,
+            }),
+        }
+    }
+}
+
+/// Writes the columns that gops writes: pid, parent, name with `*` for an agent, version, path. With `verbose`, what
+/// else is known stands behind the path.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write_text(found: &Found, verbose: bool, out: &mut dyn Write) -> io::Result<()> {
+    let rows: Vec<[String; 5]> = found.processes.iter().map(row).collect();
+    let mut widths = [0; 4];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.len().max(*width);
+        }
+    }
+    for (p, [pid, parent, name, version, path]) in found.processes.iter().zip(&rows) {
+        let mark = if p.agent.is_some() { '*' } else { ' ' };
+        // gops pads by bytes, and `format!` by characters.
+        let pad = |cell: &str, column: usize| {
+            let missing = widths.get(column).map_or(0, |w: &usize| w.saturating_sub(cell.len()));
+            format!("{cell}{}", " ".repeat(missing))
+        };
+        write!(out, "{} {} {}{mark} {} {path}", pad(pid, 0), pad(parent, 1), pad(name, 2), pad(version, 3))?;
+        if verbose {
+            write!(out, "{}", remarks(p))?;
+        }
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
+fn row(p: &GoProcess) -> [String; 5] {
+    let mut path = printable(&p.path).into_owned();
+    if p.deleted {
+        path.push_str(" (deleted)");
+    }
+    [
+        p.pid.to_string(),
+        p.stat.parent.map_or_else(|| "0".to_owned(), |p| p.to_string()),
+        printable_str(&p.name).into_owned(),
+        printable_str(shorten(&p.program.release.to_string())).into_owned(),
+        path,
+    ]
+}
+
+/// gops prints `devel +abcdef` of a version that begins so, and nothing else of it.
+fn shorten(version: &str) -> &str {
+    let end = || {
+        let rest = version.strip_prefix("devel")?.trim_start().strip_prefix('+')?;
+        let word = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+        (word > 0).then_some(version.len() - rest.len() + word)
+    };
+    end().and_then(|end| version.get(..end)).unwrap_or(version)
+}
+
+fn remarks(p: &GoProcess) -> String {
+    let evidence: Vec<_> = p.program.evidence.iter().map(ToString::to_string).collect();
+    let mut remarks = vec![evidence.join(", ")];
+    if let Some(container) = &p.container {
+        remarks.push(format!("container {}", printable_str(container)));
+    }
+    if !p.other_namespaces.is_empty() {
+        remarks.push(format!("other {} namespace", p.other_namespaces.join(", ")));
+    }
+    if let Some(tracer) = p.status.tracer {
+        remarks.push(format!("traced by {tracer}"));
+    }
+    if p.stat.is_stopped() {
+        remarks.push("stopped".to_owned());
+    }
+    if let Some(agent) = &p.agent {
+        let confirmed = if agent.confirmed { "" } else { ", unconfirmed" };
+        remarks.push(format!("agent on port {}{confirmed}", agent.port));
+    }
+    format!("  [{}]", remarks.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn development_versions_are_shortened_as_gops_does() {
+        assert_eq!(shorten("go1.26.8"), "go1.26.8");
+        assert_eq!(shorten("devel +6e2cbdf Thu Nov 5"), "devel +6e2cbdf");
+        assert_eq!(shorten("devel go1.28-abcdef Tue"), "devel go1.28-abcdef Tue");
+        assert_eq!(shorten("devel +"), "devel +");
+    }
+}

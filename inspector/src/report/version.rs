@@ -1,0 +1,199 @@
+//! The answer of `version`.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+use symbols::buildinfo;
+use symbols::program::{GoProgram, Release as Known};
+
+use super::SCHEMA;
+use super::printable::{printable, printable_str};
+use crate::process::find::GoProcess;
+
+/// What built a program, and how that is known.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Release {
+    /// As `runtime.Version()` returns it. Absent where only a range is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The oldest minor release that it can be (26 is Go 1.26).
+    pub oldest_minor: u32,
+    /// The newest minor release that it can be; absent where it can be later than any that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub newest_minor: Option<u32>,
+    /// What this was learnt from.
+    pub evidence: Vec<String>,
+}
+
+impl Release {
+    pub(super) fn new(program: &GoProgram) -> Self {
+        let (version, newest_minor) = match &program.release {
+            Known::Exact(version) => (Some(version.raw.clone()), Some(version.minor)),
+            Known::Between(_, newest) => (None, *newest),
+        };
+        Release {
+            version,
+            oldest_minor: program.release.oldest_minor(),
+            newest_minor,
+            evidence: program.evidence.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+/// The version of one process, and all that its build info says.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Version {
+    /// Version of this format.
+    pub schema: u32,
+    /// The process.
+    pub pid: i32,
+    /// Its name.
+    pub name: String,
+    /// The path of its executable in its own mount namespace.
+    pub path: String,
+    /// The executable is deleted or was replaced.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub deleted: bool,
+    /// What built it, and how that is known.
+    #[serde(flatten)]
+    pub release: Release,
+    /// Linked to be loaded anywhere.
+    pub position_independent: bool,
+    /// The build info; absent where it was removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub build_info: Option<BuildInfo>,
+}
+
+/// What the linker wrote about the build (`runtime/debug.BuildInfo`).
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct BuildInfo {
+    /// The main package.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// The main module.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub main: Option<Module>,
+    /// The modules that it depends on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub deps: Vec<Module>,
+    /// Build settings, such as `-race`, `GOAMD64` and `vcs.revision`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub settings: Vec<Setting>,
+}
+
+/// A module.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Module {
+    /// Its path.
+    pub path: String,
+    /// Its version.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub version: String,
+    /// Its checksum.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub sum: String,
+    /// The module that was used instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaced_by: Option<Box<Module>>,
+}
+
+/// A build setting.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Setting {
+    /// Its name.
+    pub key: String,
+    /// Its value.
+    pub value: String,
+}
+
+impl Version {
+    /// Makes the answer.
+    pub fn new(process: &GoProcess) -> Self {
+        Version {
+            schema: SCHEMA,
+            pid: process.pid.as_raw(),
+            name: process.name.clone(),
+            path: String::from_utf8_lossy(&process.path).into_owned(),
+            deleted: process.deleted,
+            release: Release::new(&process.program),
+            position_independent: process.position_independent,
+            build_info: process.program.build_info.as_ref().map(BuildInfo::new),
+        }
+    }
+}
+
+impl BuildInfo {
+    fn new(info: &buildinfo::BuildInfo) -> Self {
+        BuildInfo {
+            path: Some(info.path.clone()).filter(|p| !p.is_empty()),
+            main: info.main.as_ref().map(Module::new),
+            deps: info.deps.iter().map(Module::new).collect(),
+            settings: info
+                .settings
+                .iter()
+                .map(|(key, value)| Setting { key: key.clone(), value: value.clone() })
+                .collect(),
+        }
+    }
+}
+
+impl Module {
+    fn new(module: &buildinfo::Module) -> Self {
+        Module {
+            path: module.path.clone(),
+            version: module.version.clone(),
+            sum: module.sum.clone(),
+            replaced_by: module.replaced_by.as_deref().map(|m| Box::new(Module::new(m))),
+        }
+    }
+}
+
+/// Writes the version alone, as gops does; with `verbose` the whole build info below, as `go version -m` prints it.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write_text(process: &GoProcess, verbose: bool, out: &mut dyn Write) -> io::Result<()> {
+    let program = &process.program;
+    writeln!(out, "{}", printable_str(&program.release.to_string()))?;
+    if !verbose {
+        return Ok(());
+    }
+    let evidence: Vec<_> = program.evidence.iter().map(ToString::to_string).collect();
+    writeln!(out, "\tevidence\t{}", evidence.join(", "))?;
+    writeln!(
+        out,
+        "\texecutable\t{}{}",
+        printable(&process.path),
+        if process.deleted { " (deleted)" } else { "" }
+    )?;
+    let Some(info) = &program.build_info else {
+        return writeln!(out, "\tbuild info\tremoved");
+    };
+    if !info.path.is_empty() {
+        writeln!(out, "\tpath\t{}", printable_str(&info.path))?;
+    }
+    if let Some(main) = &info.main {
+        write_module("mod", main, out)?;
+    }
+    for dep in &info.deps {
+        write_module("dep", dep, out)?;
+    }
+    for (key, value) in &info.settings {
+        writeln!(out, "\tbuild\t{}={}", printable_str(key), printable_str(value))?;
+    }
+    Ok(())
+}
+
+fn write_module(kind: &str, module: &buildinfo::Module, out: &mut dyn Write) -> io::Result<()> {
+    let text = |s: &str| printable_str(s).into_owned();
+    writeln!(out, "\t{kind}\t{}\t{}\t{}", text(&module.path), text(&module.version), text(&module.sum))?;
+    match &module.replaced_by {
+        Some(replacement) => write_module("=>", replacement, out),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,63 @@
+//! Which releases a program can be of, by the runtime functions that it has.
+
+use crate::image::Image;
+use crate::moduledata::Moduledata;
+use crate::pclntab::Pclntab;
+use crate::pclntab::header::Header;
+
+/// Functions that every program of this minor release and the later ones has, and none of an earlier one: compared
+/// between the smallest programs that Go 1.18.10 … 1.27.4 build. Large ones on the main paths of scheduler,
+/// allocator and collector, so that neither the linker nor the inliner makes them go away.
+const FIRST_IN: [(u32, [&str; 3]); 9] = [
+    (19, ["runtime.readGOMEMLIMIT", "runtime.(*scavengerState).run", "runtime.(*gcControllerState).trigger"]),
+    (20, ["runtime.(*mspan).initHeapBits", "runtime.pidlegetSpinning", "runtime.retryOnEAGAIN"]),
+    (21, ["runtime.(*unwinder).next", "runtime.traceback2", "runtime.wbZero"]),
+    (22, ["runtime.mrandinit", "runtime.(*_panic).nextFrame", "runtime.forEachPInternal"]),
+    (23, ["runtime.(*timers).adjust", "runtime.(*timers).check", "runtime.(*timer).unlockAndRun"]),
+    (24, ["runtime.mallocgcSmallNoscan", "runtime.buildGCMask", "runtime.postMallocgcDebug"]),
+    (25, ["runtime.runFinalizers", "runtime.defaultGOMAXPROCS", "runtime.(*cleanupQueue).enqueue"]),
+    (26, ["runtime.gcBeginWork", "runtime.gcNextMarkRoot", "runtime.exitsyscallTryGetP"]),
+    (27, ["runtime.addModuleItabs", "runtime.moduleTypelinks", "runtime.mallocgcTinySlowPath"]),
+];
+
+/// The first and the last minor release that the functions allow; no last one where they are the newest known.
+pub(super) fn minors(image: &Image, header: &Header, module: &Moduledata) -> Option<(u32, Option<u32>)> {
+    let table = Pclntab::load(image, header, module).ok()?;
+    let mut seen = [0u8; FIRST_IN.len()];
+    for function in table.functions() {
+        let name = function.name();
+        if !name.starts_with(b"runtime.") {
+            continue;
+        }
+        for (count, (_, names)) in seen.iter_mut().zip(&FIRST_IN) {
+            *count = count.saturating_add(u8::from(names.iter().any(|n| n.as_bytes() == name)));
+        }
+    }
+    bounds(&seen)
+}
+
+/// Two of three functions prove that a release is reached; only the lack of all three proves that it is not.
+fn bounds(seen: &[u8]) -> Option<(u32, Option<u32>)> {
+    let reached = seen.iter().rposition(|&n| n >= 2);
+    let first = reached.and_then(|i| FIRST_IN.get(i)).map_or(18, |(minor, _)| *minor);
+    let none_of_next = seen.get(reached.map_or(0, |i| i + 1)) == Some(&0);
+    match (reached, none_of_next) {
+        (_, true) => Some((first, Some(first))),
+        (Some(_), false) => Some((first, None)),
+        (None, false) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_need_agreement() {
+        assert_eq!(bounds(&[0; 9]), Some((18, Some(18))));
+        assert_eq!(bounds(&[3, 3, 3, 3, 0, 0, 0, 0, 0]), Some((22, Some(22))));
+        assert_eq!(bounds(&[3, 3, 3, 3, 1, 0, 0, 0, 0]), Some((22, None)));
+        assert_eq!(bounds(&[3, 2, 3, 3, 3, 3, 3, 3, 3]), Some((27, None)));
+        assert_eq!(bounds(&[1, 0, 0, 0, 0, 0, 0, 0, 0]), None);
+    }
+}
