@@ -289,8 +289,7 @@ pub fn threads(pid: i32) -> Result<Vec<i32>, StopError> {
         Some(code) if code != libc::ENOENT => StopError::from(Errno::from_raw(code)),
         _ => StopError::Exited,
     })?;
-    let mut tids: Vec<i32> =
-        entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok()).collect();
+    let mut tids: Vec<i32> = entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok()).collect();
     tids.sort_unstable();
     Ok(tids)
 }

@@ -13,7 +13,7 @@ pub mod image;
 pub mod layout;
 pub mod moduledata;
 pub mod pclntab;
-mod toolchain;
 pub mod program;
 pub mod sections;
+mod toolchain;
 pub mod version;
