@@ -14,7 +14,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::edit;
 use crate::error::{Error, Result};
-use crate::matrix::{Cell, Variant, build_root, minor, source_root};
+use crate::matrix::{Cell, Program, Variant, build_root, minor, source_root};
 
 /// What became of one cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,7 +115,9 @@ struct Recipe {
 impl Recipe {
     fn of(cell: Cell) -> Result<Self> {
         let variant = cell.variant;
-        let cgo = matches!(variant, Variant::Cgo | Variant::Race | Variant::CShared);
+        let agent = cell.program == Program::Agent;
+        let cgo = matches!(variant, Variant::Cgo | Variant::Race | Variant::CShared)
+            || cell.program == Program::Cgo;
         let mut environment = vec![
             ("GOTOOLCHAIN", format!("go{}", cell.toolchain)),
             ("CGO_ENABLED", if cgo { "1" } else { "0" }.to_owned()),
@@ -126,8 +128,10 @@ impl Recipe {
             environment.push(("GOAMD64", "v3".to_owned()));
         }
         let mut link = String::new();
-        let mut arguments =
-            vec!["build".to_owned(), "-buildvcs=false".to_owned(), format!("-modfile={}", module_file(cell))];
+        let mut arguments = vec!["build".to_owned(), "-buildvcs=false".to_owned()];
+        if !agent {
+            arguments.push(format!("-modfile={}", module_file(cell)));
+        }
         if variant != Variant::Plain {
             arguments.push("-trimpath".to_owned());
             link.push_str("-s -w ");
@@ -153,6 +157,7 @@ impl Recipe {
         arguments.push(output.display().to_string());
         arguments.push(match variant {
             Variant::CShared => "./cmd/cshared".to_owned(),
+            _ if agent => ".".to_owned(),
             _ => format!("./cmd/{}", cell.program),
         });
         Ok(Self { environment, arguments, stamp })
@@ -161,7 +166,12 @@ impl Recipe {
     fn run(&self, cell: Cell) -> Result<()> {
         write_module_file(cell)?;
         let mut command = Command::new("go");
-        command.current_dir(source_root()).args(&self.arguments);
+        // The agent is a dependency that the other programs do without: it has a module of its own.
+        let module = match cell.program {
+            Program::Agent => source_root().join("agent"),
+            _ => source_root(),
+        };
+        command.current_dir(module).args(&self.arguments);
         command.env_remove("GOFLAGS").env_remove("GODEBUG").env_remove("GOAMD64");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         run(command)?;
@@ -190,7 +200,7 @@ fn write_module_file(cell: Cell) -> Result<()> {
     let text = fs::read_to_string(&origin).map_err(Error::file(&origin))?;
     let text = text.replace("\ngo 1.18\n", &format!("\ngo 1.{}\n", minor(cell.toolchain)));
     // Written under another name first: several builds of one minor run at a time.
-    let fresh = path.with_extension(format!("{}-{}", cell.toolchain, cell.variant));
+    let fresh = path.with_extension(format!("{}-{}-{}", cell.toolchain, cell.variant, cell.program));
     fs::write(&fresh, text).map_err(Error::file(&fresh))?;
     fs::rename(&fresh, &path).map_err(Error::file(&path))
 }

@@ -105,17 +105,36 @@ impl fmt::Display for Variant {
 pub enum Program {
     /// Goroutines parked in as many states as the release has.
     States,
+    /// Goroutines on both sides of the border to C.
+    Cgo,
+    /// Goroutines that run in known places.
+    Running,
+    /// Goroutines that come, grow, shrink, block and go.
+    Churn,
+    /// Many parked goroutines, and a clock that notices stalls.
+    Parked,
+    /// [`Program::Parked`] with the gops agent in it.
+    Agent,
+    /// A server on a loopback port, or its client.
+    HttpServer,
 }
 
 impl Program {
     /// All programs.
-    pub const ALL: [Self; 1] = [Self::States];
+    pub const ALL: [Self; 7] =
+        [Self::States, Self::Cgo, Self::Running, Self::Churn, Self::Parked, Self::Agent, Self::HttpServer];
 
     /// The name in paths and tables.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::States => "states",
+            Self::Cgo => "cgo",
+            Self::Running => "running",
+            Self::Churn => "churn",
+            Self::Parked => "parked",
+            Self::Agent => "agent",
+            Self::HttpServer => "httpserver",
         }
     }
 
@@ -123,6 +142,24 @@ impl Program {
     pub(crate) const fn sources(self) -> &'static [&'static str] {
         match self {
             Self::States => &["cmd/states", "cmd/cshared", "loader", "states"],
+            Self::Cgo => &["cmd/cgo"],
+            Self::Running => &["cmd/running", "situations"],
+            Self::Churn => &["cmd/churn"],
+            Self::Parked => &["cmd/parked", "parked"],
+            Self::Agent => &["agent", "parked"],
+            Self::HttpServer => &["cmd/httpserver"],
+        }
+    }
+
+    /// Toolchains of the spread selection whose stripped build of the program is needed.
+    fn spread(self) -> &'static [&'static str] {
+        match self {
+            Self::States => &TOOLCHAINS,
+            Self::Cgo => &["1.18.10", "1.20.14", "1.22.12", "1.24.13", "1.25.14", "1.26.11", "1.27.4"],
+            Self::Running | Self::Churn => &["1.18.10", "1.21.13", "1.23.12", "1.24.13", "1.26.11", "1.27.4"],
+            Self::Parked | Self::HttpServer => &QUICK_TOOLCHAINS,
+            // The agent's own module asks for Go 1.24.
+            Self::Agent => &["1.24.13", "1.27.4"],
         }
     }
 }
@@ -174,13 +211,18 @@ impl Cell {
         (self.variant == Variant::CShared).then(|| self.directory().join(format!("{}.so", self.program)))
     }
 
-    /// Whether such a binary can be built at all.
+    /// Whether such a binary is part of the matrix.
     fn exists(&self) -> bool {
-        match self.variant {
-            Variant::Race | Variant::NoOpt | Variant::V3 => DEEP_TOOLCHAINS.contains(&self.toolchain),
-            Variant::Pgo => self.minor() >= 21 && DEEP_TOOLCHAINS.contains(&self.toolchain),
-            Variant::CShared => self.program == Program::States && DEEP_TOOLCHAINS.contains(&self.toolchain),
-            _ => true,
+        let deep = DEEP_TOOLCHAINS.contains(&self.toolchain);
+        match (self.program, self.variant) {
+            (Program::Agent, variant) => variant == Variant::Stripped && self.minor() >= 24,
+            (
+                Program::States,
+                Variant::Race | Variant::NoOpt | Variant::V3 | Variant::Pgo | Variant::CShared,
+            ) => deep,
+            (Program::States, _) => true,
+            (Program::Running | Program::Churn, Variant::NoOpt) => deep,
+            (_, variant) => matches!(variant, Variant::Stripped | Variant::Pie),
         }
     }
 }
@@ -245,6 +287,18 @@ pub fn cells(selection: Selection) -> Vec<Cell> {
 
 /// Whether a cell belongs to a selection; `position` is its toolchain's index in [`TOOLCHAINS`].
 fn selected(selection: Selection, cell: Cell, position: usize) -> bool {
+    let stripped = cell.variant == Variant::Stripped;
+    if cell.program != Program::States {
+        return match selection {
+            Selection::Full => true,
+            Selection::Spread => stripped && cell.program.spread().contains(&cell.toolchain),
+            Selection::Quick => {
+                let newest = Some(&cell.toolchain) == QUICK_TOOLCHAINS.last();
+                let measured = matches!(cell.program, Program::Parked | Program::Agent | Program::HttpServer);
+                stripped && QUICK_TOOLCHAINS.contains(&cell.toolchain) && (newest || !measured)
+            }
+        };
+    }
     let quick = match cell.variant {
         Variant::Stripped | Variant::NoSections | Variant::NoBuildInfo => {
             QUICK_TOOLCHAINS.contains(&cell.toolchain)
