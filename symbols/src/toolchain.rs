@@ -73,6 +73,17 @@ pub(crate) fn file(version: &GoVersion) -> Option<(&'static str, Release, Eviden
     Some((text, used, Evidence::NeighbourMinor { used }))
 }
 
+/// The files of the nearest patches below and above a release that lies between two of the same minor.
+pub(crate) fn bracket(version: &GoVersion) -> Option<(&'static str, &'static str)> {
+    if !version.is_plain_release() {
+        return None;
+    }
+    let same = || FILES.iter().filter(|f| f.0 == version.minor);
+    let below = same().rfind(|f| f.1 <= version.patch)?;
+    let above = same().find(|f| f.1 >= version.patch)?;
+    Some((below.2, above.2))
+}
+
 /// The releases that there is a table for, oldest first.
 pub fn releases() -> impl Iterator<Item = Release> {
     FILES.iter().map(|&(minor, patch, _)| Release { minor, patch })

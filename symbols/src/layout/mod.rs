@@ -8,7 +8,7 @@ mod dwarf;
 mod wanted;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
 pub use dwarf::{DwarfError, from_dwarf};
@@ -163,6 +163,16 @@ struct File {
 pub fn lookup(version: &GoVersion) -> Option<Found> {
     let (text, _, evidence) = toolchain::file(version)?;
     Some(Found { table: parse(text)?, evidence })
+}
+
+/// Those of `names` whose structs are the same in the releases just below and just above `version`, of its minor:
+/// they hardly differ in between.
+pub(crate) fn steady<'n>(version: &GoVersion, names: &[&'n str]) -> HashSet<&'n str> {
+    let tables = toolchain::bracket(version).and_then(|(a, b)| Some((parse(a)?, parse(b)?)));
+    let steady = |name: &&str| {
+        tables.as_ref().is_some_and(|(a, b)| a.get(name).is_some_and(|layout| b.get(name) == Some(layout)))
+    };
+    names.iter().copied().filter(steady).collect()
 }
 
 fn parse(text: &'static str) -> Option<Table> {

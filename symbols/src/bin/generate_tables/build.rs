@@ -25,6 +25,13 @@ pub(crate) fn toolchain(release: Release) -> String {
     }
 }
 
+/// Where the toolchain of a release is.
+pub(crate) fn goroot(release: Release) -> Outcome<PathBuf> {
+    let output =
+        Command::new("go").args(["env", "GOROOT"]).env("GOTOOLCHAIN", toolchain(release)).output()?;
+    Ok(PathBuf::from(String::from_utf8(output.stdout)?.trim()))
+}
+
 /// The arguments of `go build` up to the files, as they are recorded in the table.
 pub(crate) fn arguments(mode: Mode) -> &'static [&'static str] {
     match mode {
@@ -33,10 +40,26 @@ pub(crate) fn arguments(mode: Mode) -> &'static [&'static str] {
     }
 }
 
+/// Which program to build.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Program {
+    /// `probe/`: links what a server links.
+    Large,
+    /// `probe/minimal/`: links what every program links.
+    Minimal,
+}
+
 /// The probe built by `release`; built already, if it is in `builds`.
-pub(crate) fn probe(source: &Path, builds: &Path, release: Release, mode: Mode) -> Outcome<PathBuf> {
+pub(crate) fn probe(
+    source: &Path,
+    builds: &Path,
+    release: Release,
+    mode: Mode,
+    program: Program,
+) -> Outcome<PathBuf> {
+    let size = if program == Program::Large { "" } else { ".minimal" };
     let suffix = if mode == Mode::Plain { "" } else { ".unoptimised" };
-    let output = builds.join(format!("{release}{suffix}"));
+    let output = builds.join(format!("{release}{size}{suffix}"));
     if output.exists() {
         return Ok(output);
     }
@@ -44,11 +67,17 @@ pub(crate) fn probe(source: &Path, builds: &Path, release: Release, mode: Mode) 
     let optional = |name: &str, since: u32| {
         if release.minor >= since { format!("{name}.go") } else { format!("{name}_none.go") }
     };
+    let files = match program {
+        Program::Large => {
+            vec!["main.go".to_owned(), optional("coroutines", 23), optional("cleanups", 24)]
+        }
+        Program::Minimal => vec!["minimal/main.go".to_owned()],
+    };
     let status = Command::new("go")
         .args(arguments(mode))
         .arg("-o")
         .arg(&output)
-        .args(["main.go", &optional("coroutines", 23), &optional("cleanups", 24)])
+        .args(files)
         .current_dir(source)
         .env("GOTOOLCHAIN", toolchain(release))
         .env("CGO_ENABLED", "0")

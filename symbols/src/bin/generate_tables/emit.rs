@@ -8,10 +8,11 @@ use symbols::addr::LinkAddr;
 use symbols::image::Image;
 use symbols::layout::{Release, Table};
 
+use crate::learn::Learned;
 use crate::{Outcome, build};
 
 /// The contents of a table file.
-pub(crate) fn file(release: Release, elf: &[u8], table: &Table) -> Outcome<String> {
+pub(crate) fn file(release: Release, elf: &[u8], table: &Table, recipes: &[Learned; 2]) -> Outcome<String> {
     let command = format!(
         "GOTOOLCHAIN={} go {}",
         build::toolchain(release),
@@ -29,8 +30,13 @@ pub(crate) fn file(release: Release, elf: &[u8], table: &Table) -> Outcome<Strin
         .zip(variable(elf, "runtime.isIdleInSynctest").unwrap_or_default())
         .filter_map(|(i, b)| (b != 0).then_some(i))
         .collect();
-    writeln!(out, "\"idle_in_synctest\": {}", serde_json::to_string(&idle)?)?;
-    out.push_str("}\n");
+    writeln!(out, "\"idle_in_synctest\": {},", serde_json::to_string(&idle)?)?;
+    let [optimised, unoptimised] = recipes;
+    out.push_str("\"recipes\": {\n");
+    set(&mut out, "optimised", optimised)?;
+    out.push_str(",\n");
+    set(&mut out, "unoptimised", unoptimised)?;
+    out.push_str("\n}\n}\n");
     Ok(out)
 }
 
@@ -56,6 +62,24 @@ pub(crate) fn index(data: &Path) -> Outcome {
 
 fn member(out: &mut String, name: &str, value: &str) -> Outcome {
     Ok(writeln!(out, "\"{name}\": {},", serde_json::to_string(value)?)?)
+}
+
+fn set(out: &mut String, name: &str, learned: &Learned) -> Outcome {
+    writeln!(out, "\"{name}\": {{")?;
+    object(
+        out,
+        "functions",
+        learned.functions.iter().map(|(name, shape)| (name.as_str(), shape.to_string())),
+    )?;
+    object(
+        out,
+        "variables",
+        learned.variables.iter().map(|(name, recipe)| (name.as_str(), recipe.to_string())),
+    )?;
+    // The last member has no comma behind it.
+    out.truncate(out.trim_end().trim_end_matches(',').len());
+    out.push_str("\n}");
+    Ok(())
 }
 
 fn object<'a>(out: &mut String, name: &str, lines: impl Iterator<Item = (&'a str, String)>) -> Outcome {

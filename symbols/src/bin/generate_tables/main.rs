@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! generate-tables [--builds DIR] [VERSION…]    (re)make the tables of these releases; of all known without any
+//! generate-tables [--builds DIR] verify          compare recipes with the symbol tables of other programs
+//! generate-tables verify ELF…                     the same for these programs
 //! ```
 //!
 //! Toolchains are fetched by the `go` command (`GOTOOLCHAIN`). `--builds` keeps the probe programs and uses those
@@ -10,7 +12,10 @@
 
 mod build;
 mod emit;
+mod learn;
+mod verify;
 
+use build::{Mode, Program};
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -36,6 +41,14 @@ fn run(mut args: impl Iterator<Item = String>) -> Outcome {
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--builds" => builds = PathBuf::from(args.next().ok_or("--builds needs a directory")?),
+            "verify" => {
+                let programs: Vec<PathBuf> = args.map(PathBuf::from).collect();
+                if !programs.is_empty() {
+                    return verify::files(&programs);
+                }
+                std::fs::create_dir_all(&builds)?;
+                return verify::matrix(&builds, &home.join("../docs/recipes.md"));
+            }
             version => {
                 wanted.push(parse_release(version).ok_or_else(|| format!("not a release: {version}"))?)
             }
@@ -46,12 +59,22 @@ fn run(mut args: impl Iterator<Item = String>) -> Outcome {
     }
     std::fs::create_dir_all(&builds)?;
     for release in wanted {
-        let probe = build::probe(&home.join("probe"), &builds, release, build::Mode::Plain)?;
-        let elf = std::fs::read(&probe)?;
+        let build = |mode, program| -> Outcome<Vec<u8>> {
+            let path = build::probe(&home.join("probe"), &builds, release, mode, program)?;
+            Ok(std::fs::read(path)?)
+        };
+        let elf = build(Mode::Plain, Program::Large)?;
         let table = layout::from_dwarf(&elf)?;
-        let text = emit::file(release, &elf, &table)?;
+        let learn = |mode| -> Outcome<learn::Learned> {
+            let large = learn::Program::open(build(mode, Program::Large)?)?;
+            let minimal = learn::Program::open(build(mode, Program::Minimal)?)?;
+            Ok(learn::learn(&large, &minimal, &table))
+        };
+        let recipes = [learn(Mode::Plain)?, learn(Mode::Unoptimised)?];
+        let text = emit::file(release, &elf, &table, &recipes)?;
         std::fs::write(home.join(format!("data/{release}.json")), text)?;
-        println!("{release}: {} structs", table.structs().count());
+        let [optimised, unoptimised] = recipes.map(|r| r.variables.len());
+        println!("{release}: {} structs, recipes {optimised} + {unoptimised}", table.structs().count());
     }
     emit::index(&home.join("data"))
 }

@@ -1,0 +1,161 @@
+//! Learns recipes: which operands of which functions name which variables, from a program with a symbol table.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use object::{Object as _, ObjectSymbol as _};
+use symbols::addr::LinkAddr;
+use symbols::globals::recipe::{Kind, PACKAGE, Recipe, Shape, Witness};
+use symbols::globals::{self, code};
+use symbols::image::Image;
+use symbols::layout::{Struct, Table};
+use symbols::moduledata;
+use symbols::pclntab::Pclntab;
+
+use crate::Outcome;
+
+/// Functions per variable. Enough that inlining decisions in another program leave two or more.
+const FUNCTIONS: usize = 8;
+/// References per variable, where few functions have several.
+const WITNESSES: usize = 10;
+
+/// A program, decoded.
+pub(crate) struct Program {
+    functions: BTreeMap<String, code::Code>,
+    /// Address, size, name; by address.
+    variables: Vec<(u64, u64, String)>,
+}
+
+impl Program {
+    /// Reads an unstripped program and decodes its runtime.
+    pub(crate) fn open(elf: Vec<u8>) -> Outcome<Self> {
+        let mut variables = Vec::new();
+        for symbol in object::File::parse(&*elf)?.symbols() {
+            if let Ok(name) = symbol.name()
+                && symbol.size() > 0
+            {
+                variables.push((symbol.address(), symbol.size(), name.to_owned()));
+            }
+        }
+        variables.sort_unstable();
+        let image = Image::parse(Box::new(elf))?;
+        let (header, module) = moduledata::find(&image, None).ok_or("no moduledata")?;
+        let pclntab = Pclntab::load(&image, &header, &module)?;
+        let mut functions: BTreeMap<String, code::Code> = BTreeMap::new();
+        let mut ambiguous = HashSet::new();
+        for func in pclntab.functions() {
+            let name = func.name_text();
+            // Instances of generic functions are named by types of the program.
+            let usable = !name.contains(|c: char| c.is_whitespace() || c == '[' || c == ':');
+            let Some(name) = name.strip_prefix(PACKAGE).filter(|_| usable) else { continue };
+            let Some(code) = code::decode(&image, func) else { continue };
+            // A wrapper for the other calling convention has the name of what it wraps, and fewer references.
+            match functions.get(name).map(|other| other.references.len().cmp(&code.references.len())) {
+                None | Some(Ordering::Less) => {
+                    functions.insert(name.to_owned(), code);
+                }
+                Some(Ordering::Equal) => {
+                    ambiguous.insert(name.to_owned());
+                }
+                Some(Ordering::Greater) => {}
+            }
+        }
+        functions.retain(|name, _| !ambiguous.contains(name));
+        Ok(Program { functions, variables })
+    }
+
+    /// The variable that an address is in, and where in it.
+    fn variable(&self, at: LinkAddr) -> Option<(&str, u64)> {
+        let i = self.variables.partition_point(|(start, ..)| *start <= at.0).checked_sub(1)?;
+        let (start, size, name) = self.variables.get(i)?;
+        (at.0 - start < *size).then_some((name, at.0 - start))
+    }
+}
+
+/// The recipes of one compilation.
+pub(crate) struct Learned {
+    pub(crate) functions: BTreeMap<String, Shape>,
+    pub(crate) variables: BTreeMap<String, Recipe>,
+}
+
+/// Learns the recipes of the variables of `table` from a large program and a minimal one.
+pub(crate) fn learn(large: &Program, minimal: &Program, table: &Table) -> Learned {
+    let mut witnesses: HashMap<&str, Vec<Witness>> = HashMap::new();
+    for (function, code) in &large.functions {
+        for (ordinal, reference) in code.references.iter().enumerate() {
+            let Some((name, addend)) = large.variable(reference.target) else { continue };
+            if globals::VARIABLES.contains(&name) {
+                let operation = reference.operation.clone();
+                witnesses.entry(name).or_default().push(Witness {
+                    function: function.clone(),
+                    ordinal,
+                    addend,
+                    operation,
+                });
+            }
+        }
+    }
+    let mut learned = Learned { functions: BTreeMap::new(), variables: BTreeMap::new() };
+    for (name, mut candidates) in witnesses {
+        let Some(layout) = table.get(name) else { continue };
+        candidates.sort_by_cached_key(|w| rank(large, minimal, w));
+        let chosen = choose(candidates, kind(layout) == Kind::Aggregate);
+        for w in &chosen {
+            if let Some(code) = large.functions.get(&w.function) {
+                let shape = Shape { references: code.references.len(), fingerprint: code.fingerprint };
+                learned.functions.insert(w.function.clone(), shape);
+            }
+        }
+        let recipe = Recipe { kind: kind(layout), size: layout.size, witnesses: chosen };
+        learned.variables.insert(name.to_owned(), recipe);
+    }
+    learned
+}
+
+/// Best first: functions that every program links, then small ones, whose code a compiler option changes least.
+fn rank(large: &Program, minimal: &Program, w: &Witness) -> (bool, usize, String, usize) {
+    let code = large.functions.get(&w.function);
+    let always = match (code, minimal.functions.get(&w.function)) {
+        (Some(a), Some(b)) => a.fingerprint == b.fingerprint,
+        _ => false,
+    };
+    (!always, code.map_or(0, |c| c.references.len()), w.function.clone(), w.ordinal)
+}
+
+/// One reference of each of the best functions, then more of the same. Of a struct, different fields first: votes
+/// for its base then have different reasons.
+fn choose(candidates: Vec<Witness>, aggregate: bool) -> Vec<Witness> {
+    let (mut functions, mut addends) = (BTreeSet::new(), BTreeMap::<u64, usize>::new());
+    let (mut chosen, mut second, mut third) = (Vec::new(), Vec::new(), Vec::new());
+    for w in candidates {
+        let seen = addends.entry(w.addend).or_default();
+        if functions.contains(&w.function) {
+            third.push(w);
+        } else if functions.len() >= FUNCTIONS {
+            break;
+        } else if aggregate && *seen >= 2 {
+            second.push(w);
+        } else {
+            *seen += 1;
+            functions.insert(w.function.clone());
+            chosen.push(w);
+        }
+    }
+    for w in second {
+        if functions.len() < FUNCTIONS && functions.insert(w.function.clone()) {
+            chosen.push(w);
+        }
+    }
+    third.truncate(WITNESSES.saturating_sub(chosen.len()));
+    chosen.extend(third);
+    chosen
+}
+
+fn kind(layout: &Struct) -> Kind {
+    let fields: Vec<&str> = layout.fields().map(|(name, _)| name).collect();
+    match fields.as_slice() {
+        _ if layout.size <= 8 => Kind::Word,
+        ["array", "cap", "len"] | ["len", "str"] => Kind::Slice,
+        _ => Kind::Aggregate,
+    }
+}

@@ -1,0 +1,74 @@
+//! Variables from the symbol table, where a program has one.
+
+use object::elf;
+use object::endian::LittleEndian as LE;
+use object::read::elf::{SectionHeader as _, Sym as _};
+
+use super::{Evidence, Found, Globals};
+use crate::addr::LinkAddr;
+use crate::image::{Image, Source};
+
+/// More than any linker writes.
+const MAX_SECTIONS: usize = 1 << 16;
+/// Of the symbol or the string table, in bytes.
+const MAX_TABLE: u64 = 1 << 30;
+const SYMBOL_SIZE: usize = size_of::<elf::Sym64<LE>>();
+
+/// The addresses of the `wanted` variables (with their package: `runtime.allgs`) by the symbol table. Empty where
+/// there is none, or where it is damaged. Reads the section headers, the symbols and their names, nothing else.
+pub fn from_symtab(image: &Image, wanted: &[&str]) -> Globals {
+    if !image.claims_sections() {
+        return Globals::default();
+    }
+    search(image, image.source(), wanted).unwrap_or_default()
+}
+
+fn search(image: &Image, source: &dyn Source, wanted: &[&str]) -> Option<Globals> {
+    let mut head = [0u8; 64];
+    source.read_at(0, &mut head).then_some(())?;
+    let (header, _) = object::pod::from_bytes::<elf::FileHeader64<LE>>(&head).ok()?;
+    let count = usize::from(header.e_shnum.get(LE)).min(MAX_SECTIONS);
+    if usize::from(header.e_shentsize.get(LE)) != size_of::<elf::SectionHeader64<LE>>() {
+        return None;
+    }
+    let bytes = read(source, header.e_shoff.get(LE), (count * size_of::<elf::SectionHeader64<LE>>()) as u64)?;
+    let sections = object::pod::slice_from_all_bytes::<elf::SectionHeader64<LE>>(&bytes).ok()?;
+    let symtab = sections.iter().find(|s| s.sh_type(LE) == elf::SHT_SYMTAB)?;
+    let strtab = sections.get(usize::try_from(symtab.sh_link(LE)).ok()?)?;
+    let names = read(source, strtab.sh_offset(LE), strtab.sh_size(LE))?;
+    let mut bytes = read(source, symtab.sh_offset(LE), symtab.sh_size(LE))?;
+    bytes.truncate(bytes.len() / SYMBOL_SIZE * SYMBOL_SIZE);
+    let symbols = object::pod::slice_from_all_bytes::<elf::Sym64<LE>>(&bytes).ok()?;
+    let wanted: std::collections::HashSet<&[u8]> = wanted.iter().map(|w| w.as_bytes()).collect();
+    // A variable's name is told from others by its first letters in nearly all cases, before it is hashed.
+    let longest = wanted.iter().map(|w| w.len()).max().unwrap_or(0);
+    let mut globals = Globals::default();
+    for symbol in symbols {
+        let address = LinkAddr(symbol.st_value(LE));
+        if symbol.st_type() != elf::STT_OBJECT || globals.found.len() == wanted.len() {
+            continue;
+        }
+        let start = symbol.st_name(LE) as usize;
+        let window = start..start.saturating_add(longest + 1).min(names.len());
+        let Some(rest) = names.get(window) else { continue };
+        let Some(name) = memchr::memchr(0, rest).and_then(|end| rest.get(..end)) else { continue };
+        if !wanted.contains(name) || image.segment(address).is_none_or(|s| s.executable) {
+            continue;
+        }
+        if let Ok(name) = std::str::from_utf8(name) {
+            globals
+                .found
+                .entry(name.to_owned())
+                .or_insert(Found { address, evidence: Evidence::SymbolTable });
+        }
+    }
+    Some(globals)
+}
+
+fn read(source: &dyn Source, offset: u64, len: u64) -> Option<Vec<u8>> {
+    if len > MAX_TABLE || offset.checked_add(len)? > source.len() {
+        return None;
+    }
+    let mut bytes = vec![0; usize::try_from(len).ok()?];
+    source.read_at(offset, &mut bytes).then_some(bytes)
+}
