@@ -3,7 +3,7 @@
 //! Threads are seized and interrupted, which sends no signal and injects nothing. If we die in between, the
 //! kernel detaches them and they run on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -292,6 +292,44 @@ pub fn threads(pid: i32) -> Result<Vec<i32>, StopError> {
     let mut tids: Vec<i32> = entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok()).collect();
     tids.sort_unstable();
     Ok(tids)
+}
+
+/// Whether another process traces one of the threads of `pid`.
+pub fn is_traced(pid: i32) -> bool {
+    threads(pid).unwrap_or_default().iter().any(|tid| {
+        let status = fs::read_to_string(format!("/proc/{pid}/task/{tid}/status")).unwrap_or_default();
+        field(&status, "TracerPid:").is_some_and(|tracer| tracer != "0")
+    })
+}
+
+/// The threads of a process in another pid namespace: their ids there, and in ours. `None` where both are the same.
+pub fn namespaced_threads(pid: i32) -> Option<HashMap<u64, i32>> {
+    let innermost = |path: String| -> Option<(usize, u64)> {
+        let status = fs::read_to_string(path).ok()?;
+        let ids: Vec<&str> = field(&status, "NSpid:")?.split_ascii_whitespace().collect();
+        Some((ids.len(), ids.last()?.parse().ok()?))
+    };
+    let (levels, _) = innermost(format!("/proc/{pid}/status"))?;
+    if levels < 2 {
+        return None;
+    }
+    let tids = threads(pid).ok()?;
+    Some(
+        tids.into_iter()
+            .filter_map(|tid| Some((innermost(format!("/proc/{pid}/task/{tid}/status"))?.1, tid)))
+            .collect(),
+    )
+}
+
+/// What a thread waits for in the kernel, for messages.
+pub fn wait_channel(tid: i32) -> String {
+    let name = fs::read_to_string(format!("/proc/{tid}/wchan")).unwrap_or_default();
+    if name.is_empty() || name == "0" { "in the kernel".to_owned() } else { format!("it waits in {name}") }
+}
+
+/// The value of a field of a status file.
+fn field<'s>(status: &'s str, name: &str) -> Option<&'s str> {
+    status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
 }
 
 /// Whether a thread is a zombie or gone.

@@ -4,6 +4,7 @@ pub mod args;
 mod generate;
 mod list;
 mod output;
+mod stack;
 mod style;
 mod version;
 
@@ -35,6 +36,7 @@ fn run(cli: &Cli) -> Result<(), Error> {
     match &cli.command {
         None | Some(Command::List) => list::run(&cli.common),
         Some(Command::Version(args)) => version::run(args, &cli.common),
+        Some(Command::Stack(args)) => stack::run(args, &cli.common),
         Some(Command::Generate(args)) => generate::run(args, &cli.common),
     }
 }

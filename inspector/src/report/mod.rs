@@ -5,6 +5,8 @@
 
 pub mod list;
 pub mod printable;
+pub mod stack;
+pub mod traceback;
 pub mod version;
 
 /// Version of the JSON answers. It changes when a field goes away or changes its meaning, not when one is added.

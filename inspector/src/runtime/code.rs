@@ -41,7 +41,7 @@ pub struct PcInfo {
 }
 
 impl PcInfo {
-    fn of(place: Place<'_>) -> Self {
+    pub(crate) fn of(place: Place<'_>) -> Self {
         let Place { module, func, link } = place;
         let special = match func.name() {
             b"runtime.sigpanic" => Special::SigPanic,

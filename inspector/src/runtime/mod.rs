@@ -1,1 +1,16 @@
 //! The Go runtime seen from outside.
+
+pub mod arch;
+pub mod attach;
+pub mod calibrate;
+pub mod code;
+pub mod discover;
+pub mod fields;
+pub mod goroutine;
+pub mod mappings;
+pub mod modules;
+pub mod open;
+pub mod running;
+pub mod snapshot;
+pub mod unwind;
+pub mod view;

@@ -141,6 +141,15 @@ impl GList {
         pieces
     }
 
+    /// The indices in `allgs` of the gs of a piece.
+    pub fn indices(&self, piece: std::ops::Range<usize>) -> Vec<usize> {
+        let runs = self.runs.get(piece).unwrap_or_default();
+        runs.iter()
+            .flat_map(|run| self.order.get(run.first..run.first + run.count).unwrap_or_default())
+            .map(|&index| index as usize)
+            .collect()
+    }
+
     /// Reads one of [`GList::pieces`] and hands out each g's index in `allgs`, its address and its bytes; `None`
     /// for a g that cannot be read.
     pub fn read_piece(

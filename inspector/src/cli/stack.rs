@@ -1,0 +1,150 @@
+//! `stack`.
+
+use std::cell::Cell;
+use std::io::Write;
+use std::time::Duration;
+
+use super::args::{Common, StackArgs};
+use super::output;
+use super::style::Style;
+use crate::process::access::Access;
+use crate::process::{self, Process};
+use crate::report::stack::{Cost, Counts, Filter, StackReport};
+use crate::report::traceback::Level;
+use crate::runtime::open::{memory_error, open};
+use crate::runtime::snapshot::glist::GListError;
+use crate::runtime::snapshot::{self, Options, Pause, Snapshot, SnapshotError};
+use crate::runtime::view::View;
+use crate::stop::StopError;
+use crate::{Error, stop};
+
+pub(super) fn run(args: &StackArgs, common: &Common) -> Result<(), Error> {
+    let filter = filter(args)?;
+    let process = Process::pin(args.target)?;
+    let (view, attach_cost) = open(&process)?;
+    let options = Options {
+        pause: if args.no_pause { Pause::No } else { Pause::AtMost(args.max_pause) },
+        system: args.all,
+        goid: args.goroutine,
+    };
+    let snapshot = snapshot::take(&view, &options).map_err(|e| explain(&process, e))?;
+    process.check()?;
+    let cost = Cost::new(attach_cost, &snapshot);
+    let level = if args.all { Level::System } else { Level::User };
+    let report = StackReport::new(&view, &snapshot, &filter, level);
+    let counts = Cell::new(Counts::default());
+    output::write(common, |out| {
+        let written = if common.json {
+            report.write_json(&cost, out)?
+        } else {
+            report.write_text(out)?
+        };
+        counts.set(written);
+        Ok(())
+    })?;
+    if common.verbose > 0 {
+        tell_evidence(&view, &cost, &snapshot, common);
+    }
+    conclude(args, &counts.get(), &view, common)
+}
+
+fn filter(args: &StackArgs) -> Result<Filter, Error> {
+    let pattern = args.pattern.as_deref().map(regex::bytes::Regex::new).transpose();
+    let pattern = pattern.map_err(|e| Error::Usage(format!("--match: {e}")))?;
+    Ok(Filter { goid: args.goroutine, state: args.state.clone(), pattern })
+}
+
+/// What is unconfirmed or missing, as a hint or as the error of a partial answer.
+fn conclude(args: &StackArgs, counts: &Counts, view: &View, common: &Common) -> Result<(), Error> {
+    let mut err = std::io::stderr().lock();
+    let style = Style::for_stderr(common.color);
+    if counts.unconfirmed > 0 {
+        let _ = writeln!(
+            err,
+            "{} {} of {} goroutines moved while they were read: shown as they were last seen, not proven",
+            style.hint("hint:"),
+            counts.unconfirmed,
+            counts.goroutines,
+        );
+    }
+    if let Some(id) = args.goroutine.filter(|_| counts.goroutines == 0) {
+        return Err(Error::Failed(format!("process {} has no goroutine {id} that would be shown", view.pid)));
+    }
+    if counts.is_partial() {
+        return Err(Error::Partial(format!(
+            "the frames of {} of {} goroutines could not be read",
+            counts.unavailable, counts.goroutines
+        )));
+    }
+    Ok(())
+}
+
+fn tell_evidence(view: &View, cost: &Cost, snapshot: &Snapshot, common: &Common) {
+    use crate::report::printable::printable_str;
+    let style = Style::for_stderr(common.color);
+    let mut err = std::io::stderr().lock();
+    for evidence in &view.evidence {
+        let line = format!("{}: {} ({})", evidence.of, evidence.found, evidence.by);
+        let _ = writeln!(err, "{} {}", style.hint("known:"), printable_str(&line));
+    }
+    for unknown in &view.unknown {
+        let _ = writeln!(err, "{} {}", style.hint("unknown:"), printable_str(unknown));
+    }
+    let _ = writeln!(
+        err,
+        "{} {} threads stopped for {} µs ({} µs until all had stopped), {} bytes read in {} calls, none written; {:?}",
+        style.hint("cost:"),
+        cost.threads_stopped,
+        cost.stopped_us,
+        cost.until_stopped_us,
+        cost.bytes_read,
+        cost.read_calls,
+        snapshot.consistency,
+    );
+}
+
+fn explain(process: &Process, error: SnapshotError) -> Error {
+    match error {
+        SnapshotError::Memory(e) | SnapshotError::List(GListError::Memory(e)) => memory_error(process, e),
+        SnapshotError::Stop(e) => stop_error(process, e),
+        other => Error::Uncalibrated { pid: process.pid(), what: other.to_string() },
+    }
+}
+
+fn stop_error(process: &Process, error: StopError) -> Error {
+    if let Err(gone) = process.check() {
+        return gone.into();
+    }
+    match error {
+        StopError::Exited => process::Error::Exited(process.pid()).into(),
+        StopError::Denied => match process.check_untraced() {
+            Err(traced) => traced.into(),
+            Ok(()) => {
+                let source = std::io::Error::from_raw_os_error(libc::EPERM);
+                process.explain("stop the threads", Access::Attach, source).into()
+            }
+        },
+        StopError::Timeout(tid) => Error::Failed(format!(
+            "thread {tid} of process {} does not stop ({}); `stack --no-pause` needs no stop of all threads",
+            process.pid(),
+            stop::wait_channel(tid),
+        )),
+        other => Error::Failed(format!("process {}: {other}", process.pid())),
+    }
+}
+
+/// Parses `20ms`, `1s`, `500us`, `1.5s` as Go's durations are written; a plain number is milliseconds.
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: f64 = number.parse().map_err(|_| format!("{text:?} is not a duration such as 20ms"))?;
+    let seconds = match unit {
+        "" | "ms" => number / 1e3,
+        "us" | "µs" => number / 1e6,
+        "ns" => number / 1e9,
+        "s" => number,
+        "m" => number * 60.0,
+        _ => return Err(format!("{unit:?} is not a unit of time: ns, us, ms, s, m")),
+    };
+    Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())
+}

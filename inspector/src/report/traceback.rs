@@ -1,0 +1,472 @@
+//! Goroutines as Go's own traceback prints them, byte for byte, in the form of the target's release
+//! (`runtime/traceback.go`: `goroutineheader`, `traceback2`, `printcreatedby`; before Go 1.21 `gentraceback`).
+
+mod header;
+mod name;
+mod plan;
+
+use std::io::{self, Write};
+
+use symbols::addr::CodeAddr;
+use symbols::pclntab::args::{ArgToken, arg_tokens};
+use symbols::pclntab::inline::logical_frames;
+
+pub use header::{header_status, wait_minutes, write_header};
+pub use name::printed_name;
+
+use super::printable::printable;
+use crate::runtime::code::AddressMap;
+use crate::runtime::goroutine::Goroutine;
+use crate::runtime::running::NoStart;
+use crate::runtime::snapshot::stacks::{Shape, Stack};
+use crate::runtime::snapshot::{Details, Frames, Slot, Snapshot};
+use crate::runtime::unwind::{End, caller_was_interrupted};
+use crate::runtime::view::View;
+
+/// What to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// As `runtime.Stack` does: without the runtime's own goroutines and frames (GOTRACEBACK=single, all).
+    User,
+    /// As GOTRACEBACK=system does.
+    System,
+}
+
+/// The text of a frame of the source, but for its arguments and what depends on the stack's address.
+#[derive(Debug)]
+struct LogicalText {
+    name: Vec<u8>,
+    inlined: bool,
+    /// Whether it is printed at [`Level::User`] if it is not the first, regardless of its callee.
+    shown: bool,
+    /// `runtime.gopanic`, which is printed only if it is not the first.
+    is_panic: bool,
+    is_wrapper: bool,
+    /// Whether wrappers that call it are printed.
+    reveals_wrapper: bool,
+    /// `\tfile:line`.
+    place: Vec<u8>,
+}
+
+/// What is printed at an instruction.
+#[derive(Debug)]
+struct PcText {
+    /// Innermost first; the last is the function itself.
+    frames: Vec<LogicalText>,
+    args: Vec<ArgToken>,
+    /// Distance from the function's entry.
+    offset: u64,
+    /// Size of the frame, to follow stack pointers.
+    frame_size: Option<u64>,
+    /// Number of argument words that the walk kept.
+    words: usize,
+    special: crate::runtime::code::Special,
+}
+
+/// Prints goroutines.
+#[derive(Debug)]
+pub struct Printer<'v> {
+    view: &'v View,
+    level: Level,
+    known: AddressMap<PcText>,
+    known_interrupted: AddressMap<PcText>,
+    created_by: AddressMap<Option<Vec<u8>>>,
+}
+
+/// A printed frame, for other formats.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PrintedFrame {
+    /// Its function as printed.
+    pub name: Vec<u8>,
+    /// Source file.
+    pub file: Vec<u8>,
+    /// Line.
+    pub line: u32,
+    /// Whether it was inlined into the next one.
+    pub inlined: bool,
+    /// Program counter of the physical frame.
+    pub pc: u64,
+}
+
+impl<'v> Printer<'v> {
+    /// A printer for goroutines of `view`.
+    pub fn new(view: &'v View, level: Level) -> Self {
+        Printer {
+            view,
+            level,
+            known: AddressMap::default(),
+            known_interrupted: AddressMap::default(),
+            created_by: AddressMap::default(),
+        }
+    }
+
+    /// Whether the goroutine is printed at this level.
+    pub fn includes(&self, snapshot: &Snapshot, slot: &Slot) -> bool {
+        !slot.g.is_dead()
+            && slot.frames != Frames::Unwanted
+            && (self.level == Level::System
+                || !self.view.is_system_goroutine(&slot.g, snapshot.finalizer_runs_user_code))
+    }
+
+    /// Writes one goroutine: header, frames, what created it. No empty line follows.
+    pub fn write(&mut self, snapshot: &Snapshot, slot: &Slot, out: &mut dyn Write) -> io::Result<()> {
+        let details = slot.details.as_deref();
+        write_header(self.view, snapshot, slot, self.level, out)?;
+        match &slot.frames {
+            Frames::Walked(stack) => match snapshot.shapes.get(stack.shape) {
+                Some(shape) => self.write_stack(&slot.g, stack, shape, out)?,
+                None => self.write_unavailable(out)?,
+            },
+            Frames::Unavailable(_) | Frames::Unwanted => self.write_unavailable(out)?,
+        }
+        self.write_created_by(&slot.g, out)?;
+        details.map_or(Ok(()), |d| self.write_ancestors(d, out))
+    }
+
+    fn write_unavailable(&self, out: &mut dyn Write) -> io::Result<()> {
+        out.write_all(b"\tgoroutine running on other thread; stack unavailable\n")
+    }
+
+    fn write_stack(
+        &mut self,
+        g: &Goroutine,
+        stack: &Stack,
+        shape: &Shape,
+        out: &mut dyn Write,
+    ) -> io::Result<()> {
+        let physical = self.physical(stack, shape);
+        let show_all = self.level == Level::System;
+        let texts = Texts { known: &self.known, interrupted: &self.known_interrupted };
+        let mut lines = plan::plan(&texts, &physical, show_all, self.view.minor);
+        if lines.printed == 0 && !show_all {
+            // Nothing would be left of it: print all of it instead.
+            lines = plan::plan(&texts, &physical, true, self.view.minor);
+        }
+        for line in &lines.lines {
+            match *line {
+                plan::Line::Frame { physical: p, logical: l } => {
+                    let Some(frame) = physical.get(p) else { continue };
+                    let Some(text) = texts.get(frame) else { continue };
+                    let Some(logical) = text.frames.get(l) else { continue };
+                    out.write_all(&logical.name)?;
+                    if logical.inlined {
+                        out.write_all(b"(...)\n")?;
+                        out.write_all(&logical.place)?;
+                    } else {
+                        out.write_all(b"(")?;
+                        write_args(&text.args, stack.args.get(frame.args..).unwrap_or_default(), out)?;
+                        out.write_all(b")\n")?;
+                        out.write_all(&logical.place)?;
+                        if text.offset > 0 {
+                            write!(out, " +{:#x}", text.offset)?;
+                        }
+                        if show_all && self.level == Level::System {
+                            write!(out, " fp={:#x} sp={:#x} pc={:#x}", frame.fp, frame.sp, frame.pc)?;
+                        }
+                    }
+                    out.write_all(b"\n")?;
+                }
+                plan::Line::Elided(n) => writeln!(out, "...{n} frames elided...")?,
+                plan::Line::AdditionalElided => out.write_all(b"...additional frames elided...\n")?,
+            }
+        }
+        self.write_end(g, stack, out)
+    }
+
+    /// What Go prints where its walk fails.
+    fn write_end(&self, g: &Goroutine, stack: &Stack, out: &mut dyn Write) -> io::Result<()> {
+        match stack.end {
+            End::UnexpectedReturn { entry, ret } => {
+                let name = self.view.modules.lookup(entry).map(|p| printable(p.func.name()).into_owned());
+                write!(out, "runtime: g {}: unexpected return pc for ", g.goid)?;
+                out.write_all(name.unwrap_or_default().as_bytes())?;
+                writeln!(out, " called from {ret:#x}")
+            }
+            End::UnknownPc(pc) if self.view.minor >= 22 => {
+                writeln!(out, "runtime: g {} gp={:#x}: unknown pc {pc:#x}", g.goid, g.addr)
+            }
+            End::UnknownPc(pc) if self.view.minor >= 21 => {
+                writeln!(out, "runtime: g {}: unknown pc {pc:#x}", g.goid)
+            }
+            End::UnknownPc(pc) => writeln!(out, "runtime: unknown pc {pc:#x}"),
+            _ => Ok(()),
+        }
+    }
+
+    /// The physical frames of a stack, with what is printed of each made known.
+    fn physical(&mut self, stack: &Stack, shape: &Shape) -> Vec<Physical> {
+        let mut frames = Vec::with_capacity(shape.pcs.len());
+        let (mut sp, mut args) = (stack.sp, 0);
+        let mut interrupted = shape.interrupted;
+        for &pc in &shape.pcs {
+            let text = self.learn(pc, interrupted);
+            let fp = sp.wrapping_add(text.frame_size.unwrap_or(0));
+            frames.push(Physical { pc, interrupted, sp, fp, args });
+            args += text.words;
+            sp = fp;
+            interrupted = caller_was_interrupted(text.special, self.view.minor);
+        }
+        frames
+    }
+
+    fn learn(&mut self, pc: u64, interrupted: bool) -> &PcText {
+        let view = self.view;
+        let known = if interrupted { &mut self.known_interrupted } else { &mut self.known };
+        known.entry(pc).or_insert_with(|| pc_text(view, pc, interrupted))
+    }
+
+    fn write_created_by(&mut self, g: &Goroutine, out: &mut dyn Write) -> io::Result<()> {
+        if g.goid == 1 {
+            return Ok(());
+        }
+        let (view, level) = (self.view, self.level);
+        let text = self.created_by.entry(g.gopc).or_insert_with(|| {
+            let text = pc_text(view, g.gopc, false);
+            let function = text.frames.last().filter(|f| level == Level::System || f.shown)?;
+            Some(created_by_parts(view, g.gopc, function, text.offset))
+        });
+        let Some(text) = text else { return Ok(()) };
+        let end = text.iter().position(|&b| b == b'\n').unwrap_or(text.len());
+        out.write_all(b"created by ")?;
+        out.write_all(text.get(..end).unwrap_or_default())?;
+        if g.parent_goid != 0 {
+            write!(out, " in goroutine {}", g.parent_goid)?;
+        }
+        out.write_all(text.get(end..).unwrap_or_default())
+    }
+
+    fn write_ancestors(&self, details: &Details, out: &mut dyn Write) -> io::Result<()> {
+        // `tracebackInnerFrames` from Go 1.21, `_TracebackMaxFrames` before.
+        let most = if self.view.minor >= 21 { 50 } else { 100 };
+        for ancestor in &details.ancestors {
+            writeln!(out, "[originating from goroutine {}]:", ancestor.goid)?;
+            for (i, &pc) in ancestor.pcs.iter().enumerate() {
+                // The runtime looks these up as they are, not one before.
+                let text = pc_text(self.view, pc, true);
+                // Filtered by the function, printed by the innermost call inlined there.
+                let (Some(function), Some(innermost)) = (text.frames.last(), text.frames.first()) else {
+                    continue;
+                };
+                let show = function.shown || (function.is_panic && i > 0);
+                if self.level == Level::System || (show && !function.is_wrapper) {
+                    out.write_all(&innermost.name)?;
+                    out.write_all(b"(...)\n")?;
+                    out.write_all(&innermost.place)?;
+                    write_offset(text.offset, out)?;
+                }
+            }
+            if ancestor.pcs.len() == most {
+                out.write_all(b"...additional frames elided...\n")?;
+            }
+            let text = pc_text(self.view, ancestor.gopc, false);
+            if let Some(function) = text.frames.last()
+                && ancestor.goid != 1
+                && (self.level == Level::System || function.shown)
+            {
+                out.write_all(b"created by ")?;
+                out.write_all(&created_by_parts(self.view, ancestor.gopc, function, text.offset))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The frames of a stack that this printer would print, innermost first.
+    pub fn frames(&mut self, stack: &Stack, shape: &Shape) -> Vec<PrintedFrame> {
+        let physical = self.physical(stack, shape);
+        let texts = Texts { known: &self.known, interrupted: &self.known_interrupted };
+        let mut out = Vec::new();
+        let mut callee: Option<(bool, bool)> = None;
+        for frame in &physical {
+            let Some(text) = texts.get(frame) else { continue };
+            for logical in &text.frames {
+                let shown = self.level == Level::System
+                    || plan::shows(logical, out.is_empty(), callee.is_some_and(|c| c.0));
+                callee = Some((logical.reveals_wrapper, logical.is_wrapper));
+                if shown {
+                    let (file, line) = split_place(&logical.place);
+                    out.push(PrintedFrame {
+                        name: logical.name.clone(),
+                        file,
+                        line,
+                        inlined: logical.inlined,
+                        pc: frame.pc,
+                    });
+                }
+            }
+        }
+        out
+    }
+}
+
+fn split_place(place: &[u8]) -> (Vec<u8>, u32) {
+    let place = place.strip_prefix(b"\t").unwrap_or(place);
+    let colon = place.iter().rposition(|&b| b == b':').unwrap_or(place.len());
+    let line = place.get(colon + 1..).and_then(|l| std::str::from_utf8(l).ok()?.parse().ok()).unwrap_or(0);
+    (place.get(..colon).unwrap_or_default().to_vec(), line)
+}
+
+/// `NAME\n\tFILE:LINE +0xOFFSET\n` of a `go` statement: always the function itself, though the statement may be in
+/// a call inlined into it.
+fn created_by_parts(view: &View, gopc: u64, function: &LogicalText, offset: u64) -> Vec<u8> {
+    let mut text = function.name.clone();
+    text.push(b'\n');
+    if let Some(place) = view.modules.lookup(gopc) {
+        let entry = place.func.entry();
+        let (file, line) = place.func.file_line(CodeAddr::Return(place.link).lookup(entry));
+        text.push(b'\t');
+        text.extend_from_slice(printable(file).as_bytes());
+        text.extend_from_slice(format!(":{line}").as_bytes());
+    }
+    if offset > 0 {
+        text.extend_from_slice(format!(" +{offset:#x}").as_bytes());
+    }
+    text.push(b'\n');
+    text
+}
+
+fn write_offset(offset: u64, out: &mut dyn Write) -> io::Result<()> {
+    if offset > 0 { writeln!(out, " +{offset:#x}") } else { out.write_all(b"\n") }
+}
+
+/// A frame with memory of its own.
+#[derive(Debug, Clone, Copy)]
+struct Physical {
+    pc: u64,
+    interrupted: bool,
+    sp: u64,
+    fp: u64,
+    /// Where its argument words begin among those of the stack.
+    args: usize,
+}
+
+/// What is known of the instructions of a stack.
+struct Texts<'p> {
+    known: &'p AddressMap<PcText>,
+    interrupted: &'p AddressMap<PcText>,
+}
+
+impl Texts<'_> {
+    fn get(&self, frame: &Physical) -> Option<&PcText> {
+        if frame.interrupted { self.interrupted.get(&frame.pc) } else { self.known.get(&frame.pc) }
+    }
+}
+
+fn pc_text(view: &View, pc: u64, interrupted: bool) -> PcText {
+    let nothing = PcText {
+        frames: Vec::new(),
+        args: Vec::new(),
+        offset: 0,
+        frame_size: None,
+        words: 0,
+        special: crate::runtime::code::Special::No,
+    };
+    let Some(place) = view.modules.lookup(pc) else { return nothing };
+    let entry = place.func.entry();
+    let at = if interrupted { CodeAddr::Pc(place.link) } else { CodeAddr::Return(place.link) };
+    let lookup = at.lookup(entry);
+    let image = &place.module.image;
+    let frames = logical_frames(image, place.func, lookup)
+        .iter()
+        .map(|frame| {
+            let raw = frame.name;
+            let mut text = vec![b'\t'];
+            text.extend_from_slice(printable(frame.file).as_bytes());
+            text.extend_from_slice(format!(":{}", frame.line).as_bytes());
+            LogicalText {
+                // No name that a Go compiler writes is changed by this.
+                name: printable(&printed_name(raw, view.minor)).into_owned().into_bytes(),
+                inlined: frame.inlined,
+                shown: name::is_shown(raw, view.minor),
+                is_panic: raw == b"runtime.gopanic",
+                is_wrapper: frame.func_id == view.wrapper_id,
+                reveals_wrapper: matches!(
+                    raw,
+                    b"runtime.gopanic" | b"runtime.sigpanic" | b"runtime.panicwrap"
+                ),
+                place: text,
+            }
+        })
+        .collect();
+    // The walk looked the slots up at the pc itself; which slots there are does not depend on it.
+    let args = arg_tokens(image, place.func, lookup).unwrap_or_default();
+    let info = crate::runtime::code::PcInfo::of(place);
+    let frame_size = info.sp_delta.and_then(|d| view.machine.frame_end(0, d));
+    PcText {
+        frames,
+        words: info.arg_slots.len(),
+        args,
+        offset: place.link.since(entry).unwrap_or(0),
+        frame_size,
+        special: info.special,
+    }
+}
+
+/// The argument list between its brackets (`runtime.printArgs`).
+fn write_args(tokens: &[ArgToken], words: &[u64], out: &mut dyn Write) -> io::Result<()> {
+    let mut words = words.iter();
+    let mut first = true;
+    for token in tokens {
+        if !first && *token != ArgToken::Close {
+            out.write_all(b", ")?;
+        }
+        first = false;
+        match *token {
+            ArgToken::Open => {
+                out.write_all(b"{")?;
+                first = true;
+            }
+            ArgToken::Close => out.write_all(b"}")?,
+            ArgToken::DotDotDot => out.write_all(b"...")?,
+            ArgToken::OffsetTooLarge => out.write_all(b"_")?,
+            ArgToken::Slot { live, .. } => {
+                write_hex(words.next().copied().unwrap_or(0), out)?;
+                if !live {
+                    out.write_all(b"?")?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `0x…`, without the machinery of formatting: dumps have millions of these.
+fn write_hex(value: u64, out: &mut dyn Write) -> io::Result<()> {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut buffer = [0u8; 18];
+    let mut at = buffer.len();
+    let mut rest = value;
+    loop {
+        at -= 1;
+        buffer[at] = DIGITS[(rest & 15) as usize];
+        rest >>= 4;
+        if rest == 0 {
+            break;
+        }
+    }
+    buffer[at - 1] = b'x';
+    buffer[at - 2] = b'0';
+    out.write_all(&buffer[at - 2..])
+}
+
+/// Why a goroutine has no or not all frames, in words; `None` where it has all.
+pub fn incomplete(frames: &Frames) -> Option<String> {
+    match frames {
+        Frames::Unwanted => None,
+        Frames::Unavailable(why) => Some(why_unavailable(*why)),
+        Frames::Walked(stack) => match stack.end {
+            End::Complete => None,
+            End::StackSwitch => Some("its caller is on another stack".to_owned()),
+            End::UnknownPc(pc) => Some(format!("{pc:#x} is not in Go code")),
+            End::UnexpectedReturn { ret, .. } => Some(format!("the return address {ret:#x} is not in Go code")),
+            End::ZeroReturn => Some("a return address of 0".to_owned()),
+            End::NoFrameInfo(pc) => Some(format!("no frame size is known at {pc:#x}")),
+            End::OutOfStack(at) => Some(format!("a frame at {at:#x} is not within its stack")),
+            End::TooManyFrames => Some("more frames than are followed".to_owned()),
+        },
+    }
+}
+
+fn why_unavailable(why: NoStart) -> String {
+    why.to_string()
+}
+

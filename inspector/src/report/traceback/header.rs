@@ -1,0 +1,117 @@
+//! The line that a goroutine begins with (`runtime.goroutineheader`).
+
+use std::io::{self, Write};
+
+use super::Level;
+use crate::runtime::goroutine::{Goroutine, status};
+use crate::runtime::snapshot::{Slot, Snapshot};
+use crate::runtime::view::View;
+
+/// The state in the brackets of the header: the wait reason of a waiting goroutine, else the status.
+pub fn header_status<'v>(view: &'v View, g: &Goroutine) -> &'v str {
+    let waits = matches!(g.status(), status::WAITING | status::LEAKED);
+    if waits && g.wait_reason != 0 {
+        let reasons = view.table.wait_reasons();
+        return reasons.get(usize::from(g.wait_reason)).copied().unwrap_or("unknown wait reason");
+    }
+    status::name(g.status())
+}
+
+/// How long the goroutine has been waiting for, in whole minutes; 0 until a garbage collection has seen it wait.
+pub fn wait_minutes(snapshot: &Snapshot, g: &Goroutine) -> i64 {
+    let waits = matches!(g.status(), status::WAITING | status::SYSCALL) && g.waitsince != 0;
+    if waits { snapshot.taken_at.saturating_sub(g.waitsince) / 60_000_000_000 } else { 0 }
+}
+
+/// Writes the header line of a goroutine.
+pub fn write_header(
+    view: &View,
+    snapshot: &Snapshot,
+    slot: &Slot,
+    level: Level,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let g = &slot.g;
+    let details = slot.details.as_deref();
+    write!(out, "goroutine {}", g.goid)?;
+    if level == Level::System && view.minor >= 22 {
+        match snapshot.ms.iter().find(|m| m.addr == g.m && g.m != 0) {
+            Some(m) => write!(out, " gp={:#x} m={} mp={:#x}", g.addr, m.id, m.addr)?,
+            None => write!(out, " gp={:#x} m=nil", g.addr)?,
+        }
+    }
+    let state = header_status(view, g);
+    write!(out, " [{state}")?;
+    if g.status() == status::LEAKED {
+        out.write_all(b" (leaked)")?;
+    }
+    if g.is_scanned() {
+        out.write_all(b" (scan)")?;
+    }
+    let durable = g.bubble != 0
+        && view.minor >= 25
+        && (view.minor < 26 || g.status() == status::WAITING)
+        && view.table.is_idle_in_synctest(g.wait_reason)
+        && !state.ends_with("(durable)");
+    if durable {
+        out.write_all(b" (durable)")?;
+    }
+    let minutes = wait_minutes(snapshot, g);
+    if minutes >= 1 {
+        write!(out, ", {minutes} minutes")?;
+    }
+    if g.lockedm != 0 {
+        out.write_all(b", locked to thread")?;
+    }
+    if let Some(bubble) = details.and_then(|d| d.bubble) {
+        let word = if view.minor >= 25 { "bubble" } else { "group" };
+        write!(out, ", synctest {word} {bubble}")?;
+    }
+    let labels = details.filter(|_| view.traceback.labels).map_or(&[][..], |d| &d.labels);
+    if labels.is_empty() {
+        return out.write_all(b"]:\n");
+    }
+    // Within the brackets and always quoted in Go 1.26, behind them from 1.27.
+    let modern = view.minor >= 27;
+    out.write_all(if modern { b"] {" } else { b" labels:{" })?;
+    for (i, (key, value)) in labels.iter().enumerate() {
+        if i > 0 {
+            out.write_all(b", ")?;
+        }
+        write_label(key, modern, out)?;
+        out.write_all(b": ")?;
+        write_label(value, modern, out)?;
+    }
+    out.write_all(if modern { b"}:\n" } else { b"}]:\n" })
+}
+
+fn write_label(text: &[u8], quote_only_if_needed: bool, out: &mut dyn Write) -> io::Result<()> {
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'/' | b'_');
+    if quote_only_if_needed && text.iter().all(plain) {
+        return out.write_all(text);
+    }
+    write_quoted(text, out)
+}
+
+/// `runtime.printquoted`.
+fn write_quoted(text: &[u8], out: &mut dyn Write) -> io::Result<()> {
+    out.write_all(b"\"")?;
+    for chunk in text.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '\n' => out.write_all(b"\\n")?,
+                '\r' => out.write_all(b"\\r")?,
+                '\t' => out.write_all(b"\\t")?,
+                '\\' | '"' => write!(out, "\\{c}")?,
+                ' '..='~' => write!(out, "{c}")?,
+                c if u32::from(c) < 127 => write!(out, "\\x{:02x}", u32::from(c))?,
+                c if u32::from(c) < 0x1_0000 => write!(out, "\\u{:04x}", u32::from(c))?,
+                c => write!(out, "\\U{:08x}", u32::from(c))?,
+            }
+        }
+        for b in chunk.invalid() {
+            write!(out, "\\x{b:02x}")?;
+        }
+    }
+    out.write_all(b"\"")
+}

@@ -1,0 +1,127 @@
+//! Which frames of a stack are printed: the filter of runtime frames, and the elision of deep stacks.
+
+use super::{LogicalText, Physical, Texts};
+
+/// A line, or pair of lines, to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Line {
+    /// A frame: index of the physical one, index of the logical one in it.
+    Frame { physical: usize, logical: usize },
+    /// `...N frames elided...` (from Go 1.21).
+    Elided(i64),
+    /// `...additional frames elided...` (before).
+    AdditionalElided,
+}
+
+/// See [`plan`].
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    pub(super) lines: Vec<Line>,
+    /// How many frames that the first pass printed.
+    pub(super) printed: i64,
+}
+
+/// `tracebackInnerFrames`, `tracebackOuterFrames` (from Go 1.21).
+const INNER: i64 = 50;
+const OUTER: i64 = 50;
+/// `_TracebackMaxFrames` (before Go 1.21): physical frames.
+const MAX_BEFORE_21: usize = 100;
+
+/// Whether the filter lets a frame pass (`showfuncinfo`).
+pub(super) fn shows(frame: &LogicalText, first: bool, callee_reveals_wrapper: bool) -> bool {
+    if frame.is_wrapper && !callee_reveals_wrapper {
+        return false;
+    }
+    frame.shown || (frame.is_panic && !first)
+}
+
+/// Plans what to print of `stack`.
+pub(super) fn plan(texts: &Texts<'_>, stack: &[Physical], show_all: bool, minor: u32) -> Plan {
+    if minor < 21 {
+        return plan_before_21(texts, stack, show_all);
+    }
+    let mut cursor = Cursor { next: 0, callee_reveals_wrapper: false };
+    let mut lines = Vec::new();
+    let pass = Pass { texts, stack, show_all };
+    let (printed, last) = pass.run(&mut cursor, 0, INNER, &mut lines);
+    if printed < INNER {
+        return Plan { lines, printed };
+    }
+    // The runtime clones its unwinder here, counts what remains, and goes on from the clone.
+    let mut clone = cursor;
+    let (remaining, _) = pass.run(&mut cursor, i64::MAX, 0, &mut Vec::new());
+    let elide = remaining - last - OUTER;
+    if elide > 0 {
+        lines.push(Line::Elided(elide));
+        pass.run(&mut clone, last + elide, OUTER, &mut lines);
+    } else {
+        pass.run(&mut clone, last, OUTER, &mut lines);
+    }
+    Plan { lines, printed }
+}
+
+/// Where the walk is: the physical frame, and what the runtime carries over from its callee.
+#[derive(Debug, Clone, Copy)]
+struct Cursor {
+    next: usize,
+    callee_reveals_wrapper: bool,
+}
+
+struct Pass<'p> {
+    texts: &'p Texts<'p>,
+    stack: &'p [Physical],
+    show_all: bool,
+}
+
+impl Pass<'_> {
+    /// `traceback2`: counts all shown frames, skips `skip` of them and prints up to `max`. Returns the count and how
+    /// many of the last physical frame were counted; a pass that used `max` up ends in the middle of that frame, and
+    /// the cursor stays at it.
+    fn run(&self, cursor: &mut Cursor, skip: i64, max: i64, lines: &mut Vec<Line>) -> (i64, i64) {
+        let (mut count, mut skip, mut max) = (0i64, skip, max);
+        while let Some(frame) = self.stack.get(cursor.next) {
+            let mut last = 0i64;
+            for (logical, text) in self.texts.get(frame).iter().flat_map(|t| t.frames.iter().enumerate()) {
+                let callee_reveals_wrapper = cursor.callee_reveals_wrapper;
+                cursor.callee_reveals_wrapper = text.reveals_wrapper;
+                if !(self.show_all || shows(text, count == 0, callee_reveals_wrapper)) {
+                    continue;
+                }
+                if skip == 0 && max == 0 {
+                    return (count, last);
+                }
+                count += 1;
+                last += 1;
+                if skip > 0 {
+                    skip -= 1;
+                    continue;
+                }
+                max -= 1;
+                lines.push(Line::Frame { physical: cursor.next, logical });
+            }
+            // Stepping to the caller makes the physical function the callee, whose own id is the last one seen.
+            cursor.next += 1;
+        }
+        (count, 0)
+    }
+}
+
+/// Up to 100 physical frames, and a note where exactly so many frames were printed.
+fn plan_before_21(texts: &Texts<'_>, stack: &[Physical], show_all: bool) -> Plan {
+    let mut plan = Plan::default();
+    let mut callee_reveals_wrapper = false;
+    for (physical, frame) in stack.iter().enumerate().take(MAX_BEFORE_21) {
+        for (logical, text) in texts.get(frame).iter().flat_map(|t| t.frames.iter().enumerate()) {
+            let shown = show_all || shows(text, plan.printed == 0, callee_reveals_wrapper);
+            callee_reveals_wrapper = text.reveals_wrapper;
+            if shown {
+                plan.printed += 1;
+                plan.lines.push(Line::Frame { physical, logical });
+            }
+        }
+    }
+    if plan.printed == MAX_BEFORE_21 as i64 {
+        plan.lines.push(Line::AdditionalElided);
+    }
+    plan
+}

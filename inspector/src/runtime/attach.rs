@@ -1,0 +1,346 @@
+//! Finding a Go runtime in a process: image, version, layouts, globals, each held against live memory.
+
+use symbols::addr::{LinkAddr, LoadBias, RuntimeAddr};
+use symbols::globals::{self, Globals};
+use symbols::image::Image;
+use symbols::layout::{self, Table};
+use symbols::moduledata::Moduledata;
+use symbols::pclntab::header::Header;
+use symbols::pclntab::{Pclntab, PclntabError};
+use symbols::program::{GoProgram, Release};
+use symbols::version::{GoVersion, OLDEST_MINOR};
+
+use super::arch;
+use super::calibrate::{self, check_gs, check_ms};
+use super::discover;
+use super::fields::{GFields, MFields, MissingField};
+use super::mappings::Mapping;
+use super::modules::{Module, Modules};
+use super::snapshot::glist::AllGs;
+use super::view::{Evidence, TracebackSettings, View};
+use crate::memory::{Memory, MemoryError};
+
+/// Why a process's Go runtime cannot be looked at.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttachError {
+    /// No Go module was found in it.
+    #[error("no Go runtime was found in it")]
+    NotGo,
+    /// A Go release before the first supported one.
+    #[error("it was built with {0}; supported are Go 1.{OLDEST_MINOR} and later")]
+    TooOld(String),
+    /// Another machine.
+    #[error("it is a program for another architecture; supported is amd64")]
+    Architecture,
+    /// Its pclntab is damaged.
+    #[error(transparent)]
+    Pclntab(#[from] PclntabError),
+    /// What is in memory is not what the file says.
+    #[error("its memory does not hold what its file says (packed, or changed at run time): {0}")]
+    Different(String),
+    /// No layout that is known fits.
+    #[error("no known layout of {version} fits what is in its memory ({why})")]
+    NothingCalibrates {
+        /// The version, as far as known.
+        version: String,
+        /// What did not fit.
+        why: String,
+    },
+    /// A layout table without a needed field.
+    #[error(transparent)]
+    Layout(#[from] MissingField),
+    /// The target's memory.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+}
+
+/// A Go image of a process and where its file is mapped.
+#[derive(Debug)]
+pub struct LoadedImage {
+    /// What it was recognised as.
+    pub program: GoProgram,
+    /// The image.
+    pub image: Image,
+    /// Its file, for messages.
+    pub name: String,
+    /// Where it is loaded.
+    pub bias: LoadBias,
+}
+
+/// All that attaching needs to know of a process.
+#[derive(Debug)]
+pub struct Target<'a> {
+    /// The process.
+    pub pid: i32,
+    /// Its mappings.
+    pub mappings: &'a [Mapping],
+    /// Its threads as its own pid namespace numbers them.
+    pub tids: &'a [u64],
+    /// Its CLOCK_MONOTONIC minus ours, in nanoseconds.
+    pub monotonic_offset: i64,
+}
+
+/// Attaches to the runtime of `loaded`. Reads only.
+pub fn attach(target: &Target<'_>, loaded: LoadedImage, memory: &dyn Memory) -> Result<View, AttachError> {
+    let LoadedImage { program, image, name, bias } = loaded;
+    let machine = arch::machine(image.arch()).ok_or(AttachError::Architecture)?;
+    if let Release::Exact(v) = &program.release
+        && v.minor < OLDEST_MINOR
+    {
+        return Err(AttachError::TooOld(v.raw.clone()));
+    }
+    let Some((header, data)) = program.module.clone() else { return Err(AttachError::NotGo) };
+    let mut evidence = Vec::new();
+    let mut unknown = Vec::new();
+    let mut note = |of: &str, found: String, by: String| {
+        evidence.push(Evidence { of: of.to_owned(), found, by });
+    };
+    confirm_module(memory, &header, &data, bias)?;
+    note("pclntab", format!("{}", header.addr), format!("{} functions, moduledata at {} confirms it, live", header.nfunc, data.addr));
+    let pclntab = Pclntab::load(&image, &header, &data)?;
+    let by: Vec<String> = program.evidence.iter().map(ToString::to_string).collect();
+    note("version", program.release.to_string(), by.join(", "));
+
+    let version = match &program.release {
+        Release::Exact(v) => Some(v.clone()),
+        Release::Between(..) => None,
+    };
+    let modules = Modules::single(Module { name, image, pclntab, data, bias });
+    let found = calibrated(memory, &modules, &program, &mut note)?;
+    let Calibrated { minor, table, g, allgs, globals } = found;
+
+    let mut m = MFields::from_table(&table)?;
+    let allm = find_ms(memory, &modules, &mut m, &g, &globals, target.tids, &mut note);
+    if allm.is_none() {
+        unknown.push("allm: registers of running goroutines cannot be told apart".to_owned());
+    }
+    let runtime_addr = |name: &str| globals.address(name).map(|link| bias.runtime(link));
+    let finalizer_state = runtime_addr(if minor >= 20 { "runtime.fingStatus" } else { "runtime.fingRunning" });
+    if finalizer_state.is_none() {
+        unknown.push("the finalizer goroutine's state: it is taken for idle".to_owned());
+    }
+    let traceback = traceback_settings(memory, &table, minor, runtime_addr("runtime.debug"), &mut unknown);
+    let wrapper_id = modules
+        .main()
+        .pclntab
+        .find("runtime.systemstack_switch")
+        .map_or(if minor >= 25 { 23 } else if minor >= 22 { 22 } else { 21 }, |f| f.func_id() + 1);
+    let coroutine_reason =
+        table.wait_reasons().iter().position(|r| *r == "coroutine").and_then(|i| u8::try_from(i).ok());
+    let sigreturn =
+        modules.function("runtime.sigreturn__sigaction").or_else(|| modules.function("runtime.sigreturn"));
+    let in_go = |m: &Mapping| modules.iter().any(|module| m.contains(module.bias.runtime(module.data.text.start).0));
+    let foreign_code =
+        target.mappings.iter().filter(|m| m.executable && !in_go(m)).map(|m| (m.start, m.end)).collect();
+    Ok(View {
+        pid: target.pid,
+        machine,
+        version,
+        minor,
+        g,
+        m,
+        allgs,
+        allm,
+        sigreturn,
+        foreign_code,
+        wrapper_id,
+        coroutine_reason,
+        finalizer_state,
+        traceback,
+        monotonic_offset: target.monotonic_offset,
+        modules,
+        table,
+        evidence,
+        unknown,
+    })
+}
+
+/// Whether the moduledata in memory is the one of the file.
+fn confirm_module(
+    memory: &dyn Memory,
+    header: &Header,
+    data: &Moduledata,
+    bias: LoadBias,
+) -> Result<(), AttachError> {
+    let at = bias.runtime(data.addr);
+    let pc_header = memory.word(at)?;
+    let text = memory.word(at.plus(176))?;
+    let expected = (bias.runtime(header.addr).0, bias.runtime(data.text.start).0);
+    if (pc_header, text) != expected {
+        return Err(AttachError::Different(format!("moduledata at {at} points at {pc_header:#x}")));
+    }
+    Ok(())
+}
+
+struct Calibrated {
+    minor: u32,
+    table: Table,
+    g: GFields,
+    allgs: AllGs,
+    globals: Globals,
+}
+
+const WANTED: &[&str] = &[
+    "runtime.allgs",
+    "runtime.allglen",
+    "runtime.allgptr",
+    "runtime.allm",
+    "runtime.debug",
+    "runtime.fingStatus",
+    "runtime.fingRunning",
+    "runtime.firstmoduledata",
+];
+
+/// The variables that are wanted: from the symbol table where there is one, else by recipes.
+fn find_globals(module: &Module, version: &GoVersion) -> Globals {
+    let mut found = globals::from_symtab(&module.image, WANTED);
+    if WANTED.iter().any(|name| found.get(name).is_none()) {
+        found.fill(globals::solve(&module.image, &module.pclntab, version, WANTED));
+    }
+    found
+}
+
+/// How a variable was found, in words.
+fn how(globals: &Globals, name: &str) -> String {
+    match globals.get(name).map(|f| f.evidence) {
+        None => String::new(),
+        Some(globals::Evidence::SymbolTable) => "symbol table".to_owned(),
+        Some(globals::Evidence::Recipe { votes, agreeing, fingerprints, .. }) => {
+            format!("{agreeing} of {votes} code references agree, {fingerprints} in code known exactly")
+        }
+        Some(other) => format!("{other:?}"),
+    }
+}
+
+/// The versions to try, the likeliest first: the one that is known, or all that it can be, newest first.
+fn candidates(release: &Release) -> Vec<GoVersion> {
+    match release {
+        Release::Exact(v) => vec![v.clone()],
+        Release::Between(from, to) => {
+            let mut all: Vec<GoVersion> = layout::releases()
+                .filter(|r| r.minor >= *from && to.is_none_or(|to| r.minor <= to))
+                .map(|r| GoVersion::release(r.minor, r.patch))
+                .collect();
+            all.reverse();
+            all
+        }
+    }
+}
+
+/// Finds the layout of g and the address of allgs that fit live memory together.
+fn calibrated(
+    memory: &dyn Memory,
+    modules: &Modules,
+    program: &GoProgram,
+    note: &mut impl FnMut(&str, String, String),
+) -> Result<Calibrated, AttachError> {
+    let main = modules.main();
+    let mut failure = String::from("there is no table for it");
+    for version in candidates(&program.release) {
+        let Some(found) = layout::lookup(&version) else { continue };
+        let Ok(g) = GFields::from_table(&found.table) else { continue };
+        let globals = find_globals(main, &version);
+        let at = |name: &str| globals.address(name).map(|link| main.bias.runtime(link));
+        let by_name = match (at("runtime.allglen"), at("runtime.allgptr")) {
+            (Some(len), Some(ptr)) => Some(AllGs { len, ptr }),
+            _ => at("runtime.allgs").map(|slice| AllGs { len: slice.plus(8), ptr: slice }),
+        };
+        let by_looks = || {
+            let found = discover::find_allgs(memory, modules, &g)?;
+            Some((found, String::from("found by its contents")))
+        };
+        let by_name = by_name.map(|allgs| (allgs, how(&globals, "runtime.allgptr")));
+        // Slower than a recipe, so only if that fails.
+        for (allgs, how) in by_name.into_iter().chain(std::iter::once_with(by_looks).flatten()) {
+            let check = check_gs(memory, modules, &g, &allgs);
+            if check.passes() {
+                note("layout", format!("{version}"), format!("{:?}; {} of {} sampled goroutines fit", found.evidence, check.good, check.looked_at));
+                note("allgs", allgs.ptr.to_string(), how);
+                return Ok(Calibrated { minor: version.minor, table: found.table, g, allgs, globals });
+            }
+            failure = format!("{} of {} sampled goroutines fit", check.good, check.looked_at);
+        }
+    }
+    Err(AttachError::NothingCalibrates { version: program.release.to_string(), why: failure })
+}
+
+/// Finds the list of ms, and corrects `m.alllink` where the table is wrong.
+fn find_ms(
+    memory: &dyn Memory,
+    modules: &Modules,
+    m: &mut MFields,
+    g: &GFields,
+    globals: &Globals,
+    tids: &[u64],
+    note: &mut impl FnMut(&str, String, String),
+) -> Option<RuntimeAddr> {
+    let main = modules.main();
+    let by_name = globals
+        .address("runtime.allm")
+        .map(|link| (main.bias.runtime(link), how(globals, "runtime.allm")));
+    let table_m = m.clone();
+    let by_looks = || Some((discover::find_allm(memory, modules, &table_m, g)?, String::from("found by its contents")));
+    for (at, how) in by_name.into_iter().chain(std::iter::once_with(by_looks).flatten()) {
+        let Ok(head) = memory.word(at) else { continue };
+        let mut check = check_ms(memory, m, g, head, tids);
+        // A thread that C created has an m only while it runs Go.
+        let covers = |check: &calibrate::MCheck| check.broken == 0 && check.strangers <= 1 + check.ms / 8;
+        if !covers(&check) || (check.threads_found < 2 && tids.len() > 2) {
+            if let Some((moved, better)) = calibrate::find_alllink(memory, m, g, head, tids) {
+                note("m.alllink", moved.alllink.to_string(), "calibrated: the table's offset does not lead to the threads".to_owned());
+                *m = moved;
+                check = better;
+            }
+        }
+        if check.threads_found > 0 && covers(&check) {
+            note("allm", at.to_string(), format!("{how}; its {} ms have {} of {} threads", check.ms, check.threads_found, tids.len()));
+            return Some(at);
+        }
+    }
+    None
+}
+
+/// Reads `runtime.debug.tracebacklabels`, which decides whether labels are printed (from Go 1.26).
+fn traceback_settings(
+    memory: &dyn Memory,
+    table: &Table,
+    minor: u32,
+    debug: Option<RuntimeAddr>,
+    unknown: &mut Vec<String>,
+) -> TracebackSettings {
+    if minor < 26 {
+        return TracebackSettings::default();
+    }
+    let field = table.field("runtime.debug", "tracebacklabels");
+    let value = debug.zip(field).and_then(|(at, field)| {
+        let mut word = [0u8; 4];
+        memory.read(at.plus(field.offset), &mut word).ok()?;
+        Some(u32::from_le_bytes(word))
+    });
+    match value {
+        Some(v) if v <= 1 => TracebackSettings { labels: v == 1 },
+        // A value that the setting cannot have: not the setting.
+        _ => {
+            unknown.push("debug.tracebacklabels: labels are left out of headers".to_owned());
+            TracebackSettings::default()
+        }
+    }
+}
+
+/// Where the program's own image is loaded, from its entry point as the kernel noted it (`AT_ENTRY`).
+pub fn bias_by_entry(image: &Image, auxv: &[u8]) -> Option<LoadBias> {
+    const AT_ENTRY: u64 = 9;
+    let entry = auxv.chunks_exact(16).find_map(|pair| {
+        let word = |at: usize| Some(u64::from_le_bytes(pair.get(at..at + 8)?.try_into().ok()?));
+        (word(0)? == AT_ENTRY).then(|| word(8)).flatten()
+    })?;
+    Some(LoadBias::between(image.entry(), RuntimeAddr(entry)))
+}
+
+/// Where an image is loaded, from a mapping of its file.
+pub fn bias_by_mapping(image: &Image, mapping: &Mapping) -> Option<LoadBias> {
+    const PAGE: u64 = 4096;
+    let segment = image.segments().iter().find(|s| s.file_offset & !(PAGE - 1) == mapping.offset)?;
+    Some(LoadBias::between(LinkAddr(segment.start.0 & !(PAGE - 1)), RuntimeAddr(mapping.start)))
+}

@@ -1,0 +1,118 @@
+//! Finding runtime globals by what they look like in memory: an independent witness to recipes, and the way in
+//! for programs whose release no recipe knows.
+
+use symbols::addr::RuntimeAddr;
+
+use super::calibrate::plausible_g;
+use super::fields::{GFields, MFields};
+use super::goroutine::{Goroutine, M};
+use super::modules::Modules;
+use super::snapshot::glist::AllGs;
+use crate::memory::Memory;
+
+/// Static data beyond this is not searched: tables of constants, not runtime variables.
+const MAX_DATA: u64 = 64 << 20;
+const MAX_GOROUTINES: u64 = 1 << 24;
+/// How many of the first gs of a candidate are looked at.
+const LOOK_AT: usize = 8;
+
+/// Looks for the slice `runtime.allgs` in the main module's data: its elements are pointers to gs, the first of
+/// which is the main goroutine, number 1.
+pub fn find_allgs(memory: &dyn Memory, modules: &Modules, fields: &GFields) -> Option<AllGs> {
+    let found = static_words(memory, modules, |at, words| {
+        let &[ptr, len, cap, ..] = words else { return None };
+        let slice = (1..=MAX_GOROUTINES).contains(&len) && len <= cap && cap <= 2 * MAX_GOROUTINES;
+        if !slice || !is_heap_pointer(ptr) {
+            return None;
+        }
+        let first = memory.bytes(RuntimeAddr(ptr), 8 * LOOK_AT.min(len as usize)).ok()?;
+        let mut goids = Vec::new();
+        for chunk in first.chunks_exact(8) {
+            let addr = u64::from_le_bytes(chunk.try_into().ok()?);
+            if !is_heap_pointer(addr) {
+                return None;
+            }
+            let bytes = memory.bytes(RuntimeAddr(addr), fields.size).ok()?;
+            let g = Goroutine::parse(fields, addr, &bytes);
+            if !g.is_dead() && !plausible_g(&g, modules) {
+                return None;
+            }
+            goids.push(g.goid);
+        }
+        let unique = goids.iter().all(|id| *id == 0 || goids.iter().filter(|other| *other == id).count() == 1);
+        (goids.contains(&1) && unique).then_some(at)
+    })?;
+    // Without `allglen` and `allgptr` their source, the slice itself, has to do.
+    Some(AllGs { len: RuntimeAddr(found + 8), ptr: RuntimeAddr(found) })
+}
+
+/// Looks for `runtime.allm` in the main module's data: the newest m, from which the chain leads to one m for each
+/// of the threads.
+pub fn find_allm(memory: &dyn Memory, modules: &Modules, fields: &MFields, g: &GFields) -> Option<RuntimeAddr> {
+    let mut best: Option<(usize, u64)> = None;
+    static_words(memory, modules, |at, words| -> Option<()> {
+        let &[addr, ..] = words else { return None };
+        if is_heap_pointer(addr) && is_m(memory, fields, g, addr) {
+            let length = chain(memory, fields, addr).len();
+            if best.is_none_or(|(longest, _)| length > longest) {
+                best = Some((length, at));
+            }
+        }
+        None
+    });
+    best.map(|(_, at)| RuntimeAddr(at))
+}
+
+/// The ms from `head` on, newest first, ended by a null link, a loop, or what cannot be an m.
+pub fn chain(memory: &dyn Memory, fields: &MFields, head: u64) -> Vec<M> {
+    let mut ms: Vec<M> = Vec::new();
+    let mut next = head;
+    while next != 0 && ms.len() < MAX_THREADS {
+        let Ok(bytes) = memory.bytes(RuntimeAddr(next), fields.size) else { break };
+        let m = M::parse(fields, next, &bytes);
+        if !is_heap_pointer(m.g0) || ms.iter().any(|other| other.addr == m.addr) {
+            break;
+        }
+        next = m.alllink;
+        ms.push(m);
+    }
+    ms
+}
+
+/// The runtime itself gives up at 10,000 threads unless told otherwise; the bound keeps the loop check cheap.
+const MAX_THREADS: usize = 20_000;
+
+/// Whether there is an m at `addr`: its scheduling goroutine points back at it.
+pub fn is_m(memory: &dyn Memory, fields: &MFields, g: &GFields, addr: u64) -> bool {
+    let Ok(bytes) = memory.bytes(RuntimeAddr(addr), fields.size) else { return false };
+    let m = M::parse(fields, addr, &bytes);
+    is_heap_pointer(m.g0) && memory.word(RuntimeAddr(m.g0).plus(g.m as u64)) == Ok(addr)
+}
+
+fn is_heap_pointer(addr: u64) -> bool {
+    addr.is_multiple_of(8) && (1 << 16..1 << 56).contains(&addr)
+}
+
+/// Hands each word of the main module's static data to `look`, with its address and the words behind it, until
+/// it returns something.
+fn static_words<T>(
+    memory: &dyn Memory,
+    modules: &Modules,
+    mut look: impl FnMut(u64, &[u64]) -> Option<T>,
+) -> Option<T> {
+    let main = modules.main();
+    for range in main.data.data {
+        let start = main.bias.runtime(range.start);
+        let size = range.end.since(range.start).unwrap_or(0).min(MAX_DATA);
+        let Ok(bytes) = memory.bytes(start, usize::try_from(size).unwrap_or(0)) else { continue };
+        let words: Vec<u64> =
+            bytes.chunks_exact(8).map(|c| u64::from_le_bytes(c.try_into().unwrap_or_default())).collect();
+        for i in 0..words.len() {
+            let behind = words.get(i..words.len().min(i + 3)).unwrap_or_default();
+            if let Some(found) = look(start.0 + 8 * i as u64, behind) {
+                return Some(found);
+            }
+        }
+    }
+    None
+}

@@ -1,0 +1,81 @@
+//! What is mapped into a process, as far as attaching to its runtime needs it.
+
+/// A file-backed or anonymous mapping (a line of `/proc/PID/maps`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mapping {
+    /// First address.
+    pub start: u64,
+    /// One past the last.
+    pub end: u64,
+    /// May be read.
+    pub readable: bool,
+    /// May be written.
+    pub writable: bool,
+    /// May be executed.
+    pub executable: bool,
+    /// Offset in the file.
+    pub offset: u64,
+    /// The file's inode, 0 for none.
+    pub inode: u64,
+    /// The path, or a name in brackets; not to be opened as it stands, and not to be printed unescaped.
+    pub path: Vec<u8>,
+}
+
+impl Mapping {
+    /// Whether `addr` is inside.
+    pub fn contains(&self, addr: u64) -> bool {
+        self.start <= addr && addr < self.end
+    }
+
+    /// Parses `/proc/PID/maps`; lines that make no sense are left out.
+    pub fn parse_all(text: &[u8]) -> Vec<Mapping> {
+        text.split(|&b| b == b'\n').filter_map(Mapping::parse).collect()
+    }
+
+    fn parse(line: &[u8]) -> Option<Mapping> {
+        let mut rest = line;
+        let mut field = || -> Option<&[u8]> {
+            let end = rest.iter().position(|&b| b == b' ').unwrap_or(rest.len());
+            let (field, tail) = rest.split_at(end);
+            rest = tail.get(1..).unwrap_or_default();
+            (!field.is_empty()).then_some(field)
+        };
+        let hex = |bytes: &[u8]| u64::from_str_radix(std::str::from_utf8(bytes).ok()?, 16).ok();
+        let range = field()?;
+        let dash = range.iter().position(|&b| b == b'-')?;
+        let (start, end) = (hex(&range[..dash])?, hex(range.get(dash + 1..)?)?);
+        let flags = field()?;
+        let offset = hex(field()?)?;
+        let _device = field()?;
+        let inode = std::str::from_utf8(field()?).ok()?.parse().ok()?;
+        let path = rest.iter().position(|&b| b != b' ').and_then(|i| rest.get(i..)).unwrap_or_default();
+        Some(Mapping {
+            start,
+            end,
+            readable: flags.first() == Some(&b'r'),
+            writable: flags.get(1) == Some(&b'w'),
+            executable: flags.get(2) == Some(&b'x'),
+            offset,
+            inode,
+            path: path.to_vec(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines() {
+        let text = b"00400000-004ab000 r-xp 00001000 fe:00 131 /usr/bin/a b\n\
+                     c000000000-c000400000 rw-p 00000000 00:00 0 \n\
+                     7ffd-7ffe r-xp 0 00:00 0                          [vdso]\nnonsense\n\n";
+        let maps = Mapping::parse_all(text);
+        assert_eq!(maps.len(), 3);
+        assert_eq!((maps[0].start, maps[0].offset, maps[0].inode), (0x400000, 0x1000, 131));
+        assert_eq!(maps[0].path, b"/usr/bin/a b");
+        assert!(maps[0].executable && !maps[0].writable && maps[1].writable && maps[1].path.is_empty());
+        assert_eq!(maps[2].path, b"[vdso]");
+    }
+}

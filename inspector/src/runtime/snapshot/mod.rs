@@ -1,0 +1,149 @@
+//! All goroutines of a process with their frames, of one instant where that is wanted and possible.
+//!
+//! Parked goroutines are read while the target runs; what changed until it is stopped is read again then. A
+//! reading counts only if the goroutine's epoch was the same before and after it.
+
+mod copier;
+mod details;
+pub mod glist;
+mod paused;
+pub mod stacks;
+mod unpaused;
+
+use std::time::Duration;
+
+pub use details::Details;
+use glist::GListError;
+use stacks::{Shapes, Stack};
+
+use super::goroutine::{Goroutine, M};
+use super::running::NoStart;
+use super::view::View;
+use crate::memory::{LiveMemory, MemoryError, ReadCost};
+use crate::stop::StopError;
+
+/// How a snapshot is to be taken.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Whether the target is stopped, and for how long at most.
+    pub pause: Pause,
+    /// Include the runtime's own goroutines.
+    pub system: bool,
+    /// Only this goroutine.
+    pub goid: Option<u64>,
+}
+
+/// Whether the target is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pause {
+    /// All threads, at most about so long.
+    AtMost(Duration),
+    /// Not all at once: threads that run goroutines one by one, for their registers.
+    No,
+}
+
+/// What is known of a goroutine's frames.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Frames {
+    /// Not asked for.
+    Unwanted,
+    /// These.
+    Walked(Stack),
+    /// None, for this reason.
+    Unavailable(NoStart),
+}
+
+/// A g of `allgs`.
+#[derive(Debug, Clone)]
+pub struct Slot {
+    /// What it holds.
+    pub g: Goroutine,
+    /// Its frames.
+    pub frames: Frames,
+    /// Proven to be of one piece, and, in a paused snapshot, true at its instant.
+    pub confirmed: bool,
+    /// What lies outside of the g: labels, ancestors, bubble.
+    pub details: Option<Box<Details>>,
+}
+
+/// How a snapshot was made consistent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Consistency {
+    /// All goroutines are of one instant: all were verified while the target was stopped.
+    Instant,
+    /// Goroutines that were parked are of the instant of the stop, verified after it.
+    InstantVerifiedAfterwards,
+    /// Each goroutine is true by itself; there is no common instant.
+    EachByItself,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// In the order of `allgs`.
+    pub slots: Vec<Slot>,
+    /// The stacks' program counters.
+    pub shapes: Shapes,
+    /// All ms.
+    pub ms: Vec<M>,
+    /// How it holds together.
+    pub consistency: Consistency,
+    /// Its instant on the target's monotonic clock, in nanoseconds.
+    pub taken_at: i64,
+    /// Whether the finalizer goroutine was in user code.
+    pub finalizer_runs_user_code: bool,
+    /// How long all threads were stopped; with [`Pause::No`] the longest that one was.
+    pub stopped: Duration,
+    /// Of that, until all had stopped.
+    pub until_stopped: Duration,
+    /// How many threads were stopped.
+    pub threads_stopped: usize,
+    /// What reading cost.
+    pub cost: ReadCost,
+}
+
+/// Why no snapshot could be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SnapshotError {
+    /// The target's memory.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The list of goroutines.
+    #[error(transparent)]
+    List(#[from] GListError),
+    /// Its threads could not be stopped.
+    #[error("its threads could not be stopped: {0}")]
+    Stop(#[from] StopError),
+}
+
+/// Takes a snapshot of the goroutines of `view`.
+///
+/// # Errors
+/// Where nothing can be said. Single goroutines that could not be read are in the snapshot, marked.
+pub fn take(view: &View, options: &Options) -> Result<Snapshot, SnapshotError> {
+    // The kernel lets go all that a thread traces when that thread ends, so nothing can stay stopped behind us.
+    std::thread::scope(|scope| {
+        let worker = scope.spawn(|| {
+            let memory = LiveMemory::new(view.pid);
+            let copier = copier::Copier::new(view, &memory, options)?;
+            let mut snapshot = match options.pause {
+                Pause::AtMost(limit) => paused::take(copier, limit)?,
+                Pause::No => unpaused::take(copier)?,
+            };
+            snapshot.cost = memory.cost();
+            Ok(snapshot)
+        });
+        match worker.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+/// CLOCK_MONOTONIC as the target sees it, in nanoseconds.
+fn target_clock(view: &View) -> i64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    (now.tv_sec * 1_000_000_000 + now.tv_nsec).saturating_add(view.monotonic_offset)
+}

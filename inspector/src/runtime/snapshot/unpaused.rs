@@ -1,0 +1,196 @@
+//! A snapshot without a pause: each goroutine is read and verified by itself while the target runs. Threads that
+//! run goroutines, or are in system calls for them, are stopped one at a time, for their registers.
+
+use std::time::Duration;
+
+use super::copier::{Class, Copier};
+use super::paused::{Tids, running_thread};
+use super::{Consistency, Details, Frames, Snapshot, SnapshotError, target_clock};
+use crate::memory::{MemoryError, ReadCost};
+use crate::runtime::goroutine::{Goroutine, status};
+use crate::runtime::running::{NoStart, running_start};
+use crate::stop::Stopped;
+
+/// A goroutine that changes under each of so many readings is printed as it was read last, marked.
+const ROUNDS: usize = 4;
+/// A thread that does not stop so soon is let go.
+const STOP_TIMEOUT: Duration = Duration::from_millis(20);
+
+/// The stops of single threads.
+#[derive(Debug, Default)]
+struct Stops {
+    longest: Duration,
+    count: usize,
+}
+
+pub(super) fn take(mut copier: Copier<'_>) -> Result<Snapshot, SnapshotError> {
+    let taken_at = target_clock(copier.view);
+    let mut open = Vec::new();
+    for piece in copier.list.pieces() {
+        let seen = copier.read_piece(piece.clone())?;
+        copier.read_stacks(&seen)?;
+        open.extend(verify_piece(&mut copier, piece)?);
+    }
+    settle(&mut copier, open, ROUNDS, true)?;
+    let mut stops = Stops::default();
+    read_on_threads(&mut copier, &mut stops);
+    let finalizer_runs_user_code = copier.view.finalizer_runs_user_code(copier.memory);
+    Ok(Snapshot {
+        ms: copier.view.read_ms(copier.memory),
+        slots: copier.slots,
+        shapes: copier.walker.shapes,
+        consistency: Consistency::EachByItself,
+        taken_at,
+        finalizer_runs_user_code,
+        stopped: stops.longest,
+        until_stopped: Duration::ZERO,
+        threads_stopped: stops.count,
+        cost: ReadCost::default(),
+    })
+}
+
+/// Reads the gs of a piece again right after their stacks; returns those that are not proven by it.
+fn verify_piece(copier: &mut Copier<'_>, piece: std::ops::Range<usize>) -> Result<Vec<usize>, MemoryError> {
+    let mut open = copier.compare_piece(piece.clone())?;
+    open.sort_unstable();
+    let mut unproven = Vec::new();
+    for index in copier.list.indices(piece) {
+        let g = copier.slots[index].g;
+        let settled = matches!(copier.class(&g), Class::Parked | Class::Skipped);
+        if settled && open.binary_search(&index).is_err() {
+            copier.slots[index].confirmed = true;
+        } else {
+            unproven.push(index);
+        }
+    }
+    Ok(unproven)
+}
+
+/// Reads goroutines until each was the same before and after; those that stay in motion are left unconfirmed, and
+/// unless each counts `alone`, so are the others: they are not of the snapshot's instant.
+pub(super) fn settle(
+    copier: &mut Copier<'_>,
+    mut open: Vec<usize>,
+    rounds: usize,
+    alone: bool,
+) -> Result<(), SnapshotError> {
+    for _ in 0..rounds {
+        open.sort_unstable();
+        open.dedup();
+        if open.is_empty() {
+            break;
+        }
+        refresh(copier, &open)?;
+        copier.read_stacks(&open)?;
+        let mut still = Vec::new();
+        for &index in &open {
+            let before = copier.slots[index].g;
+            let Some(now) = copier.view.read_g(copier.memory, before.addr) else { continue };
+            if now.epoch() != before.epoch() {
+                still.push(index);
+                continue;
+            }
+            match copier.class(&now) {
+                // Proven to be of one piece; in a paused snapshot not of its instant, so not confirmed there.
+                Class::Parked | Class::Skipped => copier.slots[index].g = now,
+                Class::Unsettled => read_unproven(copier, index, &now)?,
+                Class::Running => copier.set_unavailable(index, NoStart::NoThread),
+            }
+            copier.slots[index].confirmed =
+                alone && matches!(copier.class(&now), Class::Parked | Class::Skipped);
+        }
+        open = still;
+    }
+    // A walk of what changed under it is worth nothing.
+    for index in open {
+        let g = copier.slots[index].g;
+        if copier.class(&g) != Class::Skipped {
+            copier.set_unavailable(index, NoStart::Moving);
+        }
+    }
+    Ok(())
+}
+
+/// Reads a goroutine of which no epoch tells whether it moved: as it seems, unconfirmed.
+fn read_unproven(copier: &mut Copier<'_>, index: usize, g: &Goroutine) -> Result<(), MemoryError> {
+    copier.slots[index].g = *g;
+    if let Some(start) = copier.start(index, g) {
+        copier.walk(&[(index, start)])?;
+    }
+    Ok(())
+}
+
+fn refresh(copier: &mut Copier<'_>, indices: &[usize]) -> Result<(), MemoryError> {
+    for &index in indices {
+        let addr = copier.list.addr(index);
+        if let Some(g) = copier.view.read_g(copier.memory, addr) {
+            copier.slots[index].g = g;
+            copier.slots[index].frames = Frames::Unwanted;
+            copier.slots[index].details = None;
+        }
+    }
+    Ok(())
+}
+
+/// Reads the goroutines that threads run or wait in the kernel for, each while its thread is stopped.
+fn read_on_threads(copier: &mut Copier<'_>, stops: &mut Stops) {
+    let tids = Tids::of(copier);
+    let on_threads: Vec<usize> = (0..copier.slots.len())
+        .filter(|&i| {
+            let g = copier.slots[i].g;
+            matches!(g.status(), status::RUNNING | status::SYSCALL) && copier.class(&g) != Class::Skipped
+        })
+        .collect();
+    for index in on_threads {
+        let mut done = false;
+        for _ in 0..ROUNDS {
+            let addr = copier.list.addr(index);
+            let Some(g) = copier.view.read_g(copier.memory, addr) else { break };
+            copier.slots[index].g = g;
+            if !matches!(copier.class(&g), Class::Running | Class::Unsettled) || g.m == 0 {
+                break;
+            }
+            if read_with_thread_stopped(copier, index, &tids, stops) {
+                done = true;
+                break;
+            }
+        }
+        if !done {
+            // It left its thread meanwhile: an ordinary goroutine now, or one that cannot be caught.
+            let _unreadable = settle(copier, vec![index], ROUNDS, true);
+        }
+    }
+}
+
+/// Stops the thread of the goroutine in a slot and reads it; false where it was no longer on that thread.
+fn read_with_thread_stopped(copier: &mut Copier<'_>, index: usize, tids: &Tids, stops: &mut Stops) -> bool {
+    let (view, memory) = (copier.view, copier.memory);
+    let m = copier.slots[index].g.m;
+    let Some(tid) = view.read_m(memory, m).and_then(|m| tids.host(m.procid)).filter(|&t| t != 0) else {
+        return false;
+    };
+    let Ok(stopped) = Stopped::one_thread(tid, STOP_TIMEOUT) else { return false };
+    stops.count += 1;
+    let caught = (|| {
+        let (g, m) = (view.read_g(memory, copier.list.addr(index))?, view.read_m(memory, m)?);
+        running_thread(&g, &[m])?;
+        if !matches!(g.status(), status::RUNNING | status::SYSCALL) {
+            return None;
+        }
+        let registers = stopped.registers(tid).ok()?;
+        let frames = running_start(view, memory, &mut copier.walker, &g, &m, registers)
+            .map(|start| copier.walker.walk_one(memory, start));
+        let details = Details::read(view, memory, &g);
+        // Another thread may have taken it out of its system call meanwhile.
+        let after = view.read_g(memory, g.addr)?;
+        (after.epoch() == g.epoch()).then_some((g, frames, details))
+    })();
+    stops.longest = stops.longest.max(stopped.thaw());
+    let Some((g, frames, details)) = caught else { return false };
+    let slot = &mut copier.slots[index];
+    slot.g = g;
+    slot.frames = frames.map_or_else(Frames::Unavailable, Frames::Walked);
+    slot.details = details;
+    slot.confirmed = true;
+    true
+}
