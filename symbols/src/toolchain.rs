@@ -44,10 +44,32 @@ pub enum Evidence {
     Dwarf,
 }
 
+/// GOEXPERIMENTs that change neither structs nor code of the runtime.
+const HARMLESS: &[&str] = &[
+    "aliastypeparams",
+    "boringcrypto",
+    "coverageredesign",
+    "fieldtrack",
+    "jsonv2",
+    "loopvar",
+    "noaliastypeparams",
+    "nocoverageredesign",
+    "rangefunc",
+];
+
+/// Whether the version is the release of its numbers, so that what was learned from that release holds.
+fn is_release(version: &GoVersion) -> bool {
+    // Since 1.21 even the first release of a minor is `.0`; `go1.25-20250209` is somebody's snapshot.
+    let named = version.raw.contains(&format!("go1.{}.{}", version.minor, version.patch))
+        || (version.minor < 21 && version.patch == 0);
+    let harmless = version.experiments.iter().all(|e| HARMLESS.contains(&e.as_str()));
+    named && harmless && version.pre.is_none() && !version.devel
+}
+
 /// The file to use for `version`, its release, and how well it fits.
 pub(crate) fn file(version: &GoVersion) -> Option<(&'static str, Release, Evidence)> {
     let key = |&(minor, patch, _): &(u32, u32, &str)| (minor, patch);
-    if version.is_plain_release()
+    if is_release(version)
         && let Ok(i) = FILES.binary_search_by_key(&(version.minor, version.patch), key)
     {
         let &(minor, patch, text) = FILES.get(i)?;
@@ -73,9 +95,32 @@ pub(crate) fn file(version: &GoVersion) -> Option<(&'static str, Release, Eviden
     Some((text, used, Evidence::NeighbourMinor { used }))
 }
 
+/// The files that may know `version`, best first: that of [`file`], then the one on the other side of a release that
+/// lies between two.
+pub(crate) fn files(version: &GoVersion) -> Vec<(&'static str, Evidence)> {
+    let Some((text, _, evidence)) = file(version) else { return Vec::new() };
+    let mut files = vec![(text, evidence)];
+    if evidence != Evidence::Exact
+        && let Some((below, above)) = bracket(version)
+    {
+        let other = if std::ptr::eq(below, text) { above } else { below };
+        let known = FILES.iter().find(|f| std::ptr::eq(f.2, other));
+        let used = known.map(|&(minor, patch, _)| Release { minor, patch });
+        files.extend(used.map(|used| (other, Evidence::SameMinor { used })));
+    }
+    files
+}
+
+/// The file of a release, and the evidence it would be for another minor.
+#[cfg(feature = "generate")]
+pub(crate) fn as_neighbour(used: Release) -> Option<(&'static str, Evidence)> {
+    let file = FILES.iter().find(|f| (f.0, f.1) == (used.minor, used.patch))?;
+    Some((file.2, Evidence::NeighbourMinor { used }))
+}
+
 /// The files of the nearest patches below and above a release that lies between two of the same minor.
 pub(crate) fn bracket(version: &GoVersion) -> Option<(&'static str, &'static str)> {
-    if !version.is_plain_release() {
+    if !is_release(version) {
         return None;
     }
     let same = || FILES.iter().filter(|f| f.0 == version.minor);
@@ -115,6 +160,10 @@ mod tests {
         assert_eq!(experiment, Evidence::SameMinor { used: newest });
         let (_, next) = found(&format!("go1.{}.0", newest.minor + 1)).unwrap();
         assert_eq!(next, Evidence::NeighbourMinor { used: newest });
+        let (_, harmless) = found(&format!("{newest} X:boringcrypto")).unwrap();
+        assert_eq!(harmless, Evidence::Exact);
+        let (used, snapshot) = found("go1.25-20250209-RC00").unwrap();
+        assert_eq!((used, snapshot), (Release { minor: 25, patch: 0 }, Evidence::SameMinor { used }));
         assert!(found("go1.17.13").is_none());
         assert!(found("go1.99.0").is_none());
     }

@@ -82,4 +82,12 @@ mod tests {
         moved[1] = 0x89;
         assert_ne!(here.fingerprint, decode(LinkAddr(0x9000), &moved).fingerprint);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn arbitrary_bytes(entry: u64, bytes: Vec<u8>) {
+            let code = decode(LinkAddr(entry), &bytes);
+            proptest::prop_assert!(code.references.len() <= bytes.len());
+        }
+    }
 }

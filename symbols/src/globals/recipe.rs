@@ -152,4 +152,12 @@ mod tests {
         let shape: Shape = "9 00000000000000ff".parse().unwrap();
         assert_eq!((shape.references, shape.to_string().as_str()), (9, "9 00000000000000ff"));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn arbitrary_text(text: String) {
+            let _ = text.parse::<Recipe>();
+            let _ = text.parse::<Shape>();
+        }
+    }
 }

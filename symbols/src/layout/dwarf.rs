@@ -1,7 +1,7 @@
 //! Layouts from DWARF, of the target itself or of the program that a table is made from.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use gimli::{AttributeValue, DebugInfoOffset, EndianSlice, LittleEndian, UnitOffset};
@@ -34,10 +34,12 @@ const MAX_EXPANSION: u64 = 1100;
 /// Structs within structs.
 const MAX_DEPTH: usize = 12;
 /// Fields of one struct with those of its inner structs.
-const MAX_FIELDS: usize = 4096;
+const MAX_FIELDS: usize = 1024;
 /// Type names behind type names.
 const MAX_TYPEDEFS: usize = 16;
 const MAX_NAME: usize = 128;
+/// A dotted name.
+const MAX_PATH: usize = 256;
 
 /// Why a file's DWARF gives no layouts.
 #[derive(Debug, thiserror::Error)]
@@ -69,10 +71,14 @@ pub fn from_dwarf(elf: &[u8]) -> Result<Table, DwarfError> {
     let file = object::File::parse(elf)?;
     let info = section(&file, ".debug_info")?.ok_or(DwarfError::Missing)?;
     let abbrev = section(&file, ".debug_abbrev")?.ok_or(DwarfError::Missing)?;
+    read(&info, &abbrev)
+}
+
+fn read(info: &[u8], abbrev: &[u8]) -> Result<Table, DwarfError> {
     // Go writes names in place; a C compiler's units do not, and are not looked at.
     let mut dwarf = gimli::Dwarf::<Reader<'_>> {
-        debug_info: gimli::DebugInfo::new(&info, LittleEndian),
-        debug_abbrev: gimli::DebugAbbrev::new(&abbrev, LittleEndian),
+        debug_info: gimli::DebugInfo::new(info, LittleEndian),
+        debug_abbrev: gimli::DebugAbbrev::new(abbrev, LittleEndian),
         ..gimli::Dwarf::default()
     };
     dwarf.populate_abbreviations_cache(gimli::AbbreviationsCacheStrategy::Duplicates);
@@ -208,14 +214,13 @@ impl<'a> Reading<'a> {
     }
 
     fn flatten(&self, shape: &Shape) -> Struct {
-        let mut fields = HashMap::new();
+        let mut fields = Vec::new();
         if shape.is_struct {
             self.members(shape.place, "", 0, 0, &mut fields);
         }
-        let mut fields: Vec<(Cow<'static, str>, Field)> =
-            fields.into_iter().map(|(name, field)| (Cow::Owned(name), field)).collect();
         fields.retain(|(_, f)| f.offset.checked_add(f.size).is_some_and(|end| end <= shape.size));
         fields.sort();
+        fields.dedup_by(|a, b| a.0 == b.0);
         Struct { size: shape.size, fields }
     }
 
@@ -225,7 +230,7 @@ impl<'a> Reading<'a> {
         prefix: &str,
         base: u64,
         depth: usize,
-        fields: &mut HashMap<String, Field>,
+        fields: &mut Vec<(Cow<'static, str>, Field)>,
     ) -> Option<()> {
         let unit = self.units.get(place.0)?;
         let mut tree = unit.header.entries_tree(&unit.abbreviations, Some(place.1)).ok()?;
@@ -245,10 +250,13 @@ impl<'a> Reading<'a> {
             let path = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
             let atomic =
                 shape.name.as_deref().is_some_and(|n| ATOMIC_PACKAGES.iter().any(|p| n.starts_with(p)));
+            if path.len() > MAX_PATH {
+                continue;
+            }
+            fields.push((Cow::Owned(path.clone()), Field { offset, size: shape.size }));
             if shape.is_struct && !atomic && depth < MAX_DEPTH {
                 self.members(shape.place, &path, offset, depth + 1, fields);
             }
-            fields.insert(path, Field { offset, size: shape.size });
         }
         Some(())
     }
@@ -280,5 +288,133 @@ fn member_offset(entry: &Entry<'_>, encoding: gimli::Encoding) -> Option<u64> {
             _ => None,
         },
         other => other.udata_value(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Abbreviations: 1 unit, 2 struct, 3 member, 4 base type, 5 variable, 6 type name.
+    const ABBREV: &[u8] = &[
+        1, 0x11, 1, 0, 0, // compile unit with children
+        2, 0x13, 1, 0x03, 0x08, 0x0b, 0x0b, 0, 0, // struct: name, byte size
+        3, 0x0d, 0, 0x03, 0x08, 0x38, 0x0b, 0x49, 0x13, 0, 0, // member: name, location, type
+        4, 0x24, 0, 0x03, 0x08, 0x0b, 0x0b, 0, 0, // base type: name, byte size
+        5, 0x34, 0, 0x03, 0x08, 0x49, 0x13, 0, 0, // variable: name, type
+        6, 0x16, 0, 0x03, 0x08, 0x49, 0x13, 0, 0, // type name: name, type
+        0,
+    ];
+
+    /// Offsets of entries count from the start of the unit, whose header takes 11 bytes.
+    struct Unit {
+        bytes: Vec<u8>,
+    }
+
+    impl Unit {
+        fn new() -> Self {
+            Unit { bytes: vec![0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 8, 1] }
+        }
+
+        fn entry(&mut self, code: u8, name: &str, rest: &[u8]) -> u32 {
+            let at = self.bytes.len() as u32;
+            self.bytes.push(code);
+            self.bytes.extend_from_slice(name.as_bytes());
+            self.bytes.push(0);
+            self.bytes.extend_from_slice(rest);
+            at
+        }
+
+        fn member(&mut self, name: &str, at: u8, of: u32) {
+            let rest: Vec<u8> = [at].into_iter().chain(of.to_le_bytes()).collect();
+            self.entry(3, name, &rest);
+        }
+
+        fn end(&mut self) {
+            self.bytes.push(0);
+        }
+
+        fn finish(mut self) -> Vec<u8> {
+            self.end();
+            let len = (self.bytes.len() - 4) as u32;
+            self.bytes[..4].copy_from_slice(&len.to_le_bytes());
+            self.bytes
+        }
+    }
+
+    fn sample() -> Vec<u8> {
+        let mut unit = Unit::new();
+        let word = unit.entry(4, "uint64", &[8]);
+        let gobuf = unit.entry(2, "runtime.gobuf", &[16]);
+        unit.member("sp", 0, word);
+        unit.member("pc", 8, word);
+        unit.end();
+        let atomic = unit.entry(2, "internal/runtime/atomic.Uint64", &[8]);
+        unit.member("value", 0, word);
+        unit.end();
+        let alias = unit.entry(6, "runtime.buffer", &gobuf.to_le_bytes());
+        unit.entry(2, "runtime.g", &[32]);
+        unit.member("goid", 0, word);
+        unit.member("sched", 8, alias);
+        unit.member("atomicstatus", 24, atomic);
+        unit.member("outside", 30, word);
+        unit.end();
+        let m = unit.entry(2, "runtime.m", &[8]);
+        unit.member("id", 0, word);
+        unit.end();
+        unit.entry(5, "runtime.m0", &m.to_le_bytes());
+        unit.finish()
+    }
+
+    #[test]
+    fn structs_aliases_and_variables() {
+        let table = read(&sample(), ABBREV).unwrap();
+        let field = |name| table.field("runtime.g", name);
+        assert_eq!(field("sched"), Some(Field { offset: 8, size: 16 }));
+        assert_eq!(field("sched.pc"), Some(Field { offset: 16, size: 8 }));
+        assert_eq!(field("atomicstatus"), Some(Field { offset: 24, size: 8 }));
+        assert_eq!(field("atomicstatus.value"), None);
+        assert_eq!(field("outside"), None);
+        assert_eq!(table.size("runtime.m0"), Some(8));
+        assert_eq!(table.variables().next(), Some(("runtime.m0", "runtime.m")));
+    }
+
+    #[test]
+    fn what_is_no_elf_is_an_error() {
+        assert!(matches!(from_dwarf(b""), Err(DwarfError::Elf(_))));
+        assert!(matches!(read(&[], ABBREV), Err(DwarfError::NoRuntime)));
+    }
+
+    #[test]
+    fn a_struct_within_itself_ends() {
+        let mut unit = Unit::new();
+        let this = unit.bytes.len() as u32;
+        unit.entry(2, "runtime.g", &[8]);
+        unit.member("self", 0, this);
+        unit.end();
+        unit.entry(2, "runtime.m", &[8]);
+        unit.member("alias", 0, this);
+        unit.end();
+        let table = read(&unit.finish(), ABBREV).unwrap();
+        assert!(table.get("runtime.g").unwrap().fields().count() <= MAX_DEPTH + 1);
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes(elf in proptest::collection::vec(any::<u8>(), 0..512)) {
+            let _ = from_dwarf(&elf);
+            let _ = read(&elf, ABBREV);
+            let _ = read(&sample(), &elf);
+        }
+
+        #[test]
+        fn damaged_bytes(at in 0usize..400, byte in any::<u8>()) {
+            let mut info = sample();
+            let at = at % info.len();
+            info[at] = byte;
+            let _ = read(&info, ABBREV);
+        }
     }
 }

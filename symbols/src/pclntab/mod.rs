@@ -170,6 +170,11 @@ impl Pclntab {
         c_string(self.table(self.header.funcname, self.header.cutab), offset as usize)
     }
 
+    fn name_starts_with(&self, offset: u32, prefix: &[u8]) -> bool {
+        let names = self.table(self.header.funcname, self.header.cutab);
+        names.get(offset as usize..).is_some_and(|rest| rest.starts_with(prefix))
+    }
+
     fn file_at(&self, cu_offset: u32, index: i32) -> Option<&[u8]> {
         let index = u32::try_from(index).ok()?;
         let at = 4 * (cu_offset as usize).checked_add(index as usize)?;

@@ -1,0 +1,243 @@
+//! Applies the recipes of one table file to a program.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use super::recipe::{Kind, PACKAGE, Recipe, Set, Shape};
+use super::{Compilation, Evidence, Found, Globals, code};
+use crate::addr::LinkAddr;
+use crate::image::Image;
+use crate::pclntab::{Func, Pclntab};
+use crate::toolchain;
+
+/// Structs whose fields are sorted by name, so that a patch release puts one before all others (1.21.6 did): all
+/// fields then agree on a base that is wrong.
+const PREPENDED: &[&str] = &["runtime.debug"];
+
+/// The part of a table file that this module reads.
+#[derive(serde::Deserialize)]
+struct File<'a> {
+    #[serde(borrow)]
+    recipes: Recipes<'a>,
+}
+
+#[derive(serde::Deserialize)]
+struct Recipes<'a> {
+    #[serde(borrow)]
+    optimised: Set<'a>,
+    #[serde(borrow)]
+    unoptimised: Set<'a>,
+}
+
+/// Solves the `wanted` variables by the recipes of `text`. Of the structs, those in `steady` are known to be as they
+/// were when the recipe was learned.
+pub(super) fn solve(
+    image: &Image,
+    pclntab: &Pclntab,
+    text: &str,
+    evidence: toolchain::Evidence,
+    wanted: &[&str],
+    steady: &HashSet<&str>,
+) -> Globals {
+    let mut globals = Globals::default();
+    let Ok(File { recipes }) = serde_json::from_str::<File<'_>>(text) else { return globals };
+    let optimised = Plan::new(Compilation::Optimised, &recipes.optimised, wanted);
+    let unoptimised = Plan::new(Compilation::Unoptimised, &recipes.unoptimised, wanted);
+    let names = optimised.shapes.keys().chain(unoptimised.shapes.keys()).map(String::as_str).collect();
+    let functions = index(pclntab, &names);
+    // Which options the program was compiled with shows in whose code is recognised.
+    let mut views = [&optimised, &unoptimised].map(|plan| View::new(image, &functions, plan));
+    views.sort_by_key(|view| std::cmp::Reverse(view.recognised()));
+    for view in &views {
+        for name in wanted {
+            if globals.get(name).is_none()
+                && let Some(found) = view.solve(image, name, evidence, steady.contains(name))
+            {
+                globals.found.insert((*name).to_owned(), found);
+            }
+        }
+    }
+    globals
+}
+
+/// What is needed of one recipe set.
+struct Plan<'w> {
+    compilation: Compilation,
+    recipes: HashMap<&'w str, Recipe>,
+    shapes: HashMap<String, Shape>,
+}
+
+impl<'w> Plan<'w> {
+    fn new(compilation: Compilation, set: &Set<'_>, wanted: &[&'w str]) -> Self {
+        let recipes: HashMap<&str, Recipe> =
+            wanted.iter().filter_map(|w| Some((*w, set.recipe(w)?))).collect();
+        let functions = recipes.values().flat_map(|r| &r.witnesses).map(|w| &w.function);
+        let shapes = functions.filter_map(|f| Some((f.clone(), set.shape(f)?))).collect();
+        Plan { compilation, recipes, shapes }
+    }
+}
+
+/// The functions of these names (without package). One name may have several: a wrapper for the other calling
+/// convention is called as what it wraps.
+fn index<'t>(pclntab: &'t Pclntab, names: &BTreeSet<&str>) -> HashMap<String, Vec<Func<'t>>> {
+    const SAME_NAME: usize = 4;
+    let wanted: HashMap<&[u8], &str> = names.iter().map(|n| (n.as_bytes(), *n)).collect();
+    let mut functions: HashMap<String, Vec<Func<'t>>> = HashMap::new();
+    for func in pclntab.functions() {
+        // A large program has a quarter of a million functions, of which a few thousand are the runtime's.
+        if !func.name_starts_with(PACKAGE.as_bytes()) {
+            continue;
+        }
+        let Some(name) = func.name().strip_prefix(PACKAGE.as_bytes()) else { continue };
+        let Some(name) = wanted.get(name) else { continue };
+        let list = functions.entry((*name).to_owned()).or_default();
+        if list.len() < SAME_NAME {
+            list.push(func);
+        }
+    }
+    functions
+}
+
+/// The target's functions beside what a plan expects of them.
+struct View<'p> {
+    plan: &'p Plan<'p>,
+    /// The references of each function that has as many as expected, and whether its code is the expected one.
+    functions: HashMap<&'p str, (Vec<code::Reference>, bool)>,
+}
+
+impl<'p> View<'p> {
+    fn new(image: &Image, functions: &HashMap<String, Vec<Func<'_>>>, plan: &'p Plan<'p>) -> Self {
+        let mut view = View { plan, functions: HashMap::new() };
+        for (name, shape) in &plan.shapes {
+            let decoded = functions.get(name).into_iter().flatten().filter_map(|f| code::decode(image, *f));
+            let mut fitting: Vec<code::Code> =
+                decoded.filter(|c| c.references.len() == shape.references).collect();
+            if let Some(same) = fitting.iter().position(|c| c.fingerprint == shape.fingerprint) {
+                view.functions.insert(name, (fitting.swap_remove(same).references, true));
+            } else if fitting.len() == 1 {
+                view.functions.extend(fitting.pop().map(|c| (name.as_str(), (c.references, false))));
+            }
+        }
+        view
+    }
+
+    fn recognised(&self) -> usize {
+        self.functions.values().filter(|(_, same)| *same).count()
+    }
+
+    fn solve(&self, image: &Image, name: &str, table: toolchain::Evidence, steady: bool) -> Option<Found> {
+        let recipe = self.plan.recipes.get(name)?;
+        let neighbour = matches!(table, toolchain::Evidence::NeighbourMinor { .. });
+        if neighbour && recipe.kind == Kind::Aggregate {
+            return None;
+        }
+        let mut ballot: BTreeMap<LinkAddr, Votes<'_>> = BTreeMap::new();
+        for w in &recipe.witnesses {
+            if neighbour && w.addend != 0 {
+                continue;
+            }
+            let Some((references, same)) = self.functions.get(w.function.as_str()) else { continue };
+            let Some(r) = references.get(w.ordinal).filter(|r| r.operation == w.operation) else { continue };
+            let address = LinkAddr(r.target.0.wrapping_sub(w.addend));
+            if possible(image, address, recipe) {
+                ballot.entry(address).or_default().cast(&w.function, w.addend, *same);
+            }
+        }
+        let all: u32 = ballot.values().map(|v| v.count).sum();
+        let (address, winner) = ballot.iter().max_by_key(|(_, v)| v.weight())?;
+        let others: u32 = ballot.iter().filter(|(a, _)| *a != address).map(|(_, v)| v.weight()).sum();
+        let enough = winner.fingerprints > 0 || winner.functions.len() >= 2;
+        if !enough || winner.weight() <= 2 * others {
+            return None;
+        }
+        // Another patch may have moved fields: a struct's base is then believed only where several fields agree,
+        // the first among them, and none objects.
+        let unanimous = winner.count == all && winner.addends.len() >= 2 && winner.addends.contains(&0);
+        let prepended = PREPENDED.contains(&name);
+        if recipe.kind == Kind::Aggregate && !steady && (prepended || !unanimous) {
+            return None;
+        }
+        let evidence = Evidence::Recipe {
+            table,
+            compilation: self.plan.compilation,
+            votes: all,
+            agreeing: winner.count,
+            fingerprints: winner.fingerprints,
+        };
+        Some(Found { address: *address, evidence })
+    }
+}
+
+#[derive(Default)]
+struct Votes<'r> {
+    count: u32,
+    fingerprints: u32,
+    functions: BTreeSet<&'r str>,
+    addends: BTreeSet<u64>,
+}
+
+impl<'r> Votes<'r> {
+    fn cast(&mut self, function: &'r str, addend: u64, same: bool) {
+        self.count += 1;
+        self.fingerprints += u32::from(same);
+        self.functions.insert(function);
+        self.addends.insert(addend);
+    }
+
+    /// An operand in code that is known to the byte counts for ten.
+    fn weight(&self) -> u32 {
+        self.count + 9 * self.fingerprints
+    }
+}
+
+/// Whether the variable can be there: aligned, wholly inside a segment, not among code.
+fn possible(image: &Image, address: LinkAddr, recipe: &Recipe) -> bool {
+    let alignment = match recipe.kind {
+        Kind::Word => recipe.size.max(1),
+        Kind::Slice => 8,
+        // It may consist of bytes.
+        Kind::Aggregate => 1,
+    };
+    address.0.is_multiple_of(alignment)
+        && image
+            .segment(address)
+            .is_some_and(|s| !s.executable && recipe.size <= s.mem_size - (address.0 - s.start.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::{self, releases};
+    use crate::version::GoVersion;
+
+    #[test]
+    fn every_table_has_recipes_that_can_be_followed() {
+        for release in releases() {
+            let version = GoVersion::release(release.minor, release.patch);
+            let (text, _) = toolchain::files(&version)[0];
+            let recipes = serde_json::from_str::<File<'_>>(text).unwrap().recipes;
+            let layouts = layout::lookup(&version).unwrap().table;
+            for (set, compilation) in
+                [(&recipes.optimised, "optimised"), (&recipes.unoptimised, "unoptimised")]
+            {
+                for name in
+                    ["allgs", "allglen", "allgptr", "allm", "allp", "sched", "firstmoduledata", "debug"]
+                {
+                    let name = format!("runtime.{name}");
+                    let recipe =
+                        set.recipe(&name).unwrap_or_else(|| panic!("{release} {compilation}: no {name}"));
+                    let functions: BTreeSet<_> = recipe.witnesses.iter().map(|w| &w.function).collect();
+                    assert!(functions.len() >= 2, "{release} {compilation}: {name} {functions:?}");
+                }
+                for name in set.variables.keys() {
+                    let recipe = set.recipe(name).unwrap_or_else(|| panic!("{release}: {name}"));
+                    assert_eq!(layouts.size(name), Some(recipe.size), "{release}: {name}");
+                    for w in &recipe.witnesses {
+                        let shape =
+                            set.shape(&w.function).unwrap_or_else(|| panic!("{release}: {}", w.function));
+                        assert!(w.ordinal < shape.references && w.addend < recipe.size, "{release}: {name}");
+                    }
+                }
+            }
+        }
+    }
+}
