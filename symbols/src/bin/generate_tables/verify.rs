@@ -54,7 +54,7 @@ struct Row {
 pub(crate) fn files(programs: &[PathBuf]) -> Outcome {
     let mut rows = Vec::new();
     for path in programs {
-        rows.extend(row(path, &path.display().to_string())?);
+        rows.extend(row(path, &path.display().to_string(), None)?);
     }
     println!("{}", table(&rows)?);
     judge(&rows)
@@ -63,7 +63,7 @@ pub(crate) fn files(programs: &[PathBuf]) -> Outcome {
 /// Builds `cmd/pprof` in all variants with some releases, takes the commands that each toolchain ships, and writes
 /// the comparison.
 pub(crate) fn matrix(builds: &Path, output: &Path) -> Outcome {
-    let (mut variants, mut shipped) = (Vec::new(), Vec::new());
+    let (mut variants, mut shipped, mut neighbours) = (Vec::new(), Vec::new(), Vec::new());
     let all: Vec<Release> = releases().collect();
     for &release in &all {
         let newest = !all.iter().any(|r| r.minor == release.minor && r.patch > release.patch);
@@ -73,7 +73,15 @@ pub(crate) fn matrix(builds: &Path, output: &Path) -> Outcome {
             let path = root.join(command);
             let name = command.rsplit('/').next().unwrap_or(command);
             if path.exists() {
-                shipped.extend(row(&path, name)?);
+                shipped.extend(row(&path, name, None)?);
+            }
+        }
+        if newest {
+            let below = all.iter().rfind(|r| r.minor + 1 == release.minor);
+            let above = all.iter().find(|r| r.minor == release.minor + 1);
+            for used in below.into_iter().chain(above) {
+                let name = format!("compile, by the table of {used}");
+                neighbours.extend(row(&root.join("pkg/tool/linux_amd64/compile"), &name, Some(*used))?);
             }
         }
         if !newest || !MINORS.contains(&release.minor) {
@@ -108,7 +116,7 @@ pub(crate) fn matrix(builds: &Path, output: &Path) -> Outcome {
                     continue;
                 }
             }
-            variants.extend(row(&path, name)?);
+            variants.extend(row(&path, name, None)?);
         }
     }
     let mut out = String::from(
@@ -116,12 +124,18 @@ pub(crate) fn matrix(builds: &Path, output: &Path) -> Outcome {
          Written by `generate-tables verify`. Recipes find the addresses of the runtime's variables in programs\n\
          without a symbol table. Here they are applied to programs that they were not learned from, and compared\n\
          with the symbol tables of these programs, which the solver does not see. *None* means that the solver\n\
-         refused to answer; a wrong answer would be a defect.\n\n## Ways to compile\n\n`cmd/pprof`, by the newest\n\
-         patch of some releases. PGO uses the profile of the Go compiler for all packages, the runtime included.\n\n",
+         refused to answer; a wrong answer would be a defect.\n\n## Ways to compile\n\n`cmd/pprof`, by the newest patch\n\
+         of some releases. PGO uses the profile of the Go compiler for all packages, the runtime included.\n\n",
     );
     out.push_str(&table(&variants)?);
     out.push_str("\n## Programs that the toolchains ship\n\nPrebuilt by the Go project; `compile` with PGO since 1.21.\n\n");
     out.push_str(&table(&shipped)?);
+    out.push_str(
+        "\n## By the table of a neighbouring minor\n\nWhat a release that there is no table for would get: words, \
+         strings and slices only, on a program\ncompiled with PGO. Variables that the program's \
+         release does not have by that name are not counted.\n\n",
+    );
+    out.push_str(&table(&neighbours)?);
     let mut refused: BTreeMap<&str, usize> = BTreeMap::new();
     for name in variants.iter().chain(&shipped).flat_map(|r| &r.none) {
         *refused.entry(name).or_default() += 1;
@@ -132,6 +146,7 @@ pub(crate) fn matrix(builds: &Path, output: &Path) -> Outcome {
     }
     std::fs::write(output, out)?;
     variants.extend(shipped);
+    variants.extend(neighbours);
     judge(&variants)
 }
 
@@ -142,8 +157,8 @@ fn judge(rows: &[Row]) -> Outcome {
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ").into()) }
 }
 
-/// `None` for a program without a symbol table.
-fn row(path: &Path, program: &str) -> Outcome<Option<Row>> {
+/// Solves one program, by its own release's table or by a neighbour's. `None` for a program without a symbol table.
+fn row(path: &Path, program: &str, neighbour: Option<Release>) -> Outcome<Option<Row>> {
     let elf = std::fs::read(path)?;
     let size = elf.len();
     let image = Image::parse(Box::new(elf))?;
@@ -156,7 +171,10 @@ fn row(path: &Path, program: &str) -> Outcome<Option<Row>> {
     // The quickest of some: the machine may be busy with other things.
     for _ in 0..5 {
         let start = Instant::now();
-        found = globals::solve(&image, &pclntab, &version, VARIABLES);
+        found = match neighbour {
+            None => globals::solve(&image, &pclntab, &version, VARIABLES),
+            Some(used) => globals::solve_as_neighbour(&image, &pclntab, used, VARIABLES),
+        };
         time = time.min(start.elapsed());
     }
     if truth.iter().next().is_none() {
@@ -167,7 +185,10 @@ fn row(path: &Path, program: &str) -> Outcome<Option<Row>> {
     let mut row = Row {
         program: program.to_owned(),
         version: version.raw.clone(),
-        used: layout::lookup(&version).map_or_else(String::new, |f| format!("{:?}", f.evidence)),
+        used: match neighbour {
+            Some(used) => used.to_string(),
+            None => layout::lookup(&version).map_or_else(String::new, |f| format!("{:?}", f.evidence)),
+        },
         right: 0,
         wrong: BTreeSet::new(),
         none: BTreeSet::new(),
@@ -177,6 +198,8 @@ fn row(path: &Path, program: &str) -> Outcome<Option<Row>> {
     for name in VARIABLES {
         match (truth.address(name), found.address(name)) {
             (Some(a), Some(b)) if a == b => row.right += 1,
+            // What a neighbour calls so, and this release otherwise.
+            (None, Some(_)) if neighbour.is_some() => {}
             (_, Some(_)) => {
                 row.wrong.insert(name);
             }
