@@ -34,11 +34,7 @@ pub(super) fn run(args: &StackArgs, common: &Common) -> Result<(), Error> {
     let report = StackReport::new(&view, &snapshot, &filter, level);
     let counts = Cell::new(Counts::default());
     output::write(common, |out| {
-        let written = if common.json {
-            report.write_json(&cost, out)?
-        } else {
-            report.write_text(out)?
-        };
+        let written = if common.json { report.write_json(&cost, out)? } else { report.write_text(out)? };
         counts.set(written);
         Ok(())
     })?;

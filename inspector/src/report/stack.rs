@@ -82,9 +82,8 @@ impl<'v> StackReport<'v> {
             counts.goroutines += 1;
             counts.unconfirmed += usize::from(!slot.confirmed);
             counts.unavailable += usize::from(matches!(slot.frames, Frames::Unavailable(_)));
-            counts.incomplete += usize::from(
-                matches!(slot.frames, Frames::Walked(_)) && incomplete(&slot.frames).is_some(),
-            );
+            counts.incomplete +=
+                usize::from(matches!(slot.frames, Frames::Walked(_)) && incomplete(&slot.frames).is_some());
             f(printer, slot, &text)?;
         }
         Ok(counts)

@@ -9,7 +9,7 @@ use std::io::{self, Write};
 
 use symbols::addr::CodeAddr;
 use symbols::pclntab::args::{ArgToken, arg_tokens};
-use symbols::pclntab::inline::logical_frames;
+use symbols::pclntab::inline::logical_frames_and_pc;
 
 pub use header::{header_status, wait_minutes, write_header};
 pub use name::printed_name;
@@ -365,7 +365,8 @@ fn pc_text(view: &View, pc: u64, interrupted: bool) -> PcText {
     let at = if interrupted { CodeAddr::Pc(place.link) } else { CodeAddr::Return(place.link) };
     let lookup = at.lookup(entry);
     let image = &place.module.image;
-    let frames = logical_frames(image, place.func, lookup)
+    let (logical, own_pc) = logical_frames_and_pc(image, place.func, lookup);
+    let frames = logical
         .iter()
         .map(|frame| {
             let raw = frame.name;
@@ -388,7 +389,9 @@ fn pc_text(view: &View, pc: u64, interrupted: bool) -> PcText {
         })
         .collect();
     // The walk looked the slots up at the pc itself; which slots there are does not depend on it.
-    let args = arg_tokens(image, place.func, lookup).unwrap_or_default();
+    // Before Go 1.21 their liveness was looked up at the place of the outermost inlined call.
+    let live_at = if view.minor >= 21 { lookup } else { own_pc };
+    let args = arg_tokens(image, place.func, live_at).unwrap_or_default();
     let info = crate::runtime::code::PcInfo::of(place);
     let frame_size = info.sp_delta.and_then(|d| view.machine.frame_end(0, d));
     PcText {
@@ -457,7 +460,9 @@ pub fn incomplete(frames: &Frames) -> Option<String> {
             End::Complete => None,
             End::StackSwitch => Some("its caller is on another stack".to_owned()),
             End::UnknownPc(pc) => Some(format!("{pc:#x} is not in Go code")),
-            End::UnexpectedReturn { ret, .. } => Some(format!("the return address {ret:#x} is not in Go code")),
+            End::UnexpectedReturn { ret, .. } => {
+                Some(format!("the return address {ret:#x} is not in Go code"))
+            }
             End::ZeroReturn => Some("a return address of 0".to_owned()),
             End::NoFrameInfo(pc) => Some(format!("no frame size is known at {pc:#x}")),
             End::OutOfStack(at) => Some(format!("a frame at {at:#x} is not within its stack")),
@@ -469,4 +474,3 @@ pub fn incomplete(frames: &Frames) -> Option<String> {
 fn why_unavailable(why: NoStart) -> String {
     why.to_string()
 }
-

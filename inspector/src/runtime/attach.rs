@@ -97,7 +97,11 @@ pub fn attach(target: &Target<'_>, loaded: LoadedImage, memory: &dyn Memory) -> 
         evidence.push(Evidence { of: of.to_owned(), found, by });
     };
     confirm_module(memory, &header, &data, bias)?;
-    note("pclntab", format!("{}", header.addr), format!("{} functions, moduledata at {} confirms it, live", header.nfunc, data.addr));
+    note(
+        "pclntab",
+        format!("{}", header.addr),
+        format!("{} functions, moduledata at {} confirms it, live", header.nfunc, data.addr),
+    );
     let pclntab = Pclntab::load(&image, &header, &data)?;
     let by: Vec<String> = program.evidence.iter().map(ToString::to_string).collect();
     note("version", program.release.to_string(), by.join(", "));
@@ -116,21 +120,29 @@ pub fn attach(target: &Target<'_>, loaded: LoadedImage, memory: &dyn Memory) -> 
         unknown.push("allm: registers of running goroutines cannot be told apart".to_owned());
     }
     let runtime_addr = |name: &str| globals.address(name).map(|link| bias.runtime(link));
-    let finalizer_state = runtime_addr(if minor >= 20 { "runtime.fingStatus" } else { "runtime.fingRunning" });
+    let finalizer_state =
+        runtime_addr(if minor >= 20 { "runtime.fingStatus" } else { "runtime.fingRunning" });
     if finalizer_state.is_none() {
         unknown.push("the finalizer goroutine's state: it is taken for idle".to_owned());
     }
     let traceback = traceback_settings(memory, &table, minor, runtime_addr("runtime.debug"), &mut unknown);
-    let wrapper_id = modules
-        .main()
-        .pclntab
-        .find("runtime.systemstack_switch")
-        .map_or(if minor >= 25 { 23 } else if minor >= 22 { 22 } else { 21 }, |f| f.func_id() + 1);
+    // `runtime.deferreturn` is known as a wrapper, so that it is not printed, in every release.
+    let wrapper_id = modules.main().pclntab.find("runtime.deferreturn").map_or(
+        if minor >= 25 {
+            23
+        } else if minor >= 22 {
+            22
+        } else {
+            21
+        },
+        |f| f.func_id(),
+    );
     let coroutine_reason =
         table.wait_reasons().iter().position(|r| *r == "coroutine").and_then(|i| u8::try_from(i).ok());
     let sigreturn =
         modules.function("runtime.sigreturn__sigaction").or_else(|| modules.function("runtime.sigreturn"));
-    let in_go = |m: &Mapping| modules.iter().any(|module| m.contains(module.bias.runtime(module.data.text.start).0));
+    let in_go =
+        |m: &Mapping| modules.iter().any(|module| m.contains(module.bias.runtime(module.data.text.start).0));
     let foreign_code =
         target.mappings.iter().filter(|m| m.executable && !in_go(m)).map(|m| (m.start, m.end)).collect();
     Ok(View {
@@ -255,7 +267,14 @@ fn calibrated(
         for (allgs, how) in by_name.into_iter().chain(std::iter::once_with(by_looks).flatten()) {
             let check = check_gs(memory, modules, &g, &allgs);
             if check.passes() {
-                note("layout", format!("{version}"), format!("{:?}; {} of {} sampled goroutines fit", found.evidence, check.good, check.looked_at));
+                note(
+                    "layout",
+                    format!("{version}"),
+                    format!(
+                        "{:?}; {} of {} sampled goroutines fit",
+                        found.evidence, check.good, check.looked_at
+                    ),
+                );
                 note("allgs", allgs.ptr.to_string(), how);
                 return Ok(Calibrated { minor: version.minor, table: found.table, g, allgs, globals });
             }
@@ -276,11 +295,11 @@ fn find_ms(
     note: &mut impl FnMut(&str, String, String),
 ) -> Option<RuntimeAddr> {
     let main = modules.main();
-    let by_name = globals
-        .address("runtime.allm")
-        .map(|link| (main.bias.runtime(link), how(globals, "runtime.allm")));
+    let by_name =
+        globals.address("runtime.allm").map(|link| (main.bias.runtime(link), how(globals, "runtime.allm")));
     let table_m = m.clone();
-    let by_looks = || Some((discover::find_allm(memory, modules, &table_m, g)?, String::from("found by its contents")));
+    let by_looks =
+        || Some((discover::find_allm(memory, modules, &table_m, g)?, String::from("found by its contents")));
     for (at, how) in by_name.into_iter().chain(std::iter::once_with(by_looks).flatten()) {
         let Ok(head) = memory.word(at) else { continue };
         let mut check = check_ms(memory, m, g, head, tids);
@@ -288,13 +307,21 @@ fn find_ms(
         let covers = |check: &calibrate::MCheck| check.broken == 0 && check.strangers <= 1 + check.ms / 8;
         if !covers(&check) || (check.threads_found < 2 && tids.len() > 2) {
             if let Some((moved, better)) = calibrate::find_alllink(memory, m, g, head, tids) {
-                note("m.alllink", moved.alllink.to_string(), "calibrated: the table's offset does not lead to the threads".to_owned());
+                note(
+                    "m.alllink",
+                    moved.alllink.to_string(),
+                    "calibrated: the table's offset does not lead to the threads".to_owned(),
+                );
                 *m = moved;
                 check = better;
             }
         }
         if check.threads_found > 0 && covers(&check) {
-            note("allm", at.to_string(), format!("{how}; its {} ms have {} of {} threads", check.ms, check.threads_found, tids.len()));
+            note(
+                "allm",
+                at.to_string(),
+                format!("{how}; its {} ms have {} of {} threads", check.ms, check.threads_found, tids.len()),
+            );
             return Some(at);
         }
     }

@@ -62,7 +62,8 @@ pub fn plausible_g(g: &Goroutine, modules: &Modules) -> bool {
     if !g.has_plausible_stack() || g.goid == 0 || g.goid > 1 << 60 {
         return false;
     }
-    let parked = matches!(g.status(), status::WAITING | status::RUNNABLE | status::PREEMPTED | status::LEAKED);
+    let parked =
+        matches!(g.status(), status::WAITING | status::RUNNABLE | status::PREEMPTED | status::LEAKED);
     let saved = !parked || (modules.lookup(g.sched_pc).is_some() && g.stack_contains(g.sched_sp));
     let known_status = g.status() <= status::DEADEXTRA;
     let starts_somewhere = g.startpc == 0 || modules.lookup(g.startpc).is_some();

@@ -39,7 +39,8 @@ pub fn find_allgs(memory: &dyn Memory, modules: &Modules, fields: &GFields) -> O
             }
             goids.push(g.goid);
         }
-        let unique = goids.iter().all(|id| *id == 0 || goids.iter().filter(|other| *other == id).count() == 1);
+        let unique =
+            goids.iter().all(|id| *id == 0 || goids.iter().filter(|other| *other == id).count() == 1);
         (goids.contains(&1) && unique).then_some(at)
     })?;
     // Without `allglen` and `allgptr` their source, the slice itself, has to do.
@@ -48,7 +49,12 @@ pub fn find_allgs(memory: &dyn Memory, modules: &Modules, fields: &GFields) -> O
 
 /// Looks for `runtime.allm` in the main module's data: the newest m, from which the chain leads to one m for each
 /// of the threads.
-pub fn find_allm(memory: &dyn Memory, modules: &Modules, fields: &MFields, g: &GFields) -> Option<RuntimeAddr> {
+pub fn find_allm(
+    memory: &dyn Memory,
+    modules: &Modules,
+    fields: &MFields,
+    g: &GFields,
+) -> Option<RuntimeAddr> {
     let mut best: Option<(usize, u64)> = None;
     static_words(memory, modules, |at, words| -> Option<()> {
         let &[addr, ..] = words else { return None };

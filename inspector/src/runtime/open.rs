@@ -78,7 +78,8 @@ fn shared_objects<'m>(
     process: &'m Process,
     mappings: &'m [Mapping],
 ) -> impl Iterator<Item = (&'m Mapping, Image)> {
-    let has_code = |m: &Mapping| mappings.iter().any(|o| o.executable && o.inode == m.inode && o.path == m.path);
+    let has_code =
+        |m: &Mapping| mappings.iter().any(|o| o.executable && o.inode == m.inode && o.path == m.path);
     mappings
         .iter()
         .filter(move |m| m.offset == 0 && m.inode != 0 && m.path.starts_with(b"/") && has_code(m))
@@ -126,7 +127,9 @@ fn plugin(process: &Process, mappings: &[Mapping], addr: u64) -> Option<Module> 
 fn threads(pid: i32) -> Vec<u64> {
     match stop::namespaced_threads(pid) {
         Some(map) => map.into_keys().collect(),
-        None => stop::threads(pid).unwrap_or_default().iter().filter_map(|&t| u64::try_from(t).ok()).collect(),
+        None => {
+            stop::threads(pid).unwrap_or_default().iter().filter_map(|&t| u64::try_from(t).ok()).collect()
+        }
     }
 }
 

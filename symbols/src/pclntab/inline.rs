@@ -30,6 +30,16 @@ pub struct LogicalFrame<'t> {
 ///
 /// `pc` is the address to look up: inside the call for a return address.
 pub fn logical_frames<'t>(image: &Image, func: Func<'t>, pc: LinkAddr) -> Vec<LogicalFrame<'t>> {
+    logical_frames_and_pc(image, func, pc).0
+}
+
+/// As [`logical_frames`], with the address in `func` itself that its own frame is looked up by: where the
+/// outermost inlined call stands, or `pc` where nothing is inlined.
+pub fn logical_frames_and_pc<'t>(
+    image: &Image,
+    func: Func<'t>,
+    pc: LinkAddr,
+) -> (Vec<LogicalFrame<'t>>, LinkAddr) {
     let mut frames = Vec::new();
     let mut pc = pc;
     if let Some(tree) = func.funcdata(funcdata::INL_TREE) {
@@ -60,7 +70,7 @@ pub fn logical_frames<'t>(image: &Image, func: Func<'t>, pc: LinkAddr) -> Vec<Lo
         line,
         start_line: func.start_line(),
     });
-    frames
+    (frames, pc)
 }
 
 struct InlinedCall {

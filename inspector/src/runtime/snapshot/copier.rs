@@ -94,9 +94,10 @@ impl<'v> Copier<'v> {
     /// are so only at times.
     fn is_always_system(&mut self, g: &Goroutine) -> bool {
         let view = self.view;
-        *self.system.entry(g.startpc).or_insert_with(|| {
-            view.is_system_goroutine(&Goroutine { running_cleanups: true, ..*g }, true)
-        })
+        *self
+            .system
+            .entry(g.startpc)
+            .or_insert_with(|| view.is_system_goroutine(&Goroutine { running_cleanups: true, ..*g }, true))
     }
 
     /// Reads all goroutines once: each piece of gs, then the stacks of those that are parked.

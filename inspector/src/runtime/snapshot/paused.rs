@@ -217,9 +217,7 @@ fn read_running(
     let frames = running_thread(g, ms)
         .and_then(|m| Some((m, stopped.registers(tids.host(m.procid)?).ok()?)))
         .ok_or(NoStart::NoThread)
-        .and_then(|(m, registers)| {
-            running_start(copier.view, memory, &mut copier.walker, g, m, registers)
-        })
+        .and_then(|(m, registers)| running_start(copier.view, memory, &mut copier.walker, g, m, registers))
         .map(|start| copier.walker.walk_one(memory, start));
     let slot = &mut copier.slots[index];
     slot.frames = frames.map_or_else(Frames::Unavailable, Frames::Walked);

@@ -5,7 +5,7 @@ use symbols::addr::RuntimeAddr;
 use crate::memory::{Memory, MemoryError, Span};
 use crate::runtime::arch::Machine;
 use crate::runtime::code::{AddressMap, CodeCache};
-use crate::runtime::unwind::{End, Start, StackWords, Walk, walk};
+use crate::runtime::unwind::{End, StackWords, Start, Walk, walk};
 
 /// What is read of each stack at first; nearly all are smaller.
 const FIRST_READ: u64 = 8 << 10;
