@@ -51,25 +51,16 @@ pub struct Frame {
 }
 
 impl Dump {
-    /// Splits a dump at its goroutine headers; text in front of the first one is left out.
+    /// Splits a dump at its goroutine headers; text that belongs to no goroutine (what a fatal signal
+    /// prints in front of them, and the registers after them) is left out.
     #[must_use]
     pub fn parse(text: &str) -> Self {
-        let mut goroutines: Vec<Goroutine> = Vec::new();
-        for block in text.split("\n\n") {
-            let block = block.trim_matches('\n');
-            match parse_header(block.lines().next().unwrap_or("")) {
-                Some((id, header)) => goroutines.push(Goroutine { id, header, text: block.to_owned() }),
-                // Part of the goroutine before, or text in front of all goroutines.
-                None if block.is_empty() => {}
-                None => {
-                    if let Some(last) = goroutines.last_mut() {
-                        last.text.push_str("\n\n");
-                        last.text.push_str(block);
-                    }
-                }
-            }
-        }
-        Self { goroutines }
+        let blocks = text.split("\n\n").map(|block| block.trim_matches('\n'));
+        let goroutines = blocks.filter_map(|block| {
+            let (id, header) = parse_header(block.lines().next()?)?;
+            Some(Goroutine { id, header, text: block.to_owned() })
+        });
+        Self { goroutines: goroutines.collect() }
     }
 
     /// The goroutine with a number.

@@ -74,6 +74,16 @@ pub enum Error {
         /// The line that it answered.
         answer: String,
     },
+    /// A record of results is not readable.
+    #[error("{path}, line {line}: {source}")]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
     /// A task of a target was left traced or stopped.
     #[error("process {pid} was touched: {what}")]
     Touched {

@@ -207,6 +207,24 @@ impl Fixture {
         }
     }
 
+    /// Ends the process as Go's fatal signal does, and returns what it says about its goroutines.
+    ///
+    /// What it says depends on the `GOTRACEBACK` that it was started with.
+    ///
+    /// # Errors
+    ///
+    /// Where the signal cannot be sent or the process survives it.
+    pub fn quit_dump(&mut self) -> Result<String> {
+        use nix::sys::signal::{Signal, kill};
+        let pid = i32::try_from(self.pid()).unwrap_or(0);
+        // Not reaped yet, so the number is still this process's; 0 would be the test's own group.
+        if pid == 0 || kill(nix::unistd::Pid::from_raw(pid), Signal::SIGQUIT).is_err() {
+            return Err(self.no_answer("SIGQUIT"));
+        }
+        self.wait()?;
+        Ok(self.stderr_text())
+    }
+
     /// Checks that the process lives, that none of its tasks is traced or stopped, and that it answers.
     ///
     /// # Errors

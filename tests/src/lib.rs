@@ -10,6 +10,7 @@ mod error;
 mod fixture;
 pub mod matrix;
 mod probe;
+pub mod record;
 
 pub use dump::{Comparison, Difference, Dump, compare};
 pub use error::{Error, Result};

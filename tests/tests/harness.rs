@@ -2,11 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
+use fixtures::dump::Goroutine;
 use fixtures::{Cell, Dump, Fixture, Program, Selection, Variant, build, compare, matrix};
 
-/// Fixtures of the quick selection; building them again costs nothing.
+/// Fixtures of the selection that `GOPS_PROBE_MATRIX` names; building them again costs nothing.
 fn ready(variants: &[Variant], program: Program) -> Vec<Cell> {
-    let cells: Vec<Cell> = matrix::cells(Selection::Quick)
+    let cells: Vec<Cell> = matrix::cells(Selection::from_environment().unwrap())
         .into_iter()
         .filter(|cell| {
             cell.program == program && (cell.variant == Variant::Stripped || variants.contains(&cell.variant))
@@ -47,5 +48,31 @@ fn goroutines_can_be_kept_from_running() {
         fixture.order("spin 2").unwrap();
         fixture.order("unspin").unwrap();
         fixture.assert_untouched().unwrap();
+    }
+}
+
+#[test]
+fn a_fatal_signal_names_the_same_calls() {
+    let calls = |goroutine: &Goroutine| -> Vec<(String, u32)> {
+        let frames = goroutine.frames().into_iter();
+        // A fatal signal shows the runtime's own frames too.
+        let frames = frames.filter(|frame| !frame.function.starts_with("runtime."));
+        frames.map(|frame| (frame.function, frame.line)).collect()
+    };
+    for cell in ready(&[], Program::States) {
+        let mut fixture = Fixture::spawn(&cell, &[], &[]).unwrap();
+        let asked = Dump::parse(&fixture.dump().unwrap());
+        let quit = Dump::parse(&fixture.quit_dump().unwrap());
+        for goroutine in asked.goroutines.iter().filter(|goroutine| goroutine.id != fixture.dumper()) {
+            let other = quit.goroutine(goroutine.id).unwrap_or_else(|| panic!("{cell}: {goroutine:?}"));
+            assert_eq!(other.header, goroutine.header, "{cell}");
+            if !goroutine.text.contains("...") {
+                // In the same order, with wrappers between them.
+                let mut rest = calls(other).into_iter();
+                let found = calls(goroutine).iter().all(|call| rest.any(|other| other == *call));
+                assert!(found, "{cell}: {}\n{}", goroutine.text, other.text);
+            }
+        }
+        assert!(fixture.assert_untouched().is_err());
     }
 }

@@ -6,9 +6,12 @@ use std::time::{Duration, Instant};
 
 use fixtures::{Cell, Dump, Fixture, Program, Selection, build, compare, matrix};
 
+/// Builds of a program in the selection that `GOPS_PROBE_MATRIX` names.
 fn ready(program: Program) -> Vec<Cell> {
-    let cells: Vec<Cell> =
-        matrix::cells(Selection::Quick).into_iter().filter(|cell| cell.program == program).collect();
+    let cells: Vec<Cell> = matrix::cells(Selection::from_environment().unwrap())
+        .into_iter()
+        .filter(|cell| cell.program == program)
+        .collect();
     assert!(!cells.is_empty());
     build::build(&cells, 2, &|_, _| ()).unwrap();
     cells

@@ -26,6 +26,12 @@ enum Action {
         #[arg(long, default_value_t = 2)]
         jobs: usize,
     },
+    /// Write the table of results from what the matrix test recorded
+    Table {
+        /// Where to write it
+        #[arg(long, default_value = "docs/matrix.md")]
+        output: std::path::PathBuf,
+    },
     /// Name the cells and the paths of their executables
     List {
         #[command(flatten)]
@@ -75,6 +81,12 @@ fn run(action: &Action) -> fixtures::Result<()> {
                 }
             })?;
             println!("{} fixtures in place after {:.1} s", cells.len(), begin.elapsed().as_secs_f64());
+        }
+        Action::Table { output } => {
+            let records = fixtures::record::read()?;
+            std::fs::write(output, fixtures::record::table(&records))
+                .map_err(|source| fixtures::Error::File { path: output.clone(), source })?;
+            println!("{} results in {}", records.len(), output.display());
         }
         Action::List { which } => {
             for cell in cells(which.selection()) {

@@ -1,0 +1,231 @@
+//! What the matrix test found, kept from run to run, and the table made of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::dump::Comparison;
+use crate::error::{Error, Result};
+use crate::matrix::{Cell, Program, TOOLCHAINS, Variant, build_root};
+
+/// The result of one check of one cell.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Go version without the `go`.
+    pub toolchain: String,
+    /// How the target was built.
+    pub variant: Variant,
+    /// What the target was.
+    pub program: Program,
+    /// What was compared.
+    pub check: String,
+    /// Whether nothing was found that has no explanation.
+    pub passed: bool,
+    /// Goroutines whose text was the same, byte for byte.
+    pub equal: usize,
+    /// Goroutines that ran meanwhile.
+    pub moved: usize,
+    /// Goroutines that differ without an explanation.
+    pub different: usize,
+    /// What went wrong.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub problem: String,
+}
+
+impl Record {
+    /// The record of a comparison.
+    #[must_use]
+    pub fn of(cell: Cell, check: &str, comparison: &Comparison) -> Self {
+        let problem = match comparison.different.first() {
+            Some(first) => format!(
+                "goroutine {}:\n--- the target says\n{}\n--- found\n{}",
+                first.id, first.expected, first.found
+            ),
+            None if !comparison.same_order => "the goroutines come in another order".to_owned(),
+            None if comparison.equal == 0 => "no goroutine is the same".to_owned(),
+            None => String::new(),
+        };
+        Self {
+            passed: comparison.accepted(),
+            equal: comparison.equal,
+            moved: comparison.moved.len(),
+            different: comparison.different.len(),
+            ..Self::failed(cell, check, problem)
+        }
+    }
+
+    /// The record of a check that did not come to compare anything.
+    #[must_use]
+    pub fn failed(cell: Cell, check: &str, problem: String) -> Self {
+        Self {
+            toolchain: cell.toolchain.to_owned(),
+            variant: cell.variant,
+            program: cell.program,
+            check: check.to_owned(),
+            passed: false,
+            equal: 0,
+            moved: 0,
+            different: 0,
+            problem,
+        }
+    }
+
+    fn key(&self) -> (Program, &str, &str, Variant) {
+        (self.program, &self.check, &self.toolchain, self.variant)
+    }
+}
+
+fn path() -> PathBuf {
+    build_root().join("matrix.jsonl")
+}
+
+/// Adds records to those of earlier runs.
+///
+/// # Errors
+///
+/// Where the file cannot be written.
+pub fn append(records: &[Record]) -> Result<()> {
+    let path = path();
+    let mut text = String::new();
+    for record in records {
+        let line = serde_json::to_string(record).map_err(|source| Error::Record {
+            path: path.clone(),
+            line: 0,
+            source,
+        })?;
+        text.push_str(&line);
+        text.push('\n');
+    }
+    let mut file =
+        fs::OpenOptions::new().create(true).append(true).open(&path).map_err(Error::file(&path))?;
+    // One write, so that tests that record at a time do not mix their lines.
+    file.write_all(text.as_bytes()).map_err(Error::file(&path))
+}
+
+/// The latest record of each check of each cell.
+///
+/// # Errors
+///
+/// Where there are none, or the file has other contents.
+pub fn read() -> Result<Vec<Record>> {
+    let path = path();
+    let text = fs::read_to_string(&path).map_err(Error::file(&path))?;
+    let mut records = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let record: Record = serde_json::from_str(line).map_err(|source| Error::Record {
+            path: path.clone(),
+            line: index + 1,
+            source,
+        })?;
+        records.push(record);
+    }
+    let mut latest = BTreeMap::new();
+    for (index, record) in records.iter().enumerate() {
+        latest.insert(record.key(), index);
+    }
+    Ok(latest.into_values().map(|index| records[index].clone()).collect())
+}
+
+/// The page of results: one table for each program and check, with a row for each toolchain.
+#[must_use]
+pub fn table(records: &[Record]) -> String {
+    let mut page = String::from(HEAD);
+    let tables: BTreeSet<(Program, &str)> =
+        records.iter().map(|record| (record.program, record.check.as_str())).collect();
+    for (program, check) in tables {
+        let of_table = |record: &&Record| record.program == program && record.check == check;
+        let records: Vec<&Record> = records.iter().filter(of_table).collect();
+        let variants: BTreeSet<Variant> = records.iter().map(|record| record.variant).collect();
+        let _ = write!(page, "\n## `{program}`: {check}\n\n| Go |");
+        for variant in &variants {
+            let _ = write!(page, " {variant} |");
+        }
+        let _ = write!(page, "\n|---|{}\n", "---|".repeat(variants.len()));
+        for toolchain in TOOLCHAINS {
+            let of_row: Vec<&&Record> =
+                records.iter().filter(|record| record.toolchain == toolchain).collect();
+            if of_row.is_empty() {
+                continue;
+            }
+            let _ = write!(page, "| {toolchain} |");
+            for variant in &variants {
+                let entry = of_row.iter().find(|record| record.variant == *variant);
+                let _ = write!(page, " {} |", entry.map_or(String::new(), |record| summary(record)));
+            }
+            page.push('\n');
+        }
+    }
+    let passed = records.iter().filter(|record| record.passed).count();
+    let equal: usize = records.iter().map(|record| record.equal).sum();
+    let moved: usize = records.iter().map(|record| record.moved).sum();
+    let _ = write!(
+        page,
+        "\n{passed} of {} checks passed; {equal} goroutines were the same, {moved} ran meanwhile.\n",
+        records.len()
+    );
+    page
+}
+
+const HEAD: &str = "\
+# The matrix
+
+Generated by `cargo run -p gops-probe-tests --bin fixtures -- table` from what the matrix test recorded
+(`GOPS_PROBE_MATRIX=quick|spread|full cargo test -p gops-probe-tests --test matrix`): an empty field did not run.
+
+Each number counts the goroutines whose text from outside is, byte for byte, what the target itself says;
+`+n` more differ between two dumps of the target itself, because they ran in between. The goroutine that
+writes the target's own dump is left out. `✗` means that something differs without such an explanation.
+";
+
+fn summary(record: &Record) -> String {
+    let mut text = String::new();
+    if !record.passed {
+        text.push_str("✗ ");
+    }
+    match record.equal {
+        0 if record.passed => text.push('✓'),
+        equal => {
+            let _ = write!(text, "{equal}");
+        }
+    }
+    if record.moved > 0 {
+        let _ = write!(text, " +{}", record.moved);
+    }
+    if record.different > 0 {
+        let _ = write!(text, ", {} differ", record.different);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_shows_what_ran() {
+        let cell = Cell::new("1.27.4", Variant::Pie, Program::States);
+        let same = Comparison { equal: 130, moved: vec![3], same_order: true, ..Comparison::default() };
+        let failed = Record::failed(
+            Cell::new("1.18.10", Variant::Stripped, Program::States),
+            "stack",
+            "no answer".to_owned(),
+        );
+        let page = table(&[Record::of(cell, "stack", &same), failed]);
+        assert!(page.contains("| 1.27.4 |  | 130 +1 |"), "{page}");
+        assert!(page.contains("| 1.18.10 | ✗ 0 |  |"), "{page}");
+        assert!(page.contains("1 of 2 checks passed"), "{page}");
+    }
+
+    #[test]
+    fn records_survive_their_file_format() {
+        let cell = Cell::new("1.27.4", Variant::NoBuildInfo, Program::HttpServer);
+        let record = Record::failed(cell, "stack", "text\nwith lines".to_owned());
+        let line = serde_json::to_string(&record).unwrap();
+        assert!(!line.contains('\n'));
+        assert_eq!(serde_json::from_str::<Record>(&line).unwrap(), record);
+    }
+}
