@@ -12,6 +12,9 @@ use crate::dump::Comparison;
 use crate::error::{Error, Result};
 use crate::matrix::{Cell, Program, TOOLCHAINS, Variant, build_root};
 
+/// How many differences a record describes.
+const SHOWN: usize = 3;
+
 /// The result of one check of one cell.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -40,15 +43,20 @@ impl Record {
     /// The record of a comparison.
     #[must_use]
     pub fn of(cell: Cell, check: &str, comparison: &Comparison) -> Self {
-        let problem = match comparison.different.first() {
-            Some(first) => format!(
-                "goroutine {}:\n--- the target says\n{}\n--- found\n{}",
-                first.id, first.expected, first.found
-            ),
-            None if !comparison.same_order => "the goroutines come in another order".to_owned(),
-            None if comparison.equal == 0 => "no goroutine is the same".to_owned(),
-            None => String::new(),
-        };
+        let mut problem = String::new();
+        for difference in comparison.different.iter().take(SHOWN) {
+            let _ = write!(
+                problem,
+                "goroutine {}:\n--- the target says\n{}\n--- found\n{}\n",
+                difference.id, difference.expected, difference.found
+            );
+        }
+        if !comparison.same_order {
+            problem.push_str("the goroutines come in another order\n");
+        }
+        if comparison.equal == 0 {
+            problem.push_str("no goroutine is the same\n");
+        }
         Self {
             passed: comparison.accepted(),
             equal: comparison.equal,

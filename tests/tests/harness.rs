@@ -66,7 +66,8 @@ fn a_fatal_signal_names_the_same_calls() {
         for goroutine in asked.goroutines.iter().filter(|goroutine| goroutine.id != fixture.dumper()) {
             let other = quit.goroutine(goroutine.id).unwrap_or_else(|| panic!("{cell}: {goroutine:?}"));
             assert_eq!(other.header, goroutine.header, "{cell}");
-            if !goroutine.text.contains("...") {
+            // Frames that are left out are not the same ones where the runtime's own count as well.
+            if !other.text.contains("elided") {
                 // In the same order, with wrappers between them.
                 let mut rest = calls(other).into_iter();
                 let found = calls(goroutine).iter().all(|call| rest.any(|other| other == *call));

@@ -129,7 +129,7 @@ fn run(cell: Cell, check: &Check) -> Result<Record> {
                     Ok(found) => found,
                     Err(problem) => return Ok(Record::failed(cell, check.name, problem)),
                 };
-                fixture.assert_untouched()?;
+                fixture.assert_untraced()?;
                 let own = Dump::parse(&fixture.quit_dump()?);
                 return Ok(Record::of(cell, check.name, &against_quit(&own, &found)));
             }
