@@ -79,8 +79,13 @@ pub fn find(image: &Image) -> Option<BuildInfo> {
     None
 }
 
+/// Reads the blob at a known address, such as that of a `.go.buildinfo` section.
+pub fn at(image: &Image, addr: LinkAddr) -> Option<BuildInfo> {
+    parse(image, addr)
+}
+
 fn parse(image: &Image, at: LinkAddr) -> Option<BuildInfo> {
-    let header = image.read_vec(at, HEADER).ok()?;
+    let header = image.read_vec(at, HEADER).ok().filter(|h| h.starts_with(MAGIC))?;
     let flags = *header.get(15)?;
     let (version, modinfo) = if flags & FLAG_INLINE != 0 {
         let (version, next) = inline_string(image, at.plus(HEADER as u64), MAX_VERSION)?;

@@ -2,10 +2,11 @@
 
 use std::fmt;
 
+use crate::addr::LinkAddr;
 use crate::buildinfo::{self, BuildInfo};
 use crate::image::Image;
 use crate::moduledata::{self, Moduledata};
-use crate::pclntab::header::{self, Format, HEADER_SIZE, Header};
+use crate::pclntab::header::{Format, HEADER_SIZE, Header};
 use crate::sections::{self, Section};
 use crate::version::{GoVersion, OLDEST_MINOR};
 
@@ -47,6 +48,8 @@ impl fmt::Display for Release {
 pub enum Evidence {
     /// The build info blob of the linker.
     BuildInfo,
+    /// A pclntab whose function table and names make sense.
+    FunctionTable,
     /// A pclntab header and the moduledata that points at each of its tables.
     Moduledata,
     /// The moduledata's shape, which differs between releases.
@@ -61,6 +64,7 @@ impl fmt::Display for Evidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Evidence::BuildInfo => "build info",
+            Evidence::FunctionTable => "function table",
             Evidence::Moduledata => "pclntab and moduledata",
             Evidence::ModuledataShape => "moduledata shape",
             Evidence::FunctionInventory => "runtime functions",
@@ -78,36 +82,53 @@ pub struct GoProgram {
     pub build_info: Option<BuildInfo>,
     /// How it was recognised and its release found.
     pub evidence: Vec<Evidence>,
-    /// Its pclntab header and moduledata; `None` for releases whose shape is unknown.
-    pub module: Option<(Header, Moduledata)>,
 }
 
 /// Recognises a Go image. `None` where it is none, though it may hold Go's magic numbers as data.
 ///
-/// Reads the section table (if any), the writable segments and single pages of the rest; an image without a usable
-/// section table is searched as a whole.
+/// With section names to go by, this reads a few pages. Without, or where the build info was removed, it searches the
+/// image.
 pub fn recognise(image: &Image) -> Option<GoProgram> {
     let sections = sections::read(image).filter(|s| s.iter().any(|s| s.name == ".shstrtab"));
-    if sections.as_ref().is_some_and(|s| !s.iter().any(is_of_go)) {
-        return None;
+    match &sections {
+        Some(sections) if !sections.iter().any(is_of_go) => None,
+        Some(sections) => by_sections(image, sections).or_else(|| by_search(image, Some(sections))),
+        None => by_search(image, None),
     }
+}
+
+/// The cheap way: build info and function table are where the section names say, and make sense.
+fn by_sections(image: &Image, sections: &[Section]) -> Option<GoProgram> {
+    let blob = sections.iter().find(|s| s.name == ".go.buildinfo")?;
+    let build_info = buildinfo::at(image, blob.addr)?;
+    let version = GoVersion::parse(&build_info.version)?;
+    let known_table = version.minor >= OLDEST_MINOR;
+    let evidence = if known_table {
+        named_headers(image, sections).iter().find(|h| has_functions(image, h))?;
+        vec![Evidence::BuildInfo, Evidence::FunctionTable]
+    } else {
+        vec![Evidence::BuildInfo, Evidence::Section]
+    };
+    Some(GoProgram { release: Release::Exact(version), build_info: Some(build_info), evidence })
+}
+
+fn by_search(image: &Image, sections: Option<&[Section]>) -> Option<GoProgram> {
     let build_info = buildinfo::find(image);
     let version = build_info.as_ref().and_then(|b| GoVersion::parse(&b.version));
-    let headers = match sections.as_deref().map(|s| named_headers(image, s)) {
-        Some(named) if !named.is_empty() => named,
-        _ => header::candidates(image),
-    };
-    let module = moduledata::confirm(image, &headers, version.as_ref());
-    let named = sections.as_ref().is_some_and(|s| s.iter().any(|s| s.name == ".go.buildinfo"));
+    let named = sections.map(|s| named_headers(image, s)).unwrap_or_default();
+    let mut module = moduledata::confirm(image, &named, version.as_ref());
+    if module.is_none() {
+        module = moduledata::find(image, version.as_ref());
+    }
     let mut evidence = Vec::new();
     let release = match (version, &module) {
         (Some(version), Some(_)) => {
             evidence.extend([Evidence::BuildInfo, Evidence::Moduledata]);
             Release::Exact(version)
         }
-        // A release with another pclntab, or with a moduledata of a shape yet unknown.
-        (Some(version), None) if named && (version.minor < OLDEST_MINOR || !headers.is_empty()) => {
-            evidence.extend([Evidence::BuildInfo, Evidence::Section]);
+        // A release with another pclntab, or with a moduledata of a shape that is not known.
+        (Some(version), None) if named.iter().any(|h| has_functions(image, h)) => {
+            evidence.extend([Evidence::BuildInfo, Evidence::FunctionTable]);
             Release::Exact(version)
         }
         (None, Some((header, module))) => {
@@ -116,7 +137,7 @@ pub fn recognise(image: &Image) -> Option<GoProgram> {
         }
         _ => return None,
     };
-    Some(GoProgram { release, build_info, evidence, module })
+    Some(GoProgram { release, build_info, evidence })
 }
 
 /// Sections that Go's linker writes, and that survive `strip` and external linkers.
@@ -132,8 +153,41 @@ fn named_headers(image: &Image, sections: &[Section]) -> Vec<Header> {
     sections
         .iter()
         .filter(|s| s.name == ".gopclntab" || s.name == ".data.rel.ro.gopclntab")
-        .filter_map(|s| Header::parse(s.addr, &image.read_vec(s.addr, HEADER_SIZE).ok()?))
+        .filter_map(|s| Header::parse(s.addr, &read::<HEADER_SIZE>(image, s.addr)?))
         .collect()
+}
+
+/// Whether a function table follows its header: entries in order, the first with a printable name.
+fn has_functions(image: &Image, header: &Header) -> bool {
+    let first = || -> Option<bool> {
+        let table = header.addr.plus(header.pcln);
+        let entries = read::<32>(image, table)?;
+        let word = |at: usize| Some(u32::from_le_bytes(entries.get(at..at + 4)?.try_into().ok()?));
+        let record = read::<8>(image, table.plus(u64::from(word(4)?)))?;
+        let name = u32::from_le_bytes(record.get(4..8)?.try_into().ok()?);
+        let name = read::<8>(image, header.addr.plus(header.funcname).plus(u64::from(name)))?;
+        let in_order = header.nfunc < 4 || (word(0)? <= word(8)? && word(8)? <= word(16)?);
+        Some(
+            in_order
+                && word(0)? == entry_offset(&record)?
+                && name.iter().all(|&b| b.is_ascii_graphic() || b == 0),
+        )
+    };
+    first() == Some(true)
+}
+
+/// A record repeats its function's offset.
+fn entry_offset(record: &[u8; 8]) -> Option<u32> {
+    Some(u32::from_le_bytes(record.get(..4)?.try_into().ok()?))
+}
+
+/// Reads a few bytes from the file itself: the image would keep a block around them.
+fn read<const N: usize>(image: &Image, addr: LinkAddr) -> Option<[u8; N]> {
+    let segment = image.segment(addr)?;
+    let skip = addr.since(segment.start)?;
+    let mut bytes = [0; N];
+    let inside = skip.checked_add(N as u64)? <= segment.file_size;
+    (inside && image.source().read_at(segment.file_offset.checked_add(skip)?, &mut bytes)).then_some(bytes)
 }
 
 /// Narrows the release down without build info.

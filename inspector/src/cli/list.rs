@@ -5,11 +5,12 @@ use std::io::Write as _;
 use super::args::Common;
 use super::{output, style::Style};
 use crate::Error;
-use crate::process::find::{self, Found};
+use crate::process::find::{self, Detail, Found};
 use crate::report::list::{List, write_text};
 
 pub(super) fn run(common: &Common) -> Result<(), Error> {
-    let found = find::all()?;
+    let detail = if common.json || common.verbose > 0 { Detail::All } else { Detail::Text };
+    let found = find::all(detail)?;
     if common.json {
         output::write_json(common, &List::new(&found))?;
     } else {

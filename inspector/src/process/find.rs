@@ -16,7 +16,7 @@ use symbols::program::{self, GoProgram};
 use super::access::Denial;
 use super::executable::{Executable, FileId};
 use super::facts::{Stat, Status};
-use super::{Error, Pid, Process};
+use super::{Error, Namespace, Pid, Process};
 use crate::agent::{self, AgentMark};
 
 /// A process that runs Go code.
@@ -41,7 +41,7 @@ pub struct GoProcess {
     /// The container that its cgroup names.
     pub container: Option<String>,
     /// Namespaces that it does not share with us.
-    pub other_namespaces: Vec<&'static str>,
+    pub other_namespaces: Vec<Namespace>,
     /// Its gops agent.
     pub agent: Option<AgentMark>,
 }
@@ -63,14 +63,23 @@ pub struct Found {
     pub bytes_read: u64,
 }
 
+/// How much to find out about each process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// What the columns of the text show.
+    Text,
+    /// Also container and namespaces.
+    All,
+}
+
 /// Looks at all processes, without touching any of them.
 ///
 /// # Errors
 /// [`Error::Proc`] where /proc cannot be listed. A process that cannot be looked into is counted.
-pub fn all() -> Result<Found, Error> {
+pub fn all(detail: Detail) -> Result<Found, Error> {
     let pids = pids()?;
     let cache = Executables::default();
-    let seen: Vec<Seen> = pids.par_iter().map(|&pid| look(pid, &cache)).collect();
+    let seen: Vec<Seen> = pids.par_iter().map(|&pid| look(pid, &cache, detail)).collect();
     let mut found = Found::default();
     for seen in seen {
         match seen {
@@ -106,7 +115,7 @@ pub fn one(process: &Process) -> Result<GoProcess, Error> {
         }
         Err(NotGo::Image(e)) => return Err(unusable_image(process, e)),
     };
-    let found = describe(process, program, &known)?;
+    let found = describe(process, program, &known, Detail::All)?;
     process.check()?;
     Ok(found)
 }
@@ -141,7 +150,7 @@ enum Seen {
     Go(Box<GoProcess>),
 }
 
-fn look(pid: Pid, cache: &Executables) -> Seen {
+fn look(pid: Pid, cache: &Executables, detail: Detail) -> Seen {
     let Ok(process) = Process::open(pid) else { return Seen::Nothing };
     let stat = process.pinned_stat();
     if stat.kernel_thread {
@@ -150,8 +159,8 @@ fn look(pid: Pid, cache: &Executables) -> Seen {
     if stat.is_zombie() {
         return Seen::Other;
     }
-    let executable = match process.raw_executable() {
-        Ok(executable) => executable,
+    let known = match cache.of(&process) {
+        Ok(known) => known,
         Err(e) => {
             return match Errno::from_io_error(&e) {
                 Some(Errno::ACCESS | Errno::PERM) => match process.explain_executable(e) {
@@ -162,15 +171,19 @@ fn look(pid: Pid, cache: &Executables) -> Seen {
             };
         }
     };
-    let known = cache.get(executable);
     let Some(known @ Known { result: Ok(program), .. }) = known.get() else { return Seen::Other };
-    match describe(&process, Arc::clone(program), known) {
+    match describe(&process, Arc::clone(program), known, detail) {
         Ok(process) => Seen::Go(Box::new(process)),
         Err(_) => Seen::Nothing,
     }
 }
 
-fn describe(process: &Process, program: Arc<GoProgram>, known: &Known) -> Result<GoProcess, Error> {
+fn describe(
+    process: &Process,
+    program: Arc<GoProgram>,
+    known: &Known,
+    detail: Detail,
+) -> Result<GoProcess, Error> {
     let status = process.status()?;
     let mut path = process.exe_path()?;
     const DELETED: &[u8] = b" (deleted)";
@@ -179,11 +192,14 @@ fn describe(process: &Process, program: Arc<GoProgram>, known: &Known) -> Result
     if deleted {
         path.truncate(path.len() - DELETED.len());
     }
-    let other_namespaces: Vec<_> = ["mnt", "pid", "net", "user"]
-        .into_iter()
-        .filter(|k| process.is_in_other_namespace(k) == Some(true))
-        .collect();
-    let agent = agent::find(process, &status, &other_namespaces);
+    let other_namespaces = match detail {
+        Detail::Text => Vec::new(),
+        Detail::All => {
+            let other = |k: &Namespace| process.is_in_other_namespace(*k) == Some(true);
+            Namespace::ALL.into_iter().filter(other).collect()
+        }
+    };
+    let agent = agent::find(process, &status);
     Ok(GoProcess {
         pid: process.pid(),
         name: full_name(process),
@@ -192,7 +208,7 @@ fn describe(process: &Process, program: Arc<GoProgram>, known: &Known) -> Result
         deleted,
         program,
         position_independent: known.position_independent,
-        container: process.container(),
+        container: if detail == Detail::All { process.container() } else { None },
         other_namespaces,
         agent,
         status,
@@ -248,19 +264,29 @@ fn recognise(executable: Executable) -> Known {
 struct Executables(Mutex<HashMap<FileId, Arc<OnceLock<Known>>>>);
 
 impl Executables {
-    fn get(&self, executable: Executable) -> Arc<OnceLock<Known>> {
-        // The lock is free while an executable is read.
-        let known = {
-            let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(map.entry(executable.id()).or_default())
-        };
+    fn of(&self, process: &Process) -> io::Result<Arc<OnceLock<Known>>> {
+        let known = self.slot(process.executable_id()?);
+        if known.get().is_some() {
+            return Ok(known);
+        }
+        let executable = process.raw_executable()?;
+        // It may have executed another program in between.
+        let known = self.slot(executable.id());
         known.get_or_init(|| recognise(executable));
-        known
+        Ok(known)
+    }
+
+    /// The lock is free while an executable is read.
+    fn slot(&self, id: FileId) -> Arc<OnceLock<Known>> {
+        Arc::clone(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_default())
     }
 
     /// How many executables there were, and how many bytes of them were read.
     fn cost(&self) -> (usize, u64) {
         let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        (map.len(), map.values().filter_map(|k| k.get()).map(|k| k.bytes_read).sum())
+        (
+            map.values().filter(|k| k.get().is_some()).count(),
+            map.values().filter_map(|k| k.get()).map(|k| k.bytes_read).sum(),
+        )
     }
 }

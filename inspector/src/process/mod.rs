@@ -12,7 +12,7 @@ use std::fmt;
 use std::str::FromStr;
 
 pub use error::Error;
-pub use pin::Process;
+pub use pin::{Namespace, Process};
 
 /// A process id in our own pid namespace: at least 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

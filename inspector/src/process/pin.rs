@@ -1,21 +1,52 @@
 //! Holding on to one process, so that an answer never mixes two that had the same pid or two programs that one
 //! process executed.
 
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
+use std::sync::OnceLock;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::PidfdFlags;
 
 use super::access::{self, Access, Denial};
-use super::executable::Executable;
+use super::executable::{Executable, FileId};
 use super::facts::{self, Stat, Status};
 use super::{Error, Pid};
 
 /// The longest /proc file that is read here: maps of a process with many mappings. Memory stays bounded.
 const MAX_FILE: u64 = 64 << 20;
+const SMALL: usize = 4096;
+
+/// The namespaces that matter for looking into a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Namespace {
+    /// What paths mean.
+    Mount,
+    /// What pids mean.
+    Pid,
+    /// What ports mean.
+    Net,
+    /// What users and capabilities mean.
+    User,
+}
+
+impl Namespace {
+    /// All of them.
+    pub const ALL: [Namespace; 4] = [Namespace::Mount, Namespace::Pid, Namespace::Net, Namespace::User];
+
+    /// As /proc/PID/ns has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Namespace::Mount => "mnt",
+            Namespace::Pid => "pid",
+            Namespace::Net => "net",
+            Namespace::User => "user",
+        }
+    }
+}
 
 /// A process that cannot be confused with another.
 ///
@@ -157,7 +188,7 @@ impl Process {
     /// The path of its executable as the kernel reports it, in the mount namespace of the process. Not for opening.
     pub fn exe_path(&self) -> Result<Vec<u8>, Error> {
         rustix::fs::readlinkat(&self.dir, "exe", Vec::new())
-            .map(std::ffi::CString::into_bytes)
+            .map(CString::into_bytes)
             .map_err(|e| self.explain("read the path of the executable", Access::Read, e.into()))
     }
 
@@ -185,13 +216,15 @@ impl Process {
         Executable::new(fd)
     }
 
-    /// Whether it is in another namespace of this `kind` (`mnt`, `pid`, `net`, `user`) than we are. `None` where that
-    /// cannot be seen.
-    pub fn is_in_other_namespace(&self, kind: &str) -> Option<bool> {
-        let name = format!("ns/{kind}");
+    /// Whether it is in another namespace of this `kind` than we are. `None` where that cannot be seen.
+    pub fn is_in_other_namespace(&self, kind: Namespace) -> Option<bool> {
+        static OURS: [OnceLock<Option<CString>>; 4] = [const { OnceLock::new() }; 4];
+        let name = format!("ns/{}", kind.name());
+        let ours = OURS
+            .get(kind as usize)?
+            .get_or_init(|| rustix::fs::readlink(format!("/proc/self/{name}"), Vec::new()).ok());
         let theirs = rustix::fs::readlinkat(&self.dir, &*name, Vec::new()).ok()?;
-        let ours = rustix::fs::readlink(format!("/proc/self/{name}"), Vec::new()).ok()?;
-        Some(theirs != ours)
+        Some(&theirs != ours.as_ref()?)
     }
 
     /// Reads a file of /proc/PID.
@@ -221,6 +254,13 @@ impl Process {
         read_file(&self.dir, "stat").ok().and_then(|b| Stat::parse(&b)).is_none_or(|s| s.is_zombie())
     }
 
+    /// Which file it executes, without opening that.
+    pub(super) fn executable_id(&self) -> io::Result<FileId> {
+        let stat = rustix::fs::statat(&self.dir, "exe", AtFlags::empty())?;
+        let modified = i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec);
+        Ok(FileId { device: stat.st_dev, inode: stat.st_ino, modified })
+    }
+
     fn exe_id(&self) -> Option<(u64, u64)> {
         let stat = rustix::fs::statat(&self.dir, "exe", AtFlags::empty()).ok()?;
         Some((stat.st_dev, stat.st_ino))
@@ -229,7 +269,13 @@ impl Process {
 
 fn read_file(dir: &OwnedFd, name: &str) -> io::Result<Vec<u8>> {
     let fd = rustix::fs::openat(dir, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    let mut bytes = Vec::with_capacity(4096);
-    File::from(fd).take(MAX_FILE).read_to_end(&mut bytes)?;
+    let mut file = File::from(fd);
+    let mut bytes = vec![0; SMALL];
+    let len = file.read(&mut bytes)?;
+    bytes.truncate(len);
+    // The kernel gives these files a page at a time, or more: what is clearly shorter was all.
+    if len > SMALL / 2 {
+        file.take(MAX_FILE).read_to_end(&mut bytes)?;
+    }
     Ok(bytes)
 }

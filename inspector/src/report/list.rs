@@ -132,7 +132,7 @@ impl Entry {
             uid: p.status.uids.map(|u| u[1]),
             tracer: p.status.tracer.map(|p| p.as_raw()),
             container: p.container.clone(),
-            other_namespaces: p.other_namespaces.iter().map(|&n| n.to_owned()).collect(),
+            other_namespaces: p.other_namespaces.iter().map(|n| n.name().to_owned()).collect(),
             namespace_pids: if p.status.ns_pids.len() > 1 {
                 p.status.ns_pids.iter().map(|p| p.as_raw()).collect()
             } else {
@@ -207,7 +207,8 @@ fn remarks(p: &GoProcess) -> String {
         remarks.push(format!("container {}", printable_str(container)));
     }
     if !p.other_namespaces.is_empty() {
-        remarks.push(format!("other {} namespace", p.other_namespaces.join(", ")));
+        let names: Vec<_> = p.other_namespaces.iter().map(|n| n.name()).collect();
+        remarks.push(format!("other {} namespace", names.join(", ")));
     }
     if let Some(tracer) = p.status.tracer {
         remarks.push(format!("traced by {tracer}"));
