@@ -10,7 +10,6 @@ use std::path::PathBuf;
 use rustix::fs::OFlags;
 
 use crate::process::Process;
-use crate::process::facts::Status;
 
 /// A gops agent that listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,11 +24,11 @@ pub struct AgentMark {
 
 /// Looks for the agent of a process: where gops looks, and where the process itself would have written the port file.
 /// A file whose port the process does not listen on was left behind by an earlier process with this pid.
-pub(crate) fn find(process: &Process, status: &Status) -> Option<AgentMark> {
+pub(crate) fn find(process: &Process) -> Option<AgentMark> {
     let pid = process.pid();
     let own = own_config_dir().map(|dir| dir.join(pid.to_string()));
     let own = own.and_then(|path| Some((read_port(File::open(&path).ok()?)?, path)));
-    let (port, port_file) = own.or_else(|| in_process(process, status))?;
+    let (port, port_file) = own.or_else(|| in_process(process))?;
     let confirmed = listens(process, port)?;
     Some(AgentMark { port, port_file, confirmed })
 }
@@ -52,7 +51,12 @@ fn config_dir(var: impl Fn(&str) -> Option<Vec<u8>>) -> Option<PathBuf> {
 
 /// Where the process would have written it: by its environment or its user's home, below its own root, under the pid
 /// that it has in its own pid namespace.
-fn in_process(process: &Process, status: &Status) -> Option<(u16, PathBuf)> {
+fn in_process(process: &Process) -> Option<(u16, PathBuf)> {
+    // Our own place is also that of our own processes beside us.
+    if process.is_beside_us() {
+        return None;
+    }
+    let status = process.status().ok()?;
     let uid = status.uids?[1];
     let environment = process.read("environ", "read the environment").ok()?;
     let var = |key: &str| {

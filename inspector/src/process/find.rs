@@ -16,7 +16,8 @@ use symbols::program::{self, GoProgram};
 use super::access::Denial;
 use super::executable::{Executable, FileId};
 use super::facts::{Stat, Status};
-use super::{Error, Namespace, Pid, Process};
+use super::modules::Mapping;
+use super::{Error, Namespace, Pid, Process, pin};
 use crate::agent::{self, AgentMark};
 
 /// A process that runs Go code.
@@ -26,7 +27,7 @@ pub struct GoProcess {
     pub pid: Pid,
     /// What /proc/PID/stat says.
     pub stat: Stat,
-    /// What /proc/PID/status says.
+    /// What /proc/PID/status says. Empty for [`Detail::Text`].
     pub status: Status,
     /// Its name: that of the main thread, completed from the command line where the kernel cut it off.
     pub name: String,
@@ -36,6 +37,8 @@ pub struct GoProcess {
     pub deleted: bool,
     /// What its executable says.
     pub program: Arc<GoProgram>,
+    /// The shared object that holds the Go code, where the executable is no Go program.
+    pub shared_object: Option<Vec<u8>>,
     /// Linked to be loaded anywhere.
     pub position_independent: bool,
     /// The container that its cgroup names.
@@ -68,7 +71,7 @@ pub struct Found {
 pub enum Detail {
     /// What the columns of the text show.
     Text,
-    /// Also container and namespaces.
+    /// Also user, tracer, container and namespaces.
     All,
 }
 
@@ -108,14 +111,15 @@ pub fn one(process: &Process) -> Result<GoProcess, Error> {
     let not_go =
         |reason: &str| Error::NotGo { pid, name: process.name().to_owned(), reason: reason.to_owned() };
     let known = recognise(executable);
-    let program = match &known.result {
-        Ok(program) => Arc::clone(program),
+    let found = match &known.result {
+        Ok(program) => describe(process, Arc::clone(program), &known, Detail::All)?,
         Err(NotGo::NoGo) => {
-            return Err(not_go("its executable has neither build info nor a Go function table"));
+            in_shared_object(process, &Executables::default(), Detail::All)?.ok_or_else(|| {
+                not_go("neither its executable nor what it loaded has build info or a Go function table")
+            })?
         }
         Err(NotGo::Image(e)) => return Err(unusable_image(process, e)),
     };
-    let found = describe(process, program, &known, Detail::All)?;
     process.check()?;
     Ok(found)
 }
@@ -151,6 +155,12 @@ enum Seen {
 }
 
 fn look(pid: Pid, cache: &Executables, detail: Detail) -> Seen {
+    // Most processes are no Go programs and run what others run too: two system calls are enough for those.
+    match pin::executable_id_of(pid) {
+        Err(Errno::NOENT | Errno::SRCH) => return Seen::Nothing,
+        Ok(id) if cache.is_known_as_other(id) && pin::threads_of(pid) < FEWEST_THREADS => return Seen::Other,
+        _ => {}
+    }
     let Ok(process) = Process::open(pid) else { return Seen::Nothing };
     let stat = process.pinned_stat();
     if stat.kernel_thread {
@@ -171,11 +181,41 @@ fn look(pid: Pid, cache: &Executables, detail: Detail) -> Seen {
             };
         }
     };
-    let Some(known @ Known { result: Ok(program), .. }) = known.get() else { return Seen::Other };
+    let Some(known) = known.get() else { return Seen::Other };
+    let Ok(program) = &known.result else {
+        // Go's runtime always has some threads, and to look for it costs more than all the rest.
+        if stat.threads < FEWEST_THREADS {
+            return Seen::Other;
+        }
+        return match in_shared_object(&process, cache, detail) {
+            Ok(Some(process)) => Seen::Go(Box::new(process)),
+            _ => Seen::Other,
+        };
+    };
     match describe(&process, Arc::clone(program), known, detail) {
         Ok(process) => Seen::Go(Box::new(process)),
         Err(_) => Seen::Nothing,
     }
+}
+
+/// A C program that loaded Go code has its own main thread, one that started the runtime, and `sysmon`.
+const FEWEST_THREADS: u64 = 3;
+
+/// Looks for Go code in what a process loaded.
+fn in_shared_object(
+    process: &Process,
+    cache: &Executables,
+    detail: Detail,
+) -> Result<Option<GoProcess>, Error> {
+    for mapping in process.shared_objects()? {
+        // What cannot be opened is no reason to give up on the others.
+        let Ok(known) = cache.of_mapping(process, &mapping) else { continue };
+        let Some(known @ Known { result: Ok(program), .. }) = known.get() else { continue };
+        let mut found = describe(process, Arc::clone(program), known, detail)?;
+        found.shared_object = Some(mapping.path);
+        return Ok(Some(found));
+    }
+    Ok(None)
 }
 
 fn describe(
@@ -184,7 +224,10 @@ fn describe(
     known: &Known,
     detail: Detail,
 ) -> Result<GoProcess, Error> {
-    let status = process.status()?;
+    let status = match detail {
+        Detail::Text => Status::default(),
+        Detail::All => process.status()?,
+    };
     let mut path = process.exe_path()?;
     const DELETED: &[u8] = b" (deleted)";
     // The kernel appends it to the path, where it may also be part of a name.
@@ -199,7 +242,7 @@ fn describe(
             Namespace::ALL.into_iter().filter(other).collect()
         }
     };
-    let agent = agent::find(process, &status);
+    let agent = agent::find(process);
     Ok(GoProcess {
         pid: process.pid(),
         name: full_name(process),
@@ -207,6 +250,7 @@ fn describe(
         path,
         deleted,
         program,
+        shared_object: None,
         position_independent: known.position_independent,
         container: if detail == Detail::All { process.container() } else { None },
         other_namespaces,
@@ -261,7 +305,13 @@ fn recognise(executable: Executable) -> Known {
 
 /// Each executable is looked at once, by whoever meets it first; the others wait for that.
 #[derive(Default)]
-struct Executables(Mutex<HashMap<FileId, Arc<OnceLock<Known>>>>);
+struct Executables {
+    files: Mutex<HashMap<FileId, Arc<OnceLock<Known>>>>,
+    /// Shared objects by what /proc/PID/maps calls them, which needs no file to be opened.
+    mapped: Mutex<HashMap<MappedId, Arc<OnceLock<Known>>>>,
+}
+
+type MappedId = ((u32, u32), u64);
 
 impl Executables {
     fn of(&self, process: &Process) -> io::Result<Arc<OnceLock<Known>>> {
@@ -276,14 +326,32 @@ impl Executables {
         Ok(known)
     }
 
+    fn of_mapping(&self, process: &Process, mapping: &Mapping) -> io::Result<Arc<OnceLock<Known>>> {
+        let id = (mapping.device, mapping.inode);
+        if let Some(known) = self.mapped.lock().unwrap_or_else(PoisonError::into_inner).get(&id) {
+            return Ok(Arc::clone(known));
+        }
+        let executable = process.open_mapping(mapping)?;
+        let known = self.slot(executable.id());
+        known.get_or_init(|| recognise(executable));
+        self.mapped.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&known));
+        Ok(known)
+    }
+
+    /// Whether this was looked at, and is no Go program.
+    fn is_known_as_other(&self, id: FileId) -> bool {
+        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        files.get(&id).and_then(|known| known.get()).is_some_and(|known| known.result.is_err())
+    }
+
     /// The lock is free while an executable is read.
     fn slot(&self, id: FileId) -> Arc<OnceLock<Known>> {
-        Arc::clone(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_default())
+        Arc::clone(self.files.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_default())
     }
 
     /// How many executables there were, and how many bytes of them were read.
     fn cost(&self) -> (usize, u64) {
-        let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let map = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         (
             map.values().filter(|k| k.get().is_some()).count(),
             map.values().filter_map(|k| k.get()).map(|k| k.bytes_read).sum(),

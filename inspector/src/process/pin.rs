@@ -256,15 +256,38 @@ impl Process {
 
     /// Which file it executes, without opening that.
     pub(super) fn executable_id(&self) -> io::Result<FileId> {
-        let stat = rustix::fs::statat(&self.dir, "exe", AtFlags::empty())?;
-        let modified = i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec);
-        Ok(FileId { device: stat.st_dev, inode: stat.st_ino, modified })
+        Ok(file_id(&rustix::fs::statat(&self.dir, "exe", AtFlags::empty())?))
+    }
+
+    /// Whether it runs as our user, in our mount and pid namespaces.
+    pub(crate) fn is_beside_us(&self) -> bool {
+        let ours = rustix::process::geteuid().as_raw();
+        rustix::fs::fstat(&self.dir).is_ok_and(|stat| stat.st_uid == ours)
+            && [Namespace::Mount, Namespace::Pid]
+                .iter()
+                .all(|&k| self.is_in_other_namespace(k) == Some(false))
     }
 
     fn exe_id(&self) -> Option<(u64, u64)> {
         let stat = rustix::fs::statat(&self.dir, "exe", AtFlags::empty()).ok()?;
         Some((stat.st_dev, stat.st_ino))
     }
+}
+
+/// Which file a process executes, without holding on to the process.
+pub(super) fn executable_id_of(pid: Pid) -> Result<FileId, Errno> {
+    rustix::fs::stat(format!("/proc/{pid}/exe")).map(|stat| file_id(&stat))
+}
+
+/// How many threads a process has; 0 where it is gone.
+pub(super) fn threads_of(pid: Pid) -> u64 {
+    // A directory has a link from each directory in it, one from its parent and one from itself.
+    rustix::fs::stat(format!("/proc/{pid}/task")).map_or(0, |stat| u64::from(stat.st_nlink).saturating_sub(2))
+}
+
+fn file_id(stat: &rustix::fs::Stat) -> FileId {
+    let modified = i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec);
+    FileId { device: stat.st_dev, inode: stat.st_ino, modified }
 }
 
 fn read_file(dir: &OwnedFd, name: &str) -> io::Result<Vec<u8>> {

@@ -42,6 +42,9 @@ pub struct Entry {
     /// The executable is deleted or was replaced.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub deleted: bool,
+    /// The shared object that holds the Go code, where the executable is no Go program.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shared_object: Option<String>,
     /// What built it, and how that is known.
     #[serde(flatten)]
     pub release: Release,
@@ -124,6 +127,7 @@ impl Entry {
             name: p.name.clone(),
             path: String::from_utf8_lossy(&p.path).into_owned(),
             deleted: p.deleted,
+            shared_object: p.shared_object.as_deref().map(|o| String::from_utf8_lossy(o).into_owned()),
             release: Release::new(&p.program),
             main_package: info.map(|i| i.path.clone()).filter(|p| !p.is_empty()),
             position_independent: p.position_independent,
@@ -203,6 +207,9 @@ fn shorten(version: &str) -> &str {
 fn remarks(p: &GoProcess) -> String {
     let evidence: Vec<_> = p.program.evidence.iter().map(ToString::to_string).collect();
     let mut remarks = vec![evidence.join(", ")];
+    if let Some(object) = &p.shared_object {
+        remarks.push(format!("in {}", printable(object)));
+    }
     if let Some(container) = &p.container {
         remarks.push(format!("container {}", printable_str(container)));
     }

@@ -11,3 +11,25 @@ pub mod version;
 
 /// Version of the JSON answers. It changes when a field goes away or changes its meaning, not when one is added.
 pub const SCHEMA: u32 = 1;
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    /// `docs/schema` is made from the types here: run this test with `UPDATE_SCHEMAS=1` after changing them.
+    fn check<T: schemars::JsonSchema>(name: &str) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../docs/schema/{name}.json"));
+        let schema = serde_json::to_string_pretty(&schemars::schema_for!(T)).unwrap() + "\n";
+        if std::env::var_os("UPDATE_SCHEMAS").is_some() {
+            std::fs::write(&path, &schema).unwrap();
+        }
+        let written = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(written == schema, "{} is out of date: run this with UPDATE_SCHEMAS=1", path.display());
+    }
+
+    #[test]
+    fn documented_schemas() {
+        check::<super::list::List>("list");
+        check::<super::version::Version>("version");
+    }
+}

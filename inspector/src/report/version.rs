@@ -56,6 +56,9 @@ pub struct Version {
     /// The executable is deleted or was replaced.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub deleted: bool,
+    /// The shared object that holds the Go code, where the executable is no Go program.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shared_object: Option<String>,
     /// What built it, and how that is known.
     #[serde(flatten)]
     pub release: Release,
@@ -120,6 +123,7 @@ impl Version {
             name: process.name.clone(),
             path: String::from_utf8_lossy(&process.path).into_owned(),
             deleted: process.deleted,
+            shared_object: process.shared_object.as_deref().map(|o| String::from_utf8_lossy(o).into_owned()),
             release: Release::new(&process.program),
             position_independent: process.position_independent,
             build_info: process.program.build_info.as_ref().map(BuildInfo::new),
@@ -171,6 +175,9 @@ pub fn write_text(process: &GoProcess, verbose: bool, out: &mut dyn Write) -> io
         printable(&process.path),
         if process.deleted { " (deleted)" } else { "" }
     )?;
+    if let Some(object) = &process.shared_object {
+        writeln!(out, "\tshared object\t{}", printable(object))?;
+    }
     let Some(info) = &program.build_info else {
         return writeln!(out, "\tbuild info\tremoved");
     };
