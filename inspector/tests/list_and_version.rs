@@ -99,6 +99,20 @@ fn whole_build_info() {
 }
 
 #[test]
+fn answers_of_stack_are_as_documented() {
+    let dir = dir("stack-schema");
+    let target = Target::start(&build(&dir, "tiny", &["-ldflags=-s -w"]));
+    let pid = target.pid.to_string();
+    for args in [&["stack", "--json", &pid][..], &["stack", "--json", "--all", "--no-pause", &pid]] {
+        let answer = json(args);
+        schema::assert_valid("stack", &answer);
+        assert_eq!(answer["go_version"], support::go_version().as_str());
+        assert!(!answer["goroutines"].as_array().unwrap().is_empty());
+    }
+    target.finish();
+}
+
+#[test]
 fn deleted_executable() {
     let dir = dir("deleted");
     let program = build(&dir, "tiny", &[]);

@@ -82,13 +82,31 @@ pub struct GoProgram {
     pub build_info: Option<BuildInfo>,
     /// How it was recognised and its release found.
     pub evidence: Vec<Evidence>,
+    /// Its pclntab header and moduledata. `None` where [`identify`] needed none, and for releases whose moduledata has
+    /// a shape that is not known.
+    pub module: Option<(Header, Moduledata)>,
 }
 
-/// Recognises a Go image. `None` where it is none, though it may hold Go's magic numbers as data.
+/// Recognises a Go image, and finds its pclntab and moduledata. `None` where it is none, though it may hold Go's magic
+/// numbers as data.
+pub fn recognise(image: &Image) -> Option<GoProgram> {
+    let mut program = identify(image)?;
+    if program.module.is_none() {
+        let version = program.build_info.as_ref().and_then(|b| GoVersion::parse(&b.version));
+        let named = named_headers(image, &sections::read(image).unwrap_or_default());
+        program.module = find_module(image, &named, version.as_ref());
+        if program.module.is_some() {
+            program.evidence.push(Evidence::Moduledata);
+        }
+    }
+    Some(program)
+}
+
+/// Says as cheaply as it can be known whether this is a Go image, and of which release.
 ///
 /// With section names to go by, this reads a few pages. Without, or where the build info was removed, it searches the
 /// image.
-pub fn recognise(image: &Image) -> Option<GoProgram> {
+pub fn identify(image: &Image) -> Option<GoProgram> {
     let sections = sections::read(image).filter(|s| s.iter().any(|s| s.name == ".shstrtab"));
     match &sections {
         Some(sections) if !sections.iter().any(is_of_go) => None,
@@ -109,17 +127,15 @@ fn by_sections(image: &Image, sections: &[Section]) -> Option<GoProgram> {
     } else {
         vec![Evidence::BuildInfo, Evidence::Section]
     };
-    Some(GoProgram { release: Release::Exact(version), build_info: Some(build_info), evidence })
+    let release = Release::Exact(version);
+    Some(GoProgram { release, build_info: Some(build_info), evidence, module: None })
 }
 
 fn by_search(image: &Image, sections: Option<&[Section]>) -> Option<GoProgram> {
     let build_info = buildinfo::find(image);
     let version = build_info.as_ref().and_then(|b| GoVersion::parse(&b.version));
     let named = sections.map(|s| named_headers(image, s)).unwrap_or_default();
-    let mut module = moduledata::confirm(image, &named, version.as_ref());
-    if module.is_none() {
-        module = moduledata::find(image, version.as_ref());
-    }
+    let module = find_module(image, &named, version.as_ref());
     let mut evidence = Vec::new();
     let release = match (version, &module) {
         (Some(version), Some(_)) => {
@@ -137,7 +153,12 @@ fn by_search(image: &Image, sections: Option<&[Section]>) -> Option<GoProgram> {
         }
         _ => return None,
     };
-    Some(GoProgram { release, build_info, evidence })
+    Some(GoProgram { release, build_info, evidence, module })
+}
+
+/// Tries the headers that section names lead to before it searches.
+fn find_module(image: &Image, named: &[Header], version: Option<&GoVersion>) -> Option<(Header, Moduledata)> {
+    moduledata::confirm(image, named, version).or_else(|| moduledata::find(image, version))
 }
 
 /// Sections that Go's linker writes, and that survive `strip` and external linkers.

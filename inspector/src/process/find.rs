@@ -296,7 +296,7 @@ fn recognise(executable: Executable) -> Known {
     let result = match Image::parse(Box::new(executable)) {
         Ok(image) => {
             position_independent = image.is_position_independent();
-            program::recognise(&image).map(Arc::new).ok_or(NotGo::NoGo)
+            program::identify(&image).map(Arc::new).ok_or(NotGo::NoGo)
         }
         Err(e) => Err(NotGo::Image(e)),
     };

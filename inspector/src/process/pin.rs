@@ -280,6 +280,7 @@ pub(super) fn executable_id_of(pid: Pid) -> Result<FileId, Errno> {
 }
 
 /// How many threads a process has; 0 where it is gone.
+#[allow(clippy::useless_conversion, reason = "the field has 32 bits on some machines")]
 pub(super) fn threads_of(pid: Pid) -> u64 {
     // A directory has a link from each directory in it, one from its parent and one from itself.
     rustix::fs::stat(format!("/proc/{pid}/task")).map_or(0, |stat| u64::from(stat.st_nlink).saturating_sub(2))

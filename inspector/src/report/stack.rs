@@ -24,6 +24,7 @@ pub struct Filter {
 
 /// What was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Counts {
     /// Goroutines written.
     pub goroutines: usize,
@@ -173,6 +174,7 @@ impl<'v> StackReport<'v> {
 
 /// What the answer cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Cost {
     /// How long all threads were stopped, or without a pause the longest that one was, in microseconds.
     pub stopped_us: u64,
