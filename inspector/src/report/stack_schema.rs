@@ -12,6 +12,7 @@ pub(super) struct Stack {
     /// The process.
     pid: i32,
     /// As `runtime.Version()` returns it. Absent where only a range is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
     go_version: Option<String>,
     /// `instant`: all goroutines are of one instant. `instant-verified-afterwards`: those that were parked were verified
     /// after the pause. `each-by-itself`: each is true by itself.
@@ -49,16 +50,21 @@ struct Goroutine {
     /// Address of its `g`, hexadecimal.
     address: String,
     /// The goroutine that created it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     parent: Option<u64>,
     /// The function that created it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     created_by: Option<String>,
     /// How long it has waited, where that is known and at least a minute.
+    #[serde(skip_serializing_if = "Option::is_none")]
     wait_minutes: Option<i64>,
     /// Locked to its thread.
     locked_to_thread: bool,
     /// The thread that runs it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     thread: Option<u64>,
     /// The synctest bubble that it is in.
+    #[serde(skip_serializing_if = "Option::is_none")]
     bubble: Option<u64>,
     /// Profiler labels: key and value.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -66,6 +72,7 @@ struct Goroutine {
     /// Proven to be true at the instant of the snapshot.
     confirmed: bool,
     /// Why frames are missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
     incomplete: Option<String>,
     /// Its frames, innermost first.
     frames: Vec<Frame>,

@@ -191,9 +191,19 @@ pub fn write_text(process: &GoProcess, verbose: bool, out: &mut dyn Write) -> io
         write_module("dep", dep, out)?;
     }
     for (key, value) in &info.settings {
-        writeln!(out, "\tbuild\t{}={}", printable_str(key), printable_str(value))?;
+        writeln!(out, "\tbuild\t{}={}", quoted(key, true), quoted(value, false))?;
     }
     Ok(())
+}
+
+/// As `debug.BuildInfo.String` writes a key or a value of a setting: in quotes where it would not be read back otherwise.
+fn quoted(text: &str, key: bool) -> String {
+    let special = |c: char| matches!(c, ' ' | '\t' | '\r' | '\n' | '"' | '`') || (key && c == '=');
+    if !text.contains(special) && !(key && text.is_empty()) {
+        return printable_str(text).into_owned();
+    }
+    let escaped = text.replace('\\', "\\\\").replace('"', "\\\"");
+    format!("\"{}\"", printable_str(&escaped))
 }
 
 fn write_module(kind: &str, module: &buildinfo::Module, out: &mut dyn Write) -> io::Result<()> {
