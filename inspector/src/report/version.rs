@@ -199,7 +199,7 @@ pub fn write_text(process: &GoProcess, verbose: bool, out: &mut dyn Write) -> io
 /// As `debug.BuildInfo.String` writes a key or a value of a setting: in quotes where it would not be read back otherwise.
 fn quoted(text: &str, key: bool) -> String {
     let special = |c: char| matches!(c, ' ' | '\t' | '\r' | '\n' | '"' | '`') || (key && c == '=');
-    if !text.contains(special) && !(key && text.is_empty()) {
+    if !(text.contains(special) || key && text.is_empty()) {
         return printable_str(text).into_owned();
     }
     let escaped = text.replace('\\', "\\\\").replace('"', "\\\"");
