@@ -151,9 +151,7 @@ impl Goroutine {
             && self.stack_hi < 1 << 56
     }
 
-    /// What must not change between two readings for the stack between them to be of one piece. The scan bit
-    /// comes and goes without a change of the stack; the tracking sequence alone betrays a goroutine that ran
-    /// and parked again at the same place (`runtime.casgstatus`).
+    /// See [`Epoch`].
     pub fn epoch(&self) -> Epoch {
         Epoch {
             goid: self.goid,
@@ -166,8 +164,11 @@ impl Goroutine {
     }
 }
 
-/// See [`Goroutine::epoch`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What must not change between two readings of a g for the stack read between them to be of one piece.
+///
+/// The scan bit comes and goes without a change of the stack; the tracking sequence alone betrays a goroutine that
+/// ran and parked again at the same place (`runtime.casgstatus`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Epoch {
     goid: u64,
     status: u32,
@@ -175,6 +176,24 @@ pub struct Epoch {
     stack: (u64, u64),
     sched: (u64, u64),
     syscall: (u64, u64),
+}
+
+impl Epoch {
+    /// Whether the g of which `bytes` are a copy is still in this epoch. This is all that is done to each g while
+    /// the target is stopped.
+    pub fn holds(&self, fields: &GFields, bytes: &[u8]) -> bool {
+        let is = |at: usize, value: u64| load::<8>(bytes, at) == Some(value.to_le_bytes());
+        let status = load::<4>(bytes, fields.atomicstatus).map(u32::from_le_bytes);
+        is(fields.sched_sp, self.sched.1)
+            && bytes.get(fields.tracking_seq) == Some(&self.tracking_seq)
+            && status.is_some_and(|s| s & !status::SCAN == self.status)
+            && is(fields.sched_pc, self.sched.0)
+            && is(fields.goid, self.goid)
+            && is(fields.stack_lo, self.stack.0)
+            && is(fields.stack_hi, self.stack.1)
+            && is(fields.syscallsp, self.syscall.1)
+            && is(fields.syscallpc, self.syscall.0)
+    }
 }
 
 /// Go limits stacks to 1 GB by default, a program may raise that.

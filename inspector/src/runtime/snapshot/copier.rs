@@ -5,7 +5,7 @@ use super::stacks::StackWalker;
 use super::{Details, Frames, Options, Slot, SnapshotError};
 use crate::memory::{LiveMemory, MemoryError};
 use crate::runtime::code::{AddressMap, CodeCache};
-use crate::runtime::goroutine::{Goroutine, status};
+use crate::runtime::goroutine::{Epoch, Goroutine, status};
 use crate::runtime::running::{NoStart, saved_start};
 use crate::runtime::unwind::Start;
 use crate::runtime::view::View;
@@ -30,6 +30,10 @@ pub(super) struct Copier<'v> {
     pub(super) memory: &'v LiveMemory,
     pub(super) list: GList,
     pub(super) slots: Vec<Slot>,
+    /// The epoch of each slot's g, close together: a stop is too short to look into the slots.
+    epochs: Vec<Epoch>,
+    /// Whether a slot needs no more verification.
+    pub(super) settled: Vec<bool>,
     pub(super) walker: StackWalker<'v>,
     options: &'v Options,
     /// Start functions seen, and whether goroutines that begin there are the runtime's own.
@@ -47,6 +51,8 @@ impl<'v> Copier<'v> {
             view,
             memory,
             slots: Vec::new(),
+            epochs: Vec::new(),
+            settled: Vec::new(),
             walker: StackWalker::new(view.machine, CodeCache::new(&view.modules)),
             options,
             system: AddressMap::default(),
@@ -62,6 +68,8 @@ impl<'v> Copier<'v> {
             let g = Goroutine { addr: self.list.addr(index), ..Goroutine::default() };
             self.slots.push(Slot { g, frames: Frames::Unwanted, confirmed: false, details: None });
         }
+        self.epochs.resize(self.slots.len(), Epoch::default());
+        self.settled.resize(self.slots.len(), false);
     }
 
     /// Adds gs that were created since; returns their indices.
@@ -69,10 +77,26 @@ impl<'v> Copier<'v> {
         let from = self.list.len();
         let new = self.view.allgs.read(self.memory, from)?;
         if !new.is_empty() {
-            self.list.extend(&new);
-            self.grow();
+            self.append(&new);
+            self.list.arrange();
         }
         Ok(from..self.list.len())
+    }
+
+    /// Adds gs without arranging them for reading, for which there is no time in a stop.
+    pub(super) fn append(&mut self, new: &[u64]) {
+        self.list.append(new);
+        self.grow();
+    }
+
+    /// Puts a freshly read g into its slot, without frames.
+    pub(super) fn put(&mut self, index: usize, g: Goroutine) {
+        if let (Some(slot), Some(epoch)) = (self.slots.get_mut(index), self.epochs.get_mut(index)) {
+            *epoch = g.epoch();
+            slot.g = g;
+            slot.frames = Frames::Unwanted;
+            slot.details = None;
+        }
     }
 
     pub(super) fn class(&mut self, g: &Goroutine) -> Class {
@@ -109,13 +133,16 @@ impl<'v> Copier<'v> {
         Ok(())
     }
 
-    /// Reads the gs of a piece into their slots; returns those whose stacks are to be read.
+    /// Reads the gs of a piece into their slots; returns their indices.
     pub(super) fn read_piece(&mut self, piece: std::ops::Range<usize>) -> Result<Vec<usize>, MemoryError> {
-        let (view, slots) = (self.view, &mut self.slots);
+        let (view, slots, epochs) = (self.view, &mut self.slots, &mut self.epochs);
         let mut seen = Vec::new();
         self.list.read_piece(self.memory, piece, |index, addr, bytes| {
-            if let (Some(slot), Some(bytes)) = (slots.get_mut(index), bytes) {
+            if let (Some(slot), Some(epoch), Some(bytes)) =
+                (slots.get_mut(index), epochs.get_mut(index), bytes)
+            {
                 slot.g = Goroutine::parse(&view.g, addr, bytes);
+                *epoch = slot.g.epoch();
                 seen.push(index);
             }
         })?;
@@ -124,31 +151,69 @@ impl<'v> Copier<'v> {
 
     /// Reads all gs again, and the stacks of parked ones that changed; returns how many changed.
     pub(super) fn reread_changed(&mut self) -> Result<usize, MemoryError> {
-        let mut changed = Vec::new();
+        let mut count = 0;
         for piece in self.list.pieces() {
-            changed.extend(self.compare_piece(piece)?);
+            let changed = self.compare_piece(piece)?;
+            count += changed.len();
+            self.read_stacks(&changed)?;
         }
-        self.read_stacks(&changed)?;
-        Ok(changed.len())
+        Ok(count)
     }
 
-    /// Reads the gs of a piece again. Returns those whose epoch is another than in their slot, or of which no
-    /// epoch tells; the slots hold the new state, and the frames of the others stay valid.
+    /// Reads the gs of a piece again. Returns those that left their epoch; their slots hold the new state, without
+    /// frames, and the frames of the others are still theirs.
     pub(super) fn compare_piece(&mut self, piece: std::ops::Range<usize>) -> Result<Vec<usize>, MemoryError> {
-        let (view, slots) = (self.view, &mut self.slots);
+        let (view, slots, epochs) = (self.view, &mut self.slots, &mut self.epochs);
         let mut changed = Vec::new();
         self.list.read_piece(self.memory, piece, |index, addr, bytes| {
-            let (Some(slot), Some(bytes)) = (slots.get_mut(index), bytes) else { return };
-            let now = Goroutine::parse(&view.g, addr, bytes);
-            let same = now.epoch() == slot.g.epoch();
-            slot.g = now;
-            if !same {
+            let (Some(epoch), Some(bytes)) = (epochs.get_mut(index), bytes) else { return };
+            if !epoch.holds(&view.g, bytes)
+                && let Some(slot) = slots.get_mut(index)
+            {
+                slot.g = Goroutine::parse(&view.g, addr, bytes);
+                *epoch = slot.g.epoch();
                 slot.frames = Frames::Unwanted;
                 slot.details = None;
                 changed.push(index);
             }
         })?;
         Ok(changed)
+    }
+
+    /// Reads the gs of a piece again and settles those that are still in their epoch; returns the others, their
+    /// slots as they were.
+    pub(super) fn settle_unchanged(
+        &mut self,
+        piece: std::ops::Range<usize>,
+    ) -> Result<Vec<usize>, MemoryError> {
+        let (view, epochs, settled) = (self.view, &self.epochs, &mut self.settled);
+        let mut changed = Vec::new();
+        self.list.read_piece(self.memory, piece, |index, _, bytes| {
+            let (Some(epoch), Some(settled), Some(bytes)) =
+                (epochs.get(index), settled.get_mut(index), bytes)
+            else {
+                return;
+            };
+            if *settled {
+                return;
+            }
+            if epoch.holds(&view.g, bytes) {
+                *settled = true;
+            } else {
+                changed.push(index);
+            }
+        })?;
+        Ok(changed)
+    }
+
+    /// Those that are not settled by being unchanged, because their epoch does not tell or a thread runs them.
+    pub(super) fn hot(&mut self) -> Vec<usize> {
+        (0..self.slots.len())
+            .filter(|&index| {
+                let g = self.slots[index].g;
+                matches!(self.class(&g), Class::Running | Class::Unsettled)
+            })
+            .collect()
     }
 
     /// Walks the stacks of the parked ones among `indices`.

@@ -88,10 +88,9 @@ impl GList {
         self.addrs.is_empty()
     }
 
-    /// Adds gs that were created meanwhile.
-    pub fn extend(&mut self, addrs: &[u64]) {
+    /// Adds gs that were created meanwhile. They are part of no piece before [`GList::arrange`].
+    pub fn append(&mut self, addrs: &[u64]) {
         self.addrs.extend_from_slice(addrs);
-        self.arrange();
     }
 
     /// The address of the g at `index` of `allgs`.
@@ -99,7 +98,8 @@ impl GList {
         self.addrs.get(index).copied().unwrap_or(0)
     }
 
-    fn arrange(&mut self) {
+    /// Arranges all gs in pieces for reading.
+    pub fn arrange(&mut self) {
         let plausible = |a: u64| a != 0 && a.is_multiple_of(8) && a < 1 << 56;
         self.order = (0..self.addrs.len()).filter(|&i| plausible(self.addrs[i])).map(|i| i as u32).collect();
         let addrs = &self.addrs;

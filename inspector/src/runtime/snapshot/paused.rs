@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::copier::{Class, Copier};
 use super::glist::GList;
 use super::{Consistency, Details, Frames, Snapshot, SnapshotError, target_clock};
-use crate::memory::{MemoryError, ReadCost};
+use crate::memory::ReadCost;
 use crate::runtime::code::AddressMap;
 use crate::runtime::goroutine::{Goroutine, M};
 use crate::runtime::running::{NoStart, running_start};
@@ -38,8 +38,22 @@ struct Stop {
     taken_at: i64,
     ms: Vec<M>,
     finalizer_runs_user_code: bool,
-    /// All that was to be verified was verified in the stop.
-    complete: bool,
+    /// All gs were looked at in the stop.
+    scanned: bool,
+    /// What could only be read in the stop, but there was no time for it.
+    unread: Vec<usize>,
+}
+
+/// What was prepared for the stop, so that as little as possible is done in it.
+struct Plan {
+    /// Indices of gs by their address.
+    by_addr: AddressMap<usize>,
+    /// What has to be read in the stop in any case.
+    hot: Vec<usize>,
+    tids: Tids,
+    limit: Duration,
+    /// Whether there is time to look at all gs.
+    scan: bool,
 }
 
 pub(super) fn take(mut copier: Copier<'_>, limit: Duration) -> Result<Snapshot, SnapshotError> {
@@ -60,17 +74,24 @@ pub(super) fn take(mut copier: Copier<'_>, limit: Duration) -> Result<Snapshot, 
         }
         before = changed;
     }
-    let by_addr: AddressMap<usize> = copier.slots.iter().enumerate().map(|(i, s)| (s.g.addr, i)).collect();
-    let tids = Tids::of(&copier);
-    // Scanning in the stop takes as long as it did just now, at least.
-    let scan_in_stop = last_scan < limit;
-
-    let stop = stop_and_read(&mut copier, &by_addr, &tids, limit, scan_in_stop)?;
-
+    let plan = Plan {
+        by_addr: copier.slots.iter().enumerate().map(|(i, s)| (s.g.addr, i)).collect(),
+        hot: copier.hot(),
+        tids: Tids::of(&copier),
+        limit,
+        // Scanning in the stop takes as long as it did just now, at least.
+        scan: last_scan < limit,
+    };
+    let stop = stop_and_read(&mut copier, &plan)?;
+    let complete = stop.scanned
+        && copier.slots.iter().zip(&copier.settled).all(|(slot, &settled)| settled || slot.g.is_dead());
     let mut consistency = Consistency::Instant;
-    if !stop.complete {
+    if !complete {
         consistency = Consistency::InstantVerifiedAfterwards;
-        verify_afterwards(&mut copier)?;
+        verify_afterwards(&mut copier, &stop.unread)?;
+    }
+    for (slot, &settled) in copier.slots.iter_mut().zip(&copier.settled) {
+        slot.confirmed = settled;
     }
     Ok(Snapshot {
         slots: copier.slots,
@@ -107,169 +128,136 @@ fn stop_all(pid: i32, limit: Duration) -> Result<Stopped, StopError> {
     }
 }
 
-fn stop_and_read(
-    copier: &mut Copier<'_>,
-    by_addr: &AddressMap<usize>,
-    tids: &Tids,
-    limit: Duration,
-    scan_in_stop: bool,
-) -> Result<Stop, SnapshotError> {
+fn stop_and_read(copier: &mut Copier<'_>, plan: &Plan) -> Result<Stop, SnapshotError> {
     let view = copier.view;
-    let stopped = stop_all(view.pid, limit)?;
+    let stopped = stop_all(view.pid, plan.limit)?;
     let begun = stopped.begun();
     let until_stopped = begun.elapsed();
     let taken_at = target_clock(view);
     let threads = stopped.tids().count();
-
     let ms = view.read_ms(copier.memory);
-    let new = copier.add_new()?;
-    let new_by_addr: HashMap<u64, usize> = new.clone().map(|i| (copier.list.addr(i), i)).collect();
-    let index_of = |g: u64| by_addr.get(&g).or_else(|| new_by_addr.get(&g)).copied();
+    let mut stop = InStop { ms: &ms, stopped: &stopped, tids: &plan.tids, deadline: begun + plan.limit };
 
     // What threads run, what was not settled at the last look, and what is new.
-    let mut hot: Vec<usize> = ms.iter().filter_map(|m| index_of(m.curg)).collect();
-    for index in 0..copier.slots.len() {
-        let g = copier.slots[index].g;
-        if new.contains(&index) || matches!(copier.class(&g), Class::Running | Class::Unsettled) {
-            hot.push(index);
-        }
-    }
+    let old = copier.list.len();
+    let new = view.allgs.read(copier.memory, old)?;
+    let index_of =
+        |g: u64| plan.by_addr.get(&g).copied().or_else(|| new.iter().position(|&n| n == g).map(|i| old + i));
+    let mut hot: Vec<usize> = ms.iter().filter(|m| m.curg != 0).filter_map(|m| index_of(m.curg)).collect();
+    hot.extend_from_slice(&plan.hot);
+    copier.append(&new);
+    hot.extend(old..old + new.len());
     hot.sort_unstable();
     hot.dedup();
-    read_hot(copier, &hot, &ms, &stopped, tids, begun + limit)?;
+    stop.read(copier, &hot, true)?;
 
-    let mut complete = scan_in_stop;
-    if scan_in_stop {
+    let mut scanned = plan.scan;
+    if plan.scan {
         for piece in copier.list.pieces() {
-            if begun.elapsed() > limit {
-                complete = false;
+            if Instant::now() > stop.deadline {
+                scanned = false;
                 break;
             }
-            let changed: Vec<usize> = copier.compare_piece_skipping_confirmed(piece)?;
-            read_hot(copier, &changed, &ms, &stopped, tids, begun + limit)?;
+            let changed = copier.settle_unchanged(piece)?;
+            stop.read(copier, &changed, false)?;
         }
-        complete &= copier.slots.iter().all(|s| s.confirmed || s.g.is_dead() || s.frames == Frames::Unwanted);
     }
     let finalizer_runs_user_code = view.finalizer_runs_user_code(copier.memory);
     let total = stopped.thaw();
-    Ok(Stop { total, until_stopped, threads, taken_at, ms, finalizer_runs_user_code, complete })
+    copier.list.arrange();
+    hot.retain(|&index| !copier.settled[index]);
+    let unread = hot;
+    Ok(Stop { total, until_stopped, threads, taken_at, ms, finalizer_runs_user_code, scanned, unread })
 }
 
-/// Reads goroutines while all threads are stopped: what it reads is true at this instant.
-fn read_hot(
-    copier: &mut Copier<'_>,
-    indices: &[usize],
-    ms: &[M],
-    stopped: &Stopped,
-    tids: &Tids,
+/// All threads are stopped.
+struct InStop<'s> {
+    ms: &'s [M],
+    stopped: &'s Stopped,
+    tids: &'s Tids,
     deadline: Instant,
-) -> Result<(), SnapshotError> {
-    if indices.is_empty() {
-        return Ok(());
-    }
-    // gs in batches, then the stacks of those that saved where they are, also in batches.
-    let addrs = indices.iter().map(|&i| copier.list.addr(i)).collect();
-    let mut list = GList::new(addrs, copier.view.g.size);
-    let mut fresh: Vec<(usize, Goroutine)> = Vec::with_capacity(indices.len());
-    let view = copier.view;
-    list.read_all(copier.memory, |i, addr, bytes| {
-        if let (Some(&index), Some(bytes)) = (indices.get(i), bytes) {
-            fresh.push((index, Goroutine::parse(&view.g, addr, bytes)));
-        }
-    })?;
-    let mut starts: Vec<(usize, Start)> = Vec::new();
-    for (index, g) in fresh {
-        let class = copier.class(&g);
-        copier.slots[index].g = g;
-        copier.slots[index].confirmed = true;
-        match class {
-            Class::Skipped => copier.slots[index].frames = Frames::Unwanted,
-            Class::Parked | Class::Unsettled => starts.extend(copier.start(index, &g).map(|s| (index, s))),
-            Class::Running => read_running(copier, index, &g, ms, stopped, tids),
-        }
-    }
-    for batch in starts.chunks(BATCH) {
-        if Instant::now() > deadline {
-            // The rest is read again, and verified, after the stop.
-            for &(index, _) in batch {
-                copier.slots[index].confirmed = false;
-                copier.slots[index].frames = Frames::Unavailable(NoStart::Moving);
+}
+
+impl InStop<'_> {
+    /// Reads goroutines: what it reads is true at this instant. At least a batch of them is read even past the
+    /// deadline where they can be read `only_now`; the rest remains unsettled.
+    fn read(
+        &mut self,
+        copier: &mut Copier<'_>,
+        indices: &[usize],
+        only_now: bool,
+    ) -> Result<(), SnapshotError> {
+        for (i, batch) in indices.chunks(BATCH).enumerate() {
+            if Instant::now() > self.deadline && !(only_now && i == 0) {
+                break;
             }
-            continue;
+            self.read_batch(copier, batch)?;
         }
-        copier.walk(batch)?;
+        Ok(())
     }
-    Ok(())
+
+    /// gs in one go, then the stacks of those that saved where they are.
+    fn read_batch(&self, copier: &mut Copier<'_>, indices: &[usize]) -> Result<(), SnapshotError> {
+        let view = copier.view;
+        let addrs = indices.iter().map(|&i| copier.list.addr(i)).collect();
+        let mut fresh: Vec<(usize, Goroutine)> = Vec::with_capacity(indices.len());
+        GList::new(addrs, view.g.size).read_all(copier.memory, |i, addr, bytes| {
+            if let (Some(&index), Some(bytes)) = (indices.get(i), bytes) {
+                fresh.push((index, Goroutine::parse(&view.g, addr, bytes)));
+            }
+        })?;
+        let mut starts: Vec<(usize, Start)> = Vec::with_capacity(indices.len());
+        for (index, g) in fresh {
+            copier.put(index, g);
+            copier.settled[index] = true;
+            match copier.class(&g) {
+                Class::Skipped => {}
+                Class::Parked | Class::Unsettled => {
+                    starts.extend(copier.start(index, &g).map(|s| (index, s)))
+                }
+                Class::Running => self.read_running(copier, index, &g),
+            }
+        }
+        copier.walk(&starts)?;
+        Ok(())
+    }
+
+    fn read_running(&self, copier: &mut Copier<'_>, index: usize, g: &Goroutine) {
+        let memory = copier.memory;
+        let frames = running_thread(g, self.ms)
+            .and_then(|m| Some((m, self.stopped.registers(self.tids.host(m.procid)?).ok()?)))
+            .ok_or(NoStart::NoThread)
+            .and_then(|(m, registers)| {
+                running_start(copier.view, memory, &mut copier.walker, g, m, registers)
+            })
+            .map(|start| copier.walker.walk_one(memory, start));
+        let slot = &mut copier.slots[index];
+        slot.frames = frames.map_or_else(Frames::Unavailable, Frames::Walked);
+        slot.details = Details::read(copier.view, memory, g);
+    }
 }
 
-/// Stacks between two looks at the clock.
+/// Goroutines between two looks at the clock.
 const BATCH: usize = 256;
-
-fn read_running(
-    copier: &mut Copier<'_>,
-    index: usize,
-    g: &Goroutine,
-    ms: &[M],
-    stopped: &Stopped,
-    tids: &Tids,
-) {
-    let memory = copier.memory;
-    let frames = running_thread(g, ms)
-        .and_then(|m| Some((m, stopped.registers(tids.host(m.procid)?).ok()?)))
-        .ok_or(NoStart::NoThread)
-        .and_then(|(m, registers)| running_start(copier.view, memory, &mut copier.walker, g, m, registers))
-        .map(|start| copier.walker.walk_one(memory, start));
-    let slot = &mut copier.slots[index];
-    slot.frames = frames.map_or_else(Frames::Unavailable, Frames::Walked);
-    slot.details = Details::read(copier.view, memory, g);
-}
 
 /// The m that runs `g`, if both say so.
 pub(super) fn running_thread<'m>(g: &Goroutine, ms: &'m [M]) -> Option<&'m M> {
     ms.iter().find(|m| m.addr == g.m && m.curg == g.addr)
 }
 
-impl Copier<'_> {
-    /// As `compare_piece`, with the target stopped: unchanged goroutines are confirmed thereby, and those that
-    /// were read in this stop already are left alone.
-    fn compare_piece_skipping_confirmed(
-        &mut self,
-        piece: std::ops::Range<usize>,
-    ) -> Result<Vec<usize>, MemoryError> {
-        let (view, slots) = (self.view, &mut self.slots);
-        let mut changed = Vec::new();
-        self.list.read_piece(self.memory, piece, |index, addr, bytes| {
-            let (Some(slot), Some(bytes)) = (slots.get_mut(index), bytes) else { return };
-            if slot.confirmed {
-                return;
-            }
-            let now = Goroutine::parse(&view.g, addr, bytes);
-            if now.epoch() == slot.g.epoch() {
-                slot.confirmed = true;
-                slot.g = now;
-            } else {
-                changed.push(index);
-            }
-        })?;
-        Ok(changed)
-    }
-}
-
 /// Verifies after the stop what was not verified in it: a goroutine whose epoch is the same as before the stop
 /// was the same during it. What changed is read as it is now and stays unconfirmed.
-fn verify_afterwards(copier: &mut Copier<'_>) -> Result<(), SnapshotError> {
-    let mut unsettled: Vec<usize> = Vec::new();
+fn verify_afterwards(copier: &mut Copier<'_>, unread: &[usize]) -> Result<(), SnapshotError> {
+    let mut moved: Vec<usize> = Vec::new();
     for piece in copier.list.pieces() {
-        unsettled.extend(copier.compare_piece_skipping_confirmed(piece)?);
+        moved.extend(copier.settle_unchanged(piece)?);
     }
-    for (index, slot) in copier.slots.iter().enumerate() {
-        if !slot.confirmed && matches!(slot.frames, Frames::Unavailable(_)) && !slot.g.is_dead() {
-            unsettled.push(index);
-        }
+    // An epoch that does not tell proves nothing, not even by being the same.
+    for &index in unread {
+        copier.settled[index] = false;
+        moved.push(index);
     }
-    unsettled.sort_unstable();
-    unsettled.dedup();
-    super::unpaused::settle(copier, unsettled, SETTLE_ROUNDS, false)
+    super::unpaused::settle(copier, moved, SETTLE_ROUNDS, false)
 }
 
 /// Thread ids: in the target's pid namespace, as the runtime knows them, and in ours.

@@ -13,6 +13,8 @@ use crate::stop::Stopped;
 
 /// A goroutine that changes under each of so many readings is printed as it was read last, marked.
 const ROUNDS: usize = 4;
+/// Goroutines that are read together in a target that runs.
+const CHUNK: usize = 32;
 /// A thread that does not stop so soon is let go.
 const STOP_TIMEOUT: Duration = Duration::from_millis(20);
 
@@ -34,6 +36,9 @@ pub(super) fn take(mut copier: Copier<'_>) -> Result<Snapshot, SnapshotError> {
     settle(&mut copier, open, ROUNDS, true)?;
     let mut stops = Stops::default();
     read_on_threads(&mut copier, &mut stops);
+    for (slot, &settled) in copier.slots.iter_mut().zip(&copier.settled) {
+        slot.confirmed = settled;
+    }
     let finalizer_runs_user_code = copier.view.finalizer_runs_user_code(copier.memory);
     Ok(Snapshot {
         ms: copier.view.read_ms(copier.memory),
@@ -58,7 +63,7 @@ fn verify_piece(copier: &mut Copier<'_>, piece: std::ops::Range<usize>) -> Resul
         let g = copier.slots[index].g;
         let settled = matches!(copier.class(&g), Class::Parked | Class::Skipped);
         if settled && open.binary_search(&index).is_err() {
-            copier.slots[index].confirmed = true;
+            copier.settled[index] = true;
         } else {
             unproven.push(index);
         }
@@ -80,24 +85,10 @@ pub(super) fn settle(
         if open.is_empty() {
             break;
         }
-        refresh(copier, &open)?;
-        copier.read_stacks(&open)?;
         let mut still = Vec::new();
-        for &index in &open {
-            let before = copier.slots[index].g;
-            let Some(now) = copier.view.read_g(copier.memory, before.addr) else { continue };
-            if now.epoch() != before.epoch() {
-                still.push(index);
-                continue;
-            }
-            match copier.class(&now) {
-                // Proven to be of one piece; in a paused snapshot not of its instant, so not confirmed there.
-                Class::Parked | Class::Skipped => copier.slots[index].g = now,
-                Class::Unsettled => read_unproven(copier, index, &now)?,
-                Class::Running => copier.set_unavailable(index, NoStart::NoThread),
-            }
-            copier.slots[index].confirmed =
-                alone && matches!(copier.class(&now), Class::Parked | Class::Skipped);
+        // Few at a time: the less lies between two looks at a goroutine, the likelier it is the same in both.
+        for chunk in open.chunks(CHUNK) {
+            settle_once(copier, chunk, alone, &mut still)?;
         }
         open = still;
     }
@@ -107,6 +98,34 @@ pub(super) fn settle(
         if copier.class(&g) != Class::Skipped {
             copier.set_unavailable(index, NoStart::Moving);
         }
+    }
+    Ok(())
+}
+
+/// Reads goroutines once; those that changed meanwhile go to `still`.
+fn settle_once(
+    copier: &mut Copier<'_>,
+    indices: &[usize],
+    alone: bool,
+    still: &mut Vec<usize>,
+) -> Result<(), MemoryError> {
+    refresh(copier, indices)?;
+    copier.read_stacks(indices)?;
+    for &index in indices {
+        let before = copier.slots[index].g;
+        let Some(now) = copier.view.read_g(copier.memory, before.addr) else { continue };
+        if now.epoch() != before.epoch() {
+            still.push(index);
+            continue;
+        }
+        let class = copier.class(&now);
+        match class {
+            // Of one piece; in a paused snapshot not of its instant, so not confirmed there.
+            Class::Parked | Class::Skipped => copier.slots[index].g = now,
+            Class::Unsettled => read_unproven(copier, index, &now)?,
+            Class::Running => copier.set_unavailable(index, NoStart::NoThread),
+        }
+        copier.settled[index] = alone && matches!(class, Class::Parked | Class::Skipped);
     }
     Ok(())
 }
@@ -124,9 +143,7 @@ fn refresh(copier: &mut Copier<'_>, indices: &[usize]) -> Result<(), MemoryError
     for &index in indices {
         let addr = copier.list.addr(index);
         if let Some(g) = copier.view.read_g(copier.memory, addr) {
-            copier.slots[index].g = g;
-            copier.slots[index].frames = Frames::Unwanted;
-            copier.slots[index].details = None;
+            copier.put(index, g);
         }
     }
     Ok(())
@@ -146,7 +163,7 @@ fn read_on_threads(copier: &mut Copier<'_>, stops: &mut Stops) {
         for _ in 0..ROUNDS {
             let addr = copier.list.addr(index);
             let Some(g) = copier.view.read_g(copier.memory, addr) else { break };
-            copier.slots[index].g = g;
+            copier.put(index, g);
             if !matches!(copier.class(&g), Class::Running | Class::Unsettled) || g.m == 0 {
                 break;
             }
@@ -191,6 +208,6 @@ fn read_with_thread_stopped(copier: &mut Copier<'_>, index: usize, tids: &Tids, 
     slot.g = g;
     slot.frames = frames.map_or_else(Frames::Unavailable, Frames::Walked);
     slot.details = details;
-    slot.confirmed = true;
+    copier.settled[index] = true;
     true
 }
