@@ -1,0 +1,45 @@
+# Sourced by the other scripts: what they need on a machine that has cargo and Go.
+# shellcheck shell=bash
+
+# Where the two install themselves by default, for shells that were started without a login.
+PATH=$PATH:$HOME/.cargo/bin:/usr/local/go/bin
+export PATH
+
+say() { printf '\n== %s\n' "$*" >&2; }
+
+give_up() {
+    printf 'error: %s\n' "$*" >&2
+    exit 1
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+# Installs Debian packages that are missing.
+install() {
+    say "installing $*"
+    command -v apt-get >/dev/null || give_up "please install: $*"
+    as_root apt-get update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+        -o DPkg::Lock::Timeout=300 "$@" >/dev/null
+}
+
+# Rust links with the C compiler; Go's cgo compiles with it.
+require_tools() {
+    [ "$(uname -sm)" = "Linux x86_64" ] || give_up "this is for Linux on amd64, not for $(uname -sm)"
+    command -v cargo >/dev/null || give_up "cargo is missing: install Rust 1.88 or newer"
+    command -v go >/dev/null || give_up "go is missing: install Go 1.21 or newer"
+    local minor
+    minor=$(GOTOOLCHAIN=local go env GOVERSION | sed -nE 's/^go1\.([0-9]+).*/\1/p')
+    # From 1.21 on, `go` fetches the toolchain that GOTOOLCHAIN names.
+    [ "${minor:-0}" -ge 21 ] || give_up "Go 1.21 or newer is needed, not $(GOTOOLCHAIN=local go env GOVERSION)"
+    if ! command -v gcc >/dev/null || [ ! -e /usr/include/stdio.h ]; then
+        install gcc libc6-dev
+    fi
+}
+
+# Whether a process may look into another one of the same user that it did not start.
+may_look_at_siblings() {
+    [ "$(id -u)" = 0 ] || [ "$(cat /proc/sys/kernel/yama/ptrace_scope 2>/dev/null || echo 0)" = 0 ]
+}
