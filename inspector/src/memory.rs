@@ -108,6 +108,12 @@ impl LiveMemory {
         ReadCost { bytes: self.bytes.get(), calls: self.calls.get() }
     }
 
+    /// Counts what another reader of the same process has read.
+    pub fn add_cost(&self, cost: ReadCost) {
+        self.bytes.set(self.bytes.get() + cost.bytes);
+        self.calls.set(self.calls.get() + cost.calls);
+    }
+
     fn transfer(&self, local: &mut [u8], remote: &[RemoteIoVec]) -> Result<usize, Errno> {
         let result = process_vm_readv(self.pid, &mut [IoSliceMut::new(local)], remote);
         self.calls.set(self.calls.get() + 1);

@@ -31,7 +31,8 @@ pub(super) struct Copier<'v> {
     pub(super) list: GList,
     pub(super) slots: Vec<Slot>,
     /// The epoch of each slot's g, close together: a stop is too short to look into the slots.
-    epochs: Vec<Epoch>,
+    pub(super) epochs: Vec<Epoch>,
+    pub(super) buffer: Vec<u8>,
     /// Whether a slot needs no more verification.
     pub(super) settled: Vec<bool>,
     pub(super) walker: StackWalker<'v>,
@@ -52,6 +53,7 @@ impl<'v> Copier<'v> {
             memory,
             slots: Vec::new(),
             epochs: Vec::new(),
+            buffer: Vec::new(),
             settled: Vec::new(),
             walker: StackWalker::new(view.machine, CodeCache::new(&view.modules)),
             options,
@@ -137,7 +139,7 @@ impl<'v> Copier<'v> {
     pub(super) fn read_piece(&mut self, piece: std::ops::Range<usize>) -> Result<Vec<usize>, MemoryError> {
         let (view, slots, epochs) = (self.view, &mut self.slots, &mut self.epochs);
         let mut seen = Vec::new();
-        self.list.read_piece(self.memory, piece, |index, addr, bytes| {
+        self.list.read_piece(self.memory, piece, &mut self.buffer, |index, addr, bytes| {
             if let (Some(slot), Some(epoch), Some(bytes)) =
                 (slots.get_mut(index), epochs.get_mut(index), bytes)
             {
@@ -165,7 +167,7 @@ impl<'v> Copier<'v> {
     pub(super) fn compare_piece(&mut self, piece: std::ops::Range<usize>) -> Result<Vec<usize>, MemoryError> {
         let (view, slots, epochs) = (self.view, &mut self.slots, &mut self.epochs);
         let mut changed = Vec::new();
-        self.list.read_piece(self.memory, piece, |index, addr, bytes| {
+        self.list.read_piece(self.memory, piece, &mut self.buffer, |index, addr, bytes| {
             let (Some(epoch), Some(bytes)) = (epochs.get_mut(index), bytes) else { return };
             if !epoch.holds(&view.g, bytes)
                 && let Some(slot) = slots.get_mut(index)
@@ -188,7 +190,7 @@ impl<'v> Copier<'v> {
     ) -> Result<Vec<usize>, MemoryError> {
         let (view, epochs, settled) = (self.view, &self.epochs, &mut self.settled);
         let mut changed = Vec::new();
-        self.list.read_piece(self.memory, piece, |index, _, bytes| {
+        self.list.read_piece(self.memory, piece, &mut self.buffer, |index, _, bytes| {
             let (Some(epoch), Some(settled), Some(bytes)) =
                 (epochs.get(index), settled.get_mut(index), bytes)
             else {

@@ -7,7 +7,7 @@ use crate::memory::{Memory, MemoryError, Span};
 /// Sixteen million goroutines have 32 GB of stack at least.
 const MAX_GOROUTINES: u64 = 1 << 24;
 /// A piece that stays in the processor's second-level cache while it is copied and parsed.
-const PIECE: usize = 512 << 10;
+pub(super) const PIECE: usize = 512 << 10;
 /// gs lie in heap spans, one behind the other: reading the gap between two is cheaper than another range.
 const MAX_GAP: u64 = 1024;
 
@@ -60,20 +60,19 @@ struct Run {
 }
 
 /// All gs of a process, in the order of `allgs`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct GList {
     addrs: Vec<u64>,
     /// Indices into `addrs`, by address.
     order: Vec<u32>,
     runs: Vec<Run>,
     g_size: usize,
-    buffer: Vec<u8>,
 }
 
 impl GList {
     /// Arranges gs of `g_size` bytes at `addrs` for reading.
     pub fn new(addrs: Vec<u64>, g_size: usize) -> Self {
-        let mut list = GList { addrs, order: Vec::new(), runs: Vec::new(), g_size, buffer: vec![0; PIECE] };
+        let mut list = GList { addrs, order: Vec::new(), runs: Vec::new(), g_size };
         list.arrange();
         list
     }
@@ -151,24 +150,25 @@ impl GList {
     }
 
     /// Reads one of [`GList::pieces`] and hands out each g's index in `allgs`, its address and its bytes; `None`
-    /// for a g that cannot be read.
+    /// for a g that cannot be read. `buffer` is for use by the next call again.
     pub fn read_piece(
-        &mut self,
+        &self,
         memory: &dyn Memory,
         piece: std::ops::Range<usize>,
+        buffer: &mut Vec<u8>,
         mut each: impl FnMut(usize, u64, Option<&[u8]>),
     ) -> Result<(), MemoryError> {
         let runs = self.runs.get(piece).unwrap_or_default();
         let spans: Vec<Span> = runs.iter().map(|r| Span { addr: r.addr, len: r.len }).collect();
         let total: usize = spans.iter().map(|s| s.len).sum();
-        if self.buffer.len() < total {
-            self.buffer.resize(total, 0);
+        if buffer.len() < total {
+            buffer.resize(total.max(PIECE), 0);
         }
         let mut failed = Vec::new();
-        memory.read_spans(&spans, &mut self.buffer[..total], &mut failed)?;
+        memory.read_spans(&spans, &mut buffer[..total], &mut failed)?;
         let mut at = 0;
         for (i, run) in runs.iter().enumerate() {
-            let bytes = &self.buffer[at..at + run.len];
+            let bytes = &buffer[at..at + run.len];
             at += run.len;
             for &index in &self.order[run.first..run.first + run.count] {
                 let addr = self.addrs[index as usize];
@@ -187,12 +187,13 @@ impl GList {
 
     /// Reads all gs: see [`GList::read_piece`].
     pub fn read_all(
-        &mut self,
+        &self,
         memory: &dyn Memory,
+        buffer: &mut Vec<u8>,
         mut each: impl FnMut(usize, u64, Option<&[u8]>),
     ) -> Result<(), MemoryError> {
         for piece in self.pieces() {
-            self.read_piece(memory, piece, &mut each)?;
+            self.read_piece(memory, piece, buffer, &mut each)?;
         }
         Ok(())
     }
@@ -211,9 +212,10 @@ mod tests {
             bytes[(a - 0x1000) as usize] = (a >> 8) as u8;
         }
         let memory = RecordedMemory::default().with(0x1000, bytes);
-        let mut list = GList::new(addrs, 256);
+        let list = GList::new(addrs, 256);
         let mut seen = Vec::new();
-        list.read_all(&memory, |i, addr, bytes| seen.push((i, addr, bytes.map(|b| b[0])))).unwrap();
+        list.read_all(&memory, &mut Vec::new(), |i, addr, bytes| seen.push((i, addr, bytes.map(|b| b[0]))))
+            .unwrap();
         seen.sort_unstable();
         assert_eq!(
             seen,

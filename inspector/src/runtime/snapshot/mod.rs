@@ -7,6 +7,7 @@ mod copier;
 mod details;
 pub mod glist;
 mod paused;
+mod scan;
 pub mod stacks;
 mod unpaused;
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::copier::{Class, Copier};
 use super::glist::GList;
+use super::scan::Scan;
 use super::{Consistency, Details, Frames, Snapshot, SnapshotError, target_clock};
 use crate::memory::ReadCost;
 use crate::runtime::code::AddressMap;
@@ -52,8 +53,6 @@ struct Plan {
     hot: Vec<usize>,
     tids: Tids,
     limit: Duration,
-    /// Whether there is time to look at all gs.
-    scan: bool,
 }
 
 pub(super) fn take(mut copier: Copier<'_>, limit: Duration) -> Result<Snapshot, SnapshotError> {
@@ -79,10 +78,10 @@ pub(super) fn take(mut copier: Copier<'_>, limit: Duration) -> Result<Snapshot, 
         hot: copier.hot(),
         tids: Tids::of(&copier),
         limit,
-        // Scanning in the stop takes as long as it did just now, at least.
-        scan: last_scan < limit,
     };
-    let stop = stop_and_read(&mut copier, &plan)?;
+    // Scanning in the stop takes as long as it did just now, or half of that.
+    let scan = (last_scan < limit).then(|| Scan::prepare(&copier));
+    let stop = stop_and_read(&mut copier, &plan, scan)?;
     let complete = stop.scanned
         && copier.slots.iter().zip(&copier.settled).all(|(slot, &settled)| settled || slot.g.is_dead());
     let mut consistency = Consistency::Instant;
@@ -128,7 +127,7 @@ fn stop_all(pid: i32, limit: Duration) -> Result<Stopped, StopError> {
     }
 }
 
-fn stop_and_read(copier: &mut Copier<'_>, plan: &Plan) -> Result<Stop, SnapshotError> {
+fn stop_and_read(copier: &mut Copier<'_>, plan: &Plan, scan: Option<Scan>) -> Result<Stop, SnapshotError> {
     let view = copier.view;
     let stopped = stop_all(view.pid, plan.limit)?;
     let begun = stopped.begun();
@@ -151,22 +150,28 @@ fn stop_and_read(copier: &mut Copier<'_>, plan: &Plan) -> Result<Stop, SnapshotE
     hot.dedup();
     stop.read(copier, &hot, true)?;
 
-    let mut scanned = plan.scan;
-    if plan.scan {
-        for piece in copier.list.pieces() {
-            if Instant::now() > stop.deadline {
-                scanned = false;
-                break;
-            }
-            let changed = copier.settle_unchanged(piece)?;
-            stop.read(copier, &changed, false)?;
-        }
+    let mut seen = Vec::new();
+    if let Some(scan) = scan {
+        let found = scan.run(copier.memory, &mut copier.buffer, stop.deadline)?;
+        let changed: Vec<usize> = found.changed.into_iter().filter(|&i| !copier.settled[i]).collect();
+        stop.read(copier, &changed, false)?;
+        hot.extend(changed);
+        seen = found.pieces;
     }
     let finalizer_runs_user_code = view.finalizer_runs_user_code(copier.memory);
     let total = stopped.thaw();
-    copier.list.arrange();
     hot.retain(|&index| !copier.settled[index]);
     let unread = hot;
+    // What was looked at and was not found changed is what it was.
+    let pieces = copier.list.pieces();
+    let scanned = seen.len() == pieces.len();
+    for index in seen.into_iter().filter_map(|i| pieces.get(i)).flat_map(|p| copier.list.indices(p.clone())) {
+        copier.settled[index] = true;
+    }
+    for &index in &unread {
+        copier.settled[index] = false;
+    }
+    copier.list.arrange();
     Ok(Stop { total, until_stopped, threads, taken_at, ms, finalizer_runs_user_code, scanned, unread })
 }
 
@@ -201,7 +206,7 @@ impl InStop<'_> {
         let view = copier.view;
         let addrs = indices.iter().map(|&i| copier.list.addr(i)).collect();
         let mut fresh: Vec<(usize, Goroutine)> = Vec::with_capacity(indices.len());
-        GList::new(addrs, view.g.size).read_all(copier.memory, |i, addr, bytes| {
+        GList::new(addrs, view.g.size).read_all(copier.memory, &mut copier.buffer, |i, addr, bytes| {
             if let (Some(&index), Some(bytes)) = (indices.get(i), bytes) {
                 fresh.push((index, Goroutine::parse(&view.g, addr, bytes)));
             }
