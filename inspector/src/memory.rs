@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn batches_go_on_behind_a_hole() {
-        let data = vec![7u8; 64];
+        let data = [7u8; 64];
         let live = LiveMemory::new(i32::try_from(std::process::id()).unwrap());
         let at = |i: usize| Span { addr: data[i..].as_ptr() as u64, len: 8 };
         let spans = [at(0), Span { addr: 8, len: 8 }, at(8), at(16)];

@@ -1,5 +1,13 @@
 //! `list` and `version` on real processes of every kind that is easily overlooked.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a failed step is a failed test; what is skipped is said"
+)]
+
 mod support;
 
 use std::fs;
@@ -344,6 +352,30 @@ fn without_permission() {
     assert_eq!(code(&output), 0);
     assert!(stderr(&output).contains("processes could not be looked into"), "{}", stderr(&output));
     target.finish();
+}
+
+/// The one capability that permission hints name is enough for a process of another user.
+#[test]
+fn cap_sys_ptrace_alone() {
+    if !support::is_root("cap_sys_ptrace_alone") {
+        return;
+    }
+    let dir = dir("capability");
+    let public = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
+    for (name, flags) in [("exe", &["-ldflags=-s -w"][..]), ("pie", &["-buildmode=pie", "-ldflags=-s -w"])] {
+        // Where any user may execute it.
+        let program = public.path().join(name);
+        fs::copy(build(&dir, name, flags), &program).unwrap();
+        let target = Target::start_command(Command::new(&program).uid(65534).gid(65534));
+        for command in ["version", "stack"] {
+            let mut probe = Command::new("setpriv");
+            probe.args(["--bounding-set=-all,+sys_ptrace", "--inh-caps=-all,+sys_ptrace"]);
+            probe.arg(env!("CARGO_BIN_EXE_gops-probe")).args([command, &target.pid.to_string()]);
+            let output = probe.output().unwrap();
+            assert_eq!(code(&output), 0, "{name} {command}: {}", stderr(&output));
+        }
+        target.finish();
+    }
 }
 
 #[test]

@@ -305,16 +305,16 @@ fn find_ms(
         let mut check = check_ms(memory, m, g, head, tids);
         // A thread that C created has an m only while it runs Go.
         let covers = |check: &calibrate::MCheck| check.broken == 0 && check.strangers <= 1 + check.ms / 8;
-        if !covers(&check) || (check.threads_found < 2 && tids.len() > 2) {
-            if let Some((moved, better)) = calibrate::find_alllink(memory, m, g, head, tids) {
-                note(
-                    "m.alllink",
-                    moved.alllink.to_string(),
-                    "calibrated: the table's offset does not lead to the threads".to_owned(),
-                );
-                *m = moved;
-                check = better;
-            }
+        if (!covers(&check) || (check.threads_found < 2 && tids.len() > 2))
+            && let Some((moved, better)) = calibrate::find_alllink(memory, m, g, head, tids)
+        {
+            note(
+                "m.alllink",
+                moved.alllink.to_string(),
+                "calibrated: the table's offset does not lead to the threads".to_owned(),
+            );
+            *m = moved;
+            check = better;
         }
         if check.threads_found > 0 && covers(&check) {
             note(

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use symbols::addr::RuntimeAddr;
+use symbols::addr::{LoadBias, RuntimeAddr};
 use symbols::image::{Arch, Image, ImageError};
 use symbols::pclntab::Pclntab;
 use symbols::program;
@@ -57,8 +57,7 @@ fn find_go(process: &Process, mappings: &[Mapping]) -> Result<LoadedImage, Error
         return Err(architecture(process, format!("a program for {:?}", image.arch())));
     }
     if let Some(program) = program::recognise(&image) {
-        let auxv = process.read("auxv", "read the auxiliary vector")?;
-        let bias = bias_by_entry(&image, &auxv).unwrap_or_default();
+        let bias = executable_bias(process, mappings, &image);
         return Ok(LoadedImage { program, image, name: process.name().to_owned(), bias });
     }
     for (mapping, image) in shared_objects(process, mappings) {
@@ -71,6 +70,17 @@ fn find_go(process: &Process, mappings: &[Mapping]) -> Result<LoadedImage, Error
     }
     let reason = "neither its executable nor a shared object in it has build info or a Go function table";
     Err(not_go(process, reason))
+}
+
+/// Where the executable is loaded. The auxiliary vector says so, but its file's mode keeps out whoever has only
+/// CAP_SYS_PTRACE and not its owner's uid; the memory map serves then.
+fn executable_bias(process: &Process, mappings: &[Mapping], image: &Image) -> LoadBias {
+    let by_entry = || bias_by_entry(image, &process.read("auxv", "read the auxiliary vector").ok()?);
+    let by_path = || {
+        let path = process.exe_path().ok()?;
+        bias_by_mapping(image, mappings.iter().find(|m| m.path == path)?)
+    };
+    by_entry().or_else(by_path).unwrap_or_default()
 }
 
 /// The shared objects that the process has mapped, each once, with the mapping of its beginning.

@@ -76,7 +76,7 @@ pub(crate) fn build_c(dir: &Path, name: &str, source: &str, flags: &[&str]) -> P
 }
 
 /// Copies a program with its bytes changed.
-pub(crate) fn patched(from: &Path, to: PathBuf, patch: impl FnOnce(&mut Vec<u8>)) -> PathBuf {
+pub(crate) fn patched(from: &Path, to: PathBuf, patch: impl FnOnce(&mut [u8])) -> PathBuf {
     let mut bytes = fs::read(from).unwrap();
     patch(&mut bytes);
     fs::write(&to, bytes).unwrap();
@@ -85,13 +85,13 @@ pub(crate) fn patched(from: &Path, to: PathBuf, patch: impl FnOnce(&mut Vec<u8>)
 }
 
 /// Forgets the section headers.
-pub(crate) fn drop_sections(bytes: &mut Vec<u8>) {
+pub(crate) fn drop_sections(bytes: &mut [u8]) {
     bytes[40..48].fill(0);
     bytes[60..64].fill(0);
 }
 
 /// Zeroes the build info, version and all.
-pub(crate) fn wipe_build_info(bytes: &mut Vec<u8>) {
+pub(crate) fn wipe_build_info(bytes: &mut [u8]) {
     let magic = b"\xff Go buildinf:";
     let at = bytes.windows(magic.len()).position(|w| w == magic).expect("build info");
     bytes[at..at + 64].fill(0);
@@ -132,8 +132,8 @@ impl Target {
     pub(crate) fn finish(mut self) {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).expect("it still runs");
         assert!(status.contains("TracerPid:\t0\n"), "traced: {status}");
-        let state = status.lines().find(|l| l.starts_with("State:")).unwrap();
-        assert!(!state.contains('T') && !state.contains('t') || state.contains("(sleeping)"), "{state}");
+        let state = status.lines().find_map(|l| l.strip_prefix("State:\t")).unwrap();
+        assert!(!state.starts_with(['T', 't']), "{state}");
         self.stdin.write_all(b"\n").unwrap();
         let mut line = String::new();
         self.stdout.read_line(&mut line).unwrap();
