@@ -38,6 +38,7 @@ pub(super) fn run(args: &StackArgs, common: &Common) -> Result<(), Error> {
         counts.set(written);
         Ok(())
     })?;
+    tell_unknown(&view, common);
     if common.verbose > 0 {
         tell_evidence(&view, &cost, &snapshot, common);
     }
@@ -75,6 +76,17 @@ fn conclude(args: &StackArgs, counts: &Counts, view: &View, common: &Common) -> 
     Ok(())
 }
 
+/// What could not be found or confirmed, and what that costs the answer.
+fn tell_unknown(view: &View, common: &Common) {
+    use crate::report::printable::printable_str;
+    let style = Style::for_stderr(common.color);
+    let mut err = std::io::stderr().lock();
+    for unknown in &view.unknown {
+        // A hint that cannot be written is no failure of the answer.
+        let _ = writeln!(err, "{} {}", style.hint("unknown:"), printable_str(unknown));
+    }
+}
+
 fn tell_evidence(view: &View, cost: &Cost, snapshot: &Snapshot, common: &Common) {
     use crate::report::printable::printable_str;
     let style = Style::for_stderr(common.color);
@@ -82,9 +94,6 @@ fn tell_evidence(view: &View, cost: &Cost, snapshot: &Snapshot, common: &Common)
     for evidence in &view.evidence {
         let line = format!("{}: {} ({})", evidence.of, evidence.found, evidence.by);
         let _ = writeln!(err, "{} {}", style.hint("known:"), printable_str(&line));
-    }
-    for unknown in &view.unknown {
-        let _ = writeln!(err, "{} {}", style.hint("unknown:"), printable_str(unknown));
     }
     let _ = writeln!(
         err,

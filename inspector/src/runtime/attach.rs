@@ -138,7 +138,7 @@ pub fn attach(target: &Target<'_>, loaded: LoadedImage, memory: &dyn Memory) -> 
         |f| f.func_id(),
     );
     let coroutine_reason =
-        table.wait_reasons().iter().position(|r| *r == "coroutine").and_then(|i| u8::try_from(i).ok());
+        table.wait_reasons().iter().position(|r| r == "coroutine").and_then(|i| u8::try_from(i).ok());
     let sigreturn =
         modules.function("runtime.sigreturn__sigaction").or_else(|| modules.function("runtime.sigreturn"));
     let in_go =
@@ -202,6 +202,7 @@ const WANTED: &[&str] = &[
     "runtime.fingStatus",
     "runtime.fingRunning",
     "runtime.firstmoduledata",
+    "runtime.waitReasonStrings",
 ];
 
 /// The variables that are wanted: from the symbol table where there is one, else by recipes.
@@ -240,6 +241,79 @@ fn candidates(release: &Release) -> Vec<GoVersion> {
     }
 }
 
+/// The layout for `version`: made from this very release, else from the program's own DWARF, else from a
+/// neighbouring release.
+fn layout_for(module: &Module, version: &GoVersion) -> Option<layout::Found> {
+    let found = layout::lookup(version);
+    if found.as_ref().is_some_and(|f| f.evidence == layout::Evidence::Exact) {
+        return found;
+    }
+    let dwarf = own_dwarf(&module.image).map(|table| match &found {
+        Some(neighbour) => table.with_wait_reasons_of(&neighbour.table),
+        None => table,
+    });
+    dwarf.map(|table| layout::Found { table, evidence: layout::Evidence::Dwarf }).or(found)
+}
+
+/// A program with more than this and debug information is not worth the time for a layout.
+const MAX_FILE: u64 = 1 << 30;
+
+fn own_dwarf(image: &Image) -> Option<Table> {
+    let source = image.source();
+    if !image.claims_sections() || source.len() > MAX_FILE {
+        return None;
+    }
+    let mut elf = vec![0; usize::try_from(source.len()).ok()?];
+    source.read_at(0, &mut elf).then_some(())?;
+    layout::from_dwarf(&elf).ok()
+}
+
+/// More wait reasons than a byte can number, longer than any is.
+const MAX_WAIT_REASONS: u64 = 256;
+const MAX_WAIT_REASON: u64 = 128;
+
+/// Takes the wait reasons from the target where no table is of its very release: their order changes between
+/// releases (`runtime.waitReasonStrings`).
+fn with_live_wait_reasons(
+    memory: &dyn Memory,
+    module: &Module,
+    globals: &Globals,
+    found: layout::Found,
+    note: &mut impl FnMut(&str, String, String),
+) -> Table {
+    if found.evidence == layout::Evidence::Exact {
+        return found.table;
+    }
+    let live = globals.address("runtime.waitReasonStrings").map(|link| module.bias.runtime(link));
+    match live.and_then(|at| read_wait_reasons(memory, at)) {
+        Some(reasons) => {
+            note("wait reasons", format!("{} of them", reasons.len()), "read from the process".to_owned());
+            found.table.with_wait_reasons(reasons)
+        }
+        None => found.table,
+    }
+}
+
+/// Reads an array of strings up to what cannot be one; `None` where it does not begin as the wait reasons do.
+fn read_wait_reasons(memory: &dyn Memory, at: RuntimeAddr) -> Option<Vec<String>> {
+    let mut reasons = Vec::new();
+    for i in 0..MAX_WAIT_REASONS {
+        let entry = at.plus(16 * i);
+        let (Ok(data), Ok(len)) = (memory.word(entry), memory.word(entry.plus(8))) else { break };
+        if len > MAX_WAIT_REASON || (len == 0 && i > 0) {
+            break;
+        }
+        let Ok(bytes) = memory.bytes(RuntimeAddr(data), usize::try_from(len).ok()?) else { break };
+        match String::from_utf8(bytes) {
+            Ok(text) if text.chars().all(|c| c.is_ascii_graphic() || c == ' ') => reasons.push(text),
+            _ => break,
+        }
+    }
+    let begins = reasons.first().is_some_and(String::is_empty)
+        && reasons.get(1).is_some_and(|r| r == "GC assist marking");
+    begins.then_some(reasons)
+}
+
 /// Finds the layout of g and the address of allgs that fit live memory together.
 fn calibrated(
     memory: &dyn Memory,
@@ -250,7 +324,7 @@ fn calibrated(
     let main = modules.main();
     let mut failure = String::from("there is no table for it");
     for version in candidates(&program.release) {
-        let Some(found) = layout::lookup(&version) else { continue };
+        let Some(found) = layout_for(main, &version) else { continue };
         let Ok(g) = GFields::from_table(&found.table) else { continue };
         let globals = find_globals(main, &version);
         let at = |name: &str| globals.address(name).map(|link| main.bias.runtime(link));
@@ -276,7 +350,8 @@ fn calibrated(
                     ),
                 );
                 note("allgs", allgs.ptr.to_string(), how);
-                return Ok(Calibrated { minor: version.minor, table: found.table, g, allgs, globals });
+                let table = with_live_wait_reasons(memory, main, &globals, found, note);
+                return Ok(Calibrated { minor: version.minor, table, g, allgs, globals });
             }
             failure = format!("{} of {} sampled goroutines fit", check.good, check.looked_at);
         }

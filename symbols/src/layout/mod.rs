@@ -91,7 +91,7 @@ pub struct Table {
     structs: BTreeMap<Cow<'static, str>, Struct>,
     /// Variables whose type is one of `structs`, by name.
     variables: BTreeMap<Cow<'static, str>, Cow<'static, str>>,
-    wait_reasons: Vec<&'static str>,
+    wait_reasons: Vec<Cow<'static, str>>,
     idle_in_synctest: Vec<u8>,
 }
 
@@ -124,8 +124,34 @@ impl Table {
 
     /// `runtime.waitReasonStrings`, by `g.waitreason`. Empty where the table was read from DWARF, which does not
     /// have them.
-    pub fn wait_reasons(&self) -> &[&'static str] {
+    pub fn wait_reasons(&self) -> &[Cow<'static, str>] {
         &self.wait_reasons
+    }
+
+    /// The same layouts with the wait reasons of `other`: DWARF does not have them.
+    #[must_use]
+    pub fn with_wait_reasons_of(self, other: &Table) -> Self {
+        Table {
+            wait_reasons: other.wait_reasons.clone(),
+            idle_in_synctest: other.idle_in_synctest.clone(),
+            ..self
+        }
+    }
+
+    /// The same layouts with wait reasons as read from a process, whose order another release's table does not
+    /// tell. Which of them count as idle in a bubble is known by name.
+    #[must_use]
+    pub fn with_wait_reasons(self, reasons: Vec<String>) -> Self {
+        let was_idle = |reason: &str| {
+            self.wait_reasons
+                .iter()
+                .position(|r| r == reason)
+                .is_some_and(|i| self.idle_in_synctest.iter().any(|&idle| usize::from(idle) == i))
+        };
+        let idle = reasons.iter().enumerate().filter(|(_, r)| was_idle(r));
+        let idle_in_synctest = idle.filter_map(|(i, _)| u8::try_from(i).ok()).collect();
+        let wait_reasons = reasons.into_iter().map(Cow::Owned).collect();
+        Table { wait_reasons, idle_in_synctest, ..self }
     }
 
     /// Whether a goroutine with this wait reason counts as durably blocked in a synctest bubble
@@ -186,7 +212,7 @@ fn parse(text: &'static str) -> Option<Table> {
     Some(Table {
         structs,
         variables,
-        wait_reasons: file.wait_reasons,
+        wait_reasons: file.wait_reasons.into_iter().map(Cow::Borrowed).collect(),
         idle_in_synctest: file.idle_in_synctest,
     })
 }
@@ -234,10 +260,10 @@ mod tests {
             assert_eq!(table.size("runtime.gomaxprocs"), Some(4), "{release}");
             let reasons = table.wait_reasons();
             assert!(
-                reasons.contains(&"chan receive") && reasons.contains(&"IO wait"),
+                ["chan receive", "IO wait"].iter().all(|known| reasons.iter().any(|r| r == known)),
                 "{release}: {reasons:?}"
             );
-            assert_eq!(reasons.first(), Some(&""), "{release}");
+            assert_eq!(reasons.first().map(AsRef::as_ref), Some(""), "{release}");
         }
     }
 

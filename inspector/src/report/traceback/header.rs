@@ -12,7 +12,7 @@ pub fn header_status<'v>(view: &'v View, g: &Goroutine) -> &'v str {
     let waits = matches!(g.status(), status::WAITING | status::LEAKED);
     if waits && g.wait_reason != 0 {
         let reasons = view.table.wait_reasons();
-        return reasons.get(usize::from(g.wait_reason)).copied().unwrap_or("unknown wait reason");
+        return reasons.get(usize::from(g.wait_reason)).map_or("unknown wait reason", |r| r);
     }
     status::name(g.status())
 }
