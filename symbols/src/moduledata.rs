@@ -34,11 +34,11 @@ struct Shape {
     gofunc: usize,
     textsectmap: usize,
     modulename: usize,
+    hasmain: usize,
     next: usize,
-    size: usize,
 }
 
-const SHAPES: [Shape; 5] = [
+const SHAPES: [Shape; 6] = [
     Shape {
         minors: (18, 19),
         types: 280,
@@ -47,19 +47,30 @@ const SHAPES: [Shape; 5] = [
         gofunc: 304,
         textsectmap: 312,
         modulename: 448,
+        hasmain: 488,
         next: 544,
-        size: 552,
     },
     Shape {
-        minors: (20, 22),
+        minors: (20, 20),
+        types: 296,
+        etypes: 304,
+        rodata: 312,
+        gofunc: 320,
+        textsectmap: 328,
+        modulename: 464,
+        hasmain: 504,
+        next: 560,
+    },
+    Shape {
+        minors: (21, 22),
         types: 296,
         etypes: 304,
         rodata: 312,
         gofunc: 320,
         textsectmap: 328,
         modulename: 488,
+        hasmain: 528,
         next: 584,
-        size: 592,
     },
     Shape {
         minors: (23, 25),
@@ -69,8 +80,8 @@ const SHAPES: [Shape; 5] = [
         gofunc: 320,
         textsectmap: 328,
         modulename: 488,
+        hasmain: 528,
         next: 576,
-        size: 584,
     },
     Shape {
         minors: (26, 26),
@@ -80,8 +91,8 @@ const SHAPES: [Shape; 5] = [
         gofunc: 320,
         textsectmap: 336,
         modulename: 496,
+        hasmain: 536,
         next: 584,
-        size: 592,
     },
     Shape {
         minors: (27, 27),
@@ -91,8 +102,8 @@ const SHAPES: [Shape; 5] = [
         gofunc: 344,
         textsectmap: 360,
         modulename: 472,
+        hasmain: 512,
         next: 560,
-        size: 568,
     },
 ];
 
@@ -143,10 +154,6 @@ pub struct Moduledata {
     pub data: [Range; 4],
     /// Sections of the text; one in nearly all images.
     pub text_sections: Vec<TextSection>,
-    /// Offset of `next` within the moduledata: the link to the next module in a process.
-    pub next_offset: usize,
-    /// Its size.
-    pub size: usize,
     /// The minor releases whose moduledata has this shape.
     pub minors: (u32, u32),
 }
@@ -225,10 +232,32 @@ fn parse(
     version: Option<&GoVersion>,
 ) -> Option<Moduledata> {
     let wanted = |s: &&Shape| version.is_some_and(|v| (s.minors.0..=s.minors.1).contains(&v.minor));
+    if let Some(module) = SHAPES.iter().find(wanted).and_then(|s| with_shape(image, addr, bytes, s)) {
+        return Some(module);
+    }
     let format_fits = |s: &&Shape| (s.minors.0 < 20) == (header.format == Format::Go118);
-    let first = SHAPES.iter().filter(wanted);
-    let rest = SHAPES.iter().filter(|s| !wanted(s)).filter(format_fits);
-    first.chain(rest).find_map(|shape| with_shape(image, addr, bytes, shape))
+    let fitting: Vec<_> = SHAPES
+        .iter()
+        .filter(format_fits)
+        .filter_map(|shape| {
+            Some((bytes.get(shape.hasmain) == Some(&1), with_shape(image, addr, bytes, shape)?))
+        })
+        .collect();
+    // Shapes that differ only in fields that are zero in the file cannot be told apart by it, except by the one
+    // flag that is set in the module of a program. It is of any of the releases that have such a shape, then.
+    let by_flag = fitting.iter().any(|(has_main, _)| *has_main);
+    let mut candidates = fitting.into_iter().filter(|(has_main, _)| *has_main == by_flag).map(|(_, m)| m);
+    let mut module = candidates.next()?;
+    for other in candidates {
+        module.minors.0 = module.minors.0.min(other.minors.0);
+        module.minors.1 = module.minors.1.max(other.minors.1);
+    }
+    Some(module)
+}
+
+/// Where `next`, the link to the next module of a process, is in the moduledata of a minor release.
+pub fn next_offset(minor: u32) -> Option<usize> {
+    SHAPES.iter().find(|s| (s.minors.0..=s.minors.1).contains(&minor)).map(|s| s.next)
 }
 
 fn with_shape(image: &Image, addr: LinkAddr, bytes: &[u8], shape: &Shape) -> Option<Moduledata> {
@@ -246,8 +275,6 @@ fn with_shape(image: &Image, addr: LinkAddr, bytes: &[u8], shape: &Shape) -> Opt
         types: range(shape.types, shape.etypes)?,
         data: [data(0)?, data(1)?, data(2)?, data(3)?],
         text_sections: text_sections(image, at(shape.textsectmap)?, at(shape.textsectmap + 8)?.0)?,
-        next_offset: shape.next,
-        size: shape.size,
         minors: shape.minors,
     };
     let first = module.text_sections.first()?;
@@ -258,7 +285,9 @@ fn with_shape(image: &Image, addr: LinkAddr, bytes: &[u8], shape: &Shape) -> Opt
         && first.offset == 0
         && first.base == module.text.start
         && at(shape.rodata).is_some_and(|a| image.segment(a).is_some())
-        && word(bytes, shape.modulename + 8).is_some_and(|len| len < 1 << 16);
+        && word(bytes, shape.modulename + 8).is_some_and(|len| len < 1 << 16)
+        && bytes.get(shape.hasmain).is_some_and(|&flag| flag <= 1)
+        && word(bytes, shape.next) == Some(0);
     fits.then_some(module)
 }
 
@@ -278,4 +307,34 @@ fn text_sections(image: &Image, addr: LinkAddr, count: u64) -> Option<Vec<TextSe
 
 fn word(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(bytes.get(at..at.checked_add(8)?)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout;
+
+    #[test]
+    fn shapes_are_those_of_the_releases() {
+        for release in layout::releases() {
+            let found = layout::lookup(&GoVersion::release(release.minor, release.patch)).unwrap();
+            let shape = SHAPES.iter().find(|s| (s.minors.0..=s.minors.1).contains(&release.minor)).unwrap();
+            let offset = |field| {
+                let field = found.table.field("runtime.moduledata", field);
+                usize::try_from(field.unwrap().offset).unwrap()
+            };
+            assert_eq!(
+                [shape.types, shape.etypes, shape.rodata, shape.gofunc, shape.textsectmap],
+                ["types", "etypes", "rodata", "gofunc", "textsectmap"].map(offset),
+                "{release}"
+            );
+            assert_eq!(
+                [shape.modulename, shape.hasmain, shape.next],
+                ["modulename", "hasmain", "next"].map(offset),
+                "{release}"
+            );
+            assert_eq!(fixed::MINPC, offset("minpc"));
+            assert_eq!(fixed::NOPTRDATA, offset("noptrdata"));
+        }
+    }
 }

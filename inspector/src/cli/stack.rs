@@ -58,7 +58,7 @@ fn conclude(args: &StackArgs, counts: &Counts, view: &View, common: &Common) -> 
     if counts.unconfirmed > 0 {
         let _ = writeln!(
             err,
-            "{} {} of {} goroutines moved while they were read: shown as they were last seen, not proven",
+            "{} {} of {} goroutines are unconfirmed: they ran while they were read, or could have without a trace",
             style.hint("hint:"),
             counts.unconfirmed,
             counts.goroutines,

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use symbols::addr::{LoadBias, RuntimeAddr};
 use symbols::image::{Arch, Image, ImageError};
+use symbols::moduledata;
 use symbols::pclntab::Pclntab;
 use symbols::program;
 
@@ -102,9 +103,10 @@ fn shared_objects<'m>(
 
 /// Follows `moduledata.next` to the plugins that the program has loaded.
 fn add_plugins(process: &Process, mappings: &[Mapping], memory: &LiveMemory, view: &mut View) {
+    let Some(next_offset) = moduledata::next_offset(view.minor) else { return };
     for _ in 0..MAX_MODULES {
         let Some(last) = view.modules.iter().last() else { return };
-        let at = last.bias.runtime(last.data.addr).plus(last.data.next_offset as u64);
+        let at = last.bias.runtime(last.data.addr).plus(next_offset as u64);
         let Ok(next) = memory.word(at) else { return };
         if next == 0 {
             return;
