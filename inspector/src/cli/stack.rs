@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::io::Write;
-use std::time::Duration;
 
 use super::args::{Common, StackArgs};
 use super::output;
@@ -136,20 +135,4 @@ fn stop_error(process: &Process, error: StopError) -> Error {
         )),
         other => Error::Failed(format!("process {}: {other}", process.pid())),
     }
-}
-
-/// Parses `20ms`, `1s`, `500us`, `1.5s` as Go's durations are written; a plain number is milliseconds.
-pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let number: f64 = number.parse().map_err(|_| format!("{text:?} is not a duration such as 20ms"))?;
-    let seconds = match unit {
-        "" | "ms" => number / 1e3,
-        "us" | "µs" => number / 1e6,
-        "ns" => number / 1e9,
-        "s" => number,
-        "m" => number * 60.0,
-        _ => return Err(format!("{unit:?} is not a unit of time: ns, us, ms, s, m")),
-    };
-    Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())
 }
