@@ -66,6 +66,17 @@ fn is_release(version: &GoVersion) -> bool {
     named && harmless && version.pre.is_none() && !version.devel
 }
 
+impl std::fmt::Display for Evidence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Evidence::Exact => f.write_str("table of this very release"),
+            Evidence::SameMinor { used } => write!(f, "table of {used}, the nearest patch"),
+            Evidence::NeighbourMinor { used } => write!(f, "table of {used}, a neighbouring release"),
+            Evidence::Dwarf => f.write_str("the program's own DWARF"),
+        }
+    }
+}
+
 /// The file to use for `version`, its release, and how well it fits.
 pub(crate) fn file(version: &GoVersion) -> Option<(&'static str, Release, Evidence)> {
     let key = |&(minor, patch, _): &(u32, u32, &str)| (minor, patch);

@@ -12,7 +12,7 @@ use crate::report::stack::{Cost, Counts, Filter, StackReport};
 use crate::report::traceback::Level;
 use crate::runtime::open::{memory_error, open};
 use crate::runtime::snapshot::glist::GListError;
-use crate::runtime::snapshot::{self, Options, Pause, Snapshot, SnapshotError};
+use crate::runtime::snapshot::{self, Consistency, Options, Pause, Snapshot, SnapshotError};
 use crate::runtime::view::View;
 use crate::stop::StopError;
 use crate::{Error, stop};
@@ -96,14 +96,18 @@ fn tell_evidence(view: &View, cost: &Cost, snapshot: &Snapshot, common: &Common)
     }
     let _ = writeln!(
         err,
-        "{} {} threads stopped for {} µs ({} µs until all had stopped), {} bytes read in {} calls, none written; {:?}",
+        "{} {} threads stopped for {} µs ({} µs until all had stopped), {} bytes read in {} calls, none written; {}",
         style.hint("cost:"),
         cost.threads_stopped,
         cost.stopped_us,
         cost.until_stopped_us,
         cost.bytes_read,
         cost.read_calls,
-        snapshot.consistency,
+        match snapshot.consistency {
+            Consistency::Instant => "all of one instant",
+            Consistency::InstantVerifiedAfterwards => "of one instant, verified after it",
+            Consistency::EachByItself => "each goroutine true by itself",
+        },
     );
 }
 

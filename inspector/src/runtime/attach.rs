@@ -345,7 +345,7 @@ fn calibrated(
                     "layout",
                     format!("{version}"),
                     format!(
-                        "{:?}; {} of {} sampled goroutines fit",
+                        "{}; {} of {} sampled goroutines fit",
                         found.evidence, check.good, check.looked_at
                     ),
                 );
