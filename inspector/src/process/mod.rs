@@ -6,8 +6,7 @@ pub mod executable;
 pub mod facts;
 mod files;
 pub mod find;
-pub mod maps;
-mod modules;
+pub mod modules;
 mod pin;
 
 use std::fmt;

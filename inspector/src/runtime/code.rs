@@ -19,7 +19,7 @@ pub enum Special {
     Injected,
     /// `runtime.cgocallback`: switches stacks, yet both can be walked through it.
     CgoCallback,
-    /// `runtime.gogo`: about to continue a goroutine from its saved registers.
+    /// `runtime.gogo`, whose last part is a function of its own, `gogo`: about to continue a goroutine from its saved registers.
     Gogo,
 }
 
@@ -47,7 +47,7 @@ impl PcInfo {
             b"runtime.sigpanic" => Special::SigPanic,
             b"runtime.asyncPreempt" | b"runtime.debugCallV2" => Special::Injected,
             b"runtime.cgocallback" => Special::CgoCallback,
-            b"runtime.gogo" => Special::Gogo,
+            b"gogo" | b"runtime.gogo" => Special::Gogo,
             _ => Special::No,
         };
         let flags = func.flags();

@@ -15,6 +15,8 @@ use crate::stop::Stopped;
 const ROUNDS: usize = 4;
 /// Goroutines that are read together in a target that runs.
 const CHUNK: usize = 32;
+/// A goroutine that is on a thread or off it each time it is looked for the other way is given up after so many.
+const ATTEMPTS: usize = 16;
 /// A thread that does not stop so soon is let go.
 const STOP_TIMEOUT: Duration = Duration::from_millis(20);
 
@@ -130,12 +132,23 @@ fn settle_once(
     Ok(())
 }
 
-/// Reads a goroutine of which no epoch tells whether it moved: as it seems, unconfirmed.
+/// Reads a goroutine of which no epoch tells whether it moved: as it seems, unconfirmed. Two readings that say
+/// the same are not likely to be torn; where there are none, none is shown.
 fn read_unproven(copier: &mut Copier<'_>, index: usize, g: &Goroutine) -> Result<(), MemoryError> {
-    copier.slots[index].g = *g;
-    if let Some(start) = copier.start(index, g) {
-        copier.walk(&[(index, start)])?;
+    let mut before = Frames::Unwanted;
+    for _ in 0..=ROUNDS {
+        let Some(g) = copier.view.read_g(copier.memory, g.addr) else { break };
+        copier.put(index, g);
+        if let Some(start) = copier.start(index, &g) {
+            copier.walk(&[(index, start)])?;
+        }
+        let frames = copier.slots[index].frames.clone();
+        if matches!(frames, Frames::Walked(_)) && frames == before {
+            return Ok(());
+        }
+        before = frames;
     }
+    copier.set_unavailable(index, NoStart::Moving);
     Ok(())
 }
 
@@ -149,31 +162,39 @@ fn refresh(copier: &mut Copier<'_>, indices: &[usize]) -> Result<(), MemoryError
     Ok(())
 }
 
+/// Whether a thread has it: runs it, waits in the kernel for it, or gives it a larger stack
+/// (`runtime.newstack` moves the stack of the goroutine that runs it; one that is shrunk is parked).
+fn is_on_thread(g: &Goroutine) -> bool {
+    matches!(g.status(), status::RUNNING | status::SYSCALL | status::COPYSTACK)
+}
+
 /// Reads the goroutines that threads run or wait in the kernel for, each while its thread is stopped.
 fn read_on_threads(copier: &mut Copier<'_>, stops: &mut Stops) {
     let tids = Tids::of(copier);
     let on_threads: Vec<usize> = (0..copier.slots.len())
         .filter(|&i| {
             let g = copier.slots[i].g;
-            matches!(g.status(), status::RUNNING | status::SYSCALL) && copier.class(&g) != Class::Skipped
+            is_on_thread(&g) && copier.class(&g) != Class::Skipped
         })
         .collect();
     for index in on_threads {
-        let mut done = false;
-        for _ in 0..ROUNDS {
+        for _ in 0..ATTEMPTS {
             let addr = copier.list.addr(index);
             let Some(g) = copier.view.read_g(copier.memory, addr) else { break };
             copier.put(index, g);
-            if !matches!(copier.class(&g), Class::Running | Class::Unsettled) || g.m == 0 {
-                break;
-            }
-            if read_with_thread_stopped(copier, index, &tids, stops) {
-                done = true;
-                break;
+            if is_on_thread(&g) && g.m != 0 {
+                if read_with_thread_stopped(copier, index, &tids, stops) {
+                    break;
+                }
+            } else {
+                // It left its thread meanwhile: an ordinary goroutine now, or soon on another thread.
+                let _unreadable = settle(copier, vec![index], 1, true);
+                if copier.settled[index] {
+                    break;
+                }
             }
         }
-        if !done {
-            // It left its thread meanwhile: an ordinary goroutine now, or one that cannot be caught.
+        if copier.slots[index].frames == Frames::Unwanted && !copier.settled[index] {
             let _unreadable = settle(copier, vec![index], ROUNDS, true);
         }
     }
@@ -191,12 +212,16 @@ fn read_with_thread_stopped(copier: &mut Copier<'_>, index: usize, tids: &Tids, 
     let caught = (|| {
         let (g, m) = (view.read_g(memory, copier.list.addr(index))?, view.read_m(memory, m)?);
         running_thread(&g, &[m])?;
-        if !matches!(g.status(), status::RUNNING | status::SYSCALL) {
+        if !is_on_thread(&g) {
             return None;
         }
         let registers = stopped.registers(tid).ok()?;
         let frames = running_start(view, memory, &mut copier.walker, &g, &m, registers)
             .map(|start| copier.walker.walk_one(memory, start));
+        if frames == Err(NoStart::Moving) {
+            // Between its old stack and its new one for an instant.
+            return None;
+        }
         let details = Details::read(view, memory, &g);
         // Another thread may have taken it out of its system call meanwhile.
         let after = view.read_g(memory, g.addr)?;
