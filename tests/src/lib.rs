@@ -4,6 +4,7 @@
 #![warn(missing_docs)]
 
 pub mod build;
+pub mod chain;
 pub mod dump;
 mod edit;
 mod error;
@@ -11,9 +12,11 @@ mod fixture;
 pub mod matrix;
 mod probe;
 pub mod record;
+pub mod repetition;
 
 pub use dump::{Comparison, Difference, Dump, compare};
 pub use error::{Error, Result};
 pub use fixture::Fixture;
 pub use matrix::{Cell, Program, Selection, Variant};
 pub use probe::{binary, probe};
+pub use repetition::Repetitions;
