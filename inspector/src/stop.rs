@@ -3,6 +3,8 @@
 //! Threads are seized and interrupted, which sends no signal and injects nothing. If we die in between, the
 //! kernel detaches them and they run on.
 
+mod registers;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::time::{Duration, Instant};
@@ -12,6 +14,8 @@ use nix::sys::ptrace;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+
+pub use registers::Registers;
 
 /// Why threads could not be stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -39,19 +43,6 @@ impl From<Errno> for StopError {
             other => StopError::Os(other),
         }
     }
-}
-
-/// The registers of a stopped thread that unwinding begins with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Registers {
-    /// The instruction that runs next.
-    pub pc: u64,
-    /// Stack pointer.
-    pub sp: u64,
-    /// Frame pointer.
-    pub fp: u64,
-    /// Base of thread-local storage.
-    pub tls: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,8 +136,7 @@ impl Stopped {
 
     /// The registers of a held thread.
     pub fn registers(&self, tid: i32) -> Result<Registers, StopError> {
-        let regs = ptrace::getregs(Pid::from_raw(tid))?;
-        Ok(Registers { pc: regs.rip, sp: regs.rsp, fp: regs.rbp, tls: regs.fs_base })
+        Ok(registers::read(Pid::from_raw(tid))?)
     }
 
     /// Lets all threads run on and says how long they were held.

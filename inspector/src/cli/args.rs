@@ -107,7 +107,7 @@ pub struct StackArgs {
     #[arg(long, conflicts_with = "max_pause")]
     pub no_pause: bool,
     /// Longest pause; what does not fit is verified after it
-    #[arg(long, value_name = "DURATION", default_value = "20ms", value_parser = super::stack::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "20ms", value_parser = super::duration::parse_duration)]
     pub max_pause: Duration,
     /// Only the goroutine with this number
     #[arg(long, value_name = "ID")]

@@ -1,6 +1,7 @@
 //! The command line: what is parsed, dispatched, printed and returned. Nothing below this module prints or exits.
 
 pub mod args;
+mod duration;
 mod generate;
 mod list;
 mod output;

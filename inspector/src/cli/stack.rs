@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::io::Write;
-use std::time::Duration;
 
 use super::args::{Common, StackArgs};
 use super::output;
@@ -13,7 +12,7 @@ use crate::report::stack::{Cost, Counts, Filter, StackReport};
 use crate::report::traceback::Level;
 use crate::runtime::open::{memory_error, open};
 use crate::runtime::snapshot::glist::GListError;
-use crate::runtime::snapshot::{self, Options, Pause, Snapshot, SnapshotError};
+use crate::runtime::snapshot::{self, Consistency, Options, Pause, Snapshot, SnapshotError};
 use crate::runtime::view::View;
 use crate::stop::StopError;
 use crate::{Error, stop};
@@ -58,7 +57,7 @@ fn conclude(args: &StackArgs, counts: &Counts, view: &View, common: &Common) -> 
     if counts.unconfirmed > 0 {
         let _ = writeln!(
             err,
-            "{} {} of {} goroutines moved while they were read: shown as they were last seen, not proven",
+            "{} {} of {} goroutines are unconfirmed: they ran while they were read, or could have without a trace",
             style.hint("hint:"),
             counts.unconfirmed,
             counts.goroutines,
@@ -97,14 +96,18 @@ fn tell_evidence(view: &View, cost: &Cost, snapshot: &Snapshot, common: &Common)
     }
     let _ = writeln!(
         err,
-        "{} {} threads stopped for {} µs ({} µs until all had stopped), {} bytes read in {} calls, none written; {:?}",
+        "{} {} threads stopped for {} µs ({} µs until all had stopped), {} bytes read in {} calls, none written; {}",
         style.hint("cost:"),
         cost.threads_stopped,
         cost.stopped_us,
         cost.until_stopped_us,
         cost.bytes_read,
         cost.read_calls,
-        snapshot.consistency,
+        match snapshot.consistency {
+            Consistency::Instant => "all of one instant",
+            Consistency::InstantVerifiedAfterwards => "of one instant, verified after it",
+            Consistency::EachByItself => "each goroutine true by itself",
+        },
     );
 }
 
@@ -136,20 +139,4 @@ fn stop_error(process: &Process, error: StopError) -> Error {
         )),
         other => Error::Failed(format!("process {}: {other}", process.pid())),
     }
-}
-
-/// Parses `20ms`, `1s`, `500us`, `1.5s` as Go's durations are written; a plain number is milliseconds.
-pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let number: f64 = number.parse().map_err(|_| format!("{text:?} is not a duration such as 20ms"))?;
-    let seconds = match unit {
-        "" | "ms" => number / 1e3,
-        "us" | "µs" => number / 1e6,
-        "ns" => number / 1e9,
-        "s" => number,
-        "m" => number * 60.0,
-        _ => return Err(format!("{unit:?} is not a unit of time: ns, us, ms, s, m")),
-    };
-    Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())
 }

@@ -42,18 +42,3 @@ impl Process {
         Some(files.filter_map(|e| inode(e.ok()?)).collect())
     }
 }
-
-impl Process {
-    /// Opens the file behind a mapping of the process: through the kernel's own reference to it, which needs a
-    /// capability, else by its path in the root directory of the process.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn open_mapped(&self, start: u64, end: u64, path: &Path) -> io::Result<OwnedFd> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let direct = format!("map_files/{start:x}-{end:x}");
-        rustix::fs::openat(self.dir(), direct, flags, Mode::empty())
-            .or_else(|denied| self.open_in_root(path, OFlags::RDONLY | OFlags::NONBLOCK).map_err(|_| denied))
-            .map_err(io::Error::from)
-    }
-}

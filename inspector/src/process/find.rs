@@ -16,7 +16,7 @@ use symbols::program::{self, GoProgram};
 use super::access::Denial;
 use super::executable::{Executable, FileId};
 use super::facts::{Stat, Status};
-use super::modules::Mapping;
+use super::maps::Mapping;
 use super::{Error, Namespace, Pid, Process, pin};
 use crate::agent::{self, AgentMark};
 

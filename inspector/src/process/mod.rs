@@ -6,7 +6,8 @@ pub mod executable;
 pub mod facts;
 mod files;
 pub mod find;
-pub mod modules;
+pub mod maps;
+mod modules;
 mod pin;
 
 use std::fmt;

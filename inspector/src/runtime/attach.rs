@@ -14,11 +14,11 @@ use super::arch;
 use super::calibrate::{self, check_gs, check_ms};
 use super::discover;
 use super::fields::{GFields, MFields, MissingField};
-use super::mappings::Mapping;
 use super::modules::{Module, Modules};
 use super::snapshot::glist::AllGs;
 use super::view::{Evidence, TracebackSettings, View};
 use crate::memory::{Memory, MemoryError};
+use crate::process::maps::Mapping;
 
 /// Why a process's Go runtime cannot be looked at.
 #[derive(Debug, thiserror::Error)]
@@ -345,7 +345,7 @@ fn calibrated(
                     "layout",
                     format!("{version}"),
                     format!(
-                        "{:?}; {} of {} sampled goroutines fit",
+                        "{}; {} of {} sampled goroutines fit",
                         found.evidence, check.good, check.looked_at
                     ),
                 );
@@ -443,6 +443,10 @@ pub fn bias_by_entry(image: &Image, auxv: &[u8]) -> Option<LoadBias> {
 /// Where an image is loaded, from a mapping of its file.
 pub fn bias_by_mapping(image: &Image, mapping: &Mapping) -> Option<LoadBias> {
     const PAGE: u64 = 4096;
-    let segment = image.segments().iter().find(|s| s.file_offset & !(PAGE - 1) == mapping.offset)?;
+    // Two segments may share a page of the file, but not what may be done with it.
+    let segment = image
+        .segments()
+        .iter()
+        .find(|s| s.file_offset & !(PAGE - 1) == mapping.offset && s.executable == mapping.executable)?;
     Some(LoadBias::between(LinkAddr(segment.start.0 & !(PAGE - 1)), RuntimeAddr(mapping.start)))
 }

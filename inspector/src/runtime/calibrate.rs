@@ -3,10 +3,10 @@
 
 use symbols::addr::RuntimeAddr;
 
-use super::discover::{chain, is_m};
 use super::fields::{GFields, MFields};
-use super::goroutine::{Goroutine, status};
+use super::goroutine::Goroutine;
 use super::modules::Modules;
+use super::plausible::{chain, is_m, plausible_g};
 use super::snapshot::glist::AllGs;
 use crate::memory::Memory;
 
@@ -55,19 +55,6 @@ pub fn check_gs(memory: &dyn Memory, modules: &Modules, fields: &GFields, allgs:
     goids.sort_unstable();
     check.duplicates = goids.windows(2).filter(|pair| pair[0] == pair[1]).count();
     check
-}
-
-/// Whether `g` can be a goroutine: its stack, status, number, saved registers and start function fit together.
-pub fn plausible_g(g: &Goroutine, modules: &Modules) -> bool {
-    if !g.has_plausible_stack() || g.goid == 0 || g.goid > 1 << 60 {
-        return false;
-    }
-    let parked =
-        matches!(g.status(), status::WAITING | status::RUNNABLE | status::PREEMPTED | status::LEAKED);
-    let saved = !parked || (modules.lookup(g.sched_pc).is_some() && g.stack_contains(g.sched_sp));
-    let known_status = g.status() <= status::DEADEXTRA;
-    let starts_somewhere = g.startpc == 0 || modules.lookup(g.startpc).is_some();
-    saved && known_status && starts_somewhere
 }
 
 /// What a check of ms found.

@@ -3,10 +3,10 @@
 
 use symbols::addr::RuntimeAddr;
 
-use super::calibrate::plausible_g;
 use super::fields::{GFields, MFields};
-use super::goroutine::{Goroutine, M};
+use super::goroutine::Goroutine;
 use super::modules::Modules;
+use super::plausible::{chain, is_heap_pointer, is_m, plausible_g};
 use super::snapshot::glist::AllGs;
 use crate::memory::Memory;
 
@@ -67,36 +67,6 @@ pub fn find_allm(
         None
     });
     best.map(|(_, at)| RuntimeAddr(at))
-}
-
-/// The ms from `head` on, newest first, ended by a null link, a loop, or what cannot be an m.
-pub fn chain(memory: &dyn Memory, fields: &MFields, head: u64) -> Vec<M> {
-    let mut ms: Vec<M> = Vec::new();
-    let mut next = head;
-    while next != 0 && ms.len() < MAX_THREADS {
-        let Ok(bytes) = memory.bytes(RuntimeAddr(next), fields.size) else { break };
-        let m = M::parse(fields, next, &bytes);
-        if !is_heap_pointer(m.g0) || ms.iter().any(|other| other.addr == m.addr) {
-            break;
-        }
-        next = m.alllink;
-        ms.push(m);
-    }
-    ms
-}
-
-/// The runtime itself gives up at 10,000 threads unless told otherwise; the bound keeps the loop check cheap.
-const MAX_THREADS: usize = 20_000;
-
-/// Whether there is an m at `addr`: its scheduling goroutine points back at it.
-pub fn is_m(memory: &dyn Memory, fields: &MFields, g: &GFields, addr: u64) -> bool {
-    let Ok(bytes) = memory.bytes(RuntimeAddr(addr), fields.size) else { return false };
-    let m = M::parse(fields, addr, &bytes);
-    is_heap_pointer(m.g0) && memory.word(RuntimeAddr(m.g0).plus(g.m as u64)) == Ok(addr)
-}
-
-fn is_heap_pointer(addr: u64) -> bool {
-    addr.is_multiple_of(8) && (1 << 16..1 << 56).contains(&addr)
 }
 
 /// Hands each word of the main module's static data to `look`, with its address and the words behind it, until

@@ -1,21 +1,17 @@
 //! From a pinned process to its Go runtime: which of its files is Go, and where it is loaded.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
-
 use symbols::addr::{LoadBias, RuntimeAddr};
 use symbols::image::{Arch, Image, ImageError};
+use symbols::moduledata;
 use symbols::pclntab::Pclntab;
 use symbols::program;
 
 use super::attach::{self, AttachError, LoadedImage, Target, attach, bias_by_entry, bias_by_mapping};
-use super::mappings::Mapping;
 use super::modules::Module;
 use super::view::View;
 use crate::memory::{LiveMemory, Memory, MemoryError, ReadCost};
 use crate::process::access::Access;
-use crate::process::executable::Executable;
+use crate::process::maps::Mapping;
 use crate::process::{self, Process};
 use crate::{Error, stop};
 
@@ -30,7 +26,7 @@ const MAX_MODULES: usize = 256;
 /// What keeps us from it, with its cause.
 pub fn open(process: &Process) -> Result<(View, ReadCost), Error> {
     let pid = process.pid().as_raw();
-    let mappings = Mapping::parse_all(&process.read("maps", "read the memory map")?);
+    let mappings = process.mappings()?;
     let memory = LiveMemory::new(pid);
     let loaded = find_go(process, &mappings)?;
     let tids = threads(pid);
@@ -60,9 +56,9 @@ fn find_go(process: &Process, mappings: &[Mapping]) -> Result<LoadedImage, Error
         let bias = executable_bias(process, mappings, &image);
         return Ok(LoadedImage { program, image, name: process.name().to_owned(), bias });
     }
-    for (mapping, image) in shared_objects(process, mappings) {
+    for (mapping, image) in shared_objects(process) {
         if let Some(program) = program::recognise(&image)
-            && let Some(bias) = bias_by_mapping(&image, mapping)
+            && let Some(bias) = bias_by_mapping(&image, &mapping)
         {
             let name = String::from_utf8_lossy(&mapping.path).into_owned();
             return Ok(LoadedImage { program, image, name, bias });
@@ -83,28 +79,22 @@ fn executable_bias(process: &Process, mappings: &[Mapping], image: &Image) -> Lo
     by_entry().or_else(by_path).unwrap_or_default()
 }
 
-/// The shared objects that the process has mapped, each once, with the mapping of its beginning.
-fn shared_objects<'m>(
-    process: &'m Process,
-    mappings: &'m [Mapping],
-) -> impl Iterator<Item = (&'m Mapping, Image)> {
-    let has_code =
-        |m: &Mapping| mappings.iter().any(|o| o.executable && o.inode == m.inode && o.path == m.path);
-    mappings
-        .iter()
-        .filter(move |m| m.offset == 0 && m.inode != 0 && m.path.starts_with(b"/") && has_code(m))
-        .take(MAX_FILES)
-        .filter_map(|m| {
-            let fd = process.open_mapped(m.start, m.end, Path::new(OsStr::from_bytes(&m.path))).ok()?;
-            Some((m, Image::parse(Box::new(Executable::new(fd).ok()?)).ok()?))
-        })
+/// The shared objects that the process has mapped, each once, with one of their mappings.
+fn shared_objects(process: &Process) -> impl Iterator<Item = (Mapping, Image)> {
+    // What cannot be listed cannot be looked into.
+    let objects = process.shared_objects().unwrap_or_default();
+    objects.into_iter().take(MAX_FILES).filter_map(|mapping| {
+        let image = Image::parse(Box::new(process.open_mapping(&mapping).ok()?)).ok()?;
+        Some((mapping, image))
+    })
 }
 
 /// Follows `moduledata.next` to the plugins that the program has loaded.
 fn add_plugins(process: &Process, mappings: &[Mapping], memory: &LiveMemory, view: &mut View) {
+    let Some(next_offset) = moduledata::next_offset(view.minor) else { return };
     for _ in 0..MAX_MODULES {
         let Some(last) = view.modules.iter().last() else { return };
-        let at = last.bias.runtime(last.data.addr).plus(last.data.next_offset as u64);
+        let at = last.bias.runtime(last.data.addr).plus(next_offset as u64);
         let Ok(next) = memory.word(at) else { return };
         if next == 0 {
             return;
@@ -122,10 +112,9 @@ fn add_plugins(process: &Process, mappings: &[Mapping], memory: &LiveMemory, vie
 /// The module whose moduledata is at `addr`.
 fn plugin(process: &Process, mappings: &[Mapping], addr: u64) -> Option<Module> {
     let holder = mappings.iter().find(|m| m.contains(addr))?;
-    let (mapping, image) =
-        shared_objects(process, mappings).find(|(m, _)| m.inode == holder.inode && m.path == holder.path)?;
+    let (mapping, image) = shared_objects(process).find(|(m, _)| m.is_of_file_of(holder))?;
     let (header, data) = program::recognise(&image)?.module?;
-    let bias = bias_by_mapping(&image, mapping)?;
+    let bias = bias_by_mapping(&image, &mapping)?;
     if bias.runtime(data.addr) != RuntimeAddr(addr) {
         return None;
     }

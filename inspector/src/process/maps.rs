@@ -1,4 +1,4 @@
-//! What is mapped into a process, as far as attaching to its runtime needs it.
+//! What is mapped into a process.
 
 /// A file-backed or anonymous mapping (a line of `/proc/PID/maps`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub struct Mapping {
     pub executable: bool,
     /// Offset in the file.
     pub offset: u64,
+    /// Major and minor number of the file's device.
+    pub device: (u32, u32),
     /// The file's inode, 0 for none.
     pub inode: u64,
     /// The path, or a name in brackets; not to be opened as it stands, and not to be printed unescaped.
@@ -22,6 +24,11 @@ pub struct Mapping {
 }
 
 impl Mapping {
+    /// Whether `other` is of the same file.
+    pub fn is_of_file_of(&self, other: &Mapping) -> bool {
+        (self.device, self.inode) == (other.device, other.inode) && self.inode != 0
+    }
+
     /// Whether `addr` is inside.
     pub fn contains(&self, addr: u64) -> bool {
         self.start <= addr && addr < self.end
@@ -46,7 +53,10 @@ impl Mapping {
         let (start, end) = (hex(&range[..dash])?, hex(range.get(dash + 1..)?)?);
         let flags = field()?;
         let offset = hex(field()?)?;
-        let _device = field()?;
+        let device = field()?;
+        let colon = device.iter().position(|&b| b == b':')?;
+        let number = |bytes| u32::try_from(hex(bytes)?).ok();
+        let device = (number(&device[..colon])?, number(device.get(colon + 1..)?)?);
         let inode = std::str::from_utf8(field()?).ok()?.parse().ok()?;
         let path = rest.iter().position(|&b| b != b' ').and_then(|i| rest.get(i..)).unwrap_or_default();
         Some(Mapping {
@@ -56,6 +66,7 @@ impl Mapping {
             writable: flags.get(1) == Some(&b'w'),
             executable: flags.get(2) == Some(&b'x'),
             offset,
+            device,
             inode,
             path: path.to_vec(),
         })
@@ -76,6 +87,7 @@ mod tests {
         assert_eq!((maps[0].start, maps[0].offset, maps[0].inode), (0x400000, 0x1000, 131));
         assert_eq!(maps[0].path, b"/usr/bin/a b");
         assert!(maps[0].executable && !maps[0].writable && maps[1].writable && maps[1].path.is_empty());
+        assert_eq!(maps[0].device, (0xfe, 0));
         assert_eq!(maps[2].path, b"[vdso]");
     }
 }

@@ -1,0 +1,52 @@
+//! What must hold of each g and m: by this, and nothing else, memory is recognised as one.
+
+use symbols::addr::RuntimeAddr;
+
+use super::fields::{GFields, MFields};
+use super::goroutine::{Goroutine, M, status};
+use super::modules::Modules;
+use crate::memory::Memory;
+
+/// Whether `g` can be a goroutine: its stack, status, number, saved registers and start function fit together.
+pub fn plausible_g(g: &Goroutine, modules: &Modules) -> bool {
+    if !g.has_plausible_stack() || g.goid == 0 || g.goid > 1 << 60 {
+        return false;
+    }
+    let parked =
+        matches!(g.status(), status::WAITING | status::RUNNABLE | status::PREEMPTED | status::LEAKED);
+    let saved = !parked || (modules.lookup(g.sched_pc).is_some() && g.stack_contains(g.sched_sp));
+    let known_status = g.status() <= status::DEADEXTRA;
+    let starts_somewhere = g.startpc == 0 || modules.lookup(g.startpc).is_some();
+    saved && known_status && starts_somewhere
+}
+
+/// The ms from `head` on, newest first, ended by a null link, a loop, or what cannot be an m.
+pub fn chain(memory: &dyn Memory, fields: &MFields, head: u64) -> Vec<M> {
+    let mut ms: Vec<M> = Vec::new();
+    let mut next = head;
+    while next != 0 && ms.len() < MAX_THREADS {
+        let Ok(bytes) = memory.bytes(RuntimeAddr(next), fields.size) else { break };
+        let m = M::parse(fields, next, &bytes);
+        if !is_heap_pointer(m.g0) || ms.iter().any(|other| other.addr == m.addr) {
+            break;
+        }
+        next = m.alllink;
+        ms.push(m);
+    }
+    ms
+}
+
+/// The runtime itself gives up at 10,000 threads unless told otherwise; the bound keeps the loop check cheap.
+const MAX_THREADS: usize = 20_000;
+
+/// Whether there is an m at `addr`: its scheduling goroutine points back at it.
+pub fn is_m(memory: &dyn Memory, fields: &MFields, g: &GFields, addr: u64) -> bool {
+    let Ok(bytes) = memory.bytes(RuntimeAddr(addr), fields.size) else { return false };
+    let m = M::parse(fields, addr, &bytes);
+    is_heap_pointer(m.g0) && memory.word(RuntimeAddr(m.g0).plus(g.m as u64)) == Ok(addr)
+}
+
+/// Whether `addr` can be the address of something that the runtime allocated.
+pub fn is_heap_pointer(addr: u64) -> bool {
+    addr.is_multiple_of(8) && (1 << 16..1 << 56).contains(&addr)
+}
