@@ -63,6 +63,15 @@ fn conclude(args: &StackArgs, counts: &Counts, view: &View, common: &Common) -> 
             counts.goroutines,
         );
     }
+    if counts.incomplete > 0 {
+        let _ = writeln!(
+            err,
+            "{} of {} of {} goroutines the outermost frames are missing (--json says why)",
+            style.hint("hint:"),
+            counts.incomplete,
+            counts.goroutines,
+        );
+    }
     if let Some(id) = args.goroutine.filter(|_| counts.goroutines == 0) {
         return Err(Error::Failed(format!("process {} has no goroutine {id} that would be shown", view.pid)));
     }

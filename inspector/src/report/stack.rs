@@ -132,12 +132,12 @@ impl<'v> StackReport<'v> {
 
     fn goroutine<'s>(&'s self, printer: &mut Printer<'_>, slot: &'s Slot) -> GoroutineJson<'s> {
         let g = &slot.g;
-        let frames = match &slot.frames {
+        let (frames, left_out) = match &slot.frames {
             Frames::Walked(stack) => match self.snapshot.shapes.get(stack.shape) {
                 Some(shape) => printer.frames(stack, shape),
-                None => Vec::new(),
+                None => Default::default(),
             },
-            _ => Vec::new(),
+            _ => Default::default(),
         };
         let details = slot.details.as_deref();
         let m = self.snapshot.ms.iter().find(|m| g.m != 0 && m.addr == g.m);
@@ -158,6 +158,7 @@ impl<'v> StackReport<'v> {
             }),
             confirmed: slot.confirmed,
             incomplete: incomplete(&slot.frames),
+            frames_left_out: (left_out > 0).then_some(left_out),
             frames: frames
                 .into_iter()
                 .map(|f| FrameJson {
@@ -242,6 +243,9 @@ struct GoroutineJson<'a> {
     confirmed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     incomplete: Option<String>,
+    /// How many frames in the middle of a very deep stack are left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    frames_left_out: Option<usize>,
     frames: Vec<FrameJson>,
 }
 

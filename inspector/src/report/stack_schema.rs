@@ -74,6 +74,9 @@ struct Goroutine {
     /// Why frames are missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     incomplete: Option<String>,
+    /// How many physical frames in the middle of a very deep stack are left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    frames_left_out: Option<usize>,
     /// Its frames, innermost first.
     frames: Vec<Frame>,
 }

@@ -20,7 +20,7 @@ use crate::runtime::goroutine::Goroutine;
 use crate::runtime::running::NoStart;
 use crate::runtime::snapshot::stacks::{Shape, Stack};
 use crate::runtime::snapshot::{Details, Frames, Slot, Snapshot};
-use crate::runtime::unwind::{End, caller_was_interrupted};
+use crate::runtime::unwind::{End, MAX_FRAMES, caller_was_interrupted};
 use crate::runtime::view::View;
 
 /// What to print.
@@ -142,6 +142,11 @@ impl<'v> Printer<'v> {
             // Nothing would be left of it: print all of it instead.
             lines = plan::plan(&texts, &physical, true, self.view.minor);
         }
+        if stack.end == End::TooManyFrames {
+            // How many more there are is not known, nor which are the last.
+            let inner = lines.lines.iter().position(|l| !matches!(l, plan::Line::Frame { .. }));
+            lines.lines.truncate(inner.unwrap_or(lines.lines.len()));
+        }
         for line in &lines.lines {
             match *line {
                 plan::Line::Frame { physical: p, logical: l } => {
@@ -189,6 +194,7 @@ impl<'v> Printer<'v> {
                 writeln!(out, "runtime: g {}: unknown pc {pc:#x}", g.goid)
             }
             End::UnknownPc(pc) => writeln!(out, "runtime: unknown pc {pc:#x}"),
+            End::TooManyFrames => writeln!(out, "...more than {MAX_FRAMES} frames elided..."),
             _ => Ok(()),
         }
     }
@@ -198,11 +204,13 @@ impl<'v> Printer<'v> {
         let mut frames = Vec::with_capacity(shape.pcs.len());
         let (mut sp, mut args) = (stack.sp, 0);
         let mut interrupted = shape.interrupted;
-        for &pc in &shape.pcs {
+        for (index, &pc) in shape.pcs.iter().enumerate() {
             let text = self.learn(pc, interrupted);
             let fp = sp.wrapping_add(text.frame_size.unwrap_or(0));
             frames.push(Physical { pc, interrupted, sp, fp, args });
-            args += text.words;
+            if !stack.skipped.contains(&index) {
+                args += text.words;
+            }
             sp = fp;
             interrupted = caller_was_interrupted(text.special, self.view.minor);
         }
@@ -270,18 +278,24 @@ impl<'v> Printer<'v> {
         Ok(())
     }
 
-    /// The frames of a stack that this printer would print, innermost first.
-    pub fn frames(&mut self, stack: &Stack, shape: &Shape) -> Vec<PrintedFrame> {
+    /// The frames of a stack that pass this printer's filter, innermost first, and how many physical frames in
+    /// the middle of a very deep stack are left out.
+    pub fn frames(&mut self, stack: &Stack, shape: &Shape) -> (Vec<PrintedFrame>, usize) {
         let physical = self.physical(stack, shape);
         let texts = Texts { known: &self.known, interrupted: &self.known_interrupted };
+        let left_out = physical.len().saturating_sub(2 * MAX_AT_EACH_END);
+        let ends = physical
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| left_out == 0 || *i < MAX_AT_EACH_END || *i >= physical.len() - MAX_AT_EACH_END);
         let mut out = Vec::new();
-        let mut callee: Option<(bool, bool)> = None;
-        for frame in &physical {
+        let mut callee_reveals_wrapper = false;
+        for (_, frame) in ends {
             let Some(text) = texts.get(frame) else { continue };
             for logical in &text.frames {
                 let shown = self.level == Level::System
-                    || plan::shows(logical, out.is_empty(), callee.is_some_and(|c| c.0));
-                callee = Some((logical.reveals_wrapper, logical.is_wrapper));
+                    || plan::shows(logical, out.is_empty(), callee_reveals_wrapper);
+                callee_reveals_wrapper = logical.reveals_wrapper;
                 if shown {
                     let (file, line) = split_place(&logical.place);
                     out.push(PrintedFrame {
@@ -294,9 +308,12 @@ impl<'v> Printer<'v> {
                 }
             }
         }
-        out
+        (out, left_out)
     }
 }
+
+/// Of a stack deeper than twice this, only the innermost and outermost frames go into structured output.
+const MAX_AT_EACH_END: usize = 2048;
 
 fn split_place(place: &[u8]) -> (Vec<u8>, u32) {
     let place = place.strip_prefix(b"\t").unwrap_or(place);

@@ -1,6 +1,9 @@
 //! Walking a goroutine's stack by frame sizes (`runtime/traceback.go`: `unwinder`, before Go 1.21
 //! `gentraceback`). A pure function over stack words: where they come from is the caller's business.
 
+use std::collections::VecDeque;
+use std::ops::Range;
+
 use super::arch::Machine;
 use super::code::{CodeCache, Special};
 
@@ -66,14 +69,21 @@ pub struct Walk {
     pub pcs: Vec<u64>,
     /// The stack pointer of the innermost frame; the others follow from the frame sizes.
     pub sp: u64,
-    /// The argument words of all frames that print any, in order of the frames.
+    /// The argument words of the frames that print any, in order of the frames.
     pub args: Vec<u64>,
+    /// Frames whose argument words were not kept: the middle of a stack so deep that nobody prints it.
+    pub skipped: Range<usize>,
+    /// Argument words of the last frames of a deep stack, until it ends.
+    tail: VecDeque<Vec<u64>>,
     /// Whether the first pc is where a thread was interrupted.
     pub interrupted: bool,
 }
 
 /// A gigabyte of stack, Go's limit, in smallest frames would be more; real recursions are not.
 pub const MAX_FRAMES: usize = 4 << 20;
+
+/// Of a deep stack, the argument words of so many frames are kept at each end. A traceback prints 50.
+const KEEP_ARGS: usize = 2048;
 
 /// Walks the stack from `start`. `walk` is overwritten.
 ///
@@ -87,6 +97,40 @@ pub fn walk(
 ) -> End {
     walk.pcs.clear();
     walk.args.clear();
+    walk.skipped = KEEP_ARGS..KEEP_ARGS;
+    walk.tail.clear();
+    let end = frames(machine, code, stack, start, walk);
+    let Walk { args, tail, .. } = walk;
+    tail.iter().for_each(|frame| args.extend_from_slice(frame));
+    end
+}
+
+impl Walk {
+    /// Keeps the argument words of the frame that was found last.
+    fn keep_args(&mut self, words: impl Iterator<Item = u64>) {
+        if self.pcs.len() <= KEEP_ARGS {
+            self.args.extend(words);
+            return;
+        }
+        let mut frame = if self.tail.len() < KEEP_ARGS {
+            Vec::new()
+        } else {
+            self.skipped.end += 1;
+            self.tail.pop_front().unwrap_or_default()
+        };
+        frame.clear();
+        frame.extend(words);
+        self.tail.push_back(frame);
+    }
+}
+
+fn frames(
+    machine: &dyn Machine,
+    code: &mut CodeCache<'_>,
+    stack: &mut dyn StackWords,
+    start: Start,
+    walk: &mut Walk,
+) -> End {
     let Start { mut pc, mut sp, hi, interrupted, syscall } = start;
     if pc == 0 {
         // A call of a nil function: begin with the caller.
@@ -113,11 +157,11 @@ pub fn walk(
         };
         walk.pcs.push(pc);
         let args = machine.args(fp);
-        for &(offset, size) in &info.arg_slots {
-            // The arguments of the outermost frames may lie at the very end of the stack, or beyond.
-            let value = slot(stack, args.wrapping_add(u64::from(offset)), size, hi);
-            walk.args.push(value);
-        }
+        // The arguments of the outermost frames may lie at the very end of the stack, or beyond.
+        let words = info.arg_slots.iter();
+        walk.keep_args(
+            words.map(|&(offset, size)| slot(stack, args.wrapping_add(u64::from(offset)), size, hi)),
+        );
         if info.top_frame {
             return End::Complete;
         }

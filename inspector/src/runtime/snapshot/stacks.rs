@@ -22,8 +22,10 @@ pub struct Stack {
     pub shape: u32,
     /// Stack pointer of the innermost frame.
     pub sp: u64,
-    /// Argument words of all frames, in order.
+    /// Argument words of the frames, in order.
     pub args: Box<[u64]>,
+    /// Frames whose argument words were not kept: see [`Walk::skipped`].
+    pub skipped: std::ops::Range<usize>,
     /// Why the walk ended.
     pub end: End,
 }
@@ -80,7 +82,7 @@ impl Shapes {
                 index
             }
         };
-        Stack { shape, sp: walk.sp, args: walk.args.as_slice().into(), end }
+        Stack { shape, sp: walk.sp, args: walk.args.as_slice().into(), skipped: walk.skipped.clone(), end }
     }
 }
 
