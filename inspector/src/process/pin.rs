@@ -171,7 +171,10 @@ impl Process {
     /// [`Error::Traced`], which names the tracer.
     pub fn check_untraced(&self) -> Result<(), Error> {
         match self.status()?.tracer {
-            Some(tracer) => {
+            Some(thread) => {
+                // The kernel says which thread it is; who it belongs to is what a user knows.
+                let status = std::fs::read(format!("/proc/{thread}/status")).unwrap_or_default();
+                let tracer = Status::parse(&status).tgid.unwrap_or(thread);
                 let name = std::fs::read(format!("/proc/{tracer}/comm")).unwrap_or_default();
                 let tracer_name = String::from_utf8_lossy(&name).trim_end().to_owned();
                 Err(Error::Traced { pid: self.pid, tracer, tracer_name })
