@@ -2,13 +2,13 @@
 //!
 //! `GOPS_PROBE_SOAK=full` asks for the full counts, `GOPS_PROBE_SEED` repeats a run, `GOPS_PROBE_BUDGET` is the
 //! time in seconds that one kind of repetition may take (by default two minutes, without limit in full).
-//! What was done is appended as JSON lines to the file that `GOPS_PROBE_SOAK_REPORT` names.
+//! What was done is appended as rows of a table to the file that `GOPS_PROBE_SOAK_REPORT` names.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// Repetitions of one kind on one target.
 #[derive(Debug)]
@@ -82,16 +82,36 @@ impl Repetitions {
         let seconds = (self.begun.elapsed().as_secs_f64() * 10.0).round() / 10.0;
         let short = if self.done < self.planned { ", cut short by the time budget" } else { "" };
         say(&format!("{}: {}: {} done in {seconds} s{short}: {figures}", self.test, self.what, self.done));
-        let line = json!({
-            "test": self.test, "what": self.what, "planned": self.planned, "done": self.done,
-            "seconds": seconds, "seed": self.seed, "figures": figures,
-        });
+        let line = format!(
+            "| {} | {} | {} of {} | {seconds} | {} |",
+            self.test,
+            self.what,
+            self.done,
+            self.planned,
+            in_words(figures)
+        );
         let Some(path) = std::env::var_os("GOPS_PROBE_SOAK_REPORT") else { return };
         let file = OpenOptions::new().create(true).append(true).open(path);
         if let Err(error) = file.and_then(|mut file| writeln!(file, "{line}")) {
             say(&format!("the report cannot be written: {error}"));
         }
     }
+}
+
+/// `complete 12, marked 3 (its stack is being moved)`; lists of more than a few entries are left out.
+fn in_words(figures: &Value) -> String {
+    let Some(figures) = figures.as_object() else { return figures.to_string() };
+    let word = |name: &String| name.replace('_', " ");
+    let texts = figures.iter().filter_map(|(name, value)| match value {
+        Value::Object(parts) if parts.is_empty() => Some(format!("{} 0", word(name))),
+        Value::Object(parts) if parts.len() > 4 => None,
+        Value::Object(parts) => {
+            let parts: Vec<String> = parts.iter().map(|(part, count)| format!("{count} {part}")).collect();
+            Some(format!("{}: {}", word(name), parts.join("; ")))
+        }
+        value => Some(format!("{} {value}", word(name))),
+    });
+    texts.collect::<Vec<String>>().join(", ")
 }
 
 /// Tells whoever runs the tests, even where a passing test's output is not shown.

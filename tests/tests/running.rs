@@ -140,12 +140,9 @@ fn sample(fixture: &mut Fixture, cell: &Cell, situation: &str, pause: Pause, cou
         std::thread::sleep(Duration::from_micros(repetitions.random(1500)));
     }
     let tally = &chains.tally;
-    let mut common: Vec<(&String, &usize)> = innermost.iter().collect();
-    common.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
-    let common: BTreeMap<&String, &usize> = common.into_iter().take(12).collect();
     repetitions.report(&json!({
         "running": seen, "complete": tally.complete, "marked": tally.marked, "pairs": tally.pairs,
-        "direct_calls": tally.direct, "places": innermost.len(), "innermost": common,
+        "direct_calls": tally.direct, "innermost_functions": innermost.len(),
     }));
     assert!(seen > 0, "{cell}: {situation}: nothing ran");
     if !without_frames.is_empty() {
