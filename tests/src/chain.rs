@@ -102,7 +102,7 @@ impl<'v> Chains<'v> {
             Frames::Unwanted => return Ok(Chain::default()),
         };
         let Some(shape) = snapshot.shapes.get(stack.shape) else { return Err("no such shape".to_owned()) };
-        let names = self.printer.frames(stack, shape);
+        let (names, _left_out) = self.printer.frames(stack, shape);
         let names: Vec<String> =
             names.iter().map(|frame| String::from_utf8_lossy(&frame.name).into_owned()).collect();
         let complete = stack.end == End::Complete;
