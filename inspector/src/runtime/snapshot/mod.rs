@@ -8,7 +8,9 @@ mod details;
 pub mod glist;
 mod paused;
 mod scan;
+mod settle;
 pub mod stacks;
+mod threads;
 mod unpaused;
 
 use std::time::Duration;

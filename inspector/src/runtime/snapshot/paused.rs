@@ -5,12 +5,13 @@
 //! see what changed. Where that would take longer than allowed it is done after the stop: a goroutine that was
 //! read before and is unchanged after was the same in between.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::copier::{Class, Copier};
 use super::glist::GList;
 use super::scan::Scan;
+use super::settle::settle;
+use super::threads::{Tids, running_thread};
 use super::{Consistency, Details, Frames, Snapshot, SnapshotError, target_clock};
 use crate::memory::ReadCost;
 use crate::runtime::code::AddressMap;
@@ -245,11 +246,6 @@ impl InStop<'_> {
 /// Goroutines between two looks at the clock.
 const BATCH: usize = 256;
 
-/// The m that runs `g`, if both say so.
-pub(super) fn running_thread<'m>(g: &Goroutine, ms: &'m [M]) -> Option<&'m M> {
-    ms.iter().find(|m| m.addr == g.m && m.curg == g.addr)
-}
-
 /// Verifies after the stop what was not verified in it: a goroutine whose epoch is the same as before the stop
 /// was the same during it. What changed is read as it is now and stays unconfirmed.
 fn verify_afterwards(copier: &mut Copier<'_>, unread: &[usize]) -> Result<(), SnapshotError> {
@@ -262,21 +258,5 @@ fn verify_afterwards(copier: &mut Copier<'_>, unread: &[usize]) -> Result<(), Sn
         copier.settled[index] = false;
         moved.push(index);
     }
-    super::unpaused::settle(copier, moved, SETTLE_ROUNDS, false)
-}
-
-/// Thread ids: in the target's pid namespace, as the runtime knows them, and in ours.
-pub(super) struct Tids(Option<HashMap<u64, i32>>);
-
-impl Tids {
-    pub(super) fn of(copier: &Copier<'_>) -> Self {
-        Tids(stop::namespaced_threads(copier.view.pid))
-    }
-
-    pub(super) fn host(&self, procid: u64) -> Option<i32> {
-        match &self.0 {
-            None => i32::try_from(procid).ok(),
-            Some(map) => map.get(&procid).copied(),
-        }
-    }
+    settle(copier, moved, SETTLE_ROUNDS, false)
 }

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use super::copier::{Class, Copier};
-use super::paused::{Tids, running_thread};
+use super::settle::settle;
+use super::threads::{Tids, running_thread};
 use super::{Consistency, Details, Frames, Snapshot, SnapshotError, target_clock};
 use crate::memory::{MemoryError, ReadCost};
 use crate::runtime::goroutine::{Goroutine, status};
@@ -13,8 +14,6 @@ use crate::stop::Stopped;
 
 /// A goroutine that changes under each of so many readings is printed as it was read last, marked.
 const ROUNDS: usize = 4;
-/// Goroutines that are read together in a target that runs.
-const CHUNK: usize = 32;
 /// A goroutine that is on a thread or off it each time it is looked for the other way is given up after so many.
 const ATTEMPTS: usize = 16;
 /// A thread that does not stop so soon is let go.
@@ -71,95 +70,6 @@ fn verify_piece(copier: &mut Copier<'_>, piece: std::ops::Range<usize>) -> Resul
         }
     }
     Ok(unproven)
-}
-
-/// Reads goroutines until each was the same before and after; those that stay in motion are left unconfirmed, and
-/// unless each counts `alone`, so are the others: they are not of the snapshot's instant.
-pub(super) fn settle(
-    copier: &mut Copier<'_>,
-    mut open: Vec<usize>,
-    rounds: usize,
-    alone: bool,
-) -> Result<(), SnapshotError> {
-    for _ in 0..rounds {
-        open.sort_unstable();
-        open.dedup();
-        if open.is_empty() {
-            break;
-        }
-        let mut still = Vec::new();
-        // Few at a time: the less lies between two looks at a goroutine, the likelier it is the same in both.
-        for chunk in open.chunks(CHUNK) {
-            settle_once(copier, chunk, alone, &mut still)?;
-        }
-        open = still;
-    }
-    // A walk of what changed under it is worth nothing.
-    for index in open {
-        let g = copier.slots[index].g;
-        if copier.class(&g) != Class::Skipped {
-            copier.set_unavailable(index, NoStart::Moving);
-        }
-    }
-    Ok(())
-}
-
-/// Reads goroutines once; those that changed meanwhile go to `still`.
-fn settle_once(
-    copier: &mut Copier<'_>,
-    indices: &[usize],
-    alone: bool,
-    still: &mut Vec<usize>,
-) -> Result<(), MemoryError> {
-    refresh(copier, indices)?;
-    copier.read_stacks(indices)?;
-    for &index in indices {
-        let before = copier.slots[index].g;
-        let Some(now) = copier.view.read_g(copier.memory, before.addr) else { continue };
-        if now.epoch() != before.epoch() {
-            still.push(index);
-            continue;
-        }
-        let class = copier.class(&now);
-        match class {
-            // Of one piece; in a paused snapshot not of its instant, so not confirmed there.
-            Class::Parked | Class::Skipped => copier.slots[index].g = now,
-            Class::Unsettled => read_unproven(copier, index, &now)?,
-            Class::Running => copier.set_unavailable(index, NoStart::NoThread),
-        }
-        copier.settled[index] = alone && matches!(class, Class::Parked | Class::Skipped);
-    }
-    Ok(())
-}
-
-/// Reads a goroutine of which no epoch tells whether it moved: as it seems, unconfirmed. Two readings that say
-/// the same are not likely to be torn; where there are none, none is shown.
-fn read_unproven(copier: &mut Copier<'_>, index: usize, g: &Goroutine) -> Result<(), MemoryError> {
-    let mut before = Frames::Unwanted;
-    for _ in 0..=ROUNDS {
-        let Some(g) = copier.view.read_g(copier.memory, g.addr) else { break };
-        copier.put(index, g);
-        if let Some(start) = copier.start(index, &g) {
-            copier.walk(&[(index, start)])?;
-        }
-        let frames = copier.slots[index].frames.clone();
-        if matches!(frames, Frames::Walked(_)) && frames == before {
-            return Ok(());
-        }
-        before = frames;
-    }
-    copier.set_unavailable(index, NoStart::Moving);
-    Ok(())
-}
-
-fn refresh(copier: &mut Copier<'_>, indices: &[usize]) -> Result<(), MemoryError> {
-    for &index in indices {
-        let addr = copier.list.addr(index);
-        if let Some(g) = copier.view.read_g(copier.memory, addr) {
-            copier.put(index, g);
-        }
-    }
-    Ok(())
 }
 
 /// Whether a thread has it: runs it, waits in the kernel for it, or gives it a larger stack

@@ -1,0 +1,28 @@
+//! Which thread has a goroutine.
+
+use std::collections::HashMap;
+
+use super::copier::Copier;
+use crate::runtime::goroutine::{Goroutine, M};
+use crate::stop;
+
+/// The m that runs `g`, if both say so.
+pub(super) fn running_thread<'m>(g: &Goroutine, ms: &'m [M]) -> Option<&'m M> {
+    ms.iter().find(|m| m.addr == g.m && m.curg == g.addr)
+}
+
+/// Thread ids: in the target's pid namespace, as the runtime knows them, and in ours.
+pub(super) struct Tids(Option<HashMap<u64, i32>>);
+
+impl Tids {
+    pub(super) fn of(copier: &Copier<'_>) -> Self {
+        Tids(stop::namespaced_threads(copier.view.pid))
+    }
+
+    pub(super) fn host(&self, procid: u64) -> Option<i32> {
+        match &self.0 {
+            None => i32::try_from(procid).ok(),
+            Some(map) => map.get(&procid).copied(),
+        }
+    }
+}
