@@ -21,6 +21,8 @@ pub enum Special {
     CgoCallback,
     /// `runtime.gogo`, whose last part is a function of its own, `gogo`: about to continue a goroutine from its saved registers.
     Gogo,
+    /// `racecall`: calls the race detector on the system stack.
+    RaceCall,
 }
 
 /// What holds at an instruction.
@@ -48,6 +50,7 @@ impl PcInfo {
             b"runtime.asyncPreempt" | b"runtime.debugCallV2" => Special::Injected,
             b"runtime.cgocallback" => Special::CgoCallback,
             b"gogo" | b"runtime.gogo" => Special::Gogo,
+            b"racecall" => Special::RaceCall,
             _ => Special::No,
         };
         let flags = func.flags();

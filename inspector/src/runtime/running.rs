@@ -1,5 +1,7 @@
 //! Where the frames of a goroutine begin, above all of one that a thread is running.
 
+mod race;
+
 use symbols::addr::RuntimeAddr;
 
 use super::code::Special;
@@ -58,12 +60,16 @@ pub fn running_start(
         return Ok(begin(m.vdso_pc, m.vdso_sp, false, false));
     }
     let (mut pc, mut sp) = (registers.pc, registers.sp);
+    let mut kept = registers.kept;
     for _ in 0..MAX_SWITCHES {
         if g.stack_contains(sp) {
             return on_own_stack(memory, walker, g, pc, sp);
         }
         match interrupted_by_signal(view, memory, walker, m, sp) {
-            Some(interrupted) => (pc, sp) = interrupted,
+            Some(interrupted) => {
+                (pc, sp) = interrupted;
+                kept = 0;
+            }
             None => break,
         }
     }
@@ -71,6 +77,10 @@ pub fn running_start(
     // stack pointer when the goroutine goes on.
     if g.syscallsp != 0 && g.stack_contains(g.syscallsp) {
         return saved_start(g);
+    }
+    let there = Registers { pc, sp, kept, ..registers };
+    if let Some((pc, sp)) = race::in_detector(view, memory, walker, g, m, there) {
+        return Ok(begin(pc, sp, false, true));
     }
     if g.sched_sp != 0 && g.stack_contains(g.sched_sp) {
         return Ok(begin(g.sched_pc, g.sched_sp, false, false));

@@ -12,6 +12,8 @@ pub struct Registers {
     pub sp: u64,
     /// Frame pointer.
     pub fp: u64,
+    /// The register in which the race detector's switch of stacks keeps the goroutine's stack pointer.
+    pub kept: u64,
     /// Base of thread-local storage.
     pub tls: u64,
 }
@@ -20,5 +22,5 @@ pub struct Registers {
 #[cfg(target_arch = "x86_64")]
 pub(super) fn read(tid: Pid) -> nix::Result<Registers> {
     let regs = ptrace::getregs(tid)?;
-    Ok(Registers { pc: regs.rip, sp: regs.rsp, fp: regs.rbp, tls: regs.fs_base })
+    Ok(Registers { pc: regs.rip, sp: regs.rsp, fp: regs.rbp, kept: regs.r12, tls: regs.fs_base })
 }

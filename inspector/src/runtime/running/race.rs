@@ -1,0 +1,70 @@
+//! Goroutines in a call to the race detector (`runtime/race_amd64.s`, Go 1.18–1.27): it runs on the system stack like
+//! no other, for `racecall` saves nothing in the goroutine's g. It keeps the goroutine's stack pointer in a register
+//! that C functions preserve: it is still there, or in the frame of the first of them that used the register.
+
+use symbols::addr::RuntimeAddr;
+
+use super::follows_call;
+use crate::memory::Memory;
+use crate::runtime::code::Special;
+use crate::runtime::goroutine::{Goroutine, M};
+use crate::runtime::snapshot::stacks::StackWalker;
+use crate::runtime::view::View;
+use crate::stop::Registers;
+
+/// The race detector's frames are small; its reports of races, which are not, happen rarely.
+const MAX_FRAMES_OF_IT: u64 = 64 << 10;
+
+/// A program counter in `racecall` and the goroutine's stack pointer there, if its thread is in a call to the race
+/// detector on the system stack and exactly one stack pointer is possible.
+pub(super) fn in_detector(
+    view: &View,
+    memory: &dyn Memory,
+    walker: &mut StackWalker<'_>,
+    g: &Goroutine,
+    m: &M,
+    registers: Registers,
+) -> Option<(u64, u64)> {
+    if is_racecall(walker, registers.pc) {
+        // Just switched, or about to switch back.
+        return fits(memory, walker, g, registers.pc, registers.kept)
+            .then_some((registers.pc, registers.kept));
+    }
+    let g0 = view.read_g(memory, m.g0)?;
+    // The call of the C function is what the system stack begins with, aligned as C wants it.
+    let slot = (g0.sched_sp & !15).checked_sub(8)?;
+    let pc = memory.word(RuntimeAddr(slot)).ok()?;
+    if !is_racecall(walker, pc) || !follows_call(memory, walker, pc) {
+        return None;
+    }
+    let below = slot.checked_sub(registers.sp).filter(|&len| len <= MAX_FRAMES_OF_IT)?;
+    let frames = memory.bytes(RuntimeAddr(registers.sp), usize::try_from(below).ok()?).ok()?;
+    let saved = frames.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().unwrap_or_default()));
+    let mut found = None;
+    for candidate in saved.chain([registers.kept]) {
+        if found != Some(candidate) && fits(memory, walker, g, pc, candidate) {
+            if found.is_some() {
+                // One of them is left from an earlier call.
+                return None;
+            }
+            found = Some(candidate);
+        }
+    }
+    found.map(|sp| (pc, sp))
+}
+
+fn is_racecall(walker: &mut StackWalker<'_>, pc: u64) -> bool {
+    walker.code().get(pc).is_some_and(|info| info.special == Special::RaceCall)
+}
+
+/// Whether `racecall` at `pc` can have been called with this stack pointer.
+fn fits(memory: &dyn Memory, walker: &mut StackWalker<'_>, g: &Goroutine, pc: u64, sp: u64) -> bool {
+    if !g.stack_contains(sp) || !sp.is_multiple_of(8) {
+        return false;
+    }
+    let machine = walker.machine();
+    let delta = walker.code().get(pc).and_then(|info| info.sp_delta);
+    let Some(end) = delta.and_then(|delta| machine.frame_end(sp, delta)) else { return false };
+    let ret = memory.word(RuntimeAddr(machine.return_slot(end)));
+    ret.is_ok_and(|ret| follows_call(memory, walker, ret))
+}
