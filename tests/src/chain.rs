@@ -171,7 +171,9 @@ impl<'v> Chains<'v> {
         let caller = caller.func.name_text();
         match view.machine.call_before(&code, ret) {
             None => Err(format!("{name} returns to {ret:#x} in {caller}, where no call is before")),
-            Some(CallTarget::Direct(target)) if target == entry || self.leads_to(target, entry) => Ok(true),
+            Some(CallTarget::Direct(target)) if target == entry || self.leads_to(target, entry, 2) => {
+                Ok(true)
+            }
             // The bytes of an operand can look like a direct call that ends at the same place.
             Some(CallTarget::Direct(target)) if view.modules.lookup(target).is_none() => Ok(false),
             // Who switches to the system stack is known by this name, and is not on the goroutine's stack.
@@ -198,27 +200,29 @@ impl<'v> Chains<'v> {
         })
     }
 
-    /// Whether what is at `target` goes on to the function at `entry` without a frame of its own: it is a jump
-    /// into it, or `target` is in the middle of it (the unrolled loops that clear and copy memory).
-    fn leads_to(&self, target: u64, entry: u64) -> bool {
+    /// Whether what is at `target` goes on to the function at `entry` without a frame of its own: it jumps there, in
+    /// at most so many `steps`, or `target` is in the middle of it (the unrolled loops that clear and copy memory).
+    fn leads_to(&self, target: u64, entry: u64, steps: u32) -> bool {
         let Some(place) = self.view.modules.lookup(target) else { return false };
         let start = place.module.bias.runtime(place.func.entry()).0;
         if start == entry {
-            return place.func.name_starts_with(b"runtime.duff");
+            return target == entry || place.func.name_starts_with(b"runtime.duff");
         }
         let end = place.module.bias.runtime(place.func.end()).0;
-        let len = usize::try_from(end.saturating_sub(start)).unwrap_or(0).min(1 << 16);
+        let len = usize::try_from(end.saturating_sub(start)).unwrap_or(0).min(1 << 12);
         let Ok(code) = self.memory.bytes(RuntimeAddr(start), len) else { return false };
-        let next = |at: usize, size: u64, displacement: i64| {
-            (start + at as u64 + size).wrapping_add_signed(displacement) == entry
+        let go_on = |at: usize, size: u64, displacement: i64| {
+            let to = (start + at as u64 + size).wrapping_add_signed(displacement);
+            let leaves = !(start..end).contains(&to);
+            leaves && (to == entry || (steps > 1 && self.leads_to(to, entry, steps - 1)))
         };
         (0..code.len()).any(|at| match code.get(at..).unwrap_or_default() {
             // jmp rel32
-            [0xe9, a, b, c, d, ..] => next(at, 5, i32::from_le_bytes([*a, *b, *c, *d]).into()),
+            [0xe9, a, b, c, d, ..] => go_on(at, 5, i32::from_le_bytes([*a, *b, *c, *d]).into()),
             // jcc rel32
-            [0x0f, 0x80..=0x8f, a, b, c, d, ..] => next(at, 6, i32::from_le_bytes([*a, *b, *c, *d]).into()),
+            [0x0f, 0x80..=0x8f, a, b, c, d, ..] => go_on(at, 6, i32::from_le_bytes([*a, *b, *c, *d]).into()),
             // jmp rel8, jcc rel8
-            [0xeb | 0x70..=0x7f, a, ..] => next(at, 2, i64::from(i8::from_le_bytes([*a]))),
+            [0xeb | 0x70..=0x7f, a, ..] => go_on(at, 2, i64::from(i8::from_le_bytes([*a]))),
             _ => false,
         })
     }

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fixtures::chain::{Chain, Chains};
-use fixtures::{Cell, Fixture, Program, Repetitions, Variant, build};
+use fixtures::repetition::say;
+use fixtures::{Cell, Fixture, Program, Repetitions, Selection, Variant, build};
 use inspector::process::Process;
 use inspector::runtime::goroutine::status;
 use inspector::runtime::open::open;
@@ -44,8 +45,8 @@ impl Known {
         names.push("main.start.*".to_owned());
         // Packages of the runtime, and assembly that calls go to.
         names.extend(["internal/runtime/*", "runtime/internal/*", "internal/abi.*"].map(str::to_owned));
-        // The write barrier's assembly, which belongs to no package by its name.
-        names.push("gcWriteBarrier".to_owned());
+        // Assembly that belongs to no package by its name: the write barrier, the race detector's calls.
+        names.extend(["gcWriteBarrier", "race*"].map(str::to_owned));
         let edges = words("edges");
         let edges = edges.iter().map(|edge| edge.split_once('>').unwrap());
         Self { names, edges: edges.map(|(a, b)| (a.to_owned(), b.to_owned())).collect() }
@@ -63,10 +64,12 @@ impl Known {
             let fits = |edge: &&(String, String)| fits(&edge.0, caller) && fits(&edge.1, callee);
             // What calls a goroutine's function, and what the runtime's own functions call.
             let outer = caller == "runtime.goexit" || caller.starts_with("main.start.");
-            let callback = caller.starts_with("_cgoexp_") || caller == "runtime.cgocallbackg1";
+            let callback = caller.starts_with("_cgoexp_")
+                || matches!(caller.as_str(), "runtime.cgocallbackg1" | "runtime.deferreturn");
             let runtime = callee.starts_with("runtime")
                 || callee.starts_with("internal/")
-                || callee == "gcWriteBarrier";
+                || callee == "gcWriteBarrier"
+                || callee.starts_with("race");
             if !outer && !callback && !runtime && !self.edges.iter().any(|edge| fits(&edge)) {
                 return Some(format!("{caller} does not call {callee}"));
             }
@@ -127,7 +130,7 @@ fn sample(fixture: &mut Fixture, cell: &Cell, situation: &str, pause: Pause, cou
                 None => without_frames.push(format!("{:?}", slot.frames)),
             }
             if !chain.complete && !chain.names.is_empty() && std::env::var_os("GOPS_PROBE_SHOW").is_some() {
-                fixtures::repetition::say(&format!(
+                say(&format!(
                     "{cell}: {situation}: incomplete: {} frames, {} {:?} {:?}",
                     chain.names.len(),
                     chain.names[0],
@@ -146,7 +149,7 @@ fn sample(fixture: &mut Fixture, cell: &Cell, situation: &str, pause: Pause, cou
     }));
     assert!(seen > 0, "{cell}: {situation}: nothing ran");
     if !without_frames.is_empty() {
-        fixtures::repetition::say(&format!("{cell}: {situation}: without frames: {without_frames:?}"));
+        say(&format!("{cell}: {situation}: without frames: {without_frames:?}"));
     }
     assert!(
         tally.all_marked() <= 2 + seen / 100,
@@ -184,6 +187,24 @@ fn growing_stacks_and_under_the_garbage_collector() {
 #[test]
 fn in_the_vdso_and_under_signals() {
     situations(&["vdso", "signals"]);
+}
+
+/// The race detector's calls run C++ on the system stack, and leave nothing behind on the goroutine's g.
+#[test]
+fn under_the_race_detector() {
+    let cell = Cell::new("1.27.4", Variant::Race, Program::Running);
+    if matches!(Selection::from_environment(), Ok(Selection::Quick)) && !fixtures::repetition::full() {
+        say("NOT TESTED with the quick selection: programs built with the race detector");
+        return;
+    }
+    build::build(&[cell], 2, &|_, _| ()).unwrap();
+    let mut fixture = Fixture::spawn(&cell, &[], &[]).unwrap();
+    for situation in ["calls", "gc"] {
+        assert!(fixture.command(&format!("start {situation} 2")).unwrap().starts_with("ok "));
+        sample(&mut fixture, &cell, situation, PAUSE, SAMPLES);
+        fixture.order("stop").unwrap();
+    }
+    fixture.assert_untouched().unwrap();
 }
 
 #[test]
