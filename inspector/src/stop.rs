@@ -249,9 +249,13 @@ impl Stopped {
                 ThreadState::Stopping => stopping.push(tid),
             }
         }
-        // A thread can be detached only while it is stopped, and those here were told to stop.
+        // A thread can be detached only while it is stopped. Those here may not have been told to stop yet: seizing
+        // the next one failed.
+        for &tid in &stopping {
+            self.interrupt(tid);
+        }
+        let deadline = Instant::now() + RELEASE_TIMEOUT;
         for tid in stopping {
-            let deadline = Instant::now() + RELEASE_TIMEOUT;
             let mut one =
                 Stopped { threads: BTreeMap::new(), begun: self.begun, not_send: std::marker::PhantomData };
             one.threads.insert(tid, ThreadState::Stopping);

@@ -25,6 +25,8 @@ const FEW: usize = 16;
 const MAX_ROUNDS: usize = 8;
 /// How often stopping is tried where a thread does not stop in time (a fork in progress, the disk).
 const STOP_TRIES: u32 = 5;
+/// So often a denial is tried again for which no tracer is seen.
+const DENIED_TRIES: u32 = 5;
 /// A thread that another tracer or another gops-probe holds is waited for so long.
 const TURN_TIMEOUT: Duration = Duration::from_secs(3);
 /// Time for all threads to stop, where the allowed pause is shorter.
@@ -111,10 +113,14 @@ pub(super) fn take(mut copier: Copier<'_>, limit: Duration) -> Result<Snapshot, 
 fn stop_all(pid: i32, limit: Duration) -> Result<Stopped, StopError> {
     let timeout = limit.max(MIN_STOP_TIMEOUT);
     let begun = Instant::now();
-    let mut tries = 0;
+    let (mut tries, mut denied) = (0, 0);
     loop {
         match Stopped::all_threads(pid, timeout) {
-            Err(StopError::Denied) if stop::is_traced(pid) && begun.elapsed() < TURN_TIMEOUT => {
+            // Whoever held it may have let go before we look; a denial without a tracer stays one.
+            Err(StopError::Denied)
+                if (stop::is_traced(pid) || denied < DENIED_TRIES) && begun.elapsed() < TURN_TIMEOUT =>
+            {
+                denied += 1;
                 // Two that each hold some of the threads must not retry in step.
                 let jitter = u64::from(std::process::id() % 7);
                 std::thread::sleep(Duration::from_millis(1 + jitter));
