@@ -68,7 +68,8 @@ pub struct Chains<'v> {
 }
 
 /// Functions that enter their caller's frame without a call: a fault, an injected preemption.
-const INJECTED: [&[u8]; 3] = [b"runtime.sigpanic", b"runtime.asyncPreempt", b"runtime.debugCallV2"];
+const INJECTED: [&[u8]; 4] =
+    [b"runtime.sigpanic", b"runtime.sigpanic0", b"runtime.asyncPreempt", b"runtime.debugCallV2"];
 
 impl<'v> Chains<'v> {
     /// For chains of the process behind `view`.

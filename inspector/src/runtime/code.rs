@@ -13,7 +13,7 @@ use super::modules::{Modules, Place};
 pub enum Special {
     /// Nothing special.
     No,
-    /// `runtime.sigpanic`: its caller was interrupted by a fault.
+    /// `runtime.sigpanic`, and `sigpanic0` that goes on to it: its caller was interrupted by a fault.
     SigPanic,
     /// `runtime.asyncPreempt`, `runtime.debugCallV2`: their caller was interrupted at an arbitrary instruction.
     Injected,
@@ -46,7 +46,7 @@ impl PcInfo {
     pub(crate) fn of(place: Place<'_>) -> Self {
         let Place { module, func, link } = place;
         let special = match func.name() {
-            b"runtime.sigpanic" => Special::SigPanic,
+            b"runtime.sigpanic" | b"runtime.sigpanic0" => Special::SigPanic,
             b"runtime.asyncPreempt" | b"runtime.debugCallV2" => Special::Injected,
             b"runtime.cgocallback" => Special::CgoCallback,
             b"gogo" | b"runtime.gogo" => Special::Gogo,
