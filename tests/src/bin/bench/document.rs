@@ -1,0 +1,180 @@
+//! The document.
+
+use std::fmt::Write as _;
+
+use super::run::{Figures, FirstOutput, figures, ratio};
+use super::stacks::{Group, Row, Way};
+
+/// All that was measured.
+pub(crate) struct Results {
+    pub(crate) load_before: String,
+    pub(crate) stacks: Vec<Group>,
+    pub(crate) memory: Option<i64>,
+    pub(crate) listing: Vec<(f64, f64)>,
+    pub(crate) first: Option<FirstOutput>,
+}
+
+/// The load average over a minute.
+pub(crate) fn load() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().unwrap_or("?").to_owned()
+}
+
+const INTRODUCTION: &str = "\
+# Performance
+
+Written by `cargo run --release -p gops-probe-tests --bin bench` (a release build of everything; as root; on an idle
+machine, for other jobs falsify it). `--big PID` names a running Go program with a large executable for the last table.
+
+In each round every way takes its turn on the same process: a stripped Go 1.27.4 program with the agent of gops v0.3.28
+inside and N goroutines ten frames deep. *Busy* means 20,000 wake-ups and 300 MB of allocations per second. Times are in
+milliseconds, as median / maximum.
+
+* **Stopped**: our own clock, from the first request to stop to the last thread let go; with `--no-pause` the longest that
+  a single thread was held.
+* **Stall**: the longest gap between two steps of a clock inside the target (a thread that sleeps 0.2 ms at a time). The
+  first line, when nobody looks, is what the machine itself contributes.
+* **Total**: until the program that asks has the whole answer. For the two ways inside the target, the call alone.
+
+";
+
+/// The document as Markdown.
+pub(crate) fn write(results: &Results) -> String {
+    let mut out = String::from(INTRODUCTION);
+    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let kernel = kernel.split('-').next().unwrap_or("?").trim();
+    let _ = writeln!(
+        out,
+        "The machine: {cores} cores, Linux {kernel}; load average {} before and {} after.\n",
+        results.load_before,
+        load()
+    );
+    for group in &results.stacks {
+        stacks_table(&mut out, group);
+    }
+    listing_table(&mut out, &results.listing);
+    if let Some(first) = results.first {
+        let _ = writeln!(
+            out,
+            "## First output\n\n`stack` of a running program with an executable of {} MB: {} ms to the first byte \
+             (10 runs).\n",
+            first.executable_mb,
+            pair(first.milliseconds)
+        );
+    }
+    if let Some(kib) = results.memory {
+        let _ = writeln!(
+            out,
+            "## Memory\n\n`stack` of 100,000 goroutines with 8 KiB of live stack each: {} MiB at its peak.\n",
+            kib >> 10
+        );
+    }
+    goals(&mut out, results);
+    out
+}
+
+fn pair(f: Figures) -> String {
+    format!("{:.2} / {:.2}", f.median, f.max)
+}
+
+fn stacks_table(out: &mut String, group: &Group) {
+    let state = if group.busy { "busy" } else { "parked" };
+    let _ = writeln!(out, "## {} goroutines, {state}\n", group.goroutines);
+    out.push_str("| | stopped | stall | total | runs |\n|---|---|---|---|---|\n");
+    for row in &group.rows {
+        let stopped = row.stopped.map(pair).unwrap_or_default();
+        let total = if row.way == Way::Nothing { String::new() } else { pair(row.total) };
+        let _ = writeln!(
+            out,
+            "| {} | {stopped} | {} | {total} | {} |",
+            row.way.name(),
+            pair(row.stall),
+            row.runs
+        );
+    }
+    out.push('\n');
+}
+
+fn listing_table(out: &mut String, pairs: &[(f64, f64)]) {
+    let (ours, theirs): (Vec<f64>, Vec<f64>) = pairs.iter().copied().unzip();
+    let (median, low, high) = ratio(pairs);
+    let _ = writeln!(
+        out,
+        "## `list`\n\nWith 30 Go processes of 110 that were started for it, {} pairs: gops-probe {} ms, gops {} ms; \
+         ratio {median:.3} (95 % interval {low:.3} to {high:.3}).\n",
+        pairs.len(),
+        pair(figures(&ours)),
+        pair(figures(&theirs)),
+    );
+}
+
+fn goals(out: &mut String, results: &Results) {
+    out.push_str("## Goals\n\n| goal | measured | |\n|---|---|---|\n");
+    let mut goal = |text: &str, measured: String, reached: bool| {
+        let verdict = if reached { "reached" } else { "**not reached**" };
+        let _ = writeln!(out, "| {text} | {measured} | {verdict} |");
+    };
+    for group in &results.stacks {
+        let row = |way| group.rows.iter().find(|r| r.way == way);
+        let (Some(paused), Some(limited), Some(unpaused), Some(agent), Some(baseline)) =
+            (row(Way::Paused), row(Way::Limited), row(Way::Unpaused), row(Way::Agent), row(Way::Nothing))
+        else {
+            continue;
+        };
+        let name = format!("{}{}", group.goroutines, if group.busy { ", busy" } else { "" });
+        let stopped = |r: &Row| r.stopped.unwrap_or_default();
+        if group.goroutines >= 10_000 {
+            let allowed = if group.goroutines >= 100_000 { 10.0 } else { 1.0 };
+            let ours = stopped(paused);
+            goal(
+                &format!("{name}: pause at most {allowed} ms (median)"),
+                format!("{} ms", pair(ours)),
+                ours.median <= allowed,
+            );
+            let share = ours.median / agent.stall.median;
+            goal(
+                &format!("{name}: pause at most 1/100 of the agent's stall"),
+                format!("1/{:.0}", 1.0 / share),
+                share <= 0.01,
+            );
+        }
+        if group.goroutines >= 100_000 {
+            let limited = stopped(limited);
+            goal(
+                &format!("{name}: `--max-pause 1ms` at most 1 ms (median)"),
+                format!("{} ms", pair(limited)),
+                limited.median <= 1.0,
+            );
+        }
+        let share = paused.total.median / agent.total.median;
+        goal(
+            &format!("{name}: total at most 1/10 of the agent's"),
+            format!("1/{:.1}", 1.0 / share),
+            share <= 0.1,
+        );
+        let single = stopped(unpaused);
+        goal(
+            &format!("{name}: `--no-pause` stops no thread longer than 1 ms"),
+            format!("{} ms", pair(single)),
+            single.max <= 1.0,
+        );
+        goal(
+            &format!("{name}: `--no-pause` stalls no longer than the baseline's maximum (median)"),
+            format!("{:.2} ms of {:.2} ms", unpaused.stall.median, baseline.stall.max),
+            unpaused.stall.median <= baseline.stall.max,
+        );
+    }
+    let (median, low, high) = ratio(&results.listing);
+    goal("`list` in at most 1/10 of gops' time", format!("{median:.3} ({low:.3} to {high:.3})"), high <= 0.1);
+    if let Some(first) = results.first {
+        goal(
+            "first output within 150 ms",
+            format!("{} ms", pair(first.milliseconds)),
+            first.milliseconds.max <= 150.0,
+        );
+    }
+    if let Some(kib) = results.memory {
+        goal("at most 200 MiB of memory", format!("{} MiB", kib >> 10), kib >> 10 <= 200);
+    }
+}

@@ -1,0 +1,60 @@
+//! `list` against the real gops, with 30 Go processes among 110.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+use fixtures::Fixture;
+use fixtures::binary;
+use fixtures::build;
+use fixtures::matrix::{Cell, Program, Variant};
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+const GO: usize = 30;
+const OTHERS: usize = 80;
+const GOPS: &str = "github.com/google/gops@v0.3.28";
+
+/// Milliseconds of ours and of gops, in turn.
+pub(crate) fn measure(pairs: usize) -> Result<Vec<(f64, f64)>> {
+    let cell = Cell::new("1.27.4", Variant::Stripped, Program::States);
+    build::build(&[cell], 2, &|_, _| {})?;
+    let tools = tempfile::tempdir()?;
+    let status = Command::new("go").args(["install", GOPS]).env("GOBIN", tools.path()).status()?;
+    if !status.success() {
+        return Err(format!("go install {GOPS} failed").into());
+    }
+    let gops = tools.path().join("gops");
+    let targets =
+        (0..GO).map(|_| Fixture::spawn(&cell, &[], &[])).collect::<std::result::Result<Vec<_>, _>>()?;
+    let mut others = Others(Vec::new());
+    for _ in 0..OTHERS {
+        others.0.push(Command::new("sleep").arg("1000").spawn()?);
+    }
+    eprintln!("list");
+    let ours = binary()?;
+    time(ours)?;
+    time(&gops)?;
+    let times = (0..pairs).map(|_| Ok((time(ours)?, time(&gops)?))).collect::<Result<Vec<_>>>()?;
+    drop(targets);
+    Ok(times)
+}
+
+fn time(program: &Path) -> Result<f64> {
+    let begun = Instant::now();
+    let status = Command::new(program).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+    let elapsed = begun.elapsed().as_secs_f64() * 1e3;
+    if status.success() { Ok(elapsed) } else { Err(format!("{}: {status}", program.display()).into()) }
+}
+
+/// Ends what it started.
+struct Others(Vec<Child>);
+
+impl Drop for Others {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            let _already_gone = child.kill();
+            let _already_gone = child.wait();
+        }
+    }
+}
