@@ -96,7 +96,6 @@ fn on_own_stack(
     sp: u64,
 ) -> Result<Start, NoStart> {
     let begin = |pc, sp, interrupted, syscall| Start { pc, sp, hi: g.stack_hi, interrupted, syscall };
-    let machine = walker.machine();
     let Some(info) = walker.code().get(pc).cloned() else {
         // Foreign code on the goroutine's stack (race detector, vDSO): its caller, if a call lies behind it.
         if pc == 0 || g.syscallsp == 0 {
@@ -111,16 +110,34 @@ fn on_own_stack(
         // gogo has loaded the goroutine's stack pointer and is about to jump to its saved pc.
         return Ok(begin(g.sched_pc, sp, false, false));
     }
-    if info.writes_sp
-        && let Some(fp) = info.sp_delta.and_then(|d| machine.frame_end(sp, d))
-        && let Ok(ret) = memory.word(RuntimeAddr(machine.return_slot(fp)))
-        && follows_call(memory, walker, ret)
-    {
+    let caller = caller_behind_call(memory, walker, pc, sp);
+    if info.writes_sp && caller.is_some() {
         // A function that switches stacks, but has not yet or has already switched back: its caller is where
         // its frame says, as the call before the return address shows.
         return Ok(begin(pc, sp, true, true));
     }
+    if let Some((ret, end)) = caller
+        && walker.code().get(ret).is_some_and(|caller| caller.writes_sp)
+        && caller_behind_call(memory, walker, ret, end).is_some()
+    {
+        // The same, while it saves where it is (`gosave_systemstack_switch`): begin with the one that switches.
+        return Ok(begin(ret, end, false, true));
+    }
     Ok(begin(pc, sp, true, false))
+}
+
+/// The return address of the frame at `pc` and `sp`, if there is a call before it, and where the frame ends.
+fn caller_behind_call(
+    memory: &dyn Memory,
+    walker: &mut StackWalker<'_>,
+    pc: u64,
+    sp: u64,
+) -> Option<(u64, u64)> {
+    let machine = walker.machine();
+    let delta = walker.code().get(pc)?.sp_delta?;
+    let end = machine.frame_end(sp, delta)?;
+    let ret = memory.word(RuntimeAddr(machine.return_slot(end))).ok()?;
+    follows_call(memory, walker, ret).then_some((ret, end))
 }
 
 /// Whether `ret` is in Go code right behind a call.

@@ -4,7 +4,7 @@
 
 use symbols::addr::RuntimeAddr;
 
-use super::follows_call;
+use super::{caller_behind_call, follows_call};
 use crate::memory::Memory;
 use crate::runtime::code::Special;
 use crate::runtime::goroutine::{Goroutine, M};
@@ -59,12 +59,5 @@ fn is_racecall(walker: &mut StackWalker<'_>, pc: u64) -> bool {
 
 /// Whether `racecall` at `pc` can have been called with this stack pointer.
 fn fits(memory: &dyn Memory, walker: &mut StackWalker<'_>, g: &Goroutine, pc: u64, sp: u64) -> bool {
-    if !g.stack_contains(sp) || !sp.is_multiple_of(8) {
-        return false;
-    }
-    let machine = walker.machine();
-    let delta = walker.code().get(pc).and_then(|info| info.sp_delta);
-    let Some(end) = delta.and_then(|delta| machine.frame_end(sp, delta)) else { return false };
-    let ret = memory.word(RuntimeAddr(machine.return_slot(end)));
-    ret.is_ok_and(|ret| follows_call(memory, walker, ret))
+    g.stack_contains(sp) && sp.is_multiple_of(8) && caller_behind_call(memory, walker, pc, sp).is_some()
 }
