@@ -254,7 +254,9 @@ impl Process {
     }
 
     fn gone(&self) -> bool {
-        read_file(&self.dir, "stat").ok().and_then(|b| Stat::parse(&b)).is_none_or(|s| s.is_zombie())
+        // One that exits loses its address space before it becomes a zombie.
+        let ending = |s: &Stat| s.is_zombie() || (s.address_space.1 == 0 && self.stat.address_space.1 != 0);
+        read_file(&self.dir, "stat").ok().and_then(|b| Stat::parse(&b)).is_none_or(|s| ending(&s))
     }
 
     /// Which file it executes, without opening that.
