@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::io::{self, Write};
 
+use rayon::prelude::*;
 use serde::Serialize;
 
 use super::traceback::{Level, Printer, header_status, incomplete, wait_minutes};
@@ -36,7 +37,21 @@ pub struct Counts {
     pub incomplete: usize,
 }
 
+/// Goroutines that are made into text before any of it is written.
+const BLOCK: usize = 8192;
+/// Goroutines that one core makes into text at a time.
+const PART: usize = 512;
+/// Fewer are done before other threads have started.
+const WORTH_ALL_CORES: usize = 2048;
+
 impl Counts {
+    fn add(&mut self, other: &Counts) {
+        self.goroutines += other.goroutines;
+        self.unconfirmed += other.unconfirmed;
+        self.unavailable += other.unavailable;
+        self.incomplete += other.incomplete;
+    }
+
     /// Whether something that was asked for is missing.
     pub fn is_partial(&self) -> bool {
         self.unavailable > 0
@@ -63,15 +78,44 @@ impl<'v> StackReport<'v> {
             && self.filter.state.as_deref().is_none_or(|s| s == header_status(self.view, g))
     }
 
-    /// Hands out each wanted goroutine with its text.
+    /// Writes each wanted goroutine as `item` makes it of the goroutine and its text, with `separator` in between:
+    /// block by block, so that memory stays bounded, each by all cores where there are many.
     fn each(
         &self,
-        printer: &mut Printer<'_>,
-        mut f: impl FnMut(&mut Printer<'_>, &Slot, &[u8]) -> io::Result<()>,
+        separator: &[u8],
+        item: impl Fn(&mut Printer<'_>, &Slot, &[u8], &mut Vec<u8>) -> io::Result<()> + Sync,
+        out: &mut dyn Write,
     ) -> io::Result<Counts> {
         let mut counts = Counts::default();
-        let mut text = Vec::with_capacity(4096);
-        for slot in &self.snapshot.slots {
+        let printer = || Printer::new(self.view, self.level);
+        let part = |printer: &mut Printer<'_>, slots: &[Slot]| self.part(printer, slots, separator, &item);
+        let mut alone = printer();
+        for block in self.snapshot.slots.chunks(BLOCK) {
+            let parts: Vec<(Vec<u8>, Counts)> = if block.len() < WORTH_ALL_CORES {
+                vec![part(&mut alone, block)?]
+            } else {
+                block.par_chunks(PART).map_init(printer, part).collect::<io::Result<_>>()?
+            };
+            for (bytes, of_part) in parts {
+                let begins = if counts.goroutines == 0 { separator.len() } else { 0 };
+                out.write_all(bytes.get(begins..).unwrap_or_default())?;
+                counts.add(&of_part);
+            }
+        }
+        Ok(counts)
+    }
+
+    /// Some goroutines, each with the separator before it.
+    fn part(
+        &self,
+        printer: &mut Printer<'_>,
+        slots: &[Slot],
+        separator: &[u8],
+        item: &impl Fn(&mut Printer<'_>, &Slot, &[u8], &mut Vec<u8>) -> io::Result<()>,
+    ) -> io::Result<(Vec<u8>, Counts)> {
+        let mut counts = Counts::default();
+        let (mut text, mut out) = (Vec::with_capacity(4096), Vec::new());
+        for slot in slots {
             if !printer.includes(self.snapshot, slot) || !self.wants(&slot.g) {
                 continue;
             }
@@ -85,21 +129,22 @@ impl<'v> StackReport<'v> {
             counts.unavailable += usize::from(matches!(slot.frames, Frames::Unavailable(_)));
             counts.incomplete +=
                 usize::from(matches!(slot.frames, Frames::Walked(_)) && incomplete(&slot.frames).is_some());
-            f(printer, slot, &text)?;
+            out.extend_from_slice(separator);
+            item(printer, slot, &text, &mut out)?;
         }
-        Ok(counts)
+        Ok((out, counts))
     }
 
     /// Writes the text that Go itself prints, an empty line between goroutines.
     pub fn write_text(&self, out: &mut dyn Write) -> io::Result<Counts> {
-        let mut printer = Printer::new(self.view, self.level);
-        let mut first = true;
-        self.each(&mut printer, |_, _, text| {
-            if !std::mem::take(&mut first) {
-                out.write_all(b"\n")?;
-            }
-            out.write_all(text)
-        })
+        self.each(
+            b"\n",
+            |_, _, text, out| {
+                out.extend_from_slice(text);
+                Ok(())
+            },
+            out,
+        )
     }
 
     /// Writes one JSON object, its goroutines one by one, so that memory stays bounded.
@@ -117,13 +162,12 @@ impl<'v> StackReport<'v> {
         // The goroutines are appended within the same object.
         out.write_all(head.strip_suffix('}').unwrap_or(&head).as_bytes())?;
         out.write_all(b",\"goroutines\":[")?;
-        let mut printer = Printer::new(self.view, self.level);
-        let mut first = true;
-        let counts = self.each(&mut printer, |printer, slot, _| {
-            out.write_all(if std::mem::take(&mut first) { b"\n" } else { b",\n" })?;
+        let item = |printer: &mut Printer<'_>, slot: &Slot, _: &[u8], out: &mut Vec<u8>| {
             let goroutine = self.goroutine(printer, slot);
-            serde_json::to_writer(&mut *out, &goroutine).map_err(io::Error::from)
-        })?;
+            serde_json::to_writer(out, &goroutine).map_err(io::Error::from)
+        };
+        out.write_all(b"\n")?;
+        let counts = self.each(b",\n", item, out)?;
         out.write_all(b"\n],\"counts\":")?;
         serde_json::to_writer(&mut *out, &counts)?;
         out.write_all(b"}\n")?;

@@ -69,14 +69,14 @@ pub struct LoadedImage {
 }
 
 /// All that attaching needs to know of a process.
-#[derive(Debug)]
+#[allow(missing_debug_implementations, reason = "a closure has none")]
 pub struct Target<'a> {
     /// The process.
     pub pid: i32,
     /// Its mappings.
     pub mappings: &'a [Mapping],
-    /// Its threads as its own pid namespace numbers them.
-    pub tids: &'a [u64],
+    /// Lists its threads as its own pid namespace numbers them.
+    pub tids: &'a dyn Fn() -> Vec<u64>,
     /// Its CLOCK_MONOTONIC minus ours, in nanoseconds.
     pub monotonic_offset: i64,
 }
@@ -359,6 +359,9 @@ fn calibrated(
     Err(AttachError::NothingCalibrates { version: program.release.to_string(), why: failure })
 }
 
+/// How often the list of ms and that of threads are compared until they fit.
+const CHECKS: u32 = 4;
+
 /// Finds the list of ms, and corrects `m.alllink` where the table is wrong.
 fn find_ms(
     memory: &dyn Memory,
@@ -366,7 +369,7 @@ fn find_ms(
     m: &mut MFields,
     g: &GFields,
     globals: &Globals,
-    tids: &[u64],
+    threads: &dyn Fn() -> Vec<u64>,
     note: &mut impl FnMut(&str, String, String),
 ) -> Option<RuntimeAddr> {
     let main = modules.main();
@@ -376,12 +379,19 @@ fn find_ms(
     let by_looks =
         || Some((discover::find_allm(memory, modules, &table_m, g)?, String::from("found by its contents")));
     for (at, how) in by_name.into_iter().chain(std::iter::once_with(by_looks).flatten()) {
-        let Ok(head) = memory.word(at) else { continue };
-        let mut check = check_ms(memory, m, g, head, tids);
         // A thread that C created has an m only while it runs Go.
         let covers = |check: &calibrate::MCheck| check.broken == 0 && check.strangers <= 1 + check.ms / 8;
+        // Threads come and go between the two lists, in programs that have just begun many at a time.
+        let Some((head, tids, mut check)) = (0..CHECKS).find_map(|i| {
+            let head = memory.word(at).ok()?;
+            let tids = threads();
+            let check = check_ms(memory, m, g, head, &tids);
+            (covers(&check) || i + 1 == CHECKS).then_some((head, tids, check))
+        }) else {
+            continue;
+        };
         if (!covers(&check) || (check.threads_found < 2 && tids.len() > 2))
-            && let Some((moved, better)) = calibrate::find_alllink(memory, m, g, head, tids)
+            && let Some((moved, better)) = calibrate::find_alllink(memory, m, g, head, &tids)
         {
             note(
                 "m.alllink",

@@ -1,14 +1,12 @@
 //! Holding layouts and globals against live memory before anything is read by them. A table of another patch
 //! release can be wrong in a single field without any symptom but missing data.
 
-use symbols::addr::RuntimeAddr;
-
 use super::fields::{GFields, MFields};
 use super::goroutine::Goroutine;
 use super::modules::Modules;
 use super::plausible::{chain, is_m, plausible_g};
 use super::snapshot::glist::AllGs;
-use crate::memory::Memory;
+use crate::memory::{Memory, Span};
 
 /// How many gs are looked at, spread over all.
 const SAMPLE: usize = 256;
@@ -38,13 +36,18 @@ pub fn check_gs(memory: &dyn Memory, modules: &Modules, fields: &GFields, allgs:
     let mut check = GCheck::default();
     let Ok(addrs) = allgs.read(memory, 0) else { return check };
     let step = addrs.len().div_ceil(SAMPLE).max(1);
+    let spans: Vec<Span> = addrs.iter().step_by(step).map(|&addr| Span { addr, len: fields.size }).collect();
+    let (mut bytes, mut failed) = (vec![0; spans.len() * fields.size], Vec::new());
+    if memory.read_spans(&spans, &mut bytes, &mut failed).is_err() {
+        return check;
+    }
     let mut goids = Vec::new();
-    for &addr in addrs.iter().step_by(step) {
-        let Ok(bytes) = memory.bytes(RuntimeAddr(addr), fields.size) else {
+    for (i, (span, bytes)) in spans.iter().zip(bytes.chunks_exact(fields.size)).enumerate() {
+        if failed.contains(&i) {
             check.looked_at += 1;
             continue;
-        };
-        let g = Goroutine::parse(fields, addr, &bytes);
+        }
+        let g = Goroutine::parse(fields, span.addr, bytes);
         if g.is_dead() {
             continue;
         }

@@ -29,7 +29,7 @@ pub fn open(process: &Process) -> Result<(View, ReadCost), Error> {
     let mappings = process.mappings()?;
     let memory = LiveMemory::new(pid);
     let loaded = find_go(process, &mappings)?;
-    let tids = threads(pid);
+    let tids = || threads(pid);
     let target =
         Target { pid, mappings: &mappings, tids: &tids, monotonic_offset: monotonic_offset(process) };
     let mut view = match attach(&target, loaded, &memory) {
