@@ -11,6 +11,7 @@ mod error;
 mod fixture;
 pub mod matrix;
 mod probe;
+pub mod quit;
 pub mod record;
 pub mod repetition;
 

@@ -1,0 +1,88 @@
+//! `stack --all` says what the runtime itself says under `GOTRACEBACK=system`, byte for byte: the dump of a signal
+//! that kills the process is the oracle.
+
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+use fixtures::{Cell, Dump, Fixture, Program, Selection, Variant, build, matrix, probe, quit};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+fn ready(programs: &[Program]) -> Vec<Cell> {
+    let selection = Selection::from_environment().unwrap();
+    let cells: Vec<Cell> =
+        matrix::cells(selection).into_iter().filter(|cell| programs.contains(&cell.program)).collect();
+    // Loaded as a library, the runtime leaves SIGQUIT to the C program, which has no such dump.
+    let cells: Vec<Cell> = cells.into_iter().filter(|cell| cell.variant != Variant::CShared).collect();
+    build::build(&cells, 2, &|_, _| ()).unwrap();
+    cells
+}
+
+fn stack(fixture: &Fixture, options: &[&str]) -> Dump {
+    let pid = fixture.pid().to_string();
+    let arguments: Vec<&str> =
+        ["stack"].into_iter().chain(options.iter().copied()).chain([pid.as_str()]).collect();
+    let output = probe(&arguments).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Dump::parse(&String::from_utf8_lossy(&output.stdout))
+}
+
+/// Two dumps of ours, then the runtime's own.
+fn compare(cell: &Cell, level: &str, options: &[&str]) -> quit::Comparison {
+    let mut fixture = Fixture::spawn(cell, &[], &[("GOTRACEBACK", level)]).unwrap();
+    if cell.program == Program::States {
+        fixture.order("gc").unwrap();
+    }
+    let first = stack(&fixture, options);
+    fixture.assert_untouched().unwrap();
+    // The last thing that the program does, so that nothing moves until the signal.
+    let second = stack(&fixture, options);
+    let pid = Pid::from_raw(i32::try_from(fixture.pid()).unwrap());
+    kill(pid, Signal::SIGQUIT).unwrap();
+    fixture.wait().unwrap();
+    quit::compare(&first, &second, &quit::parse(&fixture.stderr_text()))
+}
+
+#[test]
+fn all_is_what_gotraceback_system_prints() {
+    let mut compared = 0;
+    for cell in ready(&[Program::States, Program::Cgo]) {
+        let comparison = compare(&cell, "system", &["--all"]);
+        assert!(comparison.accepted(), "{cell}: {comparison:#?}");
+        assert!(comparison.moved.len() <= 5, "{cell}: {comparison:#?}");
+        println!("{cell}: {} of {} identical", comparison.equal, comparison.total());
+        compared += comparison.equal;
+    }
+    assert!(compared > 500, "{compared}");
+}
+
+/// Only Go 1.18 heeds a lower level than the system's when a signal kills it.
+#[test]
+fn the_default_is_what_gotraceback_all_prints() {
+    for cell in ready(&[Program::States, Program::Cgo]).iter().filter(|cell| cell.minor() == 18) {
+        let mut comparison = compare(cell, "all", &[]);
+        // The goroutine of the thread that got the signal is printed with everything.
+        if comparison.different.len() == 1 && comparison.different[0].expected.contains(" fp=0x") {
+            comparison.different.clear();
+        }
+        assert!(comparison.accepted(), "{cell}: {comparison:#?}");
+    }
+}
+
+/// A goroutine that runs has its real frames with us, where the runtime has none.
+#[test]
+fn running_goroutines_have_frames() {
+    for cell in ready(&[Program::States]).iter().filter(|cell| cell.variant == Variant::Stripped) {
+        let mut fixture = Fixture::spawn(cell, &[], &[("GOTRACEBACK", "system")]).unwrap();
+        fixture.order("spin 1").unwrap();
+        let dump = stack(&fixture, &["--all"]);
+        let running: Vec<_> =
+            dump.goroutines.iter().filter(|goroutine| goroutine.header.status == "running").collect();
+        assert!(!running.is_empty(), "{cell}");
+        for goroutine in running {
+            assert!(!goroutine.frames().is_empty(), "{cell}: {}", goroutine.text);
+            assert!(goroutine.text.contains(" fp=0x"), "{cell}: {}", goroutine.text);
+        }
+        fixture.order("unspin").unwrap();
+        fixture.assert_untouched().unwrap();
+    }
+}
