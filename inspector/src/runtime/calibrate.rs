@@ -75,7 +75,8 @@ pub struct MCheck {
 
 /// Follows the ms from `head`, with the target's `tids` (as its own pid namespace numbers them).
 pub fn check_ms(memory: &dyn Memory, fields: &MFields, g: &GFields, head: u64, tids: &[u64]) -> MCheck {
-    let ms = chain(memory, fields, head);
+    // A hostile process could make each of many checks long.
+    let ms = chain(memory, fields, head, 2 * tids.len() + 64);
     let with_thread = || ms.iter().filter(|m| m.procid != 0);
     MCheck {
         ms: ms.len(),

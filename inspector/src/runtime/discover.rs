@@ -47,6 +47,11 @@ pub fn find_allgs(memory: &dyn Memory, modules: &Modules, fields: &GFields) -> O
     Some(AllGs { len: RuntimeAddr(found + 8), ptr: RuntimeAddr(found) })
 }
 
+/// Static variables that point at an m: a handful in a real program.
+const MAX_CANDIDATES: usize = 256;
+/// Of each, so much of the chain is followed to find the longest.
+const MAX_CHAIN: usize = 1024;
+
 /// Looks for `runtime.allm` in the main module's data: the newest m, from which the chain leads to one m for each
 /// of the threads.
 pub fn find_allm(
@@ -56,10 +61,12 @@ pub fn find_allm(
     g: &GFields,
 ) -> Option<RuntimeAddr> {
     let mut best: Option<(usize, u64)> = None;
+    let mut candidates = 0;
     static_words(memory, modules, |at, words| -> Option<()> {
         let &[addr, ..] = words else { return None };
-        if is_heap_pointer(addr) && is_m(memory, fields, g, addr) {
-            let length = chain(memory, fields, addr).len();
+        if is_heap_pointer(addr) && candidates < MAX_CANDIDATES && is_m(memory, fields, g, addr) {
+            candidates += 1;
+            let length = chain(memory, fields, addr, MAX_CHAIN).len();
             if best.is_none_or(|(longest, _)| length > longest) {
                 best = Some((length, at));
             }

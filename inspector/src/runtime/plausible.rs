@@ -2,6 +2,7 @@
 
 use symbols::addr::RuntimeAddr;
 
+use super::code::AddressMap;
 use super::fields::{GFields, MFields};
 use super::goroutine::{Goroutine, M, status};
 use super::modules::Modules;
@@ -20,14 +21,16 @@ pub fn plausible_g(g: &Goroutine, modules: &Modules) -> bool {
     saved && known_status && starts_somewhere
 }
 
-/// The ms from `head` on, newest first, ended by a null link, a loop, or what cannot be an m.
-pub fn chain(memory: &dyn Memory, fields: &MFields, head: u64) -> Vec<M> {
+/// The ms from `head` on, newest first, ended by a null link, a loop, what cannot be an
+/// m, or after `most`.
+pub fn chain(memory: &dyn Memory, fields: &MFields, head: u64, most: usize) -> Vec<M> {
     let mut ms: Vec<M> = Vec::new();
+    let mut seen: AddressMap<()> = AddressMap::default();
     let mut next = head;
-    while next != 0 && ms.len() < MAX_THREADS {
+    while next != 0 && ms.len() < most.min(MAX_THREADS) && seen.insert(next, ()).is_none() {
         let Ok(bytes) = memory.bytes(RuntimeAddr(next), fields.size) else { break };
         let m = M::parse(fields, next, &bytes);
-        if !is_heap_pointer(m.g0) || ms.iter().any(|other| other.addr == m.addr) {
+        if !is_heap_pointer(m.g0) {
             break;
         }
         next = m.alllink;
@@ -36,8 +39,8 @@ pub fn chain(memory: &dyn Memory, fields: &MFields, head: u64) -> Vec<M> {
     ms
 }
 
-/// The runtime itself gives up at 10,000 threads unless told otherwise; the bound keeps the loop check cheap.
-const MAX_THREADS: usize = 20_000;
+/// The runtime itself gives up at 10,000 threads unless told otherwise.
+pub const MAX_THREADS: usize = 20_000;
 
 /// Whether there is an m at `addr`: its scheduling goroutine points back at it.
 pub fn is_m(memory: &dyn Memory, fields: &MFields, g: &GFields, addr: u64) -> bool {

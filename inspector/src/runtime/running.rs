@@ -101,7 +101,7 @@ fn on_own_stack(
         if pc == 0 || g.syscallsp == 0 {
             let ret = memory.word(RuntimeAddr(sp)).ok();
             if let Some(ret) = ret.filter(|&ret| follows_call(memory, walker, ret)) {
-                return Ok(begin(ret, sp + 8, false, false));
+                return Ok(begin(ret, sp.wrapping_add(8), false, false));
             }
         }
         return if g.syscallsp != 0 { saved_start(g) } else { Err(NoStart::NothingSaved { pc }) };

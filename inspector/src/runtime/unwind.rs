@@ -187,8 +187,8 @@ fn slot(stack: &mut dyn StackWords, addr: u64, size: u8, hi: u64) -> u64 {
     let shift = (addr & 7) * 8;
     let low = if base < hi { stack.word(base).unwrap_or(0) } else { 0 };
     let mut value = low >> shift;
-    if shift != 0 && base + 8 < hi && u64::from(size) * 8 + shift > 64 {
-        value |= stack.word(base + 8).unwrap_or(0) << (64 - shift);
+    if shift != 0 && base.wrapping_add(8) < hi && u64::from(size) * 8 + shift > 64 {
+        value |= stack.word(base.wrapping_add(8)).unwrap_or(0) << (64 - shift);
     }
     if size < 8 { value & ((1 << (8 * u32::from(size))) - 1) } else { value }
 }

@@ -92,7 +92,7 @@ impl View {
     /// All ms, newest first.
     pub fn read_ms(&self, memory: &dyn Memory) -> Vec<M> {
         let head = self.allm.and_then(|at| memory.word(at).ok()).unwrap_or(0);
-        super::plausible::chain(memory, &self.m, head)
+        super::plausible::chain(memory, &self.m, head, super::plausible::MAX_THREADS)
     }
 
     /// Whether code at `addr` is not Go's.

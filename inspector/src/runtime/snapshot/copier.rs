@@ -1,6 +1,6 @@
 //! Reading goroutines while the target runs.
 
-use super::glist::GList;
+use super::glist::{GList, GListError};
 use super::stacks::StackWalker;
 use super::{Details, Frames, Options, Slot, SnapshotError};
 use crate::memory::{LiveMemory, MemoryError};
@@ -48,6 +48,9 @@ impl<'v> Copier<'v> {
         options: &'v Options,
     ) -> Result<Self, SnapshotError> {
         let list = GList::new(view.allgs.read(memory, 0)?, view.g.size);
+        if list.has_duplicates() {
+            return Err(GListError::Duplicate.into());
+        }
         let mut copier = Copier {
             view,
             memory,

@@ -18,6 +18,9 @@ pub enum GListError {
     /// The target's memory.
     #[error(transparent)]
     Memory(#[from] MemoryError),
+    /// The same g twice: not the list of all gs.
+    #[error("allgs lists the same goroutine twice")]
+    Duplicate,
     /// A length that cannot be.
     #[error("allglen says {0} goroutines")]
     Length(u64),
@@ -85,6 +88,14 @@ impl GList {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.addrs.is_empty()
+    }
+
+    /// Whether a g is listed twice, which the runtime never does.
+    pub fn has_duplicates(&self) -> bool {
+        self.order.windows(2).any(|pair| match pair {
+            [a, b] => self.addr(*a as usize) == self.addr(*b as usize),
+            _ => false,
+        })
     }
 
     /// Adds gs that were created meanwhile. They are part of no piece before [`GList::arrange`].
