@@ -11,7 +11,7 @@ use inspector::runtime::attach::{LoadedImage, Target, attach};
 use inspector::runtime::calibrate::{check_gs, check_ms, find_alllink};
 use inspector::runtime::code::CodeCache;
 use inspector::runtime::discover;
-use inspector::runtime::mappings::Mapping;
+use inspector::process::maps::Mapping;
 use inspector::runtime::running::saved_start;
 use inspector::runtime::snapshot::glist::GList;
 use inspector::runtime::snapshot::stacks::StackWalker;
@@ -125,7 +125,7 @@ impl World {
 }
 
 fn target(mappings: &[Mapping]) -> Target<'_> {
-    Target { pid: 1, mappings, tids: &TIDS, monotonic_offset: 0 }
+    Target { pid: 1, mappings, tids: &|| TIDS.to_vec(), monotonic_offset: 0 }
 }
 
 fn loaded(base: &Base) -> LoadedImage {
@@ -197,9 +197,9 @@ fn dump(view: &View, memory: &RecordedMemory, kind: u8) {
     let ms = view.read_ms(memory);
     assert!(ms.len() <= HEAP_SIZE);
     let Ok(addrs) = view.allgs.read(memory, 0) else { return };
-    let mut list = GList::new(addrs, view.g.size);
+    let list = GList::new(addrs, view.g.size);
     let mut slots = Vec::new();
-    list.read_all(memory, |_, addr, bytes| {
+    list.read_all(memory, &mut Vec::new(), |_, addr, bytes| {
         let Some(bytes) = bytes else { return };
         let g = inspector::runtime::goroutine::Goroutine::parse(&view.g, addr, bytes);
         slots.push(Slot { g, frames: Frames::Unwanted, confirmed: true, details: None });

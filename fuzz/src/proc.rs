@@ -4,7 +4,7 @@ use inspector::process::facts::{Stat, Status, container_id};
 use inspector::report::printable::printable;
 use inspector::report::traceback::printed_name;
 use inspector::runtime::attach::{bias_by_entry, bias_by_mapping};
-use inspector::runtime::mappings::Mapping;
+use inspector::process::maps::Mapping;
 
 use crate::base::{self, BASES, Patched};
 use crate::input::Input;
