@@ -36,6 +36,11 @@ milliseconds, as median / maximum.
   first line, when nobody looks, is what the machine itself contributes.
 * **Total**: until the program that asks has the whole answer. For the two ways inside the target, the call alone.
 
+Known limits of this measurement, all in our favour or against nobody: our own output goes to the null device while the
+agent's crosses a socket; at 100,000 goroutines the agent's answer is cut at 64 MiB (ours is not) and its runs are few;
+the baseline's window is 0.3 s whatever the dump took, and nothing separates a stall by a stopped thread from one by a
+busy core; the 30 Go processes of `list` are one executable; verdicts other than that of `list` have no interval.
+
 ";
 
 /// The document as Markdown.
