@@ -5,13 +5,13 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use inspector::memory::{Memory as _, ReadCost, RecordedMemory};
+use inspector::process::maps::Mapping;
 use inspector::report::stack::{Cost, Filter, StackReport};
 use inspector::report::traceback::Level;
 use inspector::runtime::attach::{LoadedImage, Target, attach};
 use inspector::runtime::calibrate::{check_gs, check_ms, find_alllink};
 use inspector::runtime::code::CodeCache;
 use inspector::runtime::discover;
-use inspector::process::maps::Mapping;
 use inspector::runtime::running::saved_start;
 use inspector::runtime::snapshot::glist::GList;
 use inspector::runtime::snapshot::stacks::StackWalker;

@@ -1,10 +1,10 @@
 //! Files of /proc, of which a process chooses parts; and what makes text safe for a terminal.
 
 use inspector::process::facts::{Stat, Status, container_id};
+use inspector::process::maps::Mapping;
 use inspector::report::printable::printable;
 use inspector::report::traceback::printed_name;
 use inspector::runtime::attach::{bias_by_entry, bias_by_mapping};
-use inspector::process::maps::Mapping;
 
 use crate::base::{self, BASES, Patched};
 use crate::input::Input;
