@@ -18,9 +18,9 @@ use serde_json::json;
 
 /// Samples of each situation in full.
 const SAMPLES: usize = 1000;
-/// The oldest release, the newest, and one between.
 /// How long something is waited for to be seen running.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// The oldest release, the newest, and one between.
 const VERSIONS: [&str; 3] = ["1.18.10", "1.24.13", "1.27.4"];
 
 fn cells(program: Program) -> Vec<Cell> {
