@@ -210,7 +210,7 @@ impl Stopped {
         let flags = WaitPidFlag::WNOHANG | WaitPidFlag::__WALL;
         match waitpid(Pid::from_raw(tid), Some(flags)) {
             Ok(WaitStatus::StillAlive) => Ok(false),
-            Ok(WaitStatus::PtraceEvent(_, signal, event)) => {
+            Ok(WaitStatus::PtraceEvent(_, _, event)) => {
                 if event == libc::PTRACE_EVENT_CLONE
                     && let Ok(new) = ptrace::getevent(Pid::from_raw(tid))
                     && let Ok(new) = i32::try_from(new)
@@ -218,7 +218,6 @@ impl Stopped {
                     // Traced from its birth, and it stops by itself.
                     self.threads.entry(new).or_insert(ThreadState::Stopping);
                 }
-                let _group_stop = signal;
                 self.threads.insert(tid, ThreadState::Stopped(None));
                 Ok(true)
             }

@@ -297,7 +297,7 @@ impl Drop for Fixture {
 }
 
 /// Finds a tracer or a stop in a status file of /proc; a task that ended meanwhile is fine.
-pub(crate) fn check_status(path: &str) -> std::result::Result<(), String> {
+fn check_status(path: &str) -> std::result::Result<(), String> {
     let Ok(text) = fs::read_to_string(path) else { return Ok(()) };
     for line in text.lines() {
         let wrong = match line.split_once(':') {
