@@ -1,7 +1,8 @@
 //! gops agents: programs that import `github.com/google/gops/agent` listen on a TCP port and write its number to a
 //! file that is named after their pid.
 
-use std::ffi::OsStr;
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
@@ -22,15 +23,33 @@ pub struct AgentMark {
     pub confirmed: bool,
 }
 
-/// Looks for the agent of a process: where gops looks, and where the process itself would have written the port file.
-/// A file whose port the process does not listen on was left behind by an earlier process with this pid.
-pub(crate) fn find(process: &Process) -> Option<AgentMark> {
-    let pid = process.pid();
-    let own = own_config_dir().map(|dir| dir.join(pid.to_string()));
-    let own = own.and_then(|path| Some((read_port(File::open(&path).ok()?)?, path)));
-    let (port, port_file) = own.or_else(|| in_process(process))?;
-    let confirmed = listens(process, port)?;
-    Some(AgentMark { port, port_file, confirmed })
+/// The port files where gops looks for them.
+#[derive(Debug, Default)]
+pub(crate) struct OwnPortFiles {
+    dir: Option<PathBuf>,
+    /// What was there: one look at the directory instead of one for each process.
+    names: HashSet<OsString>,
+}
+
+impl OwnPortFiles {
+    /// Lists them; none where there is no such directory.
+    pub(crate) fn list() -> Self {
+        let dir = own_config_dir();
+        let entries = dir.as_ref().and_then(|dir| std::fs::read_dir(dir).ok());
+        let names = entries.into_iter().flatten().filter_map(|e| Some(e.ok()?.file_name())).collect();
+        OwnPortFiles { dir, names }
+    }
+
+    /// Looks for the agent of a process: where gops looks, and where the process itself would have written the port
+    /// file. A file whose port the process does not listen on was left behind by an earlier process with this pid.
+    pub(crate) fn agent_of(&self, process: &Process) -> Option<AgentMark> {
+        let name = OsString::from(process.pid().to_string());
+        let own = self.dir.as_ref().filter(|_| self.names.contains(&name)).map(|dir| dir.join(&name));
+        let own = own.and_then(|path| Some((read_port(File::open(&path).ok()?)?, path)));
+        let (port, port_file) = own.or_else(|| in_process(process))?;
+        let confirmed = listens(process, port)?;
+        Some(AgentMark { port, port_file, confirmed })
+    }
 }
 
 /// `GOPS_CONFIG_DIR`, else `gops` below the user's configuration directory, as `internal.ConfigDir` of gops has it.

@@ -28,9 +28,8 @@ fn tell_unreadable(found: &Found, common: &Common) {
     // A hint that cannot be written is no failure of the answer.
     let _ = writeln!(
         err,
-        "{} {} of {} processes could not be looked into ({denial}){todo}",
+        "{} {} processes could not be looked into ({denial}){todo}",
         style.hint("hint:"),
         found.unreadable,
-        found.looked_at,
     );
 }

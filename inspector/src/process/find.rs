@@ -5,10 +5,9 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use rayon::prelude::*;
 use rustix::io::Errno;
 use symbols::image::{Image, ImageError};
 use symbols::program::{self, GoProgram};
@@ -18,7 +17,7 @@ use super::executable::{Executable, FileId};
 use super::facts::{Stat, Status};
 use super::maps::Mapping;
 use super::{Error, Namespace, Pid, Process, pin};
-use crate::agent::{self, AgentMark};
+use crate::agent::{AgentMark, OwnPortFiles};
 
 /// A process that runs Go code.
 #[derive(Debug)]
@@ -54,7 +53,8 @@ pub struct GoProcess {
 pub struct Found {
     /// Go processes by pid.
     pub processes: Vec<GoProcess>,
-    /// How many processes there are, without threads of the kernel.
+    /// How many processes were looked at, without threads of the kernel. For [`Detail::Text`] only those of more than
+    /// one thread.
     pub looked_at: usize,
     /// How many of them could not be looked into.
     pub unreadable: usize,
@@ -82,7 +82,23 @@ pub enum Detail {
 pub fn all(detail: Detail) -> Result<Found, Error> {
     let pids = pids()?;
     let cache = Executables::default();
-    let seen: Vec<Seen> = pids.par_iter().map(|&pid| look(pid, &cache, detail)).collect();
+    let port_files = OwnPortFiles::list();
+    let next = AtomicUsize::new(0);
+    let look_at_some = || {
+        let next = || pids.get(next.fetch_add(1, Ordering::Relaxed));
+        std::iter::from_fn(next).map(|&pid| look(pid, &cache, &port_files, detail)).collect::<Vec<Seen>>()
+    };
+    let seen = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..workers(pids.len())).map(|_| scope.spawn(look_at_some)).collect();
+        let mut seen = look_at_some();
+        for other in others {
+            match other.join() {
+                Ok(its) => seen.extend(its),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        seen
+    });
     let mut found = Found::default();
     for seen in seen {
         match seen {
@@ -112,9 +128,10 @@ pub fn one(process: &Process) -> Result<GoProcess, Error> {
         |reason: &str| Error::NotGo { pid, name: process.name().to_owned(), reason: reason.to_owned() };
     let known = recognise(executable);
     let found = match &known.result {
-        Ok(program) => describe(process, Arc::clone(program), &known, Detail::All)?,
+        Ok(program) => describe(process, Arc::clone(program), &known, &OwnPortFiles::list(), Detail::All)?,
         Err(NotGo::NoGo) => {
-            in_shared_object(process, &Executables::default(), Detail::All)?.ok_or_else(|| {
+            let cache = Executables::default();
+            in_shared_object(process, &cache, &OwnPortFiles::list(), Detail::All)?.ok_or_else(|| {
                 not_go("neither its executable nor what it loaded has build info or a Go function table")
             })?
         }
@@ -133,6 +150,16 @@ fn unusable_image(process: &Process, error: &ImageError) -> Error {
         _ => Error::NotGo { pid, name, reason: format!("its executable: {error}") },
     }
 }
+
+/// How many threads look: starting one costs as much as looking at some dozen processes.
+fn workers(processes: usize) -> usize {
+    // The standard library's count also reads what the cgroup allows, from several files.
+    let cores = rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count() as usize);
+    cores.min(processes / PROCESSES_PER_WORKER).clamp(1, MAX_WORKERS)
+}
+
+const PROCESSES_PER_WORKER: usize = 40;
+const MAX_WORKERS: usize = 16;
 
 fn pids() -> Result<Vec<Pid>, Error> {
     let mut pids: Vec<Pid> = std::fs::read_dir("/proc")
@@ -154,12 +181,10 @@ enum Seen {
     Go(Box<GoProcess>),
 }
 
-fn look(pid: Pid, cache: &Executables, detail: Detail) -> Seen {
-    // Most processes are no Go programs and run what others run too: two system calls are enough for those.
-    match pin::executable_id_of(pid) {
-        Err(Errno::NOENT | Errno::SRCH) => return Seen::Nothing,
-        Ok(id) if cache.is_known_as_other(id) && pin::threads_of(pid) < FEWEST_THREADS => return Seen::Other,
-        _ => {}
+fn look(pid: Pid, cache: &Executables, port_files: &OwnPortFiles, detail: Detail) -> Seen {
+    // Most processes of most machines have one thread, as those of the kernel do, and one system call tells.
+    if detail == Detail::Text && pin::threads_of(pid) < FEWEST_OF_A_PROGRAM {
+        return Seen::Other;
     }
     let Ok(process) = Process::open(pid) else { return Seen::Nothing };
     let stat = process.pinned_stat();
@@ -184,34 +209,38 @@ fn look(pid: Pid, cache: &Executables, detail: Detail) -> Seen {
     let Some(known) = known.get() else { return Seen::Other };
     let Ok(program) = &known.result else {
         // Go's runtime always has some threads, and to look for it costs more than all the rest.
-        if stat.threads < FEWEST_THREADS {
+        if stat.threads < FEWEST_WITH_LOADED_CODE {
             return Seen::Other;
         }
-        return match in_shared_object(&process, cache, detail) {
+        return match in_shared_object(&process, cache, port_files, detail) {
             Ok(Some(process)) => Seen::Go(Box::new(process)),
             _ => Seen::Other,
         };
     };
-    match describe(&process, Arc::clone(program), known, detail) {
+    match describe(&process, Arc::clone(program), known, port_files, detail) {
         Ok(process) => Seen::Go(Box::new(process)),
         Err(_) => Seen::Nothing,
     }
 }
 
+/// Before anything else of a program runs, `runtime.main` starts a thread for `sysmon`, in each release. (One
+/// with a single thread is about to begin, to end, or to execute something else.)
+const FEWEST_OF_A_PROGRAM: u64 = 2;
 /// A C program that loaded Go code has its own main thread, one that started the runtime, and `sysmon`.
-const FEWEST_THREADS: u64 = 3;
+const FEWEST_WITH_LOADED_CODE: u64 = 3;
 
 /// Looks for Go code in what a process loaded.
 fn in_shared_object(
     process: &Process,
     cache: &Executables,
+    port_files: &OwnPortFiles,
     detail: Detail,
 ) -> Result<Option<GoProcess>, Error> {
     for mapping in process.shared_objects()? {
         // What cannot be opened is no reason to give up on the others.
         let Ok(known) = cache.of_mapping(process, &mapping) else { continue };
         let Some(known @ Known { result: Ok(program), .. }) = known.get() else { continue };
-        let mut found = describe(process, Arc::clone(program), known, detail)?;
+        let mut found = describe(process, Arc::clone(program), known, port_files, detail)?;
         found.shared_object = Some(mapping.path);
         return Ok(Some(found));
     }
@@ -222,6 +251,7 @@ fn describe(
     process: &Process,
     program: Arc<GoProgram>,
     known: &Known,
+    port_files: &OwnPortFiles,
     detail: Detail,
 ) -> Result<GoProcess, Error> {
     let status = match detail {
@@ -242,7 +272,7 @@ fn describe(
             Namespace::ALL.into_iter().filter(other).collect()
         }
     };
-    let agent = agent::find(process);
+    let agent = port_files.agent_of(process);
     Ok(GoProcess {
         pid: process.pid(),
         name: full_name(process),
@@ -336,12 +366,6 @@ impl Executables {
         known.get_or_init(|| recognise(executable));
         self.mapped.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&known));
         Ok(known)
-    }
-
-    /// Whether this was looked at, and is no Go program.
-    fn is_known_as_other(&self, id: FileId) -> bool {
-        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        files.get(&id).and_then(|known| known.get()).is_some_and(|known| known.result.is_err())
     }
 
     /// The lock is free while an executable is read.

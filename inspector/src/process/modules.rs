@@ -16,6 +16,7 @@ use super::{Error, Process, access::Access};
 
 /// Programs with more mappings exist (65,530 is the default limit); a larger file is cut off.
 const MAX_MAPS: u64 = 32 << 20;
+const USUAL_MAPS: usize = 32 << 10;
 
 impl Process {
     /// All that is mapped.
@@ -26,7 +27,8 @@ impl Process {
         let failed = |e| self.explain("read the memory map", Access::Read, e);
         let fd = rustix::fs::openat(self.dir(), "maps", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|e| failed(e.into()))?;
-        let mut maps = Vec::new();
+        // The kernel gives a page or more at a time, and no size to expect.
+        let mut maps = Vec::with_capacity(USUAL_MAPS);
         File::from(fd).take(MAX_MAPS).read_to_end(&mut maps).map_err(failed)?;
         Ok(Mapping::parse_all(&maps))
     }

@@ -279,11 +279,6 @@ impl Process {
     }
 }
 
-/// Which file a process executes, without holding on to the process.
-pub(super) fn executable_id_of(pid: Pid) -> Result<FileId, Errno> {
-    rustix::fs::stat(format!("/proc/{pid}/exe")).map(|stat| file_id(&stat))
-}
-
 /// How many threads a process has; 0 where it is gone.
 #[allow(clippy::useless_conversion, reason = "the field has 32 bits on some machines")]
 pub(super) fn threads_of(pid: Pid) -> u64 {

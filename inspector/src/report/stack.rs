@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 use std::io::{self, Write};
+use std::sync::mpsc::{channel, sync_channel};
 
-use rayon::prelude::*;
 use serde::Serialize;
 
 use super::traceback::{Level, Printer, header_status, incomplete, wait_minutes};
@@ -37,10 +37,20 @@ pub struct Counts {
     pub incomplete: usize,
 }
 
-/// Goroutines that are made into text before any of it is written.
-const BLOCK: usize = 8192;
+/// How a goroutine is written.
+type Item<'i> = dyn Fn(&mut Printer<'_>, &Slot, &mut Vec<u8>) -> io::Result<()> + Sync + 'i;
+
+/// Goroutines as they are written.
+#[derive(Default)]
+struct Part {
+    text: Vec<u8>,
+    counts: Counts,
+}
+
 /// Goroutines that one core makes into text at a time.
-const PART: usize = 512;
+const PART: usize = 256;
+/// Parts that a core makes before the first of them is written.
+const PARTS_AHEAD: usize = 2;
 /// Fewer are done before other threads have started.
 const WORTH_ALL_CORES: usize = 2048;
 
@@ -78,31 +88,57 @@ impl<'v> StackReport<'v> {
             && self.filter.state.as_deref().is_none_or(|s| s == header_status(self.view, g))
     }
 
-    /// Writes each wanted goroutine as `item` makes it of the goroutine and its text, with `separator` in between:
-    /// block by block, so that memory stays bounded, each by all cores where there are many.
-    fn each(
-        &self,
-        separator: &[u8],
-        item: impl Fn(&mut Printer<'_>, &Slot, &[u8], &mut Vec<u8>) -> io::Result<()> + Sync,
-        out: &mut dyn Write,
-    ) -> io::Result<Counts> {
+    /// Writes each wanted goroutine as `item` makes it, with `separator` in between: part by part, by all cores where
+    /// there are many.
+    fn each(&self, separator: &[u8], item: &Item<'_>, out: &mut dyn Write) -> io::Result<Counts> {
+        let parts: Vec<&[Slot]> = self.snapshot.slots.chunks(PART).collect();
         let mut counts = Counts::default();
-        let printer = || Printer::new(self.view, self.level);
-        let part = |printer: &mut Printer<'_>, slots: &[Slot]| self.part(printer, slots, separator, &item);
-        let mut alone = printer();
-        for block in self.snapshot.slots.chunks(BLOCK) {
-            let parts: Vec<(Vec<u8>, Counts)> = if block.len() < WORTH_ALL_CORES {
-                vec![part(&mut alone, block)?]
-            } else {
-                block.par_chunks(PART).map_init(printer, part).collect::<io::Result<_>>()?
-            };
-            for (bytes, of_part) in parts {
-                let begins = if counts.goroutines == 0 { separator.len() } else { 0 };
-                out.write_all(bytes.get(begins..).unwrap_or_default())?;
-                counts.add(&of_part);
+        let mut write = |part: &Part, counts: &mut Counts| {
+            let begins = if counts.goroutines == 0 { separator.len() } else { 0 };
+            counts.add(&part.counts);
+            out.write_all(part.text.get(begins..).unwrap_or_default())
+        };
+        if self.snapshot.slots.len() < WORTH_ALL_CORES {
+            let mut printer = Printer::new(self.view, self.level);
+            let mut part = Part::default();
+            for slots in parts {
+                self.part(&mut printer, slots, separator, item, &mut part)?;
+                write(&part, &mut counts)?;
             }
+            return Ok(counts);
         }
-        Ok(counts)
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        std::thread::scope(|scope| {
+            // Each core makes every so many'th part, and waits while those that it has made are not yet written: memory
+            // is bounded, and what was written is used again for the next.
+            let makers: Vec<_> = (0..cores)
+                .map(|core| {
+                    let (made, to_write) = sync_channel(PARTS_AHEAD);
+                    let (written, to_make) = channel();
+                    let parts = &parts;
+                    scope.spawn(move || {
+                        let mut printer = Printer::new(self.view, self.level);
+                        for slots in parts.iter().skip(core).step_by(cores) {
+                            let mut part: Part = to_make.try_recv().unwrap_or_default();
+                            let done = self.part(&mut printer, slots, separator, item, &mut part);
+                            // Nobody waits for it where writing has failed.
+                            if made.send(done.map(|()| part)).is_err() {
+                                break;
+                            }
+                        }
+                    });
+                    (to_write, written)
+                })
+                .collect();
+            for (to_write, written) in makers.iter().cycle().take(parts.len()) {
+                // Where its maker died, the scope says so.
+                let Ok(part) = to_write.recv() else { break };
+                let part = part?;
+                write(&part, &mut counts)?;
+                let _its_last = written.send(part);
+            }
+            Ok(counts)
+        })
     }
 
     /// Some goroutines, each with the separator before it.
@@ -111,18 +147,23 @@ impl<'v> StackReport<'v> {
         printer: &mut Printer<'_>,
         slots: &[Slot],
         separator: &[u8],
-        item: &impl Fn(&mut Printer<'_>, &Slot, &[u8], &mut Vec<u8>) -> io::Result<()>,
-    ) -> io::Result<(Vec<u8>, Counts)> {
-        let mut counts = Counts::default();
-        let (mut text, mut out) = (Vec::with_capacity(4096), Vec::new());
+        item: &Item<'_>,
+        part: &mut Part,
+    ) -> io::Result<()> {
+        let mut text = Vec::new();
+        part.text.clear();
+        part.counts = Counts::default();
+        let (counts, out) = (&mut part.counts, &mut part.text);
         for slot in slots {
             if !printer.includes(self.snapshot, slot) || !self.wants(&slot.g) {
                 continue;
             }
-            text.clear();
-            printer.write(self.snapshot, slot, &mut text)?;
-            if self.filter.pattern.as_ref().is_some_and(|p| !p.is_match(&text)) {
-                continue;
+            if let Some(pattern) = &self.filter.pattern {
+                text.clear();
+                printer.write(self.snapshot, slot, &mut text)?;
+                if !pattern.is_match(&text) {
+                    continue;
+                }
             }
             counts.goroutines += 1;
             counts.unconfirmed += usize::from(!slot.confirmed);
@@ -130,21 +171,14 @@ impl<'v> StackReport<'v> {
             counts.incomplete +=
                 usize::from(matches!(slot.frames, Frames::Walked(_)) && incomplete(&slot.frames).is_some());
             out.extend_from_slice(separator);
-            item(printer, slot, &text, &mut out)?;
+            item(printer, slot, out)?;
         }
-        Ok((out, counts))
+        Ok(())
     }
 
     /// Writes the text that Go itself prints, an empty line between goroutines.
     pub fn write_text(&self, out: &mut dyn Write) -> io::Result<Counts> {
-        self.each(
-            b"\n",
-            |_, _, text, out| {
-                out.extend_from_slice(text);
-                Ok(())
-            },
-            out,
-        )
+        self.each(b"\n", &|printer, slot, out| printer.write(self.snapshot, slot, out), out)
     }
 
     /// Writes one JSON object, its goroutines one by one, so that memory stays bounded.
@@ -162,12 +196,12 @@ impl<'v> StackReport<'v> {
         // The goroutines are appended within the same object.
         out.write_all(head.strip_suffix('}').unwrap_or(&head).as_bytes())?;
         out.write_all(b",\"goroutines\":[")?;
-        let item = |printer: &mut Printer<'_>, slot: &Slot, _: &[u8], out: &mut Vec<u8>| {
+        let item = |printer: &mut Printer<'_>, slot: &Slot, out: &mut Vec<u8>| {
             let goroutine = self.goroutine(printer, slot);
             serde_json::to_writer(out, &goroutine).map_err(io::Error::from)
         };
         out.write_all(b"\n")?;
-        let counts = self.each(b",\n", item, out)?;
+        let counts = self.each(b",\n", &item, out)?;
         out.write_all(b"\n],\"counts\":")?;
         serde_json::to_writer(&mut *out, &counts)?;
         out.write_all(b"}\n")?;

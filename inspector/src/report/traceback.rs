@@ -4,6 +4,7 @@
 mod header;
 mod name;
 mod plan;
+mod template;
 
 use std::io::{self, Write};
 
@@ -22,6 +23,7 @@ use crate::runtime::snapshot::stacks::{Shape, Stack};
 use crate::runtime::snapshot::{Details, Frames, Slot, Snapshot};
 use crate::runtime::unwind::{End, MAX_FRAMES, caller_was_interrupted};
 use crate::runtime::view::View;
+use template::Template;
 
 /// What to print.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +73,13 @@ pub struct Printer<'v> {
     known: AddressMap<PcText>,
     known_interrupted: AddressMap<PcText>,
     created_by: AddressMap<Option<Vec<u8>>>,
+    /// Texts by the index of their shape, of snapshots of one process.
+    templates: AddressMap<Template>,
+    templates_size: usize,
 }
+
+/// A program whose goroutines are all at different places must not make us keep the text of each.
+const MAX_TEMPLATES: usize = 8 << 20;
 
 /// A printed frame, for other formats.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,6 +105,8 @@ impl<'v> Printer<'v> {
             known: AddressMap::default(),
             known_interrupted: AddressMap::default(),
             created_by: AddressMap::default(),
+            templates: AddressMap::default(),
+            templates_size: 0,
         }
     }
 
@@ -108,8 +118,9 @@ impl<'v> Printer<'v> {
                 || !self.view.is_system_goroutine(&slot.g, snapshot.finalizer_runs_user_code))
     }
 
-    /// Writes one goroutine: header, frames, what created it. No empty line follows.
-    pub fn write(&mut self, snapshot: &Snapshot, slot: &Slot, out: &mut dyn Write) -> io::Result<()> {
+    /// Writes one goroutine: header, frames, what created it. No empty line follows. All of one printer are of one
+    /// snapshot.
+    pub fn write(&mut self, snapshot: &Snapshot, slot: &Slot, out: &mut Vec<u8>) -> io::Result<()> {
         let details = slot.details.as_deref();
         write_header(self.view, snapshot, slot, self.level, out)?;
         match &slot.frames {
@@ -123,7 +134,7 @@ impl<'v> Printer<'v> {
         details.map_or(Ok(()), |d| self.write_ancestors(d, out))
     }
 
-    fn write_unavailable(&self, out: &mut dyn Write) -> io::Result<()> {
+    fn write_unavailable(&self, out: &mut Vec<u8>) -> io::Result<()> {
         out.write_all(b"\tgoroutine running on other thread; stack unavailable\n")
     }
 
@@ -132,8 +143,26 @@ impl<'v> Printer<'v> {
         g: &Goroutine,
         stack: &Stack,
         shape: &Shape,
-        out: &mut dyn Write,
+        out: &mut Vec<u8>,
     ) -> io::Result<()> {
+        let key = u64::from(stack.shape);
+        let usual = stack.skipped.is_empty() && stack.end != End::TooManyFrames;
+        match self.templates.get(&key).filter(|_| usual) {
+            Some(template) => template.fill(&stack.args, stack.sp, out),
+            None => {
+                let template = self.template(stack, shape);
+                template.fill(&stack.args, stack.sp, out);
+                if usual && self.templates_size + template.size() <= MAX_TEMPLATES {
+                    self.templates_size += template.size();
+                    self.templates.insert(key, template);
+                }
+            }
+        }
+        self.write_end(g, stack, out)
+    }
+
+    /// The lines of a stack, without its words.
+    fn template(&mut self, stack: &Stack, shape: &Shape) -> Template {
         let physical = self.physical(stack, shape);
         let show_all = self.level == Level::System;
         let texts = Texts { known: &self.known, interrupted: &self.known_interrupted };
@@ -147,39 +176,41 @@ impl<'v> Printer<'v> {
             let inner = lines.lines.iter().position(|l| !matches!(l, plan::Line::Frame { .. }));
             lines.lines.truncate(inner.unwrap_or(lines.lines.len()));
         }
+        let mut template = Template::default();
         for line in &lines.lines {
             match *line {
                 plan::Line::Frame { physical: p, logical: l } => {
                     let Some(frame) = physical.get(p) else { continue };
                     let Some(text) = texts.get(frame) else { continue };
                     let Some(logical) = text.frames.get(l) else { continue };
-                    out.write_all(&logical.name)?;
+                    template.push(&logical.name);
                     if logical.inlined {
-                        out.write_all(b"(...)\n")?;
-                        out.write_all(&logical.place)?;
+                        template.push(b"(...)\n");
+                        template.push(&logical.place);
                     } else {
-                        out.write_all(b"(")?;
-                        write_args(&text.args, stack.args.get(frame.args..).unwrap_or_default(), out)?;
-                        out.write_all(b")\n")?;
-                        out.write_all(&logical.place)?;
+                        template.push(b"(");
+                        template.push_args(&text.args, frame.args);
+                        template.push(b")\n");
+                        template.push(&logical.place);
                         if text.offset > 0 {
-                            write!(out, " +{:#x}", text.offset)?;
+                            template.push(format!(" +{:#x}", text.offset).as_bytes());
                         }
-                        if show_all && self.level == Level::System {
-                            write!(out, " fp={:#x} sp={:#x} pc={:#x}", frame.fp, frame.sp, frame.pc)?;
+                        if show_all {
+                            let from_first = |address: u64| address.wrapping_sub(stack.sp);
+                            template.push_addresses(from_first(frame.fp), from_first(frame.sp), frame.pc);
                         }
                     }
-                    out.write_all(b"\n")?;
+                    template.push(b"\n");
                 }
-                plan::Line::Elided(n) => writeln!(out, "...{n} frames elided...")?,
-                plan::Line::AdditionalElided => out.write_all(b"...additional frames elided...\n")?,
+                plan::Line::Elided(n) => template.push(format!("...{n} frames elided...\n").as_bytes()),
+                plan::Line::AdditionalElided => template.push(b"...additional frames elided...\n"),
             }
         }
-        self.write_end(g, stack, out)
+        template
     }
 
     /// What Go prints where its walk fails.
-    fn write_end(&self, g: &Goroutine, stack: &Stack, out: &mut dyn Write) -> io::Result<()> {
+    fn write_end(&self, g: &Goroutine, stack: &Stack, out: &mut Vec<u8>) -> io::Result<()> {
         match stack.end {
             End::UnexpectedReturn { entry, ret } => {
                 let name = self.view.modules.lookup(entry).map(|p| printable(p.func.name()).into_owned());
@@ -223,7 +254,7 @@ impl<'v> Printer<'v> {
         known.entry(pc).or_insert_with(|| pc_text(view, pc, interrupted))
     }
 
-    fn write_created_by(&mut self, g: &Goroutine, out: &mut dyn Write) -> io::Result<()> {
+    fn write_created_by(&mut self, g: &Goroutine, out: &mut Vec<u8>) -> io::Result<()> {
         if g.goid == 1 {
             return Ok(());
         }
@@ -243,7 +274,7 @@ impl<'v> Printer<'v> {
         out.write_all(text.get(end..).unwrap_or_default())
     }
 
-    fn write_ancestors(&self, details: &Details, out: &mut dyn Write) -> io::Result<()> {
+    fn write_ancestors(&self, details: &Details, out: &mut Vec<u8>) -> io::Result<()> {
         // `tracebackInnerFrames` from Go 1.21, `_TracebackMaxFrames` before.
         let most = if self.view.minor >= 21 { 50 } else { 100 };
         for ancestor in &details.ancestors {
@@ -341,7 +372,7 @@ fn created_by_parts(view: &View, gopc: u64, function: &LogicalText, offset: u64)
     text
 }
 
-fn write_offset(offset: u64, out: &mut dyn Write) -> io::Result<()> {
+fn write_offset(offset: u64, out: &mut Vec<u8>) -> io::Result<()> {
     if offset > 0 { writeln!(out, " +{offset:#x}") } else { out.write_all(b"\n") }
 }
 
@@ -419,53 +450,6 @@ fn pc_text(view: &View, pc: u64, interrupted: bool) -> PcText {
         frame_size,
         special: info.special,
     }
-}
-
-/// The argument list between its brackets (`runtime.printArgs`).
-fn write_args(tokens: &[ArgToken], words: &[u64], out: &mut dyn Write) -> io::Result<()> {
-    let mut words = words.iter();
-    let mut first = true;
-    for token in tokens {
-        if !first && *token != ArgToken::Close {
-            out.write_all(b", ")?;
-        }
-        first = false;
-        match *token {
-            ArgToken::Open => {
-                out.write_all(b"{")?;
-                first = true;
-            }
-            ArgToken::Close => out.write_all(b"}")?,
-            ArgToken::DotDotDot => out.write_all(b"...")?,
-            ArgToken::OffsetTooLarge => out.write_all(b"_")?,
-            ArgToken::Slot { live, .. } => {
-                write_hex(words.next().copied().unwrap_or(0), out)?;
-                if !live {
-                    out.write_all(b"?")?;
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-/// `0x…`, without the machinery of formatting: dumps have millions of these.
-fn write_hex(value: u64, out: &mut dyn Write) -> io::Result<()> {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut buffer = [0u8; 18];
-    let mut at = buffer.len();
-    let mut rest = value;
-    loop {
-        at -= 1;
-        buffer[at] = DIGITS[(rest & 15) as usize];
-        rest >>= 4;
-        if rest == 0 {
-            break;
-        }
-    }
-    buffer[at - 1] = b'x';
-    buffer[at - 2] = b'0';
-    out.write_all(&buffer[at - 2..])
 }
 
 /// Why a goroutine has no or not all frames, in words; `None` where it has all.

@@ -29,7 +29,7 @@ pub fn write_header(
     snapshot: &Snapshot,
     slot: &Slot,
     level: Level,
-    out: &mut dyn Write,
+    out: &mut Vec<u8>,
 ) -> io::Result<()> {
     let g = &slot.g;
     let details = slot.details.as_deref();
@@ -85,7 +85,7 @@ pub fn write_header(
     out.write_all(if modern { b"}:\n" } else { b"}]:\n" })
 }
 
-fn write_label(text: &[u8], quote_only_if_needed: bool, out: &mut dyn Write) -> io::Result<()> {
+fn write_label(text: &[u8], quote_only_if_needed: bool, out: &mut Vec<u8>) -> io::Result<()> {
     let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'/' | b'_');
     if quote_only_if_needed && text.iter().all(plain) {
         return out.write_all(text);
@@ -94,7 +94,7 @@ fn write_label(text: &[u8], quote_only_if_needed: bool, out: &mut dyn Write) -> 
 }
 
 /// `runtime.printquoted`.
-fn write_quoted(text: &[u8], out: &mut dyn Write) -> io::Result<()> {
+fn write_quoted(text: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
     out.write_all(b"\"")?;
     for chunk in text.utf8_chunks() {
         for c in chunk.valid().chars() {

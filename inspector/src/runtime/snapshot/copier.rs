@@ -69,6 +69,7 @@ impl<'v> Copier<'v> {
 
     /// Makes a slot for each g of the list.
     fn grow(&mut self) {
+        self.slots.reserve_exact(self.list.len() - self.slots.len());
         for index in self.slots.len()..self.list.len() {
             let g = Goroutine { addr: self.list.addr(index), ..Goroutine::default() };
             self.slots.push(Slot { g, frames: Frames::Unwanted, confirmed: false, details: None });
@@ -154,15 +155,15 @@ impl<'v> Copier<'v> {
         Ok(seen)
     }
 
-    /// Reads all gs again, and the stacks of parked ones that changed; returns how many changed.
-    pub(super) fn reread_changed(&mut self) -> Result<usize, MemoryError> {
-        let mut count = 0;
+    /// Reads all gs again, and the stacks of parked ones that changed; returns which changed.
+    pub(super) fn reread_changed(&mut self) -> Result<Vec<usize>, MemoryError> {
+        let mut all = Vec::new();
         for piece in self.list.pieces() {
             let changed = self.compare_piece(piece)?;
-            count += changed.len();
             self.read_stacks(&changed)?;
+            all.extend(changed);
         }
-        Ok(count)
+        Ok(all)
     }
 
     /// Reads the gs of a piece again. Returns those that left their epoch; their slots hold the new state, without
@@ -209,6 +210,11 @@ impl<'v> Copier<'v> {
             }
         })?;
         Ok(changed)
+    }
+
+    /// Whether all that there is to read is settled.
+    pub(super) fn is_complete(&self) -> bool {
+        self.slots.iter().zip(&self.settled).all(|(slot, &settled)| settled || slot.g.is_dead())
     }
 
     /// Those that are not settled by being unchanged, because their epoch does not tell or a thread runs them.

@@ -1,9 +1,13 @@
 //! A snapshot of one instant: all threads stopped, for as short as possible.
 //!
 //! Before the stop everything is read, and what changed is read again until little changes any more. In the stop
-//! come first the goroutines that can only be read then (running, in system calls …), then the gs once more, to
-//! see what changed. Where that would take longer than allowed it is done after the stop: a goroutine that was
-//! read before and is unchanged after was the same in between.
+//! come the goroutines that can only be read then (running, in system calls …) and those that were seen to move. That
+//! the others were in the stop as they had been read is shown in one of two ways:
+//!
+//! * their gs are looked at once more in the stop, which takes the longer the more there are;
+//! * they are looked at after it: a goroutine that was read before the stop and is unchanged after it was the same in
+//!   between. This is tried first where hardly anything moves, and has to do where the stop would take longer than is
+//!   allowed. Where it leaves anything open and there is time for the first way, that follows in a second stop.
 
 use std::time::{Duration, Instant};
 
@@ -22,6 +26,8 @@ use crate::stop::{self, StopError, Stopped};
 
 /// So few changes between two readings that another reading would find as many again.
 const FEW: usize = 16;
+/// Goroutines that were seen to move and are read in the stop for it, where hardly anything else does.
+const MANY_MOVERS: usize = 64;
 const MAX_ROUNDS: usize = 8;
 /// How often stopping is tried where a thread does not stop in time (a fork in progress, the disk).
 const STOP_TRIES: u32 = 5;
@@ -58,55 +64,108 @@ struct Plan {
     limit: Duration,
 }
 
+impl Plan {
+    /// What is only true while nothing runs has to be read then, and `movers` too.
+    fn new(copier: &mut Copier<'_>, limit: Duration, movers: &[usize]) -> Self {
+        let mut hot = copier.hot();
+        hot.extend_from_slice(movers);
+        Plan {
+            by_addr: copier.slots.iter().enumerate().map(|(i, s)| (s.g.addr, i)).collect(),
+            hot,
+            tids: Tids::of(copier),
+            limit,
+        }
+    }
+}
+
 pub(super) fn take(mut copier: Copier<'_>, limit: Duration) -> Result<Snapshot, SnapshotError> {
     copier.read_all()?;
-    let mut last_scan;
-    let mut before = usize::MAX;
-    let mut rounds = 0;
-    loop {
-        copier.add_new()?;
-        let begun = Instant::now();
-        let changed = copier.reread_changed()?;
-        last_scan = begun.elapsed();
-        rounds += 1;
-        // Less than 30 % fewer than last time: it is what changes all the time.
-        let shrinks = (changed as f64) < 0.7 * before as f64;
-        if changed <= FEW || !shrinks || rounds >= MAX_ROUNDS {
-            break;
-        }
-        before = changed;
-    }
-    let plan = Plan {
-        by_addr: copier.slots.iter().enumerate().map(|(i, s)| (s.g.addr, i)).collect(),
-        hot: copier.hot(),
-        tids: Tids::of(&copier),
-        limit,
-    };
+    let mut before = pre_copy(&mut copier)?;
     // Scanning in the stop takes as long as it did just now, or half of that.
-    let scan = (last_scan < limit).then(|| Scan::prepare(&copier));
+    let may_scan = before.last_scan < limit;
+    let mut stopped_before = Duration::ZERO;
+    if may_scan && before.is_quiet() {
+        let plan = Plan::new(&mut copier, limit, &before.movers);
+        let stop = stop_and_read(&mut copier, &plan, None)?;
+        if stop.unread.is_empty() && verify_unchanged(&mut copier)?.is_empty() && copier.is_complete() {
+            return Ok(finish(copier, stop, Consistency::Instant, Duration::ZERO));
+        }
+        stopped_before = stop.total;
+        copier.settled.fill(false);
+        before = pre_copy(&mut copier)?;
+    }
+    let plan = Plan::new(&mut copier, limit, &[]);
+    let scan = (before.last_scan < limit).then(|| Scan::prepare(&copier));
     let stop = stop_and_read(&mut copier, &plan, scan)?;
-    let complete = stop.scanned
-        && copier.slots.iter().zip(&copier.settled).all(|(slot, &settled)| settled || slot.g.is_dead());
     let mut consistency = Consistency::Instant;
-    if !complete {
+    if !(stop.scanned && copier.is_complete()) {
         consistency = Consistency::InstantVerifiedAfterwards;
         verify_afterwards(&mut copier, &stop.unread)?;
     }
+    Ok(finish(copier, stop, consistency, stopped_before))
+}
+
+fn finish(
+    mut copier: Copier<'_>,
+    stop: Stop,
+    consistency: Consistency,
+    stopped_before: Duration,
+) -> Snapshot {
     for (slot, &settled) in copier.slots.iter_mut().zip(&copier.settled) {
         slot.confirmed = settled;
     }
-    Ok(Snapshot {
+    Snapshot {
         slots: copier.slots,
         shapes: copier.walker.shapes,
         ms: stop.ms,
         consistency,
         taken_at: stop.taken_at,
         finalizer_runs_user_code: stop.finalizer_runs_user_code,
-        stopped: stop.total,
+        stopped: stopped_before + stop.total,
         until_stopped: stop.until_stopped,
         threads_stopped: stop.threads,
         cost: ReadCost::default(),
-    })
+    }
+}
+
+/// How the target moved while it was read.
+struct PreCopy {
+    /// How long the last look at all gs took.
+    last_scan: Duration,
+    /// How many had changed by then.
+    last_changed: usize,
+    /// All that changed since they were first read.
+    movers: Vec<usize>,
+}
+
+impl PreCopy {
+    fn is_quiet(&self) -> bool {
+        self.last_changed <= FEW && self.movers.len() <= MANY_MOVERS
+    }
+}
+
+/// Reads again what changed, until little does.
+fn pre_copy(copier: &mut Copier<'_>) -> Result<PreCopy, SnapshotError> {
+    let mut movers = Vec::new();
+    let mut before = usize::MAX;
+    let mut rounds = 0;
+    loop {
+        copier.add_new()?;
+        let begun = Instant::now();
+        let changed = copier.reread_changed()?;
+        let last_scan = begun.elapsed();
+        let last_changed = changed.len();
+        movers.extend(changed);
+        rounds += 1;
+        // Less than 30 % fewer than last time: it is what changes all the time.
+        let shrinks = (last_changed as f64) < 0.7 * before as f64;
+        if last_changed <= FEW || !shrinks || rounds >= MAX_ROUNDS {
+            movers.sort_unstable();
+            movers.dedup();
+            return Ok(PreCopy { last_scan, last_changed, movers });
+        }
+        before = last_changed;
+    }
 }
 
 /// Stops the target, trying again where a thread does not stop in time or somebody else holds one.
@@ -139,6 +198,7 @@ fn stop_and_read(copier: &mut Copier<'_>, plan: &Plan, scan: Option<Scan>) -> Re
     let stopped = stop_all(view.pid, plan.limit)?;
     let begun = stopped.begun();
     let until_stopped = begun.elapsed();
+    let scan = scan.map(|scan| scan.start(begun + plan.limit));
     let taken_at = target_clock(view);
     let threads = stopped.tids().count();
     let ms = view.read_ms(copier.memory);
@@ -159,7 +219,7 @@ fn stop_and_read(copier: &mut Copier<'_>, plan: &Plan, scan: Option<Scan>) -> Re
 
     let mut seen = Vec::new();
     if let Some(scan) = scan {
-        let found = scan.run(copier.memory, &mut copier.buffer, stop.deadline)?;
+        let found = scan.finish(copier.memory, &mut copier.buffer)?;
         let changed: Vec<usize> = found.changed.into_iter().filter(|&i| !copier.settled[i]).collect();
         stop.read(copier, &changed, false)?;
         hot.extend(changed);
@@ -252,13 +312,19 @@ impl InStop<'_> {
 /// Goroutines between two looks at the clock.
 const BATCH: usize = 256;
 
-/// Verifies after the stop what was not verified in it: a goroutine whose epoch is the same as before the stop
-/// was the same during it. What changed is read as it is now and stays unconfirmed.
-fn verify_afterwards(copier: &mut Copier<'_>, unread: &[usize]) -> Result<(), SnapshotError> {
+/// Settles after the stop what is in its epoch of before; returns the others, whose slots stay as they were.
+fn verify_unchanged(copier: &mut Copier<'_>) -> Result<Vec<usize>, SnapshotError> {
     let mut moved: Vec<usize> = Vec::new();
     for piece in copier.list.pieces() {
         moved.extend(copier.settle_unchanged(piece)?);
     }
+    Ok(moved)
+}
+
+/// Verifies after the stop what was not verified in it: a goroutine whose epoch is the same as before the stop
+/// was the same during it. What changed is read as it is now and stays unconfirmed.
+fn verify_afterwards(copier: &mut Copier<'_>, unread: &[usize]) -> Result<(), SnapshotError> {
+    let mut moved = verify_unchanged(copier)?;
     // An epoch that does not tell proves nothing, not even by being the same.
     for &index in unread {
         copier.settled[index] = false;

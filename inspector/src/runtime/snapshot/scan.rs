@@ -3,13 +3,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Sender, channel};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
 use super::copier::Copier;
 use super::glist::GList;
-use crate::memory::{LiveMemory, MemoryError};
+use crate::memory::{LiveMemory, MemoryError, ReadCost};
 use crate::runtime::fields::GFields;
 use crate::runtime::goroutine::Epoch;
 
@@ -64,7 +63,8 @@ impl Job {
 #[derive(Debug)]
 struct Second {
     start: Sender<Instant>,
-    handle: JoinHandle<Result<(Scanned, LiveMemory), MemoryError>>,
+    /// Its end is not waited for, for which there is no time in a stop.
+    found: Receiver<Result<(Scanned, ReadCost), MemoryError>>,
 }
 
 /// A prepared look at all gs.
@@ -89,47 +89,53 @@ impl Scan {
         let second = (copier.list.len() >= WORTH_A_SECOND && cores > 1).then(|| {
             let (start, told) = channel();
             let (ready, is_ready) = channel();
+            let (tell, found) = channel();
             let job = Arc::clone(&job);
-            let handle = std::thread::spawn(move || {
+            std::thread::spawn(move || {
                 let memory = LiveMemory::new(job.pid);
                 // Touched now, so that no page of it has to be found in the stop.
                 let mut buffer = vec![1; super::glist::PIECE];
                 let _nobody_waits = ready.send(());
-                match told.recv() {
-                    Ok(deadline) => Ok((job.work(&memory, &mut buffer, deadline)?, memory)),
-                    Err(_never_told) => Ok((Scanned::default(), memory)),
+                if let Ok(deadline) = told.recv() {
+                    let scanned = job.work(&memory, &mut buffer, deadline);
+                    let _nobody_waits = tell.send(scanned.map(|s| (s, memory.cost())));
                 }
             });
             // Its start must not compete with the target's threads for the cores on which they stop.
             let _died = is_ready.recv();
-            Second { start, handle }
+            Second { start, found }
         });
         Scan { job, second }
     }
 
-    /// Looks at all gs, until `deadline` at the latest.
-    pub(super) fn run(
-        self,
-        memory: &LiveMemory,
-        buffer: &mut Vec<u8>,
-        deadline: Instant,
-    ) -> Result<Scanned, MemoryError> {
-        let second = self.second.map(|Second { start, handle }| {
-            // It waits for this; where it has died, its share is ours.
-            let _died = start.send(deadline);
-            handle
+    /// Begins to look at all gs, until `deadline` at the latest, by the second reader where there is one.
+    pub(super) fn start(self, deadline: Instant) -> Scanning {
+        let second = self.second.and_then(|Second { start, found }| {
+            start.send(deadline).ok()?;
+            Some(found)
         });
-        let mut scanned = self.job.work(memory, buffer, deadline)?;
-        if let Some(handle) = second {
-            match handle.join() {
-                Ok(result) => {
-                    let (other, its_memory) = result?;
-                    scanned.changed.extend(other.changed);
-                    scanned.pieces.extend(other.pieces);
-                    memory.add_cost(its_memory.cost());
-                }
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
+        Scanning { job: self.job, second, deadline }
+    }
+}
+
+/// A look at all gs that has begun.
+#[derive(Debug)]
+pub(super) struct Scanning {
+    job: Arc<Job>,
+    second: Option<Receiver<Result<(Scanned, ReadCost), MemoryError>>>,
+    deadline: Instant,
+}
+
+impl Scanning {
+    /// Looks at what is left, and returns what was found.
+    pub(super) fn finish(self, memory: &LiveMemory, buffer: &mut Vec<u8>) -> Result<Scanned, MemoryError> {
+        let mut scanned = self.job.work(memory, buffer, self.deadline)?;
+        // Where the other one died, its share counts as not looked at.
+        if let Some(result) = self.second.and_then(|found| found.recv().ok()) {
+            let (other, its_cost) = result?;
+            scanned.changed.extend(other.changed);
+            scanned.pieces.extend(other.pieces);
+            memory.add_cost(its_cost);
         }
         Ok(scanned)
     }
