@@ -36,19 +36,28 @@ fn a_parked_target_says_the_same_twice() {
 #[test]
 fn goroutines_can_be_kept_from_running() {
     for cell in ready(&[], Program::States) {
-        let mut fixture = Fixture::spawn(&cell, &[], &[]).unwrap();
-        fixture.order("neverrun 10").unwrap();
-        for _ in 0..3 {
-            fixture.ping().unwrap();
-            let dump = Dump::parse(&fixture.dump().unwrap());
-            let waiting = dump.goroutines.iter().filter(|goroutine| goroutine.header.status == "runnable");
-            assert_eq!(waiting.count(), 10, "{cell}");
-        }
-        fixture.order("release").unwrap();
-        fixture.order("spin 2").unwrap();
-        fixture.order("unspin").unwrap();
-        fixture.assert_untouched().unwrap();
+        // On a busy machine the runtime may preempt the one goroutine that runs between its last safe moment and its
+        // dump, and then the others have run: that is another target, not a wrong answer.
+        let tries = (0..5).filter(|_| are_kept_from_running(&cell)).take(1).count();
+        assert_eq!(tries, 1, "{cell}: they ran each time");
     }
+}
+
+fn are_kept_from_running(cell: &Cell) -> bool {
+    const GOROUTINES: usize = 10;
+    let mut fixture = Fixture::spawn(cell, &[], &[]).unwrap();
+    fixture.order(&format!("neverrun {GOROUTINES}")).unwrap();
+    let kept = (0..3).all(|_| {
+        fixture.ping().unwrap();
+        let dump = Dump::parse(&fixture.dump().unwrap());
+        let waiting = dump.goroutines.iter().filter(|goroutine| goroutine.header.status == "runnable");
+        waiting.count() == GOROUTINES
+    });
+    fixture.order("release").unwrap();
+    fixture.order("spin 2").unwrap();
+    fixture.order("unspin").unwrap();
+    fixture.assert_untouched().unwrap();
+    kept
 }
 
 #[test]

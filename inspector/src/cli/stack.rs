@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::io::Write;
+use std::mem::ManuallyDrop;
 
 use super::args::{Common, StackArgs};
 use super::output;
@@ -26,7 +27,8 @@ pub(super) fn run(args: &StackArgs, common: &Common) -> Result<(), Error> {
         system: args.all,
         goid: args.goroutine,
     };
-    let snapshot = snapshot::take(&view, &options).map_err(|e| explain(&process, e))?;
+    // The program ends with it: to free a hundred thousand stacks one by one is of no use to anybody.
+    let snapshot = ManuallyDrop::new(snapshot::take(&view, &options).map_err(|e| explain(&process, e))?);
     process.check()?;
     let cost = Cost::new(attach_cost, &snapshot);
     let level = if args.all { Level::System } else { Level::User };

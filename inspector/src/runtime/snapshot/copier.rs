@@ -1,7 +1,8 @@
 //! Reading goroutines while the target runs.
 
 use super::glist::{GList, GListError};
-use super::stacks::StackWalker;
+use super::second::SecondWalker;
+use super::stacks::{Stack, StackWalker};
 use super::{Details, Frames, Options, Slot, SnapshotError};
 use crate::memory::{LiveMemory, MemoryError};
 use crate::runtime::code::{AddressMap, CodeCache};
@@ -9,6 +10,9 @@ use crate::runtime::goroutine::{Epoch, Goroutine, status};
 use crate::runtime::running::{NoStart, saved_start};
 use crate::runtime::unwind::Start;
 use crate::runtime::view::View;
+
+/// Below this, starting a second thread takes longer than what it saves.
+const WORTH_A_SECOND: usize = 3000;
 
 /// How a goroutine can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,13 +134,41 @@ impl<'v> Copier<'v> {
             .or_insert_with(|| view.is_system_goroutine(&Goroutine { running_cleanups: true, ..*g }, true))
     }
 
-    /// Reads all goroutines once: each piece of gs, then the stacks of those that are parked.
+    /// Reads all goroutines once: each piece of gs, then the stacks of those that are parked, by two threads where
+    /// there are many.
     pub(super) fn read_all(&mut self) -> Result<(), MemoryError> {
-        for piece in self.list.pieces() {
-            let seen = self.read_piece(piece)?;
-            self.read_stacks(&seen)?;
+        let pieces = self.list.pieces();
+        if self.slots.len() < WORTH_A_SECOND {
+            for piece in pieces {
+                let seen = self.read_piece(piece)?;
+                self.read_stacks(&seen)?;
+            }
+            return Ok(());
         }
-        Ok(())
+        let view = self.view;
+        std::thread::scope(|scope| {
+            let mut second = SecondWalker::spawn(scope, view);
+            for piece in pieces {
+                let seen = self.read_piece(piece)?;
+                let mut starts = self.starts(&seen);
+                second.take_half(&mut starts);
+                self.walk(&starts)?;
+                for (index, stack) in second.walked()? {
+                    self.put_walked(index, stack);
+                }
+            }
+            let done = second.finish()?;
+            self.memory.add_cost(done.cost);
+            let slots = &mut self.slots;
+            self.walker.shapes.adopt(done.shapes, |rename| {
+                for index in done.indices {
+                    if let Some(Frames::Walked(stack)) = slots.get_mut(index).map(|s| &mut s.frames) {
+                        stack.shape = rename(stack.shape);
+                    }
+                }
+            });
+            Ok(())
+        })
     }
 
     /// Reads the gs of a piece into their slots; returns their indices.
@@ -229,6 +261,12 @@ impl<'v> Copier<'v> {
 
     /// Walks the stacks of the parked ones among `indices`.
     pub(super) fn read_stacks(&mut self, indices: &[usize]) -> Result<(), MemoryError> {
+        let starts = self.starts(indices);
+        self.walk(&starts)
+    }
+
+    /// Where the walks of the parked ones among `indices` begin.
+    fn starts(&mut self, indices: &[usize]) -> Vec<(usize, Start)> {
         let mut starts: Vec<(usize, Start)> = Vec::with_capacity(indices.len());
         for &index in indices {
             let Some(g) = self.slots.get(index).map(|s| s.g) else { continue };
@@ -238,7 +276,7 @@ impl<'v> Copier<'v> {
                 starts.push((index, start));
             }
         }
-        self.walk(&starts)
+        starts
     }
 
     /// Where the frames of the goroutine in a slot begin by what it saved; remembers if nowhere.
@@ -255,6 +293,13 @@ impl<'v> Copier<'v> {
     pub(super) fn set_unavailable(&mut self, index: usize, why: NoStart) {
         if let Some(slot) = self.slots.get_mut(index) {
             slot.frames = Frames::Unavailable(why);
+        }
+    }
+
+    fn put_walked(&mut self, index: usize, stack: Stack) {
+        if let Some(slot) = self.slots.get_mut(index) {
+            slot.frames = Frames::Walked(stack);
+            slot.details = Details::read(self.view, self.memory, &slot.g);
         }
     }
 

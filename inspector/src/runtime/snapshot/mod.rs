@@ -8,6 +8,7 @@ mod details;
 pub mod glist;
 mod paused;
 mod scan;
+mod second;
 mod settle;
 pub mod stacks;
 mod threads;

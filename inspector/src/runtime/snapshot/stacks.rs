@@ -64,25 +64,34 @@ impl Shapes {
 
     /// Keeps a walk.
     pub fn keep(&mut self, walk: &Walk, end: End) -> Stack {
+        let shape = self.index_of(&walk.pcs, walk.interrupted);
+        Stack { shape, sp: walk.sp, args: walk.args.as_slice().into(), skipped: walk.skipped.clone(), end }
+    }
+
+    /// Takes over the shapes of another list, and has `renamed` give the stacks that refer to it the indices that
+    /// these have here.
+    pub fn adopt(&mut self, others: Shapes, renamed: impl FnOnce(&dyn Fn(u32) -> u32)) {
+        let here: Vec<u32> = others.list.iter().map(|s| self.index_of(&s.pcs, s.interrupted)).collect();
+        renamed(&|there| here.get(there as usize).copied().unwrap_or(u32::MAX));
+    }
+
+    fn index_of(&mut self, pcs: &[u64], interrupted: bool) -> u32 {
         use std::hash::Hasher as _;
         let mut hasher = crate::runtime::code::AddressHasher::default();
-        walk.pcs.iter().for_each(|&pc| hasher.write_u64(pc));
+        pcs.iter().for_each(|&pc| hasher.write_u64(pc));
         let candidates = self.by_hash.entry(hasher.finish()).or_default();
         let same = |&&i: &&u32| {
-            self.list
-                .get(i as usize)
-                .is_some_and(|s| s.interrupted == walk.interrupted && *s.pcs == *walk.pcs)
+            self.list.get(i as usize).is_some_and(|s| s.interrupted == interrupted && *s.pcs == *pcs)
         };
-        let shape = match candidates.iter().find(same) {
+        match candidates.iter().find(same) {
             Some(&index) => index,
             None => {
                 let index = u32::try_from(self.list.len()).unwrap_or(u32::MAX);
-                self.list.push(Shape { pcs: walk.pcs.as_slice().into(), interrupted: walk.interrupted });
+                self.list.push(Shape { pcs: pcs.into(), interrupted });
                 candidates.push(index);
                 index
             }
-        };
-        Stack { shape, sp: walk.sp, args: walk.args.as_slice().into(), skipped: walk.skipped.clone(), end }
+        }
     }
 }
 
@@ -205,5 +214,25 @@ impl StackWords for Window<'_> {
             return None;
         }
         word_in(&self.more, addr, addr)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn adopted_shapes_keep_what_they_stand_for() {
+        let (mut ours, mut theirs) = (Shapes::default(), Shapes::default());
+        let a = ours.index_of(&[1, 2], false);
+        let there =
+            [theirs.index_of(&[3], false), theirs.index_of(&[1, 2], false), theirs.index_of(&[1, 2], true)];
+        let mut here = Vec::new();
+        ours.adopt(theirs, |rename| here = there.iter().map(|&i| rename(i)).collect());
+        assert_eq!(here[1], a);
+        let pcs = |i: u32| ours.get(i).map(|s| (s.pcs.to_vec(), s.interrupted));
+        assert_eq!(pcs(here[0]), Some((vec![3], false)));
+        assert_eq!(pcs(here[2]), Some((vec![1, 2], true)));
+        assert_eq!(ours.len(), 3);
     }
 }

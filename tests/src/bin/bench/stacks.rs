@@ -23,13 +23,24 @@ pub(crate) enum Way {
     Paused,
     Limited,
     Unpaused,
+    /// `stack --no-pause` of another process: the same work for the machine, which the target cannot notice but by
+    /// having to share the cores.
+    Elsewhere,
     Agent,
     RuntimeStack,
     Profile,
 }
 
-pub(crate) const WAYS: [Way; 7] =
-    [Way::Nothing, Way::Paused, Way::Limited, Way::Unpaused, Way::Agent, Way::RuntimeStack, Way::Profile];
+pub(crate) const WAYS: [Way; 8] = [
+    Way::Nothing,
+    Way::Paused,
+    Way::Limited,
+    Way::Unpaused,
+    Way::Elsewhere,
+    Way::Agent,
+    Way::RuntimeStack,
+    Way::Profile,
+];
 
 impl Way {
     pub(crate) fn name(self) -> &'static str {
@@ -38,6 +49,7 @@ impl Way {
             Way::Paused => "`stack`",
             Way::Limited => "`stack --max-pause 1ms`",
             Way::Unpaused => "`stack --no-pause`",
+            Way::Elsewhere => "`stack --no-pause` of another process (control)",
             Way::Agent => "gops agent, `stack`",
             Way::RuntimeStack => "`runtime.Stack(all)` inside",
             Way::Profile => "goroutine profile inside, `debug=0`",
@@ -63,6 +75,8 @@ pub(crate) struct Group {
     pub(crate) goroutines: usize,
     pub(crate) busy: bool,
     pub(crate) rows: Vec<Row>,
+    /// Stalls in milliseconds of each round: by `--no-pause`, and by its control.
+    pub(crate) unpaused_stalls: Vec<(f64, f64)>,
 }
 
 fn cell() -> Cell {
@@ -76,7 +90,11 @@ pub(crate) fn measure(quick: bool) -> Result<Vec<Group>> {
     let mut groups = Vec::new();
     for &goroutines in sizes {
         for busy in [false, true] {
-            let rounds = if quick { 2 } else { 11 };
+            let rounds = match goroutines {
+                _ if quick => 2,
+                100_000.. => 15,
+                _ => 30,
+            };
             eprintln!("{goroutines} goroutines, {}", if busy { "busy" } else { "parked" });
             groups.push(group(goroutines, busy, rounds)?);
         }
@@ -94,6 +112,8 @@ fn group(goroutines: usize, busy: bool, rounds: usize) -> Result<Group> {
     let directory = config.path().to_str().ok_or("a temporary directory that is no text")?;
     let mut target = Fixture::spawn(&cell(), &arguments, &[("GOPS_CONFIG_DIR", directory)])?;
     let port = std::fs::read_to_string(config.path().join(target.pid().to_string()))?;
+    let other_arguments = ["-n", &count, "-heartbeat", "0"];
+    let mut other = Fixture::spawn(&cell(), &other_arguments, &[("GOPS_CONFIG_DIR", directory)])?;
     let mut raw: Vec<(Way, Duration, Option<Duration>, Duration)> = Vec::new();
     for round in 0..rounds {
         for way in WAYS {
@@ -103,13 +123,14 @@ fn group(goroutines: usize, busy: bool, rounds: usize) -> Result<Group> {
                 continue;
             }
             target.order("reset")?;
-            let (total, stopped) = once(way, &mut target, port.trim())?;
+            let (total, stopped) = once(way, &mut target, other.pid(), port.trim())?;
             let stall = target.command("stall")?;
             let stall = stall.split(' ').nth(1).and_then(|n| n.parse().ok()).ok_or("no stall")?;
             raw.push((way, total, stopped, Duration::from_nanos(stall)));
         }
     }
     target.assert_untouched()?;
+    other.assert_untouched()?;
     let ms = |d: &Duration| d.as_secs_f64() * 1e3;
     let rows = WAYS
         .iter()
@@ -125,10 +146,12 @@ fn group(goroutines: usize, busy: bool, rounds: usize) -> Result<Group> {
             }
         })
         .collect();
-    Ok(Group { goroutines, busy, rows })
+    let stalls = |way| raw.iter().filter(move |r| r.0 == way).map(|r| ms(&r.3));
+    let unpaused_stalls = stalls(Way::Unpaused).zip(stalls(Way::Elsewhere)).collect();
+    Ok(Group { goroutines, busy, rows, unpaused_stalls })
 }
 
-fn once(way: Way, target: &mut Fixture, port: &str) -> Result<(Duration, Option<Duration>)> {
+fn once(way: Way, target: &mut Fixture, other: u32, port: &str) -> Result<(Duration, Option<Duration>)> {
     let begun = Instant::now();
     let ours = |arguments: &[&str]| -> Result<(Duration, Option<Duration>)> {
         let run = run::stack(target.pid(), arguments)?;
@@ -139,6 +162,7 @@ fn once(way: Way, target: &mut Fixture, port: &str) -> Result<(Duration, Option<
         Way::Paused => return ours(&[]),
         Way::Limited => return ours(&["--max-pause", "1ms"]),
         Way::Unpaused => return ours(&["--no-pause"]),
+        Way::Elsewhere => return Ok((run::stack(other, &["--no-pause"])?.total, None)),
         Way::Agent => {
             let mut agent = TcpStream::connect(("127.0.0.1", port.parse::<u16>()?))?;
             agent.write_all(&[1])?;
