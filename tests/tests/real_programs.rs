@@ -24,6 +24,9 @@ type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 /// How often a comparison is made again: other people's programs have work of their own to do.
 const ATTEMPTS: usize = 5;
 
+/// How often a metric is read.
+const QUESTIONS: usize = 20;
+
 /// What has to be there for the test to say anything, wherever it runs.
 const LEAST_PROGRAMS: usize = 6;
 const LEAST_MINORS: usize = 4;
@@ -42,7 +45,7 @@ fn real_programs_say_from_outside_what_they_say_themselves() {
         };
         match examine(program, &installed) {
             Ok(record) => {
-                say(&format!("{record:?}"));
+                println!("{record:?}");
                 real::append(&record).unwrap();
                 prebuilt_and_stripped += usize::from(program.is_prebuilt() && record.stripped);
                 records.push(record);
@@ -64,6 +67,7 @@ fn examine(program: &Program, installed: &Installed) -> Outcome<Record> {
     let mut server = Server::start(program, installed)?;
     is_listed(&server, installed, &go)?;
     let (ours, reported) = counts(program, &mut server)?;
+    let metric = metric(program, &server, ours)?;
     server.assert_untouched()?;
     let killed = against_its_end(program, installed, server)?;
     let size = std::fs::metadata(&installed.executable)?.len();
@@ -78,6 +82,7 @@ fn examine(program: &Program, installed: &Installed) -> Outcome<Record> {
         total: killed.total(),
         ours,
         reported,
+        metric,
         recipes,
     })
 }
@@ -180,11 +185,18 @@ fn counts(program: &Program, server: &mut Server) -> Outcome<(usize, Option<(usi
             return Ok((ours, Some((before.total, before.total - before.dump.goroutines.len()))));
         }
         problem = format!("{} and {} reported, {ours} found: {comparison:#?}", before.total, after.total);
-        if before.dump == after.dump {
-            break;
-        }
     }
     Err(problem.into())
+}
+
+/// The metric `go_goroutines`, the least of some: it is taken amid the goroutines that a request for it starts.
+fn metric(program: &Program, server: &Server, ours: usize) -> Outcome<Option<usize>> {
+    let Some(path) = program.metrics else { return Ok(None) };
+    let values = (0..QUESTIONS).map(|_| server.metric(path)).collect::<Result<Vec<usize>, _>>()?;
+    let least = values.iter().copied().min().unwrap_or(0);
+    // The one that reads the connection, the one that waits for the collectors, and one or two that collect.
+    ensure((ours + 3..=ours + 4).contains(&least), || format!("{ours} found, go_goroutines: {values:?}"))?;
+    Ok(Some(least))
 }
 
 /// Two dumps of ours, then the runtime's own when the program is killed.

@@ -135,7 +135,9 @@ pub const PROGRAMS: &[Program] = &[
         arguments: |place| {
             std::fs::create_dir_all(place.file("layouts"))?;
             std::fs::create_dir_all(place.file("content"))?;
-            std::fs::write(place.file("hugo.toml"), "title = 'hello'\ncacheDir = 'cache'\n")?;
+            let cache = place.file("cache");
+            let text = format!("title = 'hello'\ncacheDir = '{}'\n", cache.display());
+            std::fs::write(place.file("hugo.toml"), text)?;
             std::fs::write(place.file("layouts/home.html"), "{{ .Site.Title }}")?;
             let port = format!("--port={}", place.port(0));
             Ok(["server", "--bind=127.0.0.1", &port].map(str::to_owned).into())

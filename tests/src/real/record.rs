@@ -32,6 +32,8 @@ pub struct Record {
     pub ours: usize,
     /// Goroutines that it reports itself, and how many of them are there for the report alone.
     pub reported: Option<(usize, usize)>,
+    /// Its metric `go_goroutines`, the least of some.
+    pub metric: Option<usize>,
     /// Recipes against its symbol table.
     pub recipes: Option<Recipes>,
 }
@@ -75,12 +77,14 @@ pub fn table(records: &[Record]) -> String {
     for record in records {
         let stripped = if record.stripped { "yes" } else { "no" };
         let reported = record.reported.map_or("-".to_owned(), |(total, extra)| format!("{total} - {extra}"));
+        let metric =
+            record.metric.map_or("-".to_owned(), |least| format!("{least} - {}", least - record.ours));
         let recipes = record.recipes.map_or("-".to_owned(), |recipes| {
             format!("{} / {} / {}", recipes.right, recipes.wrong, recipes.none)
         });
         let _ = writeln!(
             page,
-            "| {} | {} | {} | {stripped} | {} | {} / {} | {} | {reported} | {recipes} |",
+            "| {} | {} | {} | {stripped} | {} | {} / {} | {} | {reported} | {metric} | {recipes} |",
             record.program,
             record.published,
             record.go,
@@ -111,11 +115,13 @@ folder of their own. Each is listed, told its version, dumped, and still answers
   connection that stays open. The report has one more than there are without a request: the goroutine that `net/http`
   starts to read the connection meanwhile. All others are the same in number and, but for the one that writes the
   report, in their text, byte for byte. `-`: the program reports nothing about its goroutines.
+* **`go_goroutines`**: the least of 20 readings of the metric. It is taken amid a request, with three or four goroutines
+  that are there for it: the one that reads the connection, the one that waits for the collectors, and those that collect.
 * **recipes**: addresses of the runtime's variables as recipes find them without the symbol table, against the symbol
   table: right, wrong, not found. `-`: there is none to compare with.
 
-| program | published as | Go | stripped | MB | identical / total | ours | reported | recipes |
-|---|---|---|---|---|---|---|---|---|
+| program | published as | Go | stripped | MB | identical / total | ours | reported | `go_goroutines` | recipes |
+|---|---|---|---|---|---|---|---|---|---|
 ";
 
 const TAIL: &str = "
@@ -151,9 +157,10 @@ mod tests {
             total: 46,
             ours: 40,
             reported: Some((41, 1)),
+            metric: Some(44),
             recipes: Some(Recipes { right: 53, wrong: 0, none: 1 }),
         };
-        let row = "| etcd | Debian package 3.4 | 1.19.8 | yes | 21 | 45 / 46 | 40 | 41 - 1 | 53 / 0 / 1 |\n";
+        let row = "| etcd | Debian package 3.4 | 1.19.8 | yes | 21 | 45 / 46 | 40 | 41 - 1 | 44 - 4 | 53 / 0 / 1 |\n";
         assert!(table(&[record]).contains(row));
     }
 }

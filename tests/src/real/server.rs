@@ -90,7 +90,8 @@ impl Server {
         let folder = place.folder.path();
         let mut command = Command::new(&installed.executable);
         command.args((program.arguments)(&place).map_err(Error::file(folder))?);
-        command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null());
+        // Some end when their input does: it stays open, and empty.
+        command.current_dir(folder).stdin(Stdio::piped()).stdout(Stdio::null());
         // What a user's own configuration says is of no use here.
         for name in ["HOME", "TMPDIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"] {
             command.env(name, folder);
