@@ -21,9 +21,9 @@ pub fn parse(stderr: &str) -> Dump {
 /// Compares the dump of a killed process with two that were taken from outside right before.
 #[must_use]
 pub fn compare(first: &Dump, second: &Dump, quit: &Dump) -> Comparison {
-    // Which thread takes the signal is the kernel's choice; its goroutine comes first, out of its place. Where the
-    // thread had none, its own system stack does, which is no goroutine.
-    let taker = quit.goroutines.first().map(|goroutine| goroutine.id);
+    // Which thread takes the signal is the kernel's choice; its goroutine comes first, out of its place, or second where
+    // the thread was on its own system stack, which is no goroutine.
+    let taker = quit.goroutines.iter().map(|goroutine| goroutine.id).find(|&id| id != 0);
     against([quit, quit], [first, second], |id| id == 0, taker)
 }
 

@@ -53,7 +53,7 @@ pub fn fetch(program: &Program) -> Result<Installed> {
 
 /// A folder for each version, so that another one is fetched and not taken for it.
 fn folder(program: &Program) -> String {
-    let name = program.name.replace(' ', "-");
+    let name = program.name.replace([',', ' '], "-");
     match program.source {
         Source::Debian(_) => format!("{name}-debian"),
         Source::Wheel { version, .. } | Source::Npm { version, .. } => format!("{name}-{version}"),

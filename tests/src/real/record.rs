@@ -132,11 +132,10 @@ The same comparison with the dump of a killed process, not repeated by a test:
 | program | published as | Go | stripped | MB | identical / total |
 |---|---|---|---|---|---|
 | containerd | Debian 12 package | 1.19.8 | yes | 48 | 16 / 16 |
-| prometheus | Debian 12 package | 1.19.8 | yes | 50 | 29 / 29 |
 | rclone (`rcd`) | Debian 12 package | 1.19.8 | yes | 54 | 12 / 12 |
 | esbuild 0.17.19 | npm package | 1.20.4 | not checked | - | 7 / 7 |
-| tsgo 7.0.0-dev.20260707.2 | npm package | 1.26.4 | not checked | 24 | 14 / 14 |
-| buf 1.75.0 | npm package | 1.27.3 | not checked | 47 | 15 / 15 |
+| tsgo 7.0.0-dev.20260707.2 | npm package | 1.26.4 | yes | 24 | 14 / 14 |
+| buf 1.75.0 | npm package | 1.27.3 | yes | 47 | 15 / 15 |
 | wandb-core 0.31.0 | PyPI package, with cgo | 1.27.2 | yes | 34 | 13 / 13 |
 | gopls 0.20.0 | Go module, built here | 1.24.13 | no | 40 | 12 / 12 |
 ";
