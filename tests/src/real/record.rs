@@ -115,8 +115,9 @@ folder of their own. Each is listed, told its version, dumped, and still answers
   connection that stays open. The report has one more than there are without a request: the goroutine that `net/http`
   starts to read the connection meanwhile. All others are the same in number and, but for the one that writes the
   report, in their text, byte for byte. `-`: the program reports nothing about its goroutines.
-* **`go_goroutines`**: the least of 20 readings of the metric. It is taken amid a request, with three or four goroutines
-  that are there for it: the one that reads the connection, the one that waits for the collectors, and those that collect.
+* **`go_goroutines`**: the least of 20 readings of the metric. It is taken amid a request, with one to four goroutines that
+  are there for it: the one that reads the connection, and, where they have not ended yet, the one that waits for the
+  collectors and those that collect.
 * **recipes**: addresses of the runtime's variables as recipes find them without the symbol table, against the symbol
   table: right, wrong, not found. `-`: there is none to compare with.
 
