@@ -39,6 +39,16 @@ require_tools() {
     fi
 }
 
+# What gets the programs of others. Packages of the distribution are unpacked, not installed.
+require_fetchers() {
+    # With old lists, packages that were replaced since are not found.
+    [ -e "${GOPS_PROBE_FIXTURES-tests/fixtures/.build}/real/etcd-debian/published" ] ||
+        ! command -v apt-get >/dev/null || as_root apt-get update -qq
+    python3 -m pip --version >/dev/null 2>&1 || install python3-pip
+    # Its package brings hundreds of others; there are enough programs without it.
+    command -v npm >/dev/null || say "npm is missing: real programs that are published by it DO NOT RUN"
+}
+
 # Whether a process may look into another one of the same user that it did not start.
 may_look_at_siblings() {
     [ "$(id -u)" = 0 ] || [ "$(cat /proc/sys/kernel/yama/ptrace_scope 2>/dev/null || echo 0)" = 0 ]

@@ -41,7 +41,7 @@ pub fn build(cells: &[Cell], jobs: usize, progress: &(dyn Fn(Cell, Outcome) + Sy
         }
         return Ok(());
     }
-    let _lock = lock()?;
+    let _lock = lock("lock")?;
     // Edited copies come after the builds that they are made from.
     let (built, edited): (Vec<Cell>, Vec<Cell>) =
         cells.iter().partition(|cell| cell.variant.derived_from().is_none());
@@ -72,10 +72,11 @@ pub fn build(cells: &[Cell], jobs: usize, progress: &(dyn Fn(Cell, Outcome) + Sy
     Ok(())
 }
 
-fn lock() -> Result<Flock<fs::File>> {
+/// Holds a lock file of the build folder while it lives.
+pub(crate) fn lock(name: &str) -> Result<Flock<fs::File>> {
     let root = build_root();
     fs::create_dir_all(&root).map_err(Error::file(&root))?;
-    let path = root.join("lock");
+    let path = root.join(name);
     let file = fs::File::create(&path).map_err(Error::file(&path))?;
     Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| Error::file(&path)(errno.into()))
 }
@@ -251,11 +252,12 @@ fn write_sources(stamp: &mut String, cell: Cell) -> Result<()> {
     Ok(())
 }
 
-fn run(mut command: Command) -> Result<()> {
+/// Runs a command to its end and returns what it wrote on its output.
+pub(crate) fn run(mut command: Command) -> Result<String> {
     let program = format!("{command:?}");
     let output = command.output().map_err(|source| Error::Start { program: program.clone(), source })?;
     if output.status.success() {
-        Ok(())
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     } else {
         Err(Error::Failed { program, stderr: String::from_utf8_lossy(&output.stderr).into_owned() })
     }

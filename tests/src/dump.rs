@@ -1,6 +1,6 @@
 //! Reads the text of a goroutine dump into goroutines, to compare two dumps of one process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A dump: the text of Go's traceback of all goroutines.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,7 +70,8 @@ impl Dump {
     }
 
     fn by_id(&self) -> BTreeMap<u64, &Goroutine> {
-        self.goroutines.iter().map(|goroutine| (goroutine.id, goroutine)).collect()
+        // The first of two with one number: a dump that a signal interrupted in its text.
+        self.goroutines.iter().rev().map(|goroutine| (goroutine.id, goroutine)).collect()
     }
 }
 
@@ -160,12 +161,17 @@ pub struct Difference {
     pub found: String,
 }
 
-/// The result of [`compare`].
+/// What the runtime prints instead of the frames of a goroutine that another thread runs.
+const ELSEWHERE: &str = "\tgoroutine running on other thread; stack unavailable";
+
+/// The target's dumps and those from outside, goroutine by goroutine.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Comparison {
-    /// Goroutines whose texts are the same, byte for byte.
+    /// Goroutines of which a text from outside and one of the target are the same, byte for byte.
     pub equal: usize,
-    /// Goroutines that differ, and differ between the target's own two dumps as well.
+    /// Goroutines that ran on another thread, so that the target could not print their frames; we say that they run.
+    pub running: Vec<u64>,
+    /// Goroutines that differ, and differ between two dumps of one side as well.
     pub moved: Vec<u64>,
     /// Goroutines that differ without an explanation.
     pub different: Vec<Difference>,
@@ -179,6 +185,12 @@ impl Comparison {
     pub fn accepted(&self) -> bool {
         self.different.is_empty() && self.same_order && self.equal > 0
     }
+
+    /// How many goroutines were compared.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.equal + self.running.len() + self.moved.len() + self.different.len()
+    }
 }
 
 /// Compares a dump made from outside with the target's own dumps before and after it.
@@ -186,27 +198,45 @@ impl Comparison {
 /// The goroutine `dumper` runs while the target dumps, so it is left out.
 #[must_use]
 pub fn compare(before: &Dump, found: &Dump, after: &Dump, dumper: u64) -> Comparison {
-    let (first, ours, last) = (before.by_id(), found.by_id(), after.by_id());
+    against([before, after], [found, found], |id| id == dumper, None)
+}
+
+/// Compares the target's dumps with those from outside, each side's in the order of time.
+///
+/// Goroutines that `left_out` says are not compared; `out_of_place` may be anywhere.
+pub(crate) fn against(
+    own: [&Dump; 2],
+    found: [&Dump; 2],
+    left_out: impl Fn(u64) -> bool,
+    out_of_place: Option<u64>,
+) -> Comparison {
+    let (theirs, ours) = (own.map(Dump::by_id), found.map(Dump::by_id));
+    let texts = |maps: &[BTreeMap<u64, &Goroutine>; 2], id| {
+        maps.each_ref().map(|map| map.get(&id).map_or("", |goroutine| goroutine.text.as_str()).to_owned())
+    };
     let mut result = Comparison::default();
-    let ids: std::collections::BTreeSet<u64> =
-        first.keys().chain(ours.keys()).copied().filter(|&id| id != dumper).collect();
-    let text =
-        |map: &BTreeMap<u64, &Goroutine>, id| map.get(&id).map_or("", |found| found.text.as_str()).to_owned();
-    for id in ids {
-        let (expected, found, later) = (text(&first, id), text(&ours, id), text(&last, id));
-        if expected == found {
+    let ids: BTreeSet<u64> = theirs[0].keys().chain(ours[0].keys()).copied().collect();
+    for id in ids.into_iter().filter(|&id| !left_out(id)) {
+        let (expected, found) = (texts(&theirs, id), texts(&ours, id));
+        if expected.iter().any(|text| !text.is_empty() && found.contains(text)) {
             result.equal += 1;
-        } else if expected != later {
+        } else if expected[0].contains(ELSEWHERE)
+            && ours.iter().any(|map| map.get(&id).is_some_and(|found| found.header.status == "running"))
+        {
+            result.running.push(id);
+        } else if expected[0] != expected[1] || found[0] != found[1] {
             result.moved.push(id);
         } else {
+            let ([expected, _], [found, _]) = (expected, found);
             result.different.push(Difference { id, expected, found });
         }
     }
     let order = |dump: &Dump, other: &BTreeMap<u64, &Goroutine>| -> Vec<u64> {
         let ids = dump.goroutines.iter().map(|goroutine| goroutine.id);
-        ids.filter(|id| *id != dumper && other.contains_key(id)).collect()
+        ids.filter(|id| !left_out(*id) && Some(*id) != out_of_place && other.contains_key(id)).collect()
     };
-    result.same_order = order(before, &ours) == order(found, &first);
+    // Those nearest in time: the target's first one, and our last one.
+    result.same_order = order(own[0], &ours[1]) == order(found[1], &theirs[0]);
     result
 }
 
@@ -254,7 +284,10 @@ mod tests {
         let changed = Dump::parse(&TEXT.replace("t.go:20", "t.go:21"));
         assert!(compare(&before, &before, &before, 1).accepted());
         assert_eq!(compare(&before, &changed, &before, 1).different.len(), 1);
-        assert_eq!(compare(&before, &changed, &changed, 1).moved, [7]);
+        // It says so itself, afterwards.
+        assert!(compare(&before, &changed, &changed, 1).accepted());
+        let later = Dump::parse(&TEXT.replace("t.go:20", "t.go:22"));
+        assert_eq!(compare(&before, &changed, &later, 1).moved, [7]);
         assert!(!compare(&before, &Dump::parse(""), &before, 1).accepted());
     }
 }

@@ -74,6 +74,14 @@ pub enum Error {
         /// The line that it answered.
         answer: String,
     },
+    /// A program's HTTP server did not answer, or with a failure.
+    #[error("{url}: {source}")]
+    Http {
+        /// What was asked for.
+        url: String,
+        /// What went wrong.
+        source: Box<ureq::Error>,
+    },
     /// A record of results is not readable.
     #[error("{path}, line {line}: {source}")]
     Record {

@@ -1,25 +1,23 @@
 //! A running fixture: starts it, talks to it, and checks that nobody left a mark on it.
 
-use std::fs;
-use std::io::{Read, Seek, SeekFrom, Write};
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::io::{Read as _, Write as _};
+use std::process::{ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::{Duration, Instant};
+use std::time::Instant;
+
+use nix::sys::signal::Signal;
 
 use crate::error::{Error, Result};
 use crate::matrix::Cell;
-
-/// How long a fixture may take to start or to answer; far above what it needs, it only ends hung tests.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::process::{PATIENCE, Process};
 
 /// A fixture process, killed when dropped.
 #[derive(Debug)]
 pub struct Fixture {
-    child: Child,
+    process: Process,
     stdin: ChildStdin,
     stdout: Receiver<Vec<u8>>,
     pending: Vec<u8>,
-    stderr: fs::File,
     dumper: u64,
 }
 
@@ -36,9 +34,7 @@ impl Fixture {
         }
         let mut command = Command::new(path);
         command.args(cell.library()).args(arguments);
-        for name in ["GODEBUG", "GOTRACEBACK", "GOGC", "GOMAXPROCS", "GOMEMLIMIT"] {
-            command.env_remove(name);
-        }
+        Process::without_runtime_settings(&mut command);
         command.envs(environment.iter().copied());
         Self::start(command)
     }
@@ -50,12 +46,10 @@ impl Fixture {
     /// Where it does not start, or does not come to say that it is ready.
     pub fn start(mut command: Command) -> Result<Self> {
         let program = format!("{command:?}");
-        let stderr = tempfile::tempfile().map_err(Error::file("temporary file"))?;
-        let writer = stderr.try_clone().map_err(Error::file("temporary file"))?;
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(writer);
-        let mut child =
-            command.spawn().map_err(|source| Error::Start { program: program.clone(), source })?;
-        let (Some(stdin), Some(mut output)) = (child.stdin.take(), child.stdout.take()) else {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = Process::spawn(command)?;
+        let (Some(stdin), Some(mut output)) = (process.child.stdin.take(), process.child.stdout.take())
+        else {
             return Err(Error::Failed { program, stderr: "no pipes".to_owned() });
         };
         let (sender, stdout) = channel();
@@ -68,15 +62,15 @@ impl Fixture {
                 }
             }
         });
-        let mut fixture = Self { child, stdin, stdout, pending: Vec::new(), stderr, dumper: 0 };
+        let mut fixture = Self { process, stdin, stdout, pending: Vec::new(), dumper: 0 };
         let line = fixture.line("start")?;
         fixture.dumper = line
             .strip_prefix("dumper ")
             .and_then(|id| id.parse().ok())
-            .ok_or_else(|| fixture.bad_answer("start", &line))?;
+            .ok_or_else(|| fixture.process.bad_answer("start", &line))?;
         let line = fixture.line("start")?;
         if line != format!("ready {}", fixture.pid()) {
-            return Err(fixture.bad_answer("start", &line));
+            return Err(fixture.process.bad_answer("start", &line));
         }
         Ok(fixture)
     }
@@ -84,7 +78,7 @@ impl Fixture {
     /// The process's number.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.pid()
     }
 
     /// The goroutine that answers commands: blocked reading stdin while nothing is asked.
@@ -131,7 +125,7 @@ impl Fixture {
         let size: usize = line
             .strip_prefix("dump ")
             .and_then(|size| size.parse().ok())
-            .ok_or_else(|| self.bad_answer("dump", &line))?;
+            .ok_or_else(|| self.process.bad_answer("dump", &line))?;
         let deadline = Instant::now() + PATIENCE;
         while self.pending.len() <= size {
             self.receive("dump", deadline)?;
@@ -149,11 +143,7 @@ impl Fixture {
     /// Where the process does not take it.
     pub fn send(&mut self, line: &str) -> Result<()> {
         let sent = self.stdin.write_all(format!("{line}\n").as_bytes());
-        sent.map_err(|_| Error::Ended {
-            pid: self.pid(),
-            question: line.to_owned(),
-            stderr: self.stderr_text(),
-        })
+        sent.map_err(|_| self.process.ended(line))
     }
 
     /// The next line that the process writes; `question` is what errors say it was asked.
@@ -177,18 +167,7 @@ impl Fixture {
     /// What the process wrote on stderr so far.
     #[must_use]
     pub fn stderr_text(&self) -> String {
-        let mut text = Vec::new();
-        // The file offset is shared with the process: put back what reading moves.
-        let read = self.stderr.try_clone().and_then(|mut file| {
-            let end = file.stream_position()?;
-            file.seek(SeekFrom::Start(0))?;
-            file.read_to_end(&mut text)?;
-            file.seek(SeekFrom::Start(end))
-        });
-        match read {
-            Ok(_) => String::from_utf8_lossy(&text).into_owned(),
-            Err(error) => error.to_string(),
-        }
+        self.process.stderr_text()
     }
 
     /// Waits until the process ended by itself, or by a signal that the test sent.
@@ -197,14 +176,7 @@ impl Fixture {
     ///
     /// Where it goes on.
     pub fn wait(&mut self) -> Result<ExitStatus> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match self.child.try_wait() {
-                Ok(Some(status)) => return Ok(status),
-                Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(2)),
-                _ => return Err(self.no_answer("end")),
-            }
-        }
+        self.process.wait()
     }
 
     /// Ends the process as Go's fatal signal does, and returns what it says about its goroutines.
@@ -215,14 +187,7 @@ impl Fixture {
     ///
     /// Where the signal cannot be sent or the process survives it.
     pub fn quit_dump(&mut self) -> Result<String> {
-        use nix::sys::signal::{Signal, kill};
-        let pid = i32::try_from(self.pid()).unwrap_or(0);
-        // Not reaped yet, so the number is still this process's; 0 would be the test's own group.
-        if pid == 0 || kill(nix::unistd::Pid::from_raw(pid), Signal::SIGQUIT).is_err() {
-            return Err(self.no_answer("SIGQUIT"));
-        }
-        self.wait()?;
-        Ok(self.stderr_text())
+        self.process.dump_by(Signal::SIGQUIT)
     }
 
     /// Checks that the process lives, that none of its tasks is traced or stopped, and that it answers.
@@ -241,22 +206,12 @@ impl Fixture {
     ///
     /// What was found instead.
     pub fn assert_untraced(&mut self) -> Result<()> {
-        let pid = self.pid();
-        let touched = |what: String| Error::Touched { pid, what };
-        if let Ok(Some(status)) = self.child.try_wait() {
-            return Err(touched(format!("it ended: {status}; stderr: {}", self.stderr_text())));
-        }
-        check_status(&format!("/proc/{pid}/status")).map_err(touched)?;
-        let tasks = format!("/proc/{pid}/task");
-        for entry in fs::read_dir(&tasks).map_err(Error::file(&tasks))?.flatten() {
-            check_status(&format!("{}/status", entry.path().display())).map_err(touched)?;
-        }
-        Ok(())
+        self.process.assert_untraced()
     }
 
     fn expect(&mut self, question: &str, expected: &str) -> Result<()> {
         let answer = self.command(question)?;
-        if answer == expected { Ok(()) } else { Err(self.bad_answer(question, &answer)) }
+        if answer == expected { Ok(()) } else { Err(self.process.bad_answer(question, &answer)) }
     }
 
     fn receive(&mut self, question: &str, deadline: Instant) -> Result<()> {
@@ -265,49 +220,8 @@ impl Fixture {
                 self.pending.extend(bytes);
                 Ok(())
             }
-            Err(RecvTimeoutError::Timeout) => Err(self.no_answer(question)),
-            Err(RecvTimeoutError::Disconnected) => Err(Error::Ended {
-                pid: self.pid(),
-                question: question.to_owned(),
-                stderr: self.stderr_text(),
-            }),
+            Err(RecvTimeoutError::Timeout) => Err(self.process.no_answer(question)),
+            Err(RecvTimeoutError::Disconnected) => Err(self.process.ended(question)),
         }
     }
-
-    fn no_answer(&self, question: &str) -> Error {
-        Error::NoAnswer {
-            pid: self.pid(),
-            question: question.to_owned(),
-            limit: PATIENCE,
-            stderr: self.stderr_text(),
-        }
-    }
-
-    fn bad_answer(&self, question: &str, answer: &str) -> Error {
-        Error::BadAnswer { pid: self.pid(), question: question.to_owned(), answer: answer.to_owned() }
-    }
-}
-
-impl Drop for Fixture {
-    fn drop(&mut self) {
-        // The child is not reaped before, so its number cannot belong to another process.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Finds a tracer or a stop in a status file of /proc; a task that ended meanwhile is fine.
-fn check_status(path: &str) -> std::result::Result<(), String> {
-    let Ok(text) = fs::read_to_string(path) else { return Ok(()) };
-    for line in text.lines() {
-        let wrong = match line.split_once(':') {
-            Some(("TracerPid", value)) => value.trim() != "0",
-            Some(("State", value)) => value.trim_start().starts_with(['t', 'T']),
-            _ => false,
-        };
-        if wrong {
-            return Err(format!("{path}: {line}"));
-        }
-    }
-    Ok(())
 }

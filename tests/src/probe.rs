@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
+use crate::dump::Dump;
 use crate::error::{Error, Result};
 
 /// The path of `gops-probe`, built in the profile and target folder of the running test.
@@ -73,4 +74,20 @@ pub fn probe<S: AsRef<OsStr>>(arguments: &[S]) -> Result<Output> {
     let mut command = Command::new(path);
     command.args(arguments);
     command.output().map_err(|source| Error::Start { program: path.display().to_string(), source })
+}
+
+/// What `gops-probe stack` with options says about a process.
+///
+/// # Errors
+///
+/// Where it fails, with what it wrote on standard error.
+pub fn stack(pid: u32, options: &[&str]) -> Result<Dump> {
+    let pid = pid.to_string();
+    let arguments: Vec<&str> = ["stack"].iter().chain(options).copied().chain([pid.as_str()]).collect();
+    let output = probe(&arguments)?;
+    if output.status.success() {
+        return Ok(Dump::parse(&String::from_utf8_lossy(&output.stdout)));
+    }
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    Err(Error::Failed { program: format!("gops-probe {}", arguments.join(" ")), stderr })
 }

@@ -3,12 +3,7 @@
 //! From Go 1.19 such a dump has the system's level of detail whatever `GOTRACEBACK` says (a signal sets `m.throwing`,
 //! `runtime.gotraceback` then answers level 2); before, `GOTRACEBACK=system` asks for it.
 
-use std::collections::BTreeMap;
-
-use crate::dump::{Difference, Dump, Goroutine};
-
-/// What the runtime prints instead of the frames of a goroutine that another thread runs.
-const ELSEWHERE: &str = "\tgoroutine running on other thread; stack unavailable";
+use crate::dump::{Comparison, Dump, against};
 
 /// The goroutines that the dump on a killed process's standard error has; none where there is no dump.
 ///
@@ -23,97 +18,13 @@ pub fn parse(stderr: &str) -> Dump {
     Dump::parse(text.get(..end).unwrap_or(text))
 }
 
-/// Two dumps of ours and the runtime's own one after them, goroutine by goroutine.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Comparison {
-    /// Goroutines of which a text of ours and the runtime's are the same, byte for byte.
-    pub equal: usize,
-    /// Goroutines that ran on another thread, so that the runtime could not print their frames; headers agree.
-    pub running: Vec<u64>,
-    /// Goroutines that changed between our two dumps as well, or came or went after.
-    pub moved: Vec<u64>,
-    /// Goroutines that differ without an explanation.
-    pub different: Vec<Difference>,
-    /// Whether the goroutines that both have come in the same order, but for the first of the runtime's dump.
-    pub same_order: bool,
-}
-
-impl Comparison {
-    /// Whether every goroutine is the same, or known to have run.
-    #[must_use]
-    pub fn accepted(&self) -> bool {
-        self.different.is_empty() && self.same_order && self.equal > 0
-    }
-
-    /// How many goroutines were compared.
-    #[must_use]
-    pub fn total(&self) -> usize {
-        self.equal + self.running.len() + self.moved.len() + self.different.len()
-    }
-}
-
 /// Compares the dump of a killed process with two that were taken from outside right before.
 #[must_use]
 pub fn compare(first: &Dump, second: &Dump, quit: &Dump) -> Comparison {
-    let (one, two, theirs) = (by_id(first), by_id(second), by_id(quit));
-    let mut result = Comparison::default();
-    let ids: std::collections::BTreeSet<u64> = one.keys().chain(theirs.keys()).copied().collect();
-    // The thread's own system stack is no goroutine.
-    for id in ids.into_iter().filter(|&id| id != 0) {
-        let (a, b, c) = (text(&one, id), text(&two, id), text(&theirs, id));
-        if !c.is_empty() && (a == c || b == c) {
-            result.equal += 1;
-        } else if is_elsewhere(theirs.get(&id).copied(), one.get(&id).copied(), two.get(&id).copied()) {
-            result.running.push(id);
-        } else if a != b {
-            result.moved.push(id);
-        } else {
-            result.different.push(Difference { id, expected: c.to_owned(), found: a.to_owned() });
-        }
-    }
-    result.same_order = same_order(second, &two, quit, &theirs);
-    result
-}
-
-fn by_id(dump: &Dump) -> BTreeMap<u64, &Goroutine> {
-    let mut found = BTreeMap::new();
-    for goroutine in &dump.goroutines {
-        found.entry(goroutine.id).or_insert(goroutine);
-    }
-    found
-}
-
-fn text<'d>(dump: &BTreeMap<u64, &'d Goroutine>, id: u64) -> &'d str {
-    dump.get(&id).map_or("", |goroutine| goroutine.text.as_str())
-}
-
-/// Whether the runtime says that the goroutine runs elsewhere, and one of our dumps that it runs.
-fn is_elsewhere(theirs: Option<&Goroutine>, one: Option<&Goroutine>, two: Option<&Goroutine>) -> bool {
-    theirs.is_some_and(|goroutine| goroutine.text.contains(ELSEWHERE))
-        && one.into_iter().chain(two).any(|goroutine| goroutine.header.status == "running")
-}
-
-/// The goroutine of the thread that got the signal is out of its place at the front.
-fn same_order(
-    ours: &Dump,
-    ours_by_id: &BTreeMap<u64, &Goroutine>,
-    quit: &Dump,
-    quit_by_id: &BTreeMap<u64, &Goroutine>,
-) -> bool {
-    let common = |dump: &Dump| -> Vec<u64> {
-        let ids = dump.goroutines.iter().map(|goroutine| goroutine.id);
-        ids.filter(|id| ours_by_id.contains_key(id) && quit_by_id.contains_key(id)).collect()
-    };
-    let (mut ours, mut theirs) = (common(ours), common(quit));
-    if ours == theirs {
-        return true;
-    }
-    if theirs.is_empty() {
-        return false;
-    }
-    let first = theirs.remove(0);
-    ours.retain(|&id| id != first);
-    ours == theirs
+    // Which thread takes the signal is the kernel's choice; its goroutine comes first, out of its place, or second where
+    // the thread was on its own system stack, which is no goroutine.
+    let taker = quit.goroutines.iter().map(|goroutine| goroutine.id).find(|&id| id != 0);
+    against([quit, quit], [first, second], |id| id == 0, taker)
 }
 
 #[cfg(test)]

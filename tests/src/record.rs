@@ -2,15 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::fs;
-use std::io::Write as _;
-use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::dump::Comparison;
-use crate::error::{Error, Result};
-use crate::matrix::{Cell, Program, TOOLCHAINS, Variant, build_root};
+use crate::error::Result;
+use crate::journal;
+use crate::matrix::{Cell, Program, TOOLCHAINS, Variant};
 
 /// How many differences a record describes.
 const SHOWN: usize = 3;
@@ -60,7 +58,7 @@ impl Record {
         Self {
             passed: comparison.accepted(),
             equal: comparison.equal,
-            moved: comparison.moved.len(),
+            moved: comparison.moved.len() + comparison.running.len(),
             different: comparison.different.len(),
             ..Self::failed(cell, check, problem)
         }
@@ -87,9 +85,7 @@ impl Record {
     }
 }
 
-fn path() -> PathBuf {
-    build_root().join("matrix.jsonl")
-}
+const JOURNAL: &str = "matrix.jsonl";
 
 /// Adds records to those of earlier runs.
 ///
@@ -97,21 +93,7 @@ fn path() -> PathBuf {
 ///
 /// Where the file cannot be written.
 pub fn append(records: &[Record]) -> Result<()> {
-    let path = path();
-    let mut text = String::new();
-    for record in records {
-        let line = serde_json::to_string(record).map_err(|source| Error::Record {
-            path: path.clone(),
-            line: 0,
-            source,
-        })?;
-        text.push_str(&line);
-        text.push('\n');
-    }
-    let mut file =
-        fs::OpenOptions::new().create(true).append(true).open(&path).map_err(Error::file(&path))?;
-    // One write, so that tests that record at a time do not mix their lines.
-    file.write_all(text.as_bytes()).map_err(Error::file(&path))
+    journal::append(JOURNAL, records)
 }
 
 /// The latest record of each check of each cell.
@@ -120,22 +102,9 @@ pub fn append(records: &[Record]) -> Result<()> {
 ///
 /// Where there are none, or the file has other contents.
 pub fn read() -> Result<Vec<Record>> {
-    let path = path();
-    let text = fs::read_to_string(&path).map_err(Error::file(&path))?;
-    let mut records = Vec::new();
-    for (index, line) in text.lines().enumerate() {
-        let record: Record = serde_json::from_str(line).map_err(|source| Error::Record {
-            path: path.clone(),
-            line: index + 1,
-            source,
-        })?;
-        records.push(record);
-    }
-    let mut latest = BTreeMap::new();
-    for (index, record) in records.iter().enumerate() {
-        latest.insert(record.key(), index);
-    }
-    Ok(latest.into_values().map(|index| records[index].clone()).collect())
+    let records: Vec<Record> = journal::read(JOURNAL)?;
+    let latest: BTreeMap<_, _> = records.iter().map(|record| (record.key(), record)).collect();
+    Ok(latest.into_values().cloned().collect())
 }
 
 /// The page of results: one table for each program and check, with a row for each toolchain.

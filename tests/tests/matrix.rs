@@ -7,7 +7,7 @@
 
 use fixtures::record::{Record, append};
 use fixtures::{
-    Cell, Comparison, Dump, Fixture, Program, Result, Selection, Variant, build, compare, matrix, probe,
+    Cell, Comparison, Dump, Fixture, Program, Result, Selection, Variant, build, compare, matrix, quit, stack,
 };
 
 /// How often a comparison is made again where only the passing of a minute can be the difference.
@@ -16,7 +16,8 @@ const ATTEMPTS: usize = 3;
 /// One way to look at a target, and what it is compared with.
 struct Check {
     name: &'static str,
-    arguments: &'static [&'static str],
+    /// Of `stack`.
+    options: &'static [&'static str],
     environment: &'static [(&'static str, &'static str)],
     /// Commands to the target before it is looked at.
     prepare: &'static [&'static str],
@@ -34,7 +35,7 @@ enum Oracle {
 const CHECKS: &[Check] = &[
     Check {
         name: "stack",
-        arguments: &["stack"],
+        options: &[],
         environment: &[],
         prepare: &["gc"],
         oracle: Oracle::Stack,
@@ -42,7 +43,7 @@ const CHECKS: &[Check] = &[
     },
     Check {
         name: "stack --no-pause",
-        arguments: &["stack", "--no-pause"],
+        options: &["--no-pause"],
         environment: &[],
         prepare: &["gc"],
         oracle: Oracle::Stack,
@@ -50,7 +51,7 @@ const CHECKS: &[Check] = &[
     },
     Check {
         name: "stack --all against SIGQUIT",
-        arguments: &["stack", "--all"],
+        options: &["--all"],
         environment: &[("GOTRACEBACK", "system")],
         prepare: &[],
         oracle: Oracle::Quit,
@@ -59,7 +60,7 @@ const CHECKS: &[Check] = &[
     },
     Check {
         name: "goroutines that never ran",
-        arguments: &["stack"],
+        options: &[],
         environment: &[],
         prepare: &["neverrun 20"],
         oracle: Oracle::Stack,
@@ -67,7 +68,7 @@ const CHECKS: &[Check] = &[
     },
     Check {
         name: "ancestors",
-        arguments: &["stack"],
+        options: &[],
         environment: &[("GODEBUG", "tracebackancestors=5")],
         prepare: &[],
         oracle: Oracle::Stack,
@@ -75,7 +76,7 @@ const CHECKS: &[Check] = &[
     },
     Check {
         name: "labels on",
-        arguments: &["stack"],
+        options: &[],
         environment: &[("GODEBUG", "tracebacklabels=1")],
         prepare: &[],
         oracle: Oracle::Stack,
@@ -85,7 +86,7 @@ const CHECKS: &[Check] = &[
     },
     Check {
         name: "labels off",
-        arguments: &["stack"],
+        options: &[],
         environment: &[("GODEBUG", "tracebacklabels=0")],
         prepare: &[],
         oracle: Oracle::Stack,
@@ -94,18 +95,6 @@ const CHECKS: &[Check] = &[
         },
     },
 ];
-
-/// The dump from outside, or what went wrong.
-fn look(fixture: &Fixture, check: &Check) -> Result<std::result::Result<Dump, String>> {
-    let pid = fixture.pid().to_string();
-    let mut arguments = check.arguments.to_vec();
-    arguments.push(&pid);
-    let output = probe(&arguments)?;
-    if output.status.success() {
-        return Ok(Ok(Dump::parse(&String::from_utf8_lossy(&output.stdout))));
-    }
-    Ok(Err(format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr))))
-}
 
 fn run(cell: Cell, check: &Check) -> Result<Record> {
     let mut fixture = Fixture::spawn(&cell, &[], check.environment)?;
@@ -117,22 +106,17 @@ fn run(cell: Cell, check: &Check) -> Result<Record> {
         comparison = match check.oracle {
             Oracle::Stack => {
                 let before = Dump::parse(&fixture.dump()?);
-                let found = match look(&fixture, check)? {
-                    Ok(found) => found,
-                    Err(problem) => return Ok(Record::failed(cell, check.name, problem)),
-                };
+                let found = stack(fixture.pid(), check.options)?;
                 let after = Dump::parse(&fixture.dump()?);
                 fixture.assert_untouched()?;
                 compare(&before, &found, &after, fixture.dumper())
             }
             Oracle::Quit => {
-                let found = match look(&fixture, check)? {
-                    Ok(found) => found,
-                    Err(problem) => return Ok(Record::failed(cell, check.name, problem)),
-                };
+                let first = stack(fixture.pid(), check.options)?;
+                let second = stack(fixture.pid(), check.options)?;
                 fixture.assert_untraced()?;
-                let own = Dump::parse(&fixture.quit_dump()?);
-                return Ok(Record::of(cell, check.name, &against_quit(&own, &found)));
+                let comparison = quit::compare(&first, &second, &quit::parse(&fixture.quit_dump()?));
+                return Ok(Record::of(cell, check.name, &comparison));
             }
         };
         if comparison.moved.is_empty() {
@@ -140,22 +124,6 @@ fn run(cell: Cell, check: &Check) -> Result<Record> {
         }
     }
     Ok(Record::of(cell, check.name, &comparison))
-}
-
-/// Compares with what a fatal signal prints.
-fn against_quit(own: &Dump, found: &Dump) -> Comparison {
-    let mut own = own.clone();
-    if own.goroutines.is_empty() {
-        return compare(&own, found, &own, 0);
-    }
-    // Which thread takes the signal is the kernel's choice. Where it had nothing to run, its scheduler
-    // comes first in the text, else its goroutine, out of its place.
-    let taker = own.goroutines.remove(0);
-    if taker.id != 0 {
-        let place = found.goroutines.iter().position(|goroutine| goroutine.id == taker.id);
-        own.goroutines.insert(place.unwrap_or(0).min(own.goroutines.len()), taker);
-    }
-    compare(&own, found, &own, 0)
 }
 
 #[test]

@@ -3,9 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-use fixtures::{Cell, Dump, Fixture, Program, Selection, Variant, build, matrix, probe, quit};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use fixtures::{Cell, Comparison, Fixture, Program, Selection, Variant, build, matrix, quit, stack};
 
 fn ready(programs: &[Program]) -> Vec<Cell> {
     let selection = Selection::from_environment().unwrap();
@@ -17,29 +15,18 @@ fn ready(programs: &[Program]) -> Vec<Cell> {
     cells
 }
 
-fn stack(fixture: &Fixture, options: &[&str]) -> Dump {
-    let pid = fixture.pid().to_string();
-    let arguments: Vec<&str> =
-        ["stack"].into_iter().chain(options.iter().copied()).chain([pid.as_str()]).collect();
-    let output = probe(&arguments).unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Dump::parse(&String::from_utf8_lossy(&output.stdout))
-}
-
 /// Two dumps of ours, then the runtime's own.
-fn compare(cell: &Cell, level: &str, options: &[&str]) -> quit::Comparison {
+fn compare(cell: &Cell, level: &str, options: &[&str]) -> Comparison {
     let mut fixture = Fixture::spawn(cell, &[], &[("GOTRACEBACK", level)]).unwrap();
     if cell.program == Program::States {
         fixture.order("gc").unwrap();
     }
-    let first = stack(&fixture, options);
+    let first = stack(fixture.pid(), options).unwrap();
     fixture.assert_untouched().unwrap();
     // The last thing that the program does, so that nothing moves until the signal.
-    let second = stack(&fixture, options);
-    let pid = Pid::from_raw(i32::try_from(fixture.pid()).unwrap());
-    kill(pid, Signal::SIGQUIT).unwrap();
-    fixture.wait().unwrap();
-    quit::compare(&first, &second, &quit::parse(&fixture.stderr_text()))
+    let second = stack(fixture.pid(), options).unwrap();
+    let text = fixture.quit_dump().unwrap();
+    quit::compare(&first, &second, &quit::parse(&text))
 }
 
 #[test]
@@ -74,7 +61,7 @@ fn running_goroutines_have_frames() {
     for cell in ready(&[Program::States]).iter().filter(|cell| cell.variant == Variant::Stripped) {
         let mut fixture = Fixture::spawn(cell, &[], &[("GOTRACEBACK", "system")]).unwrap();
         fixture.order("spin 1").unwrap();
-        let dump = stack(&fixture, &["--all"]);
+        let dump = stack(fixture.pid(), &["--all"]).unwrap();
         let running: Vec<_> =
             dump.goroutines.iter().filter(|goroutine| goroutine.header.status == "running").collect();
         assert!(!running.is_empty(), "{cell}");

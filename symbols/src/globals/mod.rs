@@ -13,10 +13,12 @@ pub mod code;
 pub mod recipe;
 mod solver;
 mod symtab;
+mod verdict;
 
 use std::collections::BTreeMap;
 
 pub use symtab::from_symtab;
+pub use verdict::Verdict;
 
 use crate::addr::LinkAddr;
 use crate::image::Image;

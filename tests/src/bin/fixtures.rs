@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a front end")]
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -30,7 +31,13 @@ enum Action {
     Table {
         /// Where to write it
         #[arg(long, default_value = "docs/matrix.md")]
-        output: std::path::PathBuf,
+        output: PathBuf,
+    },
+    /// Write the table of results from what the test of real programs recorded
+    TableReal {
+        /// Where to write it
+        #[arg(long, default_value = "docs/real-programs.md")]
+        output: PathBuf,
     },
     /// Name the cells and the paths of their executables
     List {
@@ -84,9 +91,11 @@ fn run(action: &Action) -> fixtures::Result<()> {
         }
         Action::Table { output } => {
             let records = fixtures::record::read()?;
-            std::fs::write(output, fixtures::record::table(&records))
-                .map_err(|source| fixtures::Error::File { path: output.clone(), source })?;
-            println!("{} results in {}", records.len(), output.display());
+            write(output, &fixtures::record::table(&records), records.len())?;
+        }
+        Action::TableReal { output } => {
+            let records = fixtures::real::read()?;
+            write(output, &fixtures::real::table(&records), records.len())?;
         }
         Action::List { which } => {
             for cell in cells(which.selection()) {
@@ -94,5 +103,12 @@ fn run(action: &Action) -> fixtures::Result<()> {
             }
         }
     }
+    Ok(())
+}
+
+fn write(output: &Path, page: &str, results: usize) -> fixtures::Result<()> {
+    std::fs::write(output, page)
+        .map_err(|source| fixtures::Error::File { path: output.to_owned(), source })?;
+    println!("{results} results in {}", output.display());
     Ok(())
 }

@@ -1,12 +1,12 @@
 //! Measures recipes on programs that they were not learned from, against the programs' own symbol tables.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use symbols::globals::{self, VARIABLES};
+use symbols::globals::{self, VARIABLES, Verdict};
 use symbols::image::Image;
 use symbols::layout::{self, Release};
 use symbols::moduledata;
@@ -43,9 +43,7 @@ struct Row {
     program: String,
     version: String,
     used: String,
-    right: usize,
-    wrong: BTreeSet<&'static str>,
-    none: BTreeSet<&'static str>,
+    verdict: Verdict,
     size: usize,
     time: Duration,
 }
@@ -137,7 +135,7 @@ pub(crate) fn matrix(builds: &Path, output: &Path) -> Outcome {
     );
     out.push_str(&table(&neighbours)?);
     let mut refused: BTreeMap<&str, usize> = BTreeMap::new();
-    for name in variants.iter().chain(&shipped).flat_map(|r| &r.none) {
+    for name in variants.iter().chain(&shipped).flat_map(|r| &r.verdict.none) {
         *refused.entry(name).or_default() += 1;
     }
     out.push_str("\n## Variables that were refused somewhere\n\n| variable | programs |\n|---|---|\n");
@@ -151,8 +149,11 @@ pub(crate) fn matrix(builds: &Path, output: &Path) -> Outcome {
 }
 
 fn judge(rows: &[Row]) -> Outcome {
-    let wrong: Vec<String> =
-        rows.iter().filter(|r| !r.wrong.is_empty()).map(|r| format!("{} {:?}", r.program, r.wrong)).collect();
+    let wrong: Vec<String> = rows
+        .iter()
+        .filter(|r| !r.verdict.wrong.is_empty())
+        .map(|r| format!("{} {:?}", r.program, r.verdict.wrong))
+        .collect();
     println!("{} programs, {} with wrong answers", rows.len(), wrong.len());
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ").into()) }
 }
@@ -182,34 +183,17 @@ fn row(path: &Path, program: &str, neighbour: Option<Release>) -> Outcome<Option
         eprintln!("{ms:>6.2} ms {mb:>4} MB {program} {version}: {n} found, no symbol table to compare with");
         return Ok(None);
     }
-    let mut row = Row {
+    Ok(Some(Row {
         program: program.to_owned(),
         version: version.raw.clone(),
         used: match neighbour {
             Some(used) => used.to_string(),
             None => layout::lookup(&version).map_or_else(String::new, |f| format!("{:?}", f.evidence)),
         },
-        right: 0,
-        wrong: BTreeSet::new(),
-        none: BTreeSet::new(),
+        verdict: Verdict::new(&truth, &found, neighbour.is_some()),
         size,
         time,
-    };
-    for name in VARIABLES {
-        match (truth.address(name), found.address(name)) {
-            (Some(a), Some(b)) if a == b => row.right += 1,
-            // What a neighbour calls so, and this release otherwise.
-            (None, Some(_)) if neighbour.is_some() => {}
-            (_, Some(_)) => {
-                row.wrong.insert(name);
-            }
-            (Some(_), None) => {
-                row.none.insert(name);
-            }
-            (None, None) => {}
-        }
-    }
-    Ok(Some(row))
+    }))
 }
 
 fn version(image: &Image) -> Option<GoVersion> {
@@ -220,14 +204,14 @@ fn table(rows: &[Row]) -> Outcome<String> {
     let mut out =
         String::from("| program | version | right | wrong | none | refused |\n|---|---|---|---|---|---|\n");
     for row in rows {
-        let refused: Vec<&str> = row.none.iter().map(|n| n.trim_start_matches("runtime.")).collect();
+        let refused: Vec<&str> = row.verdict.none.iter().map(|n| n.trim_start_matches("runtime.")).collect();
         let refused =
             if refused.len() > 8 { format!("{} …", refused[..8].join(" ")) } else { refused.join(" ") };
-        let (wrong, none) = (row.wrong.len(), row.none.len());
+        let (wrong, none) = (row.verdict.wrong.len(), row.verdict.none.len());
         writeln!(
             out,
             "| {} | {} | {} | {wrong} | {none} | {refused} |",
-            row.program, row.version, row.right
+            row.program, row.version, row.verdict.right
         )?;
         eprintln!(
             "{:>6.2} ms {:>4} MB {:<32} {:<24} {} right, wrong {:?}, none {:?}",
@@ -235,9 +219,9 @@ fn table(rows: &[Row]) -> Outcome<String> {
             row.size >> 20,
             row.program,
             row.used,
-            row.right,
-            row.wrong,
-            row.none
+            row.verdict.right,
+            row.verdict.wrong,
+            row.verdict.none
         );
     }
     Ok(out)
