@@ -4,7 +4,7 @@ use super::glist::{GList, GListError};
 use super::second::SecondWalker;
 use super::stacks::{Stack, StackWalker};
 use super::{Details, Frames, Options, Slot, SnapshotError};
-use crate::memory::{LiveMemory, MemoryError};
+use crate::memory::{LiveMemory, MemoryError, RecordedMemory};
 use crate::runtime::code::{AddressMap, CodeCache};
 use crate::runtime::goroutine::{Epoch, Goroutine, status};
 use crate::runtime::running::{NoStart, saved_start};
@@ -249,14 +249,14 @@ impl<'v> Copier<'v> {
         self.slots.iter().zip(&self.settled).all(|(slot, &settled)| settled || slot.g.is_dead())
     }
 
-    /// Those that are not settled by being unchanged, because their epoch does not tell or a thread runs them.
-    pub(super) fn hot(&mut self) -> Vec<usize> {
-        (0..self.slots.len())
-            .filter(|&index| {
-                let g = self.slots[index].g;
-                matches!(self.class(&g), Class::Running | Class::Unsettled)
-            })
-            .collect()
+    /// Of `indices`, those that are not settled by being unchanged, because their epoch does not tell or a thread runs
+    /// them.
+    pub(super) fn hot(&mut self, indices: impl IntoIterator<Item = usize>) -> Vec<usize> {
+        let is_hot = |&index: &usize| {
+            let g = self.slots.get(index).map(|slot| slot.g);
+            g.is_some_and(|g| matches!(self.class(&g), Class::Running | Class::Unsettled))
+        };
+        indices.into_iter().filter(is_hot).collect()
     }
 
     /// Walks the stacks of the parked ones among `indices`.
@@ -293,6 +293,15 @@ impl<'v> Copier<'v> {
     pub(super) fn set_unavailable(&mut self, index: usize, why: NoStart) {
         if let Some(slot) = self.slots.get_mut(index) {
             slot.frames = Frames::Unavailable(why);
+        }
+    }
+
+    /// Walks a stack that was copied from its start to its upper end.
+    pub(super) fn walk_copied(&mut self, index: usize, start: Start, bytes: &[u8]) {
+        // There is nothing to be read beyond: what is there now is not what was.
+        let stack = self.walker.walk_window(&RecordedMemory::default(), start, bytes);
+        if let Some(slot) = self.slots.get_mut(index) {
+            slot.frames = Frames::Walked(stack);
         }
     }
 

@@ -35,9 +35,14 @@ const MAX_ANCESTORS: u64 = 1 << 10;
 const MAX_ANCESTOR_PCS: u64 = 128;
 
 impl Details {
+    /// Whether `g` refers to any.
+    pub fn has_any(g: &Goroutine) -> bool {
+        g.labels != 0 || g.ancestors != 0 || g.bubble != 0
+    }
+
     /// Reads what `g` refers to; `None` where that is nothing.
     pub fn read(view: &View, memory: &dyn Memory, g: &Goroutine) -> Option<Box<Details>> {
-        if g.labels == 0 && g.ancestors == 0 && g.bubble == 0 {
+        if !Details::has_any(g) {
             return None;
         }
         let details = Details {

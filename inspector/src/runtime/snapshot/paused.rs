@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::copier::{Class, Copier};
 use super::glist::GList;
-use super::scan::Scan;
+use super::scan::{ArmedScan, Changed, Scan};
 use super::settle::settle;
 use super::threads::{Tids, running_thread};
 use super::{Consistency, Details, Frames, Snapshot, SnapshotError, target_clock};
@@ -67,7 +67,7 @@ struct Plan {
 impl Plan {
     /// What is only true while nothing runs has to be read then, and `movers` too.
     fn new(copier: &mut Copier<'_>, limit: Duration, movers: &[usize]) -> Self {
-        let mut hot = copier.hot();
+        let mut hot = copier.hot(0..copier.slots.len());
         hot.extend_from_slice(movers);
         Plan {
             by_addr: copier.slots.iter().enumerate().map(|(i, s)| (s.g.addr, i)).collect(),
@@ -75,6 +75,16 @@ impl Plan {
             tids: Tids::of(copier),
             limit,
         }
+    }
+
+    /// Looks at all gs a last time: as little as possible lies between this and the stop.
+    fn refresh(&mut self, copier: &mut Copier<'_>) -> Result<(), SnapshotError> {
+        let added = copier.add_new()?;
+        self.by_addr.extend(added.clone().map(|i| (copier.list.addr(i), i)));
+        let changed = copier.reread_changed()?;
+        // What is not hot any more does no harm among what is.
+        self.hot.extend(copier.hot(changed.into_iter().chain(added)));
+        Ok(())
     }
 }
 
@@ -94,8 +104,10 @@ pub(super) fn take(mut copier: Copier<'_>, limit: Duration) -> Result<Snapshot, 
         copier.settled.fill(false);
         before = pre_copy(&mut copier)?;
     }
-    let plan = Plan::new(&mut copier, limit, &[]);
+    let mut plan = Plan::new(&mut copier, limit, &[]);
     let scan = (before.last_scan < limit).then(|| Scan::prepare(&copier));
+    plan.refresh(&mut copier)?;
+    let scan = scan.map(|scan| scan.arm(&copier));
     let stop = stop_and_read(&mut copier, &plan, scan)?;
     let mut consistency = Consistency::Instant;
     if !(stop.scanned && copier.is_complete()) {
@@ -193,7 +205,11 @@ fn stop_all(pid: i32, limit: Duration) -> Result<Stopped, StopError> {
     }
 }
 
-fn stop_and_read(copier: &mut Copier<'_>, plan: &Plan, scan: Option<Scan>) -> Result<Stop, SnapshotError> {
+fn stop_and_read(
+    copier: &mut Copier<'_>,
+    plan: &Plan,
+    scan: Option<ArmedScan>,
+) -> Result<Stop, SnapshotError> {
     let view = copier.view;
     let stopped = stop_all(view.pid, plan.limit)?;
     let begun = stopped.begun();
@@ -217,16 +233,33 @@ fn stop_and_read(copier: &mut Copier<'_>, plan: &Plan, scan: Option<Scan>) -> Re
     hot.dedup();
     stop.read(copier, &hot, true)?;
 
-    let mut seen = Vec::new();
+    let (mut seen, mut copied) = (Vec::new(), Vec::new());
     if let Some(scan) = scan {
-        let found = scan.finish(copier.memory, &mut copier.buffer)?;
-        let changed: Vec<usize> = found.changed.into_iter().filter(|&i| !copier.settled[i]).collect();
-        stop.read(copier, &changed, false)?;
-        hot.extend(changed);
-        seen = found.pieces;
+        let found = scan.finish(copier.memory)?;
+        let mut to_read = Vec::new();
+        for mut part in found {
+            seen.append(&mut part.pieces);
+            part.changed.retain(|changed| {
+                let (open, taken) = (!copier.settled[changed.index], take_copied(copier, changed));
+                if open && !taken {
+                    to_read.push(changed.index);
+                }
+                open && taken
+            });
+            copied.push(part);
+        }
+        stop.read(copier, &to_read, false)?;
+        hot.extend(to_read);
     }
     let finalizer_runs_user_code = view.finalizer_runs_user_code(copier.memory);
     let total = stopped.thaw();
+    for part in &copied {
+        for changed in &part.changed {
+            if let Some((start, bytes)) = &changed.stack {
+                copier.walk_copied(changed.index, *start, part.stacks.get(bytes.clone()).unwrap_or_default());
+            }
+        }
+    }
     hot.retain(|&index| !copier.settled[index]);
     let unread = hot;
     // What was looked at and was not found changed is what it was.
@@ -240,6 +273,22 @@ fn stop_and_read(copier: &mut Copier<'_>, plan: &Plan, scan: Option<Scan>) -> Re
     }
     copier.list.arrange();
     Ok(Stop { total, until_stopped, threads, taken_at, ms, finalizer_runs_user_code, scanned, unread })
+}
+
+/// Takes a g that changed as it was read in the stop, to be walked after it; false where there is more of it to read.
+fn take_copied(copier: &mut Copier<'_>, changed: &Changed) -> bool {
+    let index = changed.index;
+    let Some(g) = changed.g.filter(|_| !copier.settled[index]) else { return false };
+    let complete = match copier.class(&g) {
+        Class::Skipped => true,
+        Class::Parked | Class::Unsettled => changed.stack.is_some() && !Details::has_any(&g),
+        Class::Running => false,
+    };
+    if complete {
+        copier.put(index, g);
+        copier.settled[index] = true;
+    }
+    complete
 }
 
 /// All threads are stopped.

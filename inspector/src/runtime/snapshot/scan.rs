@@ -1,4 +1,5 @@
-//! Looking at all gs while the target is stopped, by two readers where that pays.
+//! Looking at all gs while the target is stopped, by two readers where that pays. Of those that changed, the stacks are
+//! copied in the stop, and walked when it is over.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,20 +9,57 @@ use std::time::Instant;
 
 use super::copier::Copier;
 use super::glist::GList;
-use crate::memory::{LiveMemory, MemoryError, ReadCost};
+use crate::memory::{LiveMemory, Memory as _, MemoryError, ReadCost, Span};
 use crate::runtime::fields::GFields;
-use crate::runtime::goroutine::Epoch;
+use crate::runtime::goroutine::{Epoch, Goroutine, status};
+use crate::runtime::running::saved_start;
+use crate::runtime::unwind::Start;
 
 /// Below this, waking the second reader takes longer than what it saves.
 const WORTH_A_SECOND: usize = 3000;
+/// A larger stack is left to be walked in the stop, which reads only the words that it needs.
+const MAX_COPIED: u64 = 8 << 10;
+/// Stacks copied between two looks at the clock.
+const BATCH: usize = 128;
+/// Room for copies that is made before the stop.
+const ROOM: usize = 512 << 10;
+/// No more is copied by a reader: what remains is read as there is time.
+const MAX_ROOM: usize = 32 << 20;
 
-/// What was found.
+/// A g that left its epoch.
+#[derive(Debug, Clone)]
+pub(super) struct Changed {
+    /// Its index in `allgs`.
+    pub(super) index: usize,
+    /// As it is in the stop; `None` where it could not be read.
+    pub(super) g: Option<Goroutine>,
+    /// Where its walk begins, and which of [`Scanned::stacks`] are its stack from there to its upper end.
+    pub(super) stack: Option<(Start, Range<usize>)>,
+}
+
+/// What one reader found.
 #[derive(Debug, Default)]
 pub(super) struct Scanned {
-    /// gs that left their epoch.
-    pub(super) changed: Vec<usize>,
+    pub(super) changed: Vec<Changed>,
     /// Pieces that were looked at.
     pub(super) pieces: Vec<usize>,
+    /// Copied stacks.
+    pub(super) stacks: Vec<u8>,
+}
+
+/// Memory to work with that was touched before the stop, so that no page of it has to be found in it.
+#[derive(Debug)]
+struct Buffers {
+    piece: Vec<u8>,
+    stacks: Vec<u8>,
+}
+
+impl Buffers {
+    fn new() -> Self {
+        let mut stacks = vec![1; ROOM];
+        stacks.clear();
+        Buffers { piece: vec![1; super::glist::PIECE], stacks }
+    }
 }
 
 /// What the readers share: the gs as they were listed before the stop, and their epochs.
@@ -31,90 +69,133 @@ struct Job {
     pieces: Vec<Range<usize>>,
     epochs: Vec<Epoch>,
     fields: GFields,
-    pid: i32,
     next: AtomicUsize,
 }
 
 impl Job {
-    /// Takes piece after piece until there is none left, or no time.
-    fn work(
-        &self,
-        memory: &LiveMemory,
-        buffer: &mut Vec<u8>,
-        deadline: Instant,
-    ) -> Result<Scanned, MemoryError> {
-        let mut scanned = Scanned::default();
+    /// Takes piece after piece until there is none left, or no time; then copies the stacks of what had changed.
+    fn work(&self, memory: &LiveMemory, buffers: Buffers, deadline: Instant) -> Result<Scanned, MemoryError> {
+        let Buffers { mut piece, stacks } = buffers;
+        let mut scanned = Scanned { stacks, ..Scanned::default() };
         while Instant::now() <= deadline {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some(piece) = self.pieces.get(index) else { break };
-            self.list.read_piece(memory, piece.clone(), buffer, |g, _, bytes| {
-                let same = self.epochs.get(g).zip(bytes).is_some_and(|(e, b)| e.holds(&self.fields, b));
+            let Some(runs) = self.pieces.get(index) else { break };
+            self.list.read_piece(memory, runs.clone(), &mut piece, |index, addr, bytes| {
+                let same = self.epochs.get(index).zip(bytes).is_some_and(|(e, b)| e.holds(&self.fields, b));
                 if !same {
-                    scanned.changed.push(g);
+                    let g = bytes.map(|bytes| Goroutine::parse(&self.fields, addr, bytes));
+                    scanned.changed.push(Changed { index, g, stack: None });
                 }
             })?;
             scanned.pieces.push(index);
         }
+        copy_stacks(memory, &mut scanned, deadline)?;
         Ok(scanned)
     }
 }
 
-/// The second reader: it sleeps until it is told a deadline, so that it takes no core from the target before.
-#[derive(Debug)]
-struct Second {
-    start: Sender<Instant>,
-    /// Its end is not waited for, for which there is no time in a stop.
-    found: Receiver<Result<(Scanned, ReadCost), MemoryError>>,
+fn copy_stacks(memory: &LiveMemory, scanned: &mut Scanned, deadline: Instant) -> Result<(), MemoryError> {
+    let (mut spans, mut failed) = (Vec::with_capacity(BATCH), Vec::new());
+    for batch in scanned.changed.chunks_mut(BATCH) {
+        if Instant::now() > deadline || scanned.stacks.len() > MAX_ROOM {
+            break;
+        }
+        spans.clear();
+        failed.clear();
+        let mut end = scanned.stacks.len();
+        for changed in batch.iter_mut() {
+            let g = changed.g.filter(|g| !g.is_dead() && g.status() != status::RUNNING);
+            let start = g.and_then(|g| saved_start(&g).ok());
+            if let Some(start) = start.filter(|s| s.hi.saturating_sub(s.sp) <= MAX_COPIED) {
+                let len = (start.hi - start.sp) as usize;
+                spans.push(Span { addr: start.sp, len });
+                changed.stack = Some((start, end..end + len));
+                end += len;
+            }
+        }
+        let begin = scanned.stacks.len();
+        scanned.stacks.resize(end, 0);
+        let Some(room) = scanned.stacks.get_mut(begin..) else { break };
+        memory.read_spans(&spans, room, &mut failed)?;
+        let with_stack = batch.iter_mut().filter(|c| c.stack.is_some());
+        for (i, changed) in with_stack.enumerate() {
+            if failed.contains(&i) {
+                changed.stack = None;
+            }
+        }
+    }
+    Ok(())
 }
 
-/// A prepared look at all gs.
+/// What the second reader is told: it sleeps until then, so that it takes no core from the target before.
+type Order = (Arc<Job>, Instant);
+/// What it found. Its end is not waited for, for which there is no time in a stop.
+type Found = Result<(Scanned, ReadCost), MemoryError>;
+
+/// What takes time to prepare for a look at all gs.
 #[derive(Debug)]
 pub(super) struct Scan {
-    job: Arc<Job>,
-    second: Option<Second>,
+    epochs: Vec<Epoch>,
+    buffers: Buffers,
+    second: Option<(Sender<Order>, Receiver<Found>)>,
 }
 
 impl Scan {
-    /// Prepares for the gs that `copier` knows, as it knows them.
+    /// Prepares for about as many gs as `copier` knows.
     pub(super) fn prepare(copier: &Copier<'_>) -> Self {
-        let job = Arc::new(Job {
-            pieces: copier.list.pieces(),
-            list: copier.list.clone(),
-            epochs: copier.epochs.clone(),
-            fields: copier.view.g.clone(),
-            pid: copier.view.pid,
-            next: AtomicUsize::new(0),
-        });
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let pid = copier.view.pid;
         let second = (copier.list.len() >= WORTH_A_SECOND && cores > 1).then(|| {
-            let (start, told) = channel();
+            let (order, ordered) = channel::<Order>();
             let (ready, is_ready) = channel();
             let (tell, found) = channel();
-            let job = Arc::clone(&job);
             std::thread::spawn(move || {
-                let memory = LiveMemory::new(job.pid);
-                // Touched now, so that no page of it has to be found in the stop.
-                let mut buffer = vec![1; super::glist::PIECE];
+                let memory = LiveMemory::new(pid);
+                let buffers = Buffers::new();
                 let _nobody_waits = ready.send(());
-                if let Ok(deadline) = told.recv() {
-                    let scanned = job.work(&memory, &mut buffer, deadline);
+                if let Ok((job, deadline)) = ordered.recv() {
+                    let scanned = job.work(&memory, buffers, deadline);
                     let _nobody_waits = tell.send(scanned.map(|s| (s, memory.cost())));
                 }
             });
             // Its start must not compete with the target's threads for the cores on which they stop.
             let _died = is_ready.recv();
-            Second { start, found }
+            (order, found)
         });
-        Scan { job, second }
+        Scan { epochs: copier.epochs.clone(), buffers: Buffers::new(), second }
     }
 
-    /// Begins to look at all gs, until `deadline` at the latest, by the second reader where there is one.
+    /// Is for the gs that `copier` knows now, as it knows them now.
+    pub(super) fn arm(self, copier: &Copier<'_>) -> ArmedScan {
+        let mut epochs = self.epochs;
+        epochs.clone_from(&copier.epochs);
+        let job = Job {
+            pieces: copier.list.pieces(),
+            list: copier.list.clone(),
+            epochs,
+            fields: copier.view.g.clone(),
+            next: AtomicUsize::new(0),
+        };
+        ArmedScan { job: Arc::new(job), buffers: self.buffers, second: self.second }
+    }
+}
+
+/// A look at all gs that can begin at once.
+#[derive(Debug)]
+pub(super) struct ArmedScan {
+    job: Arc<Job>,
+    buffers: Buffers,
+    second: Option<(Sender<Order>, Receiver<Found>)>,
+}
+
+impl ArmedScan {
+    /// Begins, until `deadline` at the latest, by the second reader where there is one.
     pub(super) fn start(self, deadline: Instant) -> Scanning {
-        let second = self.second.and_then(|Second { start, found }| {
-            start.send(deadline).ok()?;
+        let second = self.second.and_then(|(order, found)| {
+            order.send((Arc::clone(&self.job), deadline)).ok()?;
             Some(found)
         });
-        Scanning { job: self.job, second, deadline }
+        Scanning { job: self.job, buffers: self.buffers, second, deadline }
     }
 }
 
@@ -122,21 +203,21 @@ impl Scan {
 #[derive(Debug)]
 pub(super) struct Scanning {
     job: Arc<Job>,
-    second: Option<Receiver<Result<(Scanned, ReadCost), MemoryError>>>,
+    buffers: Buffers,
+    second: Option<Receiver<Found>>,
     deadline: Instant,
 }
 
 impl Scanning {
-    /// Looks at what is left, and returns what was found.
-    pub(super) fn finish(self, memory: &LiveMemory, buffer: &mut Vec<u8>) -> Result<Scanned, MemoryError> {
-        let mut scanned = self.job.work(memory, buffer, self.deadline)?;
+    /// Looks at what is left, and returns what each reader found.
+    pub(super) fn finish(self, memory: &LiveMemory) -> Result<Vec<Scanned>, MemoryError> {
+        let mut found = vec![self.job.work(memory, self.buffers, self.deadline)?];
         // Where the other one died, its share counts as not looked at.
         if let Some(result) = self.second.and_then(|found| found.recv().ok()) {
             let (other, its_cost) = result?;
-            scanned.changed.extend(other.changed);
-            scanned.pieces.extend(other.pieces);
             memory.add_cost(its_cost);
+            found.push(other);
         }
-        Ok(scanned)
+        Ok(found)
     }
 }
