@@ -96,11 +96,12 @@ fn parse(image: &Image, at: LinkAddr) -> Option<BuildInfo> {
         if flags & FLAG_BIG_ENDIAN != 0 {
             return None;
         }
-        let pointers = image.read_relocated(at.plus(16), 16).ok()?;
-        let pointer = |i: usize| Some(LinkAddr(u64::from_le_bytes(pointers.get(i..i + 8)?.try_into().ok()?)));
+        let size = image.pointer_size();
+        let pointers = image.read_relocated(at.plus(16), 2 * size).ok()?;
+        let pointer = |i: usize| Some(LinkAddr(pointer(&pointers, i * size, size)?));
         (
             pointed_string(image, pointer(0)?, MAX_VERSION)?,
-            pointed_string(image, pointer(8)?, MAX_MODINFO).unwrap_or_default(),
+            pointed_string(image, pointer(1)?, MAX_MODINFO).unwrap_or_default(),
         )
     };
     let version = String::from_utf8(version).ok()?;
@@ -115,6 +116,13 @@ fn parse(image: &Image, at: LinkAddr) -> Option<BuildInfo> {
         parse_modinfo(&String::from_utf8_lossy(text), &mut info);
     }
     Some(info)
+}
+
+/// A little-endian word of a pointer's size, 4 or 8 bytes.
+fn pointer(bytes: &[u8], at: usize, size: usize) -> Option<u64> {
+    let mut word = [0; 8];
+    word.get_mut(..size)?.copy_from_slice(bytes.get(at..at.checked_add(size)?)?);
+    Some(u64::from_le_bytes(word))
 }
 
 fn inline_string(image: &Image, at: LinkAddr, max: u64) -> Option<(Vec<u8>, LinkAddr)> {
@@ -139,9 +147,9 @@ fn inline_string(image: &Image, at: LinkAddr, max: u64) -> Option<(Vec<u8>, Link
 }
 
 fn pointed_string(image: &Image, header: LinkAddr, max: u64) -> Option<Vec<u8>> {
-    let header = image.read_relocated(header, 16).ok()?;
-    let data = u64::from_le_bytes(header.get(..8)?.try_into().ok()?);
-    let len = u64::from_le_bytes(header.get(8..16)?.try_into().ok()?);
+    let size = image.pointer_size();
+    let header = image.read_relocated(header, 2 * size).ok()?;
+    let (data, len) = (pointer(&header, 0, size)?, pointer(&header, size, size)?);
     if len > max {
         return None;
     }

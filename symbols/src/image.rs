@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use object::elf;
 use object::endian::LittleEndian as LE;
-use object::read::elf::{Dyn as _, FileHeader as _, ProgramHeader as _, Rela as _};
+use object::read::elf::{Dyn as _, FileHeader, ProgramHeader as _, Rela as _};
 
 use crate::addr::LinkAddr;
 
@@ -48,9 +48,6 @@ pub enum ImageError {
     /// No ELF magic, or less than a header.
     #[error("not an ELF file")]
     NotElf,
-    /// An ELF of 32 bits.
-    #[error("a 32-bit ELF file (machine {0}); only 64-bit programs are supported")]
-    Class32(u16),
     /// Not little endian.
     #[error("a big-endian ELF file; only little-endian programs are supported")]
     BigEndian,
@@ -108,6 +105,7 @@ const MAX_RELOCATIONS: u64 = 1 << 26;
 pub struct Image {
     source: Box<dyn Source>,
     arch: Arch,
+    pointer_size: usize,
     position_independent: bool,
     entry: LinkAddr,
     segments: Vec<Segment>,
@@ -128,6 +126,64 @@ impl fmt::Debug for Image {
     }
 }
 
+/// What the ELF header and the program headers say, of either class.
+struct Headers {
+    segments: Vec<Segment>,
+    dynamic: Option<(u64, u64)>,
+    tls_size: Option<(u64, u64)>,
+    position_independent: bool,
+    entry: LinkAddr,
+    section_header_offset: u64,
+}
+
+fn read_headers<H: FileHeader<Endian = LE>>(source: &dyn Source, head: &[u8]) -> Result<Headers, ImageError> {
+    let header = H::parse(head).map_err(|_| ImageError::NotElf)?;
+    let count = usize::from(header.e_phnum(LE));
+    let size = size_of::<H::ProgramHeader>();
+    if count == 0 || count > MAX_SEGMENTS || usize::from(header.e_phentsize(LE)) != size {
+        return Err(ImageError::ProgramHeaders);
+    }
+    let mut table = vec![0u8; count * size];
+    if !source.read_at(header.e_phoff(LE).into(), &mut table) {
+        return Err(ImageError::ProgramHeaders);
+    }
+    let headers = object::pod::slice_from_all_bytes::<H::ProgramHeader>(&table)
+        .map_err(|()| ImageError::ProgramHeaders)?;
+    let mut segments = Vec::new();
+    let (mut dynamic, mut tls_size) = (None, None);
+    for h in headers {
+        let (vaddr, mem_size): (u64, u64) = (h.p_vaddr(LE).into(), h.p_memsz(LE).into());
+        let (file_offset, file_size): (u64, u64) = (h.p_offset(LE).into(), h.p_filesz(LE).into());
+        match h.p_type(LE) {
+            elf::PT_LOAD if mem_size > 0 => {
+                if vaddr.checked_add(mem_size).is_none() || file_offset.checked_add(file_size).is_none() {
+                    return Err(ImageError::ProgramHeaders);
+                }
+                let flags = h.p_flags(LE);
+                segments.push(Segment {
+                    start: LinkAddr(vaddr),
+                    mem_size,
+                    file_offset,
+                    file_size: file_size.min(mem_size).min(source.len().saturating_sub(file_offset)),
+                    writable: flags.contains(elf::PF_W),
+                    executable: flags.contains(elf::PF_X),
+                });
+            }
+            elf::PT_DYNAMIC => dynamic = Some((vaddr, file_size)),
+            elf::PT_TLS => tls_size = Some((mem_size, h.p_align(LE).into())),
+            _ => {}
+        }
+    }
+    Ok(Headers {
+        segments,
+        dynamic,
+        tls_size,
+        position_independent: header.e_type(LE) == elf::ET_DYN,
+        entry: LinkAddr(header.e_entry(LE).into()),
+        section_header_offset: header.e_shoff(LE).into(),
+    })
+}
+
 impl Image {
     /// Reads the ELF header and the program headers.
     pub fn parse(source: Box<dyn Source>) -> Result<Self, ImageError> {
@@ -139,45 +195,18 @@ impl Image {
             return Err(ImageError::BigEndian);
         }
         let machine = u16::from_le_bytes([head[18], head[19]]);
-        if head[4] != elf::ELFCLASS64.0 {
-            return Err(ImageError::Class32(machine));
-        }
-        let header = elf::FileHeader64::<LE>::parse(&head[..]).map_err(|_| ImageError::NotElf)?;
-        let count = usize::from(header.e_phnum.get(LE));
-        if count == 0 || count > MAX_SEGMENTS || usize::from(header.e_phentsize.get(LE)) != 56 {
-            return Err(ImageError::ProgramHeaders);
-        }
-        let mut table = vec![0u8; count * 56];
-        if !source.read_at(header.e_phoff.get(LE), &mut table) {
-            return Err(ImageError::ProgramHeaders);
-        }
-        let headers = object::pod::slice_from_all_bytes::<elf::ProgramHeader64<LE>>(&table)
-            .map_err(|()| ImageError::ProgramHeaders)?;
-        let mut segments = Vec::new();
-        let (mut dynamic, mut tls_size) = (None, None);
-        for h in headers {
-            let (vaddr, mem_size) = (h.p_vaddr(LE), h.p_memsz(LE));
-            let (file_offset, file_size) = (h.p_offset(LE), h.p_filesz(LE));
-            match h.p_type(LE) {
-                elf::PT_LOAD if mem_size > 0 => {
-                    if vaddr.checked_add(mem_size).is_none() || file_offset.checked_add(file_size).is_none() {
-                        return Err(ImageError::ProgramHeaders);
-                    }
-                    let flags = h.p_flags(LE);
-                    segments.push(Segment {
-                        start: LinkAddr(vaddr),
-                        mem_size,
-                        file_offset,
-                        file_size: file_size.min(mem_size).min(source.len().saturating_sub(file_offset)),
-                        writable: flags.contains(elf::PF_W),
-                        executable: flags.contains(elf::PF_X),
-                    });
-                }
-                elf::PT_DYNAMIC => dynamic = Some((vaddr, h.p_filesz(LE))),
-                elf::PT_TLS => tls_size = Some((mem_size, h.p_align(LE))),
-                _ => {}
-            }
-        }
+        let wide = match elf::FileClass(head[4]) {
+            elf::ELFCLASS64 => true,
+            elf::ELFCLASS32 => false,
+            _ => return Err(ImageError::NotElf),
+        };
+        let parsed = if wide {
+            read_headers::<elf::FileHeader64<LE>>(&*source, &head)
+        } else {
+            read_headers::<elf::FileHeader32<LE>>(&*source, &head)
+        };
+        let Headers { mut segments, dynamic, tls_size, position_independent, entry, section_header_offset } =
+            parsed?;
         if segments.is_empty() {
             return Err(ImageError::ProgramHeaders);
         }
@@ -189,9 +218,10 @@ impl Image {
                 elf::EM_AARCH64 => Arch::Arm64,
                 _ => Arch::Other(machine),
             },
-            position_independent: header.e_type.get(LE) == elf::ET_DYN,
-            entry: LinkAddr(header.e_entry.get(LE)),
-            section_header_offset: header.e_shoff.get(LE),
+            pointer_size: if wide { 8 } else { 4 },
+            position_independent,
+            entry,
+            section_header_offset,
             segments,
             dynamic,
             tls_size,
@@ -204,6 +234,11 @@ impl Image {
     /// The machine it is for.
     pub fn arch(&self) -> Arch {
         self.arch
+    }
+
+    /// How many bytes a pointer has: 8, or 4 in a 32-bit ELF. Of the latter only the build info is read.
+    pub fn pointer_size(&self) -> usize {
+        self.pointer_size
     }
 
     /// Linked to be loaded anywhere (PIE, shared object).
@@ -343,7 +378,7 @@ impl Image {
     }
 
     fn load_relocations(&self) -> Option<Vec<(u64, u64)>> {
-        let (addr, size) = self.dynamic?;
+        let (addr, size) = self.dynamic.filter(|_| self.pointer_size == 8)?;
         let bytes = self.read_vec(LinkAddr(addr), usize::try_from(size.min(1 << 16)).ok()?).ok()?;
         let whole = bytes.len() / 16 * 16;
         let entries = object::pod::slice_from_all_bytes::<elf::Dyn64<LE>>(&bytes[..whole]).ok()?;

@@ -91,7 +91,7 @@ pub struct GoProgram {
 /// numbers as data.
 pub fn recognise(image: &Image) -> Option<GoProgram> {
     let mut program = identify(image)?;
-    if program.module.is_none() {
+    if program.module.is_none() && image.pointer_size() == 8 {
         let version = program.build_info.as_ref().and_then(|b| GoVersion::parse(&b.version));
         let named = named_headers(image, &sections::read(image).unwrap_or_default());
         program.module = find_module(image, &named, version.as_ref());
@@ -120,7 +120,8 @@ fn by_sections(image: &Image, sections: &[Section]) -> Option<GoProgram> {
     let blob = sections.iter().find(|s| s.name == ".go.buildinfo")?;
     let build_info = buildinfo::at(image, blob.addr)?;
     let version = GoVersion::parse(&build_info.version)?;
-    let known_table = version.minor >= OLDEST_MINOR;
+    // Of 32-bit programs only the build info is read.
+    let known_table = version.minor >= OLDEST_MINOR && image.pointer_size() == 8;
     let evidence = if known_table {
         named_headers(image, sections).iter().find(|h| has_functions(image, h))?;
         vec![Evidence::BuildInfo, Evidence::FunctionTable]
@@ -132,6 +133,14 @@ fn by_sections(image: &Image, sections: &[Section]) -> Option<GoProgram> {
 }
 
 fn by_search(image: &Image, sections: Option<&[Section]>) -> Option<GoProgram> {
+    if image.pointer_size() != 8 {
+        // Magic bytes may be data of a program of any language, and there is no table that would confirm them, so
+        // section names have to.
+        let build_info = sections.and_then(|_| buildinfo::find(image))?;
+        let release = Release::Exact(GoVersion::parse(&build_info.version)?);
+        let evidence = vec![Evidence::BuildInfo, Evidence::Section];
+        return Some(GoProgram { release, build_info: Some(build_info), evidence, module: None });
+    }
     let build_info = buildinfo::find(image);
     let version = build_info.as_ref().and_then(|b| GoVersion::parse(&b.version));
     let named = sections.map(|s| named_headers(image, s)).unwrap_or_default();

@@ -7,7 +7,22 @@ use crate::image::Image;
 const MAX_SECTIONS: usize = 8192;
 const MAX_NAMES: u64 = 1 << 20;
 const MAX_NAME: usize = 256;
-const ENTRY: usize = 64;
+
+/// Where the fields of header and entries are, by class.
+struct Shape {
+    word: usize,
+    /// In the file header: the table's offset, and the first of the table's three numbers.
+    table: usize,
+    counts: usize,
+    /// An entry's size, and its address, offset and size.
+    entry: usize,
+    addr: usize,
+    offset: usize,
+    size: usize,
+}
+
+const WIDE: Shape = Shape { word: 8, table: 40, counts: 58, entry: 64, addr: 16, offset: 24, size: 32 };
+const NARROW: Shape = Shape { word: 4, table: 32, counts: 46, entry: 40, addr: 12, offset: 16, size: 20 };
 
 /// A section's name and place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,22 +38,26 @@ pub struct Section {
 /// Reads the section table. `None` where the image claims none, or where it is damaged.
 pub fn read(image: &Image) -> Option<Vec<Section>> {
     let source = image.source();
+    let shape = if image.pointer_size() == 8 { WIDE } else { NARROW };
+    let word = |bytes: &[u8], at: usize| word(bytes, at, shape.word);
     let mut header = [0u8; 64];
     if !source.read_at(0, &mut header) {
         return None;
     }
     let half = |at: usize| Some(u16::from_le_bytes(header.get(at..at + 2)?.try_into().ok()?));
-    let table = word(&header, 40)?;
-    let (size, count, names) = (half(58)?, usize::from(half(60)?), usize::from(half(62)?));
-    if table == 0 || count == 0 || count > MAX_SECTIONS || usize::from(size) != ENTRY || names >= count {
+    let table = word(&header, shape.table)?;
+    let (size, count, names) =
+        (half(shape.counts)?, usize::from(half(shape.counts + 2)?), usize::from(half(shape.counts + 4)?));
+    if table == 0 || count == 0 || count > MAX_SECTIONS || usize::from(size) != shape.entry || names >= count
+    {
         return None;
     }
-    let mut entries = vec![0u8; count * ENTRY];
+    let mut entries = vec![0u8; count * shape.entry];
     if !source.read_at(table, &mut entries) {
         return None;
     }
-    let strings = entries.get(names * ENTRY..(names + 1) * ENTRY)?;
-    let (at, len) = (word(strings, 24)?, word(strings, 32)?);
+    let strings = entries.get(names * shape.entry..(names + 1) * shape.entry)?;
+    let (at, len) = (word(strings, shape.offset)?, word(strings, shape.size)?);
     if len > MAX_NAMES {
         return None;
     }
@@ -52,17 +71,20 @@ pub fn read(image: &Image) -> Option<Vec<Section>> {
         Some(String::from_utf8_lossy(rest.get(..end)?).into_owned())
     };
     entries
-        .chunks_exact(ENTRY)
+        .chunks_exact(shape.entry)
         .map(|e| {
             Some(Section {
                 name: name(u32::from_le_bytes(e.get(..4)?.try_into().ok()?))?,
-                addr: LinkAddr(word(e, 16)?),
-                size: word(e, 32)?,
+                addr: LinkAddr(word(e, shape.addr)?),
+                size: word(e, shape.size)?,
             })
         })
         .collect()
 }
 
-fn word(bytes: &[u8], at: usize) -> Option<u64> {
-    Some(u64::from_le_bytes(bytes.get(at..at.checked_add(8)?)?.try_into().ok()?))
+/// A little-endian word of `size` bytes, 4 or 8.
+fn word(bytes: &[u8], at: usize, size: usize) -> Option<u64> {
+    let mut word = [0; 8];
+    word.get_mut(..size)?.copy_from_slice(bytes.get(at..at.checked_add(size)?)?);
+    Some(u64::from_le_bytes(word))
 }

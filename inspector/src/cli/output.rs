@@ -34,9 +34,52 @@ fn to(out: impl Write, answer: impl FnOnce(&mut dyn Write) -> io::Result<()>) ->
     out.flush()
 }
 
+/// Escapes DEL and the C1 controls, which JSON allows in strings and some terminals obey. Nothing else of JSON has
+/// them, so the text can be treated without parsing it.
+struct Escaped<'w> {
+    out: &'w mut dyn Write,
+    /// The first byte of a C1 control's two was the last one seen.
+    lead: bool,
+}
+
+impl Write for Escaped<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut plain = 0;
+        for (at, &byte) in bytes.iter().enumerate() {
+            let lead = std::mem::replace(&mut self.lead, byte == 0xc2);
+            let control = byte == 0x7f || (lead && (0x80..0xa0).contains(&byte));
+            if !control && !lead && !self.lead {
+                continue;
+            }
+            self.out.write_all(bytes.get(plain..at).unwrap_or_default())?;
+            plain = at + 1;
+            if control {
+                write!(self.out, "\\u{byte:04x}")?;
+            } else if lead {
+                self.out.write_all(&[0xc2])?;
+                plain = at + usize::from(self.lead);
+            }
+        }
+        self.out.write_all(bytes.get(plain..).unwrap_or_default())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// As [`write`], for an answer that is JSON.
+pub(super) fn write_escaped(
+    common: &Common,
+    answer: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), Error> {
+    write(common, |out| answer(&mut Escaped { out, lead: false }))
+}
+
 /// Writes an answer as JSON, with a line end behind it.
 pub(super) fn write_json(common: &Common, answer: &impl Serialize) -> Result<(), Error> {
-    write(common, |out| {
+    write_escaped(common, |out| {
         serde_json::to_writer_pretty(&mut *out, answer)?;
         writeln!(out)
     })

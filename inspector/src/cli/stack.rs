@@ -34,11 +34,13 @@ pub(super) fn run(args: &StackArgs, common: &Common) -> Result<(), Error> {
     let level = if args.all { Level::System } else { Level::User };
     let report = StackReport::new(&view, &snapshot, &filter, level);
     let counts = Cell::new(Counts::default());
-    output::write(common, |out| {
-        let written = if common.json { report.write_json(&cost, out)? } else { report.write_text(out)? };
-        counts.set(written);
-        Ok(())
-    })?;
+    if common.json {
+        output::write_escaped(common, |out| {
+            report.write_json(&cost, out).map(|written| counts.set(written))
+        })?;
+    } else {
+        output::write(common, |out| report.write_text(out).map(|written| counts.set(written)))?;
+    }
     tell_unknown(&view, common);
     if common.verbose > 0 {
         tell_evidence(&view, &cost, &snapshot, common);

@@ -144,9 +144,7 @@ pub fn one(process: &Process) -> Result<GoProcess, Error> {
 fn unusable_image(process: &Process, error: &ImageError) -> Error {
     let (pid, name) = (process.pid(), process.name().to_owned());
     match error {
-        ImageError::Class32(_) | ImageError::BigEndian => {
-            Error::Architecture { pid, name, what: error.to_string() }
-        }
+        ImageError::BigEndian => Error::Architecture { pid, name, what: error.to_string() },
         _ => Error::NotGo { pid, name, reason: format!("its executable: {error}") },
     }
 }

@@ -49,10 +49,10 @@ pub fn open(process: &Process) -> Result<(View, ReadCost), Error> {
 fn find_go(process: &Process, mappings: &[Mapping]) -> Result<LoadedImage, Error> {
     let executable = process.executable()?;
     let image = Image::parse(Box::new(executable)).map_err(|e| unusable(process, &e))?;
-    if image.arch() != Arch::Amd64 {
-        return Err(architecture(process, format!("a program for {:?}", image.arch())));
-    }
     if let Some(program) = program::recognise(&image) {
+        if let Some(what) = foreign(&image) {
+            return Err(architecture(process, what));
+        }
         let bias = executable_bias(process, mappings, &image);
         return Ok(LoadedImage { program, image, name: process.name().to_owned(), bias });
     }
@@ -66,6 +66,20 @@ fn find_go(process: &Process, mappings: &[Mapping]) -> Result<LoadedImage, Error
     }
     let reason = "neither its executable nor a shared object in it has build info or a Go function table";
     Err(not_go(process, reason))
+}
+
+/// Names the machine of an image, where it is none whose runtime can be read.
+fn foreign(image: &Image) -> Option<String> {
+    let machine = match image.arch() {
+        Arch::Amd64 if image.pointer_size() == 8 => return None,
+        Arch::Amd64 => "x86-64 with 32-bit pointers".to_owned(),
+        Arch::Arm64 => "arm64".to_owned(),
+        // EM_386 and EM_ARM, the 32-bit machines that a 64-bit kernel of ours runs too.
+        Arch::Other(3) => "386 (32-bit x86)".to_owned(),
+        Arch::Other(40) => "32-bit arm".to_owned(),
+        Arch::Other(number) => format!("ELF machine {number}"),
+    };
+    Some(format!("a Go program for {machine}"))
 }
 
 /// Where the executable is loaded. The auxiliary vector says so, but its file's mode keeps out whoever has only
@@ -156,7 +170,7 @@ fn architecture(process: &Process, what: String) -> Error {
 
 fn unusable(process: &Process, error: &ImageError) -> Error {
     match error {
-        ImageError::Class32(_) | ImageError::BigEndian => architecture(process, error.to_string()),
+        ImageError::BigEndian => architecture(process, error.to_string()),
         _ => not_go(process, &format!("its executable: {error}")),
     }
 }
