@@ -30,6 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const MODES: [&[&str]; 5] =
     [&[], &["--max-pause", "1ms"], &["--no-pause"], &["--all"], &["--all", "--json", "--no-pause"]];
 
+/// What to write where.
+type Writes = Vec<(u64, Vec<u8>)>;
+
 /// A stopped fixture whose memory the test may write.
 struct Liar {
     fixture: Fixture,
@@ -180,13 +183,13 @@ fn each_kind_of_lie() {
     let first = liar.word(allm);
     let second = liar.word(first + liar.m("alllink"));
     let at = |field: &str, value: u64| (g + liar.g(field), word(value));
-    let stack = |value: &dyn Fn(u64) -> u64| -> Vec<(u64, Vec<u8>)> {
+    let stack = |value: &dyn Fn(u64) -> u64| -> Writes {
         (sp..hi).step_by(8).map(|addr| (addr, word(value(addr)))).collect()
     };
     // A goroutine's memory that says to be a long string, a slice or a map.
     let huge = [word(sp), word(1 << 60), word(1 << 60)].concat();
     let goid = liar.snapshot.slots.last().unwrap().g.goid;
-    let lies: Vec<(&str, Vec<(u64, Vec<u8>)>)> = vec![
+    let lies: Vec<(&str, Writes)> = vec![
         ("a list without end", vec![(len, word(u64::MAX))]),
         ("a long list", vec![(len, word(1 << 30))]),
         ("a list longer than it is", vec![(len, word(count * 1000))]),
@@ -200,7 +203,7 @@ fn each_kind_of_lie() {
         ("ms in a wider circle", vec![(second + liar.m("alllink"), word(first))]),
         ("an m that is a g", vec![(allm, word(g))]),
         ("a m that runs every g", vec![(first + liar.m("curg"), word(g)), at("m", first)]),
-        ("a stack of all memory", vec![at("stack.lo", 8), at("stack.hi", u64::MAX & !7)]),
+        ("a stack of all memory", vec![at("stack.lo", 8), at("stack.hi", !7)]),
         ("a large stack", vec![at("stack.lo", sp & !0xfff), at("stack.hi", sp + (1 << 39))]),
         ("a stack upside down", vec![at("stack.lo", hi), at("stack.hi", sp)]),
         ("a stack pointer elsewhere", vec![at("sched.sp", list)]),
