@@ -6,8 +6,7 @@
 pub mod list;
 pub mod printable;
 pub mod stack;
-#[cfg(test)]
-mod stack_schema;
+mod stack_json;
 pub mod traceback;
 pub mod version;
 
@@ -38,6 +37,6 @@ mod tests {
     fn documented_schemas() {
         check::<super::list::List>("list");
         check::<super::version::Version>("version");
-        check::<super::stack_schema::Stack>("stack");
+        check::<super::stack_json::Whole>("stack");
     }
 }

@@ -1,16 +1,16 @@
 //! The answer of `stack`.
 
-use std::borrow::Cow;
 use std::io::{self, Write};
 use std::sync::mpsc::{channel, sync_channel};
 
 use serde::Serialize;
 
+use super::stack_json as json;
 use super::traceback::{Level, Printer, header_status, incomplete, wait_minutes};
 use crate::memory::ReadCost;
 use crate::runtime::goroutine::Goroutine;
-use crate::runtime::snapshot::{Consistency, Frames, Slot, Snapshot};
-use crate::runtime::view::{Evidence, View};
+use crate::runtime::snapshot::{Frames, Slot, Snapshot};
+use crate::runtime::view::View;
 
 /// Which goroutines of a snapshot are wanted.
 #[derive(Debug, Default)]
@@ -183,7 +183,7 @@ impl<'v> StackReport<'v> {
 
     /// Writes one JSON object, its goroutines one by one, so that memory stays bounded.
     pub fn write_json(&self, cost: &Cost, out: &mut dyn Write) -> io::Result<Counts> {
-        let head = Head {
+        let head = json::Head {
             schema: super::SCHEMA,
             pid: self.view.pid,
             go_version: self.view.version.as_ref().map(|v| v.raw.as_str()),
@@ -208,7 +208,7 @@ impl<'v> StackReport<'v> {
         Ok(counts)
     }
 
-    fn goroutine<'s>(&'s self, printer: &mut Printer<'_>, slot: &'s Slot) -> GoroutineJson<'s> {
+    fn goroutine<'s>(&'s self, printer: &mut Printer<'_>, slot: &'s Slot) -> json::Goroutine<'s> {
         let g = &slot.g;
         let (frames, left_out) = match &slot.frames {
             Frames::Walked(stack) => match self.snapshot.shapes.get(stack.shape) {
@@ -221,7 +221,7 @@ impl<'v> StackReport<'v> {
         let m = self.snapshot.ms.iter().find(|m| g.m != 0 && m.addr == g.m);
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         let created_by = self.view.modules.lookup(g.gopc).filter(|_| g.goid != 1);
-        GoroutineJson {
+        json::Goroutine {
             id: g.goid,
             state: header_status(self.view, g),
             address: hex(g.addr),
@@ -239,7 +239,7 @@ impl<'v> StackReport<'v> {
             frames_left_out: (left_out > 0).then_some(left_out),
             frames: frames
                 .into_iter()
-                .map(|f| FrameJson {
+                .map(|f| json::Frame {
                     function: text(f.name),
                     file: text(f.file),
                     line: f.line,
@@ -286,52 +286,4 @@ impl Cost {
 
 fn hex(value: u64) -> String {
     format!("{value:#x}")
-}
-
-#[derive(Serialize)]
-struct Head<'a> {
-    schema: u32,
-    pid: i32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    go_version: Option<&'a str>,
-    consistency: Consistency,
-    cost: &'a Cost,
-    evidence: &'a [Evidence],
-    unknown: &'a [String],
-}
-
-#[derive(Serialize)]
-struct GoroutineJson<'a> {
-    id: u64,
-    state: &'a str,
-    address: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    parent: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    created_by: Option<Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    wait_minutes: Option<i64>,
-    locked_to_thread: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    thread: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    bubble: Option<u64>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    labels: Vec<[String; 2]>,
-    confirmed: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    incomplete: Option<String>,
-    /// How many frames in the middle of a very deep stack are left out.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    frames_left_out: Option<usize>,
-    frames: Vec<FrameJson>,
-}
-
-#[derive(Serialize)]
-struct FrameJson {
-    function: String,
-    file: String,
-    line: u32,
-    inlined: bool,
-    pc: String,
 }

@@ -14,6 +14,7 @@ use crate::memory::Memory;
 
 /// How something was found out.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Evidence {
     /// What it is about: `version`, `allgs`, `layout` …
     pub of: String,

@@ -18,7 +18,7 @@ fn check(root: &Value, schema: &Value, value: &Value, at: &str) -> Result<(), St
         let target = reference.strip_prefix('#').and_then(|p| root.pointer(p));
         return check(root, target.ok_or_else(|| format!("no {reference}"))?, value, at);
     }
-    if let Some(choices) = schema["anyOf"].as_array() {
+    if let Some(choices) = schema["anyOf"].as_array().or(schema["oneOf"].as_array()) {
         let errors: Vec<_> = choices.iter().map(|c| check(root, c, value, at)).collect();
         return if errors.iter().any(Result::is_ok) { Ok(()) } else { Err(format!("{errors:?}")) };
     }
@@ -37,6 +37,9 @@ fn check(root: &Value, schema: &Value, value: &Value, at: &str) -> Result<(), St
         "null" => value.is_null(),
         _ => false,
     };
+    if let Some(only) = schema.get("const").filter(|&only| only != value) {
+        return Err(format!("{at}: {value} is not {only}"));
+    }
     if !types.iter().any(|t| fits(t)) {
         return Err(format!("{at}: {value} is not one of {types:?}"));
     }

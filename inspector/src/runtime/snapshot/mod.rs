@@ -73,10 +73,13 @@ pub struct Slot {
 /// How a snapshot was made consistent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum Consistency {
-    /// All goroutines are of one instant: all were verified while the target was stopped.
+    /// All goroutines are of one instant: each was read while the target was stopped, or before it and was the same in
+    /// the stop or after it.
     Instant,
-    /// Goroutines that were parked are of the instant of the stop, verified after it.
+    /// Goroutines are of the instant of the stop where they were the same before and after it; those that moved are
+    /// unconfirmed.
     InstantVerifiedAfterwards,
     /// Each goroutine is true by itself; there is no common instant.
     EachByItself,

@@ -1,0 +1,102 @@
+//! The JSON of `stack`, which is written goroutine by goroutine.
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+
+use super::stack::Cost;
+use crate::runtime::snapshot::Consistency;
+use crate::runtime::view::Evidence;
+
+/// What comes before the goroutines.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Head<'a> {
+    /// Version of this format.
+    pub(super) schema: u32,
+    /// The process.
+    pub(super) pid: i32,
+    /// As `runtime.Version()` returns it. Absent where only a range is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) go_version: Option<&'a str>,
+    /// How the goroutines hold together.
+    pub(super) consistency: Consistency,
+    /// What it took.
+    pub(super) cost: &'a Cost,
+    /// How the runtime's facts were found.
+    pub(super) evidence: &'a [Evidence],
+    /// What could not be found, and costs only the answers that need it.
+    pub(super) unknown: &'a [String],
+}
+
+/// A goroutine.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Goroutine<'a> {
+    /// Its number.
+    pub(super) id: u64,
+    /// Its state or wait reason, in the runtime's words.
+    pub(super) state: &'a str,
+    /// Address of its `g`, hexadecimal.
+    pub(super) address: String,
+    /// The goroutine that created it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) parent: Option<u64>,
+    /// The function that created it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) created_by: Option<Cow<'a, str>>,
+    /// How long it has waited, where that is known and at least a minute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) wait_minutes: Option<i64>,
+    /// Locked to its thread.
+    pub(super) locked_to_thread: bool,
+    /// The thread that runs it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) thread: Option<u64>,
+    /// The synctest bubble that it is in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) bubble: Option<u64>,
+    /// Profiler labels: key and value.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) labels: Vec<[String; 2]>,
+    /// Proven to be true at the instant of the snapshot.
+    pub(super) confirmed: bool,
+    /// Why frames are missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) incomplete: Option<String>,
+    /// How many physical frames in the middle of a very deep stack are left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) frames_left_out: Option<usize>,
+    /// Its frames, innermost first.
+    pub(super) frames: Vec<Frame>,
+}
+
+/// A frame.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Frame {
+    /// Its function.
+    pub(super) function: String,
+    /// Source file.
+    pub(super) file: String,
+    /// Line in the file.
+    pub(super) line: u32,
+    /// Inlined into the frame below.
+    pub(super) inlined: bool,
+    /// Program counter, hexadecimal.
+    pub(super) pc: String,
+}
+
+/// The goroutines of a process, in the order of the runtime's `allgs`.
+// Never made as a whole, for memory would not be bounded: this is what its parts add up to.
+#[cfg(test)]
+#[derive(Serialize, schemars::JsonSchema)]
+#[schemars(rename = "Stack")]
+pub(super) struct Whole<'a> {
+    #[serde(flatten)]
+    head: Head<'a>,
+    /// The goroutines.
+    goroutines: Vec<Goroutine<'a>>,
+    /// How many there are, of each quality.
+    counts: super::stack::Counts,
+}
