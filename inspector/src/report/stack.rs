@@ -41,6 +41,9 @@ pub struct Counts {
 const BLOCK: usize = 8192;
 /// Goroutines that one core makes into text at a time.
 const PART: usize = 512;
+/// A part ends early once it has this: ten times what so many goroutines have in earnest, far less than a process that
+/// lies can make of them.
+const ENOUGH_TEXT: usize = 8 << 20;
 /// Fewer are done before other threads have started.
 const WORTH_ALL_CORES: usize = 2048;
 
@@ -56,6 +59,15 @@ impl Counts {
     pub fn is_partial(&self) -> bool {
         self.unavailable > 0
     }
+}
+
+/// What was made of some goroutines.
+#[derive(Debug, Default)]
+struct Part {
+    text: Vec<u8>,
+    counts: Counts,
+    /// How many goroutines were gone through.
+    slots: usize,
 }
 
 /// Writes a snapshot, a goroutine at a time.
@@ -91,31 +103,42 @@ impl<'v> StackReport<'v> {
         let part = |printer: &mut Printer<'_>, slots: &[Slot]| self.part(printer, slots, separator, &item);
         let mut alone = printer();
         for block in self.snapshot.slots.chunks(BLOCK) {
-            let parts: Vec<(Vec<u8>, Counts)> = if block.len() < WORTH_ALL_CORES {
-                vec![part(&mut alone, block)?]
+            let (size, parts) = if block.len() < WORTH_ALL_CORES {
+                (BLOCK, vec![part(&mut alone, block)?])
             } else {
-                block.par_chunks(PART).map_init(printer, part).collect::<io::Result<_>>()?
+                (PART, block.par_chunks(PART).map_init(printer, part).collect::<io::Result<_>>()?)
             };
-            for (bytes, of_part) in parts {
-                let begins = if counts.goroutines == 0 { separator.len() } else { 0 };
-                out.write_all(bytes.get(begins..).unwrap_or_default())?;
-                counts.add(&of_part);
+            for (slots, first) in block.chunks(size).zip(parts) {
+                let mut next = first;
+                let mut done = 0;
+                loop {
+                    let begins = if counts.goroutines == 0 { separator.len() } else { 0 };
+                    out.write_all(next.text.get(begins..).unwrap_or_default())?;
+                    counts.add(&next.counts);
+                    done += next.slots;
+                    let Some(rest) = slots.get(done..).filter(|rest| !rest.is_empty()) else { break };
+                    next = part(&mut alone, rest)?;
+                }
             }
         }
         Ok(counts)
     }
 
-    /// Some goroutines, each with the separator before it.
+    /// Some goroutines, each with the separator before it: all, or as many as make enough text.
     fn part(
         &self,
         printer: &mut Printer<'_>,
         slots: &[Slot],
         separator: &[u8],
         item: &impl Fn(&mut Printer<'_>, &Slot, &[u8], &mut Vec<u8>) -> io::Result<()>,
-    ) -> io::Result<(Vec<u8>, Counts)> {
-        let mut counts = Counts::default();
-        let (mut text, mut out) = (Vec::with_capacity(4096), Vec::new());
+    ) -> io::Result<Part> {
+        let mut part = Part::default();
+        let mut text = Vec::with_capacity(4096);
         for slot in slots {
+            if part.text.len() >= ENOUGH_TEXT {
+                break;
+            }
+            part.slots += 1;
             if !printer.includes(self.snapshot, slot) || !self.wants(&slot.g) {
                 continue;
             }
@@ -124,15 +147,16 @@ impl<'v> StackReport<'v> {
             if self.filter.pattern.as_ref().is_some_and(|p| !p.is_match(&text)) {
                 continue;
             }
+            let counts = &mut part.counts;
             counts.goroutines += 1;
             counts.unconfirmed += usize::from(!slot.confirmed);
             counts.unavailable += usize::from(matches!(slot.frames, Frames::Unavailable(_)));
             counts.incomplete +=
                 usize::from(matches!(slot.frames, Frames::Walked(_)) && incomplete(&slot.frames).is_some());
-            out.extend_from_slice(separator);
-            item(printer, slot, &text, &mut out)?;
+            part.text.extend_from_slice(separator);
+            item(printer, slot, &text, &mut part.text)?;
         }
-        Ok((out, counts))
+        Ok(part)
     }
 
     /// Writes the text that Go itself prints, an empty line between goroutines.
