@@ -1,5 +1,7 @@
 //! Files that claim absurd sizes: how much of them is read, and how much memory that takes.
 
+#![allow(clippy::expect_used, reason = "a test that cannot begin has failed")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -89,7 +91,7 @@ impl Sparse {
     }
 
     fn image(&self) -> Image {
-        Image::parse(Box::new(self.clone())).unwrap()
+        Image::parse(Box::new(self.clone())).expect("an image")
     }
 
     fn read(&self) -> u64 {
@@ -124,9 +126,9 @@ fn module(text: u64) -> Moduledata {
 
 /// The most memory that this process ever had.
 fn peak() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap() * 1024
+    let status = std::fs::read_to_string("/proc/self/status").expect("our own status");
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).expect("our own peak");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
 }
 
 fn assert_little_memory() {

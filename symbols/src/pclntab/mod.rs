@@ -219,8 +219,10 @@ impl Pclntab {
         let bytes = self.pctab().get(start..).filter(|_| offset != 0)?;
         let (entry, quantum) = (func.entry(), self.header.min_lc);
         // A value holds for an instruction at least: there are no more of them than the function has code.
-        let most = func.end().since(entry)? / u64::from(quantum.max(1));
-        let most = usize::try_from(most).map_or(MAX_RUNS, |n| n.saturating_add(1).min(MAX_RUNS));
+        let most = || {
+            let size = func.end().since(entry).unwrap_or(0) / u64::from(quantum.max(1));
+            usize::try_from(size).map_or(MAX_RUNS, |n| n.min(MAX_RUNS))
+        };
         self.shortcuts.value_at(&pcvalue::runs(bytes, entry, quantum), most, (offset, func.index()), pc)
     }
 }
