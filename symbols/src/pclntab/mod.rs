@@ -91,6 +91,11 @@ impl Pclntab {
         &self.header
     }
 
+    /// How many bytes it takes.
+    pub fn size(&self) -> usize {
+        self.data.len()
+    }
+
     /// How many functions there are.
     pub fn len(&self) -> u32 {
         self.header.nfunc
