@@ -1,7 +1,7 @@
 //! Hostile input: what the fuzz targets do with their bytes.
 //!
-//! Each module has a `run` that takes arbitrary bytes. `cargo fuzz` drives it with coverage, and `tests/replay.rs`
-//! drives it on the stable compiler with the kept corpus and seeded mutations of that. A finding is a panic (arithmetic
+//! Each module has a `run` that takes arbitrary bytes. `scripts/fuzz` drives it with coverage, and `tests/replay.rs`
+//! drives it with the kept corpus and seeded mutations of that. A finding is a panic (arithmetic
 //! that overflows included), a hang, or an allocation beyond the limits.
 //!
 //! Real programs have so many parts that must fit together that random bytes never get far. So most targets begin with
@@ -10,12 +10,14 @@
 #![forbid(unsafe_code)]
 
 pub mod base;
+pub mod buildinfo;
 pub mod goroutines;
 pub mod image;
 pub mod input;
 pub mod layouts;
 pub mod proc;
 pub mod program;
+pub mod reasons;
 pub mod recipes;
 pub mod unwind;
 
@@ -23,7 +25,7 @@ pub mod unwind;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 9] = [
     ("image", image::run),
     ("program", program::run),
     ("layouts", layouts::run),
@@ -31,4 +33,6 @@ pub const TARGETS: [Target; 7] = [
     ("proc", proc::run),
     ("unwind", unwind::run),
     ("goroutines", goroutines::run),
+    ("buildinfo", buildinfo::run),
+    ("reasons", reasons::run),
 ];

@@ -14,6 +14,9 @@ const FLAG_INLINE: u8 = 2;
 /// No real version or module list is longer.
 const MAX_VERSION: u64 = 1 << 10;
 const MAX_MODINFO: u64 = 16 << 20;
+/// Modules and settings are many times as large here as in the text that names them.
+const MAX_MODULES: usize = 1 << 16;
+const MAX_SETTINGS: usize = 1 << 12;
 const PIECE: usize = 1 << 20;
 
 /// A module that was compiled in.
@@ -64,15 +67,13 @@ impl BuildInfo {
 pub fn find(image: &Image) -> Option<BuildInfo> {
     let segments = image.segments();
     let order = segments.iter().filter(|s| s.writable).chain(segments.iter().filter(|s| !s.writable));
-    for segment in order {
-        for (base, bytes) in image.pieces(segment, PIECE, MAGIC.len()) {
-            for hit in memchr::memmem::find_iter(&bytes, MAGIC) {
-                let addr = base.plus(hit as u64);
-                if addr.0.is_multiple_of(ALIGN)
-                    && let Some(info) = parse(image, addr)
-                {
-                    return Some(info);
-                }
+    for (base, bytes) in image.pieces(order, PIECE, MAGIC.len()) {
+        for hit in memchr::memmem::find_iter(&bytes, MAGIC) {
+            let addr = base.plus(hit as u64);
+            if addr.0.is_multiple_of(ALIGN)
+                && let Some(info) = parse(image, addr)
+            {
+                return Some(info);
             }
         }
     }
@@ -89,6 +90,7 @@ fn parse(image: &Image, at: LinkAddr) -> Option<BuildInfo> {
     let flags = *header.get(15)?;
     let (version, modinfo) = if flags & FLAG_INLINE != 0 {
         let (version, next) = inline_string(image, at.plus(HEADER as u64), MAX_VERSION)?;
+        let version = checked(version)?;
         let modinfo = inline_string(image, next, MAX_MODINFO).map(|(bytes, _)| bytes);
         (version, modinfo.unwrap_or_default())
     } else {
@@ -100,12 +102,10 @@ fn parse(image: &Image, at: LinkAddr) -> Option<BuildInfo> {
         let pointers = image.read_relocated(at.plus(16), 2 * size).ok()?;
         let pointer = |i: usize| Some(LinkAddr(pointer(&pointers, i * size, size)?));
         (
-            pointed_string(image, pointer(0)?, MAX_VERSION)?,
+            checked(pointed_string(image, pointer(0)?, MAX_VERSION)?)?,
             pointed_string(image, pointer(1)?, MAX_MODINFO).unwrap_or_default(),
         )
     };
-    let version = String::from_utf8(version).ok()?;
-    crate::version::GoVersion::parse(&version)?;
     let mut info =
         BuildInfo { version, path: String::new(), main: None, deps: Vec::new(), settings: Vec::new() };
     // 16 bytes of framing on each side, so that the string can be found in a binary.
@@ -123,6 +123,12 @@ fn pointer(bytes: &[u8], at: usize, size: usize) -> Option<u64> {
     let mut word = [0; 8];
     word.get_mut(..size)?.copy_from_slice(bytes.get(at..at.checked_add(size)?)?);
     Some(u64::from_le_bytes(word))
+}
+
+/// The version, if it is one. Known before more is read: a file may hold the magic any number of times.
+fn checked(version: Vec<u8>) -> Option<String> {
+    let version = String::from_utf8(version).ok()?;
+    crate::version::GoVersion::parse(&version).map(|_| version)
 }
 
 fn inline_string(image: &Image, at: LinkAddr, max: u64) -> Option<(Vec<u8>, LinkAddr)> {
@@ -173,7 +179,7 @@ fn parse_modinfo(text: &str, info: &mut BuildInfo) {
                 info.main = Some(module());
                 last_is_main = true;
             }
-            "dep" => {
+            "dep" if info.deps.len() < MAX_MODULES => {
                 info.deps.push(module());
                 last_is_main = false;
             }
@@ -187,7 +193,7 @@ fn parse_modinfo(text: &str, info: &mut BuildInfo) {
                     m.replaced_by = replacement;
                 }
             }
-            "build" => {
+            "build" if info.settings.len() < MAX_SETTINGS => {
                 if let Some((key, value)) = line.get(6..).and_then(setting) {
                     info.settings.push((key, value));
                 }

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use object::elf;
 use object::endian::LittleEndian as LE;
@@ -95,11 +96,18 @@ impl Segment {
 }
 
 const BLOCK: usize = 64 << 10;
-/// Blocks up to here are kept; what lies further out in an absurdly large file is read each time.
+/// Blocks up to here may be kept; what lies further out in an absurdly large file is read each time.
 const MAX_BLOCKS: u64 = (4 << 30) / BLOCK as u64;
+/// How many of them are kept, 64 MiB: the first that are asked for. What is asked for later is read each time.
+const MAX_KEPT: usize = (64 << 20) / BLOCK;
 const MAX_SEGMENTS: usize = 4096;
-/// More relative relocations than any real program has.
-const MAX_RELOCATIONS: u64 = 1 << 26;
+/// More relative relocations than any real program has: a large one has half a million.
+const MAX_RELOCATIONS: u64 = 1 << 23;
+/// 1.5 MiB.
+const RELOCATIONS_AT_A_TIME: u64 = 1 << 16;
+/// How much of an image a search looks at, all segments together. Operands of amd64 reach no further, so that no Go
+/// program is larger; segments of a hostile file may claim any size, and the same bytes any number of times.
+pub(crate) const MAX_SEARCH: u64 = 2 << 30;
 
 /// An ELF image: segments, and reads by link address.
 pub struct Image {
@@ -113,6 +121,7 @@ pub struct Image {
     tls_size: Option<(u64, u64)>,
     section_header_offset: u64,
     blocks: Vec<OnceLock<Option<Box<[u8]>>>>,
+    kept: AtomicUsize,
     relocations: OnceLock<Vec<(u64, u64)>>,
 }
 
@@ -226,6 +235,7 @@ impl Image {
             dynamic,
             tls_size,
             blocks: (0..blocks).map(|_| OnceLock::new()).collect(),
+            kept: AtomicUsize::new(0),
             relocations: OnceLock::new(),
             source,
         })
@@ -315,6 +325,12 @@ impl Image {
     /// a position-independent image are link addresses too.
     pub fn read_relocated(&self, addr: LinkAddr, len: usize) -> Result<Vec<u8>, ImageError> {
         let mut bytes = self.read_vec(addr, len)?;
+        self.relocate(addr, &mut bytes);
+        Ok(bytes)
+    }
+
+    /// Applies relative relocations at load bias 0 to the bytes that were read at `addr`.
+    pub(crate) fn relocate(&self, addr: LinkAddr, bytes: &mut [u8]) {
         let relocations = self.relocations();
         let first = relocations.partition_point(|&(at, _)| at < addr.0);
         for &(at, value) in relocations.get(first..).unwrap_or_default() {
@@ -326,22 +342,28 @@ impl Image {
                 slot.copy_from_slice(&value.to_le_bytes());
             }
         }
-        Ok(bytes)
     }
 
-    /// The segment's bytes in pieces of at most `piece` that overlap by `overlap`, with their addresses.
-    pub fn pieces<'i>(
+    /// The bytes of the segments, one after the other, in pieces of at most `piece` that overlap by `overlap`, with
+    /// their addresses. Ends early where the segments claim more than any program has ([`MAX_SEARCH`]).
+    pub(crate) fn pieces<'i>(
         &'i self,
-        segment: &Segment,
+        segments: impl IntoIterator<Item = &'i Segment> + 'i,
         piece: usize,
         overlap: usize,
-    ) -> impl Iterator<Item = (LinkAddr, Vec<u8>)> + use<'i> {
-        let (start, size) = (segment.start, segment.file_size);
+    ) -> impl Iterator<Item = (LinkAddr, Vec<u8>)> + 'i {
         let step = piece.max(1) as u64;
-        (0..size.div_ceil(step)).filter_map(move |i| {
-            let addr = start.plus(i * step);
-            Some((addr, self.read_vec(addr, piece + overlap).ok()?))
-        })
+        let starts = segments.into_iter().flat_map(move |s| {
+            (0..s.file_size.div_ceil(step))
+                .map(move |i| (s.start.plus(i * step), step.min(s.file_size - i * step)))
+        });
+        let mut left = MAX_SEARCH;
+        starts
+            .map_while(move |(addr, len)| {
+                left = left.checked_sub(len)?;
+                Some(addr)
+            })
+            .filter_map(move |addr| Some((addr, self.read_vec(addr, piece + overlap).ok()?)))
     }
 
     fn read_file(&self, offset: u64, buf: &mut [u8]) -> bool {
@@ -356,6 +378,10 @@ impl Image {
             let Some(slot) = usize::try_from(index).ok().and_then(|i| self.blocks.get(i)) else {
                 return self.source.read_at(at, &mut buf[done..]);
             };
+            if slot.get().is_none() && self.kept.fetch_add(1, Ordering::Relaxed) >= MAX_KEPT {
+                self.kept.fetch_sub(1, Ordering::Relaxed);
+                return self.source.read_at(at, &mut buf[done..]);
+            }
             let block = slot.get_or_init(|| {
                 let start = index * BLOCK as u64;
                 let len = (self.source.len() - start).min(BLOCK as u64) as usize;
@@ -384,21 +410,41 @@ impl Image {
         let entries = object::pod::slice_from_all_bytes::<elf::Dyn64<LE>>(&bytes[..whole]).ok()?;
         let value = |tag: elf::DynamicTag| entries.iter().find(|d| d.d_tag(LE) == tag).map(|d| d.d_val(LE));
         let (table, size) = (value(elf::DT_RELA)?, value(elf::DT_RELASZ)?);
-        let count = (size / 24).min(MAX_RELOCATIONS);
-        let bytes = self.read_vec(LinkAddr(table), usize::try_from(count * 24).ok()?).ok()?;
-        let whole = bytes.len() / 24 * 24;
-        let relas = object::pod::slice_from_all_bytes::<elf::Rela64<LE>>(&bytes[..whole]).ok()?;
         let relative = match self.arch {
             Arch::Amd64 => elf::R_X86_64_RELATIVE,
             Arch::Arm64 => elf::R_AARCH64_RELATIVE,
             Arch::Other(_) => return None,
         };
-        let mut list: Vec<(u64, u64)> = relas
-            .iter()
-            .filter(|r| r.r_type(LE, false) == relative)
-            .map(|r| (r.r_offset(LE), r.r_addend(LE).cast_unsigned()))
-            .collect();
-        list.sort_unstable();
+        let mut list: Vec<(u64, u64)> = Vec::new();
+        let mut left = (size / 24).min(MAX_RELOCATIONS);
+        let mut at = LinkAddr(table);
+        // In pieces: a hostile file may claim a large table where it has nothing but a hole.
+        while left > 0 {
+            let count = left.min(RELOCATIONS_AT_A_TIME);
+            let Ok(bytes) = self.read_vec(at, usize::try_from(count * 24).ok()?) else { break };
+            let whole = bytes.len() / 24 * 24;
+            let relas = object::pod::slice_from_all_bytes::<elf::Rela64<LE>>(bytes.get(..whole)?).ok()?;
+            list.extend(
+                relas
+                    .iter()
+                    .filter(|r| r.r_type(LE, false) == relative)
+                    .map(|r| (r.r_offset(LE), r.r_addend(LE).cast_unsigned())),
+            );
+            if whole as u64 != count * 24 {
+                break;
+            }
+            at = at.plus(count * 24);
+            left -= count;
+        }
+        // The last one for a place counts, as for the loader; others would only be work for each reader.
+        list.sort_by_key(|&(at, _)| at);
+        list.dedup_by(|later, kept| {
+            let same = later.0 == kept.0;
+            if same {
+                kept.1 = later.1;
+            }
+            same
+        });
         Some(list)
     }
 }

@@ -4,7 +4,7 @@
 //! each of the header's tables, with a function table of the header's length.
 
 use crate::addr::LinkAddr;
-use crate::image::{Image, Segment};
+use crate::image::Image;
 use crate::pclntab::header::{self, Format, Header};
 use crate::version::GoVersion;
 
@@ -174,42 +174,70 @@ pub fn confirm(
     if candidates.is_empty() {
         return None;
     }
-    let writable: Vec<(&Segment, Vec<u8>)> = image
-        .segments()
-        .iter()
-        .filter(|s| s.writable)
-        .filter_map(|s| {
-            let len = usize::try_from(s.file_size).ok().filter(|&n| n <= MAX_DATA)?;
-            Some((s, image.read_relocated(s.start, len).ok()?))
-        })
-        .collect();
-    candidates.iter().find_map(|header| {
-        writable.iter().find_map(|(segment, bytes)| {
-            search(bytes, header).find_map(|at| {
-                let found = bytes.get(at..)?;
-                parse(image, header, segment.start.plus(at as u64), found, version).map(|m| (*header, m))
-            })
-        })
-    })
-}
-
-/// More initialised data than any Go program has.
-const MAX_DATA: usize = 2 << 30;
-
-/// Offsets in `bytes` of moduledata for `header`.
-fn search<'b>(bytes: &'b [u8], header: &'b Header) -> impl Iterator<Item = usize> + use<'b> {
-    let needle = header.addr.0.to_le_bytes();
-    let finder = memchr::memmem::Finder::new(&needle).into_owned();
-    let mut from = 0;
-    std::iter::from_fn(move || {
-        loop {
-            let at = from + finder.find(bytes.get(from..)?)?;
-            from = at + 1;
-            if at.is_multiple_of(8) && bytes.get(at..).is_some_and(|b| refers_to(b, header)) {
-                return Some(at);
+    let index = Index::new(candidates);
+    let writable = image.segments().iter().filter(|s| s.writable);
+    let mut best: Option<(usize, Moduledata)> = None;
+    let mut left = MAX_LIKELY;
+    for (base, mut bytes) in image.pieces(writable, PIECE, MAX_SIZE) {
+        image.relocate(base, &mut bytes);
+        for at in index.places(&bytes) {
+            let Some(found) = bytes.get(at..) else { continue };
+            for (i, header) in index.headers(found) {
+                // The header that was named first counts, wherever its moduledata is.
+                if best.as_ref().is_some_and(|(b, _)| *b <= i) || !refers_to(found, header) {
+                    continue;
+                }
+                if left == 0 {
+                    break;
+                }
+                left -= 1;
+                if let Some(module) = parse(image, header, base.plus(at as u64), found, version) {
+                    best = Some((i, module));
+                }
             }
         }
-    })
+        if matches!(best, Some((0, _))) || left == 0 {
+            break;
+        }
+    }
+    let (i, module) = best?;
+    Some((*candidates.get(i)?, module))
+}
+
+/// Writable memory is searched in pieces of this size, for a segment may claim any.
+const PIECE: usize = 1 << 20;
+/// How many places that refer to a header and to each of its tables are looked at in full. A real image has one.
+const MAX_LIKELY: usize = 256;
+
+/// Headers by their address.
+struct Index<'h> {
+    by_addr: Vec<(u64, usize, &'h Header)>,
+    range: std::ops::RangeInclusive<u64>,
+}
+
+impl<'h> Index<'h> {
+    fn new(headers: &'h [Header]) -> Self {
+        let mut by_addr: Vec<_> = headers.iter().enumerate().map(|(i, h)| (h.addr.0, i, h)).collect();
+        by_addr.sort_by_key(|&(addr, i, _)| (addr, i));
+        let first = by_addr.first().map_or(u64::MAX, |h| h.0);
+        let last = by_addr.last().map_or(0, |h| h.0);
+        Index { by_addr, range: first..=last }
+    }
+
+    /// Offsets of aligned words that could be a header's address.
+    fn places<'a>(&'a self, bytes: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
+        let piece = bytes.get(..bytes.len().min(PIECE)).unwrap_or_default();
+        let words = piece.as_chunks::<8>().0.iter().enumerate();
+        words.filter(|(_, w)| self.range.contains(&u64::from_le_bytes(**w))).map(|(i, _)| 8 * i)
+    }
+
+    /// The headers at the address that `bytes` begin with, and their number.
+    fn headers(&self, bytes: &[u8]) -> impl Iterator<Item = (usize, &'h Header)> {
+        let addr = word(bytes, 0).unwrap_or(0);
+        let from = self.by_addr.partition_point(|h| h.0 < addr);
+        let same = self.by_addr.get(from..).unwrap_or_default().iter().take_while(move |h| h.0 == addr);
+        same.map(|&(_, i, header)| (i, header))
+    }
 }
 
 /// Whether `bytes` begin with a moduledata for `header`.

@@ -45,12 +45,17 @@ type Item<'i> = dyn Fn(&mut Printer<'_>, &Slot, &mut Vec<u8>) -> io::Result<()> 
 struct Part {
     text: Vec<u8>,
     counts: Counts,
+    /// Nothing more follows of what was to be made at a time.
+    is_last: bool,
 }
 
 /// Goroutines that one core makes into text at a time.
 const PART: usize = 256;
 /// Parts that a core makes before the first of them is written.
 const PARTS_AHEAD: usize = 2;
+/// A part ends early once it has this: ten times what so many goroutines have in earnest, far less than a process that
+/// lies can make of them.
+const ENOUGH_TEXT: usize = 4 << 20;
 /// Fewer are done before other threads have started.
 const WORTH_ALL_CORES: usize = 2048;
 
@@ -101,9 +106,11 @@ impl<'v> StackReport<'v> {
         if self.snapshot.slots.len() < WORTH_ALL_CORES {
             let mut printer = Printer::new(self.view, self.level);
             let mut part = Part::default();
-            for slots in parts {
-                self.part(&mut printer, slots, separator, item, &mut part)?;
-                write(&part, &mut counts)?;
+            for mut slots in parts {
+                while !slots.is_empty() {
+                    slots = self.part(&mut printer, slots, separator, item, &mut part)?;
+                    write(&part, &mut counts)?;
+                }
             }
             return Ok(counts);
         }
@@ -118,12 +125,18 @@ impl<'v> StackReport<'v> {
                     let parts = &parts;
                     scope.spawn(move || {
                         let mut printer = Printer::new(self.view, self.level);
-                        for slots in parts.iter().skip(core).step_by(cores) {
-                            let mut part: Part = to_make.try_recv().unwrap_or_default();
-                            let done = self.part(&mut printer, slots, separator, item, &mut part);
-                            // Nobody waits for it where writing has failed.
-                            if made.send(done.map(|()| part)).is_err() {
-                                break;
+                        for &slots in parts.iter().skip(core).step_by(cores) {
+                            let mut slots = slots;
+                            while !slots.is_empty() {
+                                let mut part: Part = to_make.try_recv().unwrap_or_default();
+                                let made_of_it = self.part(&mut printer, slots, separator, item, &mut part);
+                                slots = *made_of_it.as_ref().unwrap_or(&slots);
+                                part.is_last = slots.is_empty();
+                                let failed = made_of_it.is_err();
+                                // Nobody waits for it where writing has failed.
+                                if made.send(made_of_it.map(|_| part)).is_err() || failed {
+                                    return;
+                                }
                             }
                         }
                     });
@@ -132,29 +145,36 @@ impl<'v> StackReport<'v> {
                 .collect();
             for (to_write, written) in makers.iter().cycle().take(parts.len()) {
                 // Where its maker died, the scope says so.
-                let Ok(part) = to_write.recv() else { break };
-                let part = part?;
-                write(&part, &mut counts)?;
-                let _its_last = written.send(part);
+                while let Ok(part) = to_write.recv() {
+                    let part = part?;
+                    write(&part, &mut counts)?;
+                    let is_last = part.is_last;
+                    let _its_last = written.send(part);
+                    if is_last {
+                        break;
+                    }
+                }
             }
             Ok(counts)
         })
     }
 
-    /// Some goroutines, each with the separator before it.
-    fn part(
+    /// Some goroutines, each with the separator before it: all, or as many as make enough text. Returns the others.
+    fn part<'s>(
         &self,
         printer: &mut Printer<'_>,
-        slots: &[Slot],
+        slots: &'s [Slot],
         separator: &[u8],
         item: &Item<'_>,
         part: &mut Part,
-    ) -> io::Result<()> {
+    ) -> io::Result<&'s [Slot]> {
         let mut text = Vec::new();
         part.text.clear();
         part.counts = Counts::default();
         let (counts, out) = (&mut part.counts, &mut part.text);
-        for slot in slots {
+        let mut rest = slots;
+        while let Some((slot, others)) = rest.split_first().filter(|_| out.len() < ENOUGH_TEXT) {
+            rest = others;
             if !printer.includes(self.snapshot, slot) || !self.wants(&slot.g) {
                 continue;
             }
@@ -173,7 +193,7 @@ impl<'v> StackReport<'v> {
             out.extend_from_slice(separator);
             item(printer, slot, out)?;
         }
-        Ok(())
+        Ok(rest)
     }
 
     /// Writes the text that Go itself prints, an empty line between goroutines.

@@ -2,6 +2,7 @@
 //! (`runtime/traceback.go`: `goroutineheader`, `traceback2`, `printcreatedby`; before Go 1.21 `gentraceback`).
 
 mod header;
+mod kept;
 mod name;
 mod plan;
 mod template;
@@ -11,6 +12,8 @@ use std::io::{self, Write};
 use symbols::addr::CodeAddr;
 use symbols::pclntab::args::{ArgToken, arg_tokens};
 use symbols::pclntab::inline::logical_frames_and_pc;
+
+use kept::Kept;
 
 pub use header::{header_status, wait_minutes, write_header};
 pub use name::printed_name;
@@ -70,9 +73,7 @@ struct PcText {
 pub struct Printer<'v> {
     view: &'v View,
     level: Level,
-    known: AddressMap<PcText>,
-    known_interrupted: AddressMap<PcText>,
-    created_by: AddressMap<Option<Vec<u8>>>,
+    kept: Kept,
     /// Texts by the index of their shape, of snapshots of one process.
     templates: AddressMap<Template>,
     templates_size: usize,
@@ -99,15 +100,7 @@ pub struct PrintedFrame {
 impl<'v> Printer<'v> {
     /// A printer for goroutines of `view`.
     pub fn new(view: &'v View, level: Level) -> Self {
-        Printer {
-            view,
-            level,
-            known: AddressMap::default(),
-            known_interrupted: AddressMap::default(),
-            created_by: AddressMap::default(),
-            templates: AddressMap::default(),
-            templates_size: 0,
-        }
+        Printer { view, level, kept: Kept::default(), templates: AddressMap::default(), templates_size: 0 }
     }
 
     /// Whether the goroutine is printed at this level.
@@ -165,11 +158,11 @@ impl<'v> Printer<'v> {
     fn template(&mut self, stack: &Stack, shape: &Shape) -> Template {
         let physical = self.physical(stack, shape);
         let show_all = self.level == Level::System;
-        let texts = Texts { known: &self.known, interrupted: &self.known_interrupted };
-        let mut lines = plan::plan(&texts, &physical, show_all, self.view.minor);
+        let texts = &self.kept;
+        let mut lines = plan::plan(texts, &physical, show_all, self.view.minor);
         if lines.printed == 0 && !show_all {
             // Nothing would be left of it: print all of it instead.
-            lines = plan::plan(&texts, &physical, true, self.view.minor);
+            lines = plan::plan(texts, &physical, true, self.view.minor);
         }
         if stack.end == End::TooManyFrames {
             // How many more there are is not known, nor which are the last.
@@ -232,26 +225,22 @@ impl<'v> Printer<'v> {
 
     /// The physical frames of a stack, with what is printed of each made known.
     fn physical(&mut self, stack: &Stack, shape: &Shape) -> Vec<Physical> {
+        self.kept.forget_if_many();
+        let view = self.view;
         let mut frames = Vec::with_capacity(shape.pcs.len());
         let (mut sp, mut args) = (stack.sp, 0);
         let mut interrupted = shape.interrupted;
         for (index, &pc) in shape.pcs.iter().enumerate() {
-            let text = self.learn(pc, interrupted);
-            let fp = sp.wrapping_add(text.frame_size.unwrap_or(0));
+            let step = self.kept.step(pc, interrupted, || pc_text(view, pc, interrupted));
+            let fp = sp.wrapping_add(step.frame_size.unwrap_or(0));
             frames.push(Physical { pc, interrupted, sp, fp, args });
             if !stack.skipped.contains(&index) {
-                args += text.words;
+                args += step.words;
             }
             sp = fp;
-            interrupted = caller_was_interrupted(text.special, self.view.minor);
+            interrupted = caller_was_interrupted(step.special, self.view.minor);
         }
         frames
-    }
-
-    fn learn(&mut self, pc: u64, interrupted: bool) -> &PcText {
-        let view = self.view;
-        let known = if interrupted { &mut self.known_interrupted } else { &mut self.known };
-        known.entry(pc).or_insert_with(|| pc_text(view, pc, interrupted))
     }
 
     fn write_created_by(&mut self, g: &Goroutine, out: &mut Vec<u8>) -> io::Result<()> {
@@ -259,7 +248,7 @@ impl<'v> Printer<'v> {
             return Ok(());
         }
         let (view, level) = (self.view, self.level);
-        let text = self.created_by.entry(g.gopc).or_insert_with(|| {
+        let text = self.kept.created_by(g.gopc, || {
             let text = pc_text(view, g.gopc, false);
             let function = text.frames.last().filter(|f| level == Level::System || f.shown)?;
             Some(created_by_parts(view, g.gopc, function, text.offset))
@@ -310,19 +299,25 @@ impl<'v> Printer<'v> {
     }
 
     /// The frames of a stack that pass this printer's filter, innermost first, and how many physical frames in
-    /// the middle of a very deep stack are left out.
+    /// the middle of a very deep stack are left out, or because their text is absurdly long.
     pub fn frames(&mut self, stack: &Stack, shape: &Shape) -> (Vec<PrintedFrame>, usize) {
         let physical = self.physical(stack, shape);
-        let texts = Texts { known: &self.known, interrupted: &self.known_interrupted };
-        let left_out = physical.len().saturating_sub(2 * MAX_AT_EACH_END);
+        let texts = &self.kept;
+        let mut left_out = physical.len().saturating_sub(2 * MAX_AT_EACH_END);
+        let (deep, mut room) = (left_out > 0, MAX_STRUCTURED);
         let ends = physical
             .iter()
             .enumerate()
-            .filter(|(i, _)| left_out == 0 || *i < MAX_AT_EACH_END || *i >= physical.len() - MAX_AT_EACH_END);
+            .filter(|(i, _)| !deep || *i < MAX_AT_EACH_END || *i >= physical.len() - MAX_AT_EACH_END);
         let mut out = Vec::new();
         let mut callee_reveals_wrapper = false;
         for (_, frame) in ends {
             let Some(text) = texts.get(frame) else { continue };
+            let Some(rest) = room.checked_sub(text.size()) else {
+                left_out += 1;
+                continue;
+            };
+            room = rest;
             for logical in &text.frames {
                 let shown = self.level == Level::System
                     || plan::shows(logical, out.is_empty(), callee_reveals_wrapper);
@@ -343,6 +338,8 @@ impl<'v> Printer<'v> {
     }
 }
 
+/// How much text of a stack goes into structured output: thirty times what the frames of a real one can have.
+const MAX_STRUCTURED: usize = 32 << 20;
 /// Of a stack deeper than twice this, only the innermost and outermost frames go into structured output.
 const MAX_AT_EACH_END: usize = 2048;
 
@@ -387,17 +384,10 @@ struct Physical {
     args: usize,
 }
 
-/// What is known of the instructions of a stack.
-struct Texts<'p> {
-    known: &'p AddressMap<PcText>,
-    interrupted: &'p AddressMap<PcText>,
-}
-
-impl Texts<'_> {
-    fn get(&self, frame: &Physical) -> Option<&PcText> {
-        if frame.interrupted { self.interrupted.get(&frame.pc) } else { self.known.get(&frame.pc) }
-    }
-}
+/// How much text the calls at one instruction have before the rest of their names is cut. A thousand of them, which no
+/// compiler inlines into each other, would have this with names of a hundred bytes.
+const MAX_TEXT: usize = 256 << 10;
+const CUT: usize = 64;
 
 fn pc_text(view: &View, pc: u64, interrupted: bool) -> PcText {
     let nothing = PcText {
@@ -414,16 +404,23 @@ fn pc_text(view: &View, pc: u64, interrupted: bool) -> PcText {
     let lookup = at.lookup(entry);
     let image = &place.module.image;
     let (logical, own_pc) = logical_frames_and_pc(image, place.func, lookup);
+    let mut room = MAX_TEXT;
     let frames = logical
         .iter()
         .map(|frame| {
             let raw = frame.name;
+            let rest = room.checked_sub(raw.len() + frame.file.len());
+            room = rest.unwrap_or(0);
+            let (name, file) = match rest {
+                Some(_) => (raw, frame.file),
+                None => (cut(raw), cut(frame.file)),
+            };
             let mut text = vec![b'\t'];
-            text.extend_from_slice(printable(frame.file).as_bytes());
+            text.extend_from_slice(printable(file).as_bytes());
             text.extend_from_slice(format!(":{}", frame.line).as_bytes());
             LogicalText {
                 // No name that a Go compiler writes is changed by this.
-                name: printable(&printed_name(raw, view.minor)).into_owned().into_bytes(),
+                name: printable(&printed_name(name, view.minor)).into_owned().into_bytes(),
                 inlined: frame.inlined,
                 shown: name::is_shown(raw, view.minor),
                 is_panic: raw == b"runtime.gopanic",
@@ -450,6 +447,10 @@ fn pc_text(view: &View, pc: u64, interrupted: bool) -> PcText {
         frame_size,
         special: info.special,
     }
+}
+
+fn cut(text: &[u8]) -> &[u8] {
+    text.get(..CUT).unwrap_or(text)
 }
 
 /// Why a goroutine has no or not all frames, in words; `None` where it has all.

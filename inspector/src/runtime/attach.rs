@@ -17,6 +17,7 @@ use super::fields::{GFields, MFields, MissingField};
 use super::modules::{Module, Modules};
 use super::snapshot::glist::AllGs;
 use super::view::{Evidence, TracebackSettings, View};
+use super::wait_reasons;
 use crate::memory::{Memory, MemoryError};
 use crate::process::maps::Mapping;
 
@@ -268,10 +269,6 @@ fn own_dwarf(image: &Image) -> Option<Table> {
     layout::from_dwarf(&elf).ok()
 }
 
-/// More wait reasons than a byte can number, longer than any is.
-const MAX_WAIT_REASONS: u64 = 256;
-const MAX_WAIT_REASON: u64 = 128;
-
 /// Takes the wait reasons from the target where no table is of its very release: their order changes between
 /// releases (`runtime.waitReasonStrings`).
 fn with_live_wait_reasons(
@@ -285,33 +282,13 @@ fn with_live_wait_reasons(
         return found.table;
     }
     let live = globals.address("runtime.waitReasonStrings").map(|link| module.bias.runtime(link));
-    match live.and_then(|at| read_wait_reasons(memory, at)) {
+    match live.and_then(|at| wait_reasons::read(memory, at)) {
         Some(reasons) => {
             note("wait reasons", format!("{} of them", reasons.len()), "read from the process".to_owned());
             found.table.with_wait_reasons(reasons)
         }
         None => found.table,
     }
-}
-
-/// Reads an array of strings up to what cannot be one; `None` where it does not begin as the wait reasons do.
-fn read_wait_reasons(memory: &dyn Memory, at: RuntimeAddr) -> Option<Vec<String>> {
-    let mut reasons = Vec::new();
-    for i in 0..MAX_WAIT_REASONS {
-        let entry = at.plus(16 * i);
-        let (Ok(data), Ok(len)) = (memory.word(entry), memory.word(entry.plus(8))) else { break };
-        if len > MAX_WAIT_REASON || (len == 0 && i > 0) {
-            break;
-        }
-        let Ok(bytes) = memory.bytes(RuntimeAddr(data), usize::try_from(len).ok()?) else { break };
-        match String::from_utf8(bytes) {
-            Ok(text) if text.chars().all(|c| c.is_ascii_graphic() || c == ' ') => reasons.push(text),
-            _ => break,
-        }
-    }
-    let begins = reasons.first().is_some_and(String::is_empty)
-        && reasons.get(1).is_some_and(|r| r == "GC assist marking");
-    begins.then_some(reasons)
 }
 
 /// Finds the layout of g and the address of allgs that fit live memory together.

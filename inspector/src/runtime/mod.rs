@@ -14,3 +14,4 @@ pub mod running;
 pub mod snapshot;
 pub mod unwind;
 pub mod view;
+pub mod wait_reasons;

@@ -19,6 +19,8 @@ use crate::{Error, stop};
 const MAX_FILES: usize = 4096;
 /// More plugins than a process loads.
 const MAX_MODULES: usize = 256;
+/// Of all modules together: twice what the largest may have.
+const MAX_TABLES: usize = 1 << 30;
 
 /// Finds the Go runtime of a process and attaches to it. Reads only.
 ///
@@ -113,7 +115,9 @@ fn add_plugins(process: &Process, mappings: &[Mapping], memory: &LiveMemory, vie
         if next == 0 {
             return;
         }
-        match plugin(process, mappings, next) {
+        let tables: usize = view.modules.iter().map(|m| m.pclntab.size()).sum();
+        let room = |module: &Module| tables.saturating_add(module.pclntab.size()) <= MAX_TABLES;
+        match plugin(process, mappings, next).filter(room) {
             Some(module) => view.modules.add(module),
             None => {
                 view.unknown.push(format!("the Go module at {next:#x}: its frames have no names"));

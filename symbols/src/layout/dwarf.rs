@@ -1,14 +1,19 @@
 //! Layouts from DWARF, of the target itself or of the program that a table is made from.
 
+mod abbreviations;
+mod work;
+
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use abbreviations::Abbreviations;
 use gimli::{AttributeValue, DebugInfoOffset, EndianSlice, LittleEndian, UnitOffset};
 use object::{Object as _, ObjectSection as _};
 
 use super::wanted::{ATOMIC_PACKAGES, TYPES, VARIABLES};
 use super::{Field, Struct, Table};
+use work::Work;
 
 type Reader<'a> = EndianSlice<'a, LittleEndian>;
 type Entry<'a> = gimli::DebuggingInformationEntry<Reader<'a>>;
@@ -29,6 +34,10 @@ impl<'a> Unit<'a> {
 
 /// More uncompressed DWARF than any Go program has.
 const MAX_SECTION: u64 = 2 << 30;
+/// More compilation units than any program has: one a package.
+const MAX_UNITS: usize = 1 << 18;
+/// What following the wanted types may cost, in attributes and bytes of text. A real program takes a hundredth of it.
+const MAX_FOLLOWED: usize = 64 << 20;
 /// deflate and zstd do not expand more than this in earnest.
 const MAX_EXPANSION: u64 = 1100;
 /// Structs within structs.
@@ -57,6 +66,9 @@ pub enum DwarfError {
     /// The DWARF is damaged.
     #[error("the DWARF of the file is damaged: {0}")]
     Dwarf(#[from] gimli::Error),
+    /// Its parts refer to each other, or overlap, so that reading it would take too long.
+    #[error("the DWARF of the file takes too long to read")]
+    TooMuch,
     /// There is DWARF, but it does not describe the Go runtime (`runtime.g`, `runtime.m`).
     #[error("the DWARF of the file does not describe the Go runtime")]
     NoRuntime,
@@ -76,13 +88,7 @@ pub fn from_dwarf(elf: &[u8]) -> Result<Table, DwarfError> {
 
 fn read(info: &[u8], abbrev: &[u8]) -> Result<Table, DwarfError> {
     // Go writes names in place; a C compiler's units do not, and are not looked at.
-    let mut dwarf = gimli::Dwarf::<Reader<'_>> {
-        debug_info: gimli::DebugInfo::new(info, LittleEndian),
-        debug_abbrev: gimli::DebugAbbrev::new(abbrev, LittleEndian),
-        ..gimli::Dwarf::default()
-    };
-    dwarf.populate_abbreviations_cache(gimli::AbbreviationsCacheStrategy::Duplicates);
-    Reading::open(&dwarf)?.table()
+    Reading::open(info, abbrev)?.table()
 }
 
 fn section<'a>(file: &object::File<'a>, name: &'static str) -> Result<Option<Cow<'a, [u8]>>, DwarfError> {
@@ -98,6 +104,9 @@ fn section<'a>(file: &object::File<'a>, name: &'static str) -> Result<Option<Cow
 struct Reading<'a> {
     /// By start.
     units: Vec<Unit<'a>>,
+    /// What finding the wanted names may cost: little more than reading everything once.
+    found: Work,
+    followed: Work,
 }
 
 /// Where a type is described: the index of the unit, and the place in it.
@@ -112,15 +121,22 @@ struct Shape {
 }
 
 impl<'a> Reading<'a> {
-    fn open(dwarf: &gimli::Dwarf<Reader<'a>>) -> Result<Self, DwarfError> {
+    fn open(info: &'a [u8], abbrev: &'a [u8]) -> Result<Self, DwarfError> {
+        let debug_info = gimli::DebugInfo::new(info, LittleEndian);
+        let mut known = Abbreviations::new(abbrev);
         let mut units = Vec::new();
-        let mut headers = dwarf.units();
+        let mut headers = debug_info.units();
         while let Some(header) = headers.next()? {
             let Some(DebugInfoOffset(start)) = header.debug_info_offset() else { continue };
-            let abbreviations = dwarf.abbreviations(&header)?;
+            if units.len() >= MAX_UNITS {
+                return Err(DwarfError::TooMuch);
+            }
+            let abbreviations = known.at(header.debug_abbrev_offset().0)?;
             units.push(Unit { start, header, abbreviations });
         }
-        Ok(Reading { units })
+        // Nearly every attribute has a byte at least; a few say all with being there.
+        let found = Work::new(2 * info.len() + (1 << 20));
+        Ok(Reading { units, found, followed: Work::new(MAX_FOLLOWED) })
     }
 
     fn table(&self) -> Result<Table, DwarfError> {
@@ -142,6 +158,9 @@ impl<'a> Reading<'a> {
                 }
             }
         }
+        if self.found.is_used_up() || self.followed.is_used_up() {
+            return Err(DwarfError::TooMuch);
+        }
         let complete = ["runtime.g", "runtime.m"].iter().all(|t| table.structs.contains_key(*t));
         if complete { Ok(table) } else { Err(DwarfError::NoRuntime) }
     }
@@ -155,6 +174,9 @@ impl<'a> Reading<'a> {
             let mut entries = unit.header.entries(&unit.abbreviations);
             // A unit that is damaged, or in a form that only C compilers write, ends early.
             while let Ok(Some(entry)) = entries.next_dfs() {
+                if self.found.entry(entry).is_none() {
+                    return (types, variables);
+                }
                 if entry.depth() != 1 {
                     continue;
                 }
@@ -195,6 +217,7 @@ impl<'a> Reading<'a> {
         for _ in 0..MAX_TYPEDEFS {
             let unit = self.units.get(place.0)?;
             let entry = unit.entry(place.1)?;
+            self.followed.entry(&entry)?;
             let size = || entry.attr_value(gimli::DW_AT_byte_size).and_then(|v| v.udata_value());
             let (size, is_struct) = match entry.tag() {
                 gimli::DW_TAG_typedef => {
@@ -233,11 +256,16 @@ impl<'a> Reading<'a> {
         fields: &mut Vec<(Cow<'static, str>, Field)>,
     ) -> Option<()> {
         let unit = self.units.get(place.0)?;
-        let mut tree = unit.header.entries_tree(&unit.abbreviations, Some(place.1)).ok()?;
-        let mut children = tree.root().ok()?.children();
-        while let Ok(Some(child)) = children.next() {
-            let entry = child.entry();
-            if entry.tag() != gimli::DW_TAG_member || fields.len() >= MAX_FIELDS {
+        let mut entries = unit.header.entries_at_offset(&unit.abbreviations, place.1).ok()?;
+        entries.next_entry().ok()?;
+        while entries.next_depth() > 0 && entries.next_entry().ok()? {
+            // The end of a list of children.
+            let Some(entry) = entries.current() else {
+                self.followed.spend(1)?;
+                continue;
+            };
+            self.followed.entry(entry)?;
+            if entry.depth() != 1 || entry.tag() != gimli::DW_TAG_member || fields.len() >= MAX_FIELDS {
                 continue;
             }
             let Some(name) = name(entry) else { continue };
@@ -385,6 +413,71 @@ mod tests {
     fn what_is_no_elf_is_an_error() {
         assert!(matches!(from_dwarf(b""), Err(DwarfError::Elf(_))));
         assert!(matches!(read(&[], ABBREV), Err(DwarfError::NoRuntime)));
+    }
+
+    #[test]
+    fn units_share_abbreviations() {
+        let more: Vec<u8> = (0..100).flat_map(|_| Unit::new().finish()).chain(sample()).collect();
+        assert_eq!(read(&more, ABBREV).unwrap(), read(&sample(), ABBREV).unwrap());
+    }
+
+    #[test]
+    fn units_whose_abbreviations_overlap_are_too_much() {
+        // One that claims a child of each of 20,000 kinds, to be read from any of its kinds on.
+        let kinds = 20_000usize;
+        let mut abbrev = Vec::new();
+        let mut starts = Vec::new();
+        for code in 1..=kinds {
+            starts.push(abbrev.len() as u32);
+            let low = (code & 0x7f) as u8 | 0x80;
+            abbrev.extend([low, (code >> 7 & 0x7f) as u8 | 0x80, (code >> 14) as u8, 0x24, 0, 0, 0]);
+        }
+        abbrev.push(0);
+        let info: Vec<u8> = starts
+            .iter()
+            .flat_map(|start| {
+                let mut unit = Unit::new().finish();
+                unit[6..10].copy_from_slice(&start.to_le_bytes());
+                unit
+            })
+            .collect();
+        assert!(matches!(read(&info, &abbrev), Err(DwarfError::TooMuch)));
+        let mut known = Abbreviations::new(&abbrev);
+        let read = starts.iter().take_while(|s| known.at(**s as usize).is_ok()).count();
+        assert!(read < 20, "{read}");
+    }
+
+    #[test]
+    fn entries_that_cost_more_than_their_bytes_are_too_much() {
+        // A thousand attributes that take no byte, in each of a million entries of one byte.
+        let mut abbrev = ABBREV.strip_suffix(&[0]).unwrap().to_vec();
+        abbrev.extend([7, 0x24, 0]);
+        abbrev.extend([0x3f, 0x19].repeat(1000));
+        abbrev.extend([0, 0, 0]);
+        let mut unit = Unit::new();
+        unit.bytes.extend(vec![7; 1 << 20]);
+        assert!(matches!(read(&unit.finish(), &abbrev), Err(DwarfError::TooMuch)));
+    }
+
+    #[test]
+    fn members_of_a_large_struct_within_each_other_are_too_much() {
+        // A thousand members of a type that has a hundred thousand things that are no members.
+        let mut unit = Unit::new();
+        let word = unit.entry(4, "uint64", &[8]);
+        let large = unit.entry(2, "x", &[8]);
+        for _ in 0..100_000 {
+            unit.entry(4, "", &[0]);
+        }
+        unit.end();
+        unit.entry(2, "runtime.g", &[8]);
+        for i in 0..1000 {
+            unit.member(&format!("f{i}"), 0, large);
+        }
+        unit.member("goid", 0, word);
+        unit.end();
+        unit.entry(2, "runtime.m", &[8]);
+        unit.end();
+        assert!(matches!(read(&unit.finish(), ABBREV), Err(DwarfError::TooMuch)));
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
+use super::Pclntab;
 use super::header::Format;
-use super::{Pclntab, pcvalue};
 use crate::addr::LinkAddr;
 
 /// Indices of per-pc tables (`internal/abi`, Go 1.18–1.27).
@@ -185,8 +185,7 @@ impl<'t> Func<'t> {
     }
 
     fn value_at(&self, offset: u32, pc: LinkAddr) -> Option<i32> {
-        let bytes = self.table.pctab().get(offset as usize..).filter(|_| offset != 0)?;
-        pcvalue::value_at(bytes, self.entry, pc, self.table.header.min_lc)
+        self.table.value_at(offset, self, pc)
     }
 
     fn byte(&self, at: usize) -> u8 {

@@ -104,26 +104,25 @@ pub fn candidates(image: &Image) -> Vec<Header> {
     let mut order: Vec<_> = image.segments().to_vec();
     order.sort_by_key(|s| (s.executable, s.writable));
     let mut found = Vec::new();
-    for segment in &order {
-        for (base, bytes) in image.pieces(segment, PIECE, HEADER_SIZE) {
-            // Bytes 4.. of the header: two zeros, the quantum, the pointer size. Rarer than 0xff runs.
-            for quantum in [1u8, 4] {
-                for hit in memchr::memmem::find_iter(&bytes, &[0xff, 0xff, 0xff, 0, 0, quantum, 8]) {
-                    let Some(start) = hit.checked_sub(1).filter(|s| s.is_multiple_of(8) && *s < PIECE) else {
-                        continue;
-                    };
-                    if let Some(header) =
-                        bytes.get(start..).and_then(|b| Header::parse(base.plus(start as u64), b))
-                    {
-                        found.push(header);
-                    }
+    for (base, bytes) in image.pieces(&order, PIECE, HEADER_SIZE) {
+        // Bytes 4.. of the header: two zeros, the quantum, the pointer size. Rarer than 0xff runs.
+        for quantum in [1u8, 4] {
+            for hit in memchr::memmem::find_iter(&bytes, &[0xff, 0xff, 0xff, 0, 0, quantum, 8]) {
+                let Some(start) = hit.checked_sub(1).filter(|s| s.is_multiple_of(8) && *s < PIECE) else {
+                    continue;
+                };
+                if let Some(header) =
+                    bytes.get(start..).and_then(|b| Header::parse(base.plus(start as u64), b))
+                {
+                    found.push(header);
                 }
             }
-            if found.len() >= MAX_CANDIDATES {
-                return found;
-            }
+        }
+        if found.len() >= MAX_CANDIDATES {
+            break;
         }
     }
+    found.truncate(MAX_CANDIDATES);
     found
 }
 

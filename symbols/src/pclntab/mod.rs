@@ -6,6 +6,7 @@ pub mod function;
 pub mod header;
 pub mod inline;
 pub mod pcvalue;
+mod shortcuts;
 
 use std::ops::Range;
 
@@ -14,12 +15,14 @@ use crate::image::{Image, ImageError};
 use crate::moduledata::{Moduledata, TextSection};
 pub use function::{Func, FuncFlags};
 use header::{Format, Header};
+use shortcuts::Shortcuts;
 
 /// A loaded pclntab. Program counters are link addresses.
 #[derive(Debug)]
 pub struct Pclntab {
     header: Header,
     data: Vec<u8>,
+    shortcuts: Shortcuts,
     text: LinkAddr,
     end: LinkAddr,
     gofunc: LinkAddr,
@@ -36,26 +39,46 @@ pub enum PclntabError {
     /// The function table contradicts itself.
     #[error("pclntab: the function table is damaged")]
     FunctionTable,
+    /// It is larger than that of any program: so many bytes.
+    #[error("pclntab: it claims to have {0} bytes")]
+    Size(usize),
 }
+
+/// The table of a program with a quarter of a million functions has 40 MB; no program is large enough for this.
+const MAX_TABLE: usize = 512 << 20;
 
 impl Pclntab {
     /// Copies the table out of the image: from its header to its last function record.
     pub fn load(image: &Image, header: &Header, module: &Moduledata) -> Result<Self, PclntabError> {
+        let damaged = PclntabError::FunctionTable;
         let nfunc = header.nfunc as usize;
-        let ftab_end = usize::try_from(header.pcln).map_err(|_| PclntabError::FunctionTable)? + 8 * nfunc + 4;
+        let ftab = usize::try_from(header.pcln).map_err(|_| damaged.clone())?;
+        let ftab_end = ftab + 8 * nfunc + 4;
         // The records follow the function table in order, so the last function's is the last. Its size is not
         // known before it is read; no record is larger than a page.
-        let last = image.read_vec(header.addr.plus((ftab_end - 8) as u64), 4)?;
-        let last = u32::from_le_bytes(last.try_into().map_err(|_| PclntabError::FunctionTable)?);
-        let size = header.pcln.saturating_add(u64::from(last)).saturating_add(4096);
-        let data =
-            image.read_vec(header.addr, usize::try_from(size).map_err(|_| PclntabError::FunctionTable)?)?;
+        let record = |index: usize| -> Result<u32, PclntabError> {
+            let bytes = image.read_vec(header.addr.plus((ftab + 8 * index + 4) as u64), 4)?;
+            Ok(u32::from_le_bytes(bytes.try_into().map_err(|_| PclntabError::FunctionTable)?))
+        };
+        // Each function has an instruction at least, and its record is behind the table: known before a large
+        // table is copied, for a hole in a file may be of any size.
+        let text = module.pcs.end.since(module.text.start).unwrap_or(0);
+        let (first, last) = (record(0)? as usize, record(nfunc - 1)? as usize);
+        if nfunc as u64 > text || first < 8 * nfunc + 4 || last < first {
+            return Err(damaged);
+        }
+        let size = ftab.saturating_add(last).saturating_add(4096);
+        if size > MAX_TABLE {
+            return Err(PclntabError::Size(size));
+        }
+        let data = image.read_vec(header.addr, size)?;
         if data.len() < ftab_end {
-            return Err(PclntabError::FunctionTable);
+            return Err(damaged);
         }
         Ok(Pclntab {
             header: *header,
             data,
+            shortcuts: Shortcuts::new(ftab.saturating_sub(usize::try_from(header.pctab).unwrap_or(ftab))),
             text: module.text.start,
             end: module.pcs.end,
             gofunc: module.gofunc,
@@ -66,6 +89,11 @@ impl Pclntab {
     /// The header it was loaded by.
     pub fn header(&self) -> &Header {
         &self.header
+    }
+
+    /// How many bytes it takes.
+    pub fn size(&self) -> usize {
+        self.data.len()
     }
 
     /// How many functions there are.
@@ -189,7 +217,23 @@ impl Pclntab {
     fn pctab(&self) -> &[u8] {
         self.table(self.header.pctab, self.header.pcln)
     }
+
+    /// The value at `pc` of the pc-value table at `offset`, which is of `func`.
+    fn value_at(&self, offset: u32, func: &Func<'_>, pc: LinkAddr) -> Option<i32> {
+        let start = offset as usize;
+        let bytes = self.pctab().get(start..).filter(|_| offset != 0)?;
+        let (entry, quantum) = (func.entry(), self.header.min_lc);
+        // A value holds for an instruction at least: there are no more of them than the function has code.
+        let most = || {
+            let size = func.end().since(entry).unwrap_or(0) / u64::from(quantum.max(1));
+            usize::try_from(size).map_or(MAX_RUNS, |n| n.min(MAX_RUNS))
+        };
+        self.shortcuts.value_at(&pcvalue::runs(bytes, entry, quantum), most, (offset, func.index()), pc)
+    }
 }
+
+/// More values than any table of a function has: the function would have to have tens of megabytes of code.
+const MAX_RUNS: usize = 1 << 22;
 
 /// Longer than any name that Go's linker writes, generics included.
 const MAX_NAME: usize = 64 << 10;

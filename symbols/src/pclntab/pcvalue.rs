@@ -45,7 +45,18 @@ impl Iterator for Runs<'_> {
     }
 }
 
-impl Runs<'_> {
+impl<'t> Runs<'t> {
+    /// How many bytes are not read yet.
+    pub(super) fn remaining(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The runs that follow `last`, with which the first `used` bytes of this table end.
+    pub(super) fn resumed(&self, used: usize, last: Run) -> Runs<'t> {
+        let bytes = self.bytes.get(used..).unwrap_or_default();
+        Runs { bytes, value: last.value, pc: last.end, min_lc: self.min_lc, first: false }
+    }
+
     fn uvarint(&mut self) -> Option<u32> {
         let mut value = 0u32;
         for shift in (0..35).step_by(7) {

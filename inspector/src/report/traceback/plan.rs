@@ -1,6 +1,7 @@
 //! Which frames of a stack are printed: the filter of runtime frames, and the elision of deep stacks.
 
-use super::{LogicalText, Physical, Texts};
+use super::kept::Kept;
+use super::{LogicalText, Physical};
 
 /// A line, or pair of lines, to print.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +37,7 @@ pub(super) fn shows(frame: &LogicalText, first: bool, callee_reveals_wrapper: bo
 }
 
 /// Plans what to print of `stack`.
-pub(super) fn plan(texts: &Texts<'_>, stack: &[Physical], show_all: bool, minor: u32) -> Plan {
+pub(super) fn plan(texts: &Kept, stack: &[Physical], show_all: bool, minor: u32) -> Plan {
     if minor < 21 {
         return plan_before_21(texts, stack, show_all);
     }
@@ -68,7 +69,7 @@ struct Cursor {
 }
 
 struct Pass<'p> {
-    texts: &'p Texts<'p>,
+    texts: &'p Kept,
     stack: &'p [Physical],
     show_all: bool,
 }
@@ -107,7 +108,7 @@ impl Pass<'_> {
 }
 
 /// Up to 100 physical frames, and a note where exactly so many frames were printed.
-fn plan_before_21(texts: &Texts<'_>, stack: &[Physical], show_all: bool) -> Plan {
+fn plan_before_21(texts: &Kept, stack: &[Physical], show_all: bool) -> Plan {
     let mut plan = Plan::default();
     let mut callee_reveals_wrapper = false;
     for (physical, frame) in stack.iter().enumerate().take(MAX_BEFORE_21) {

@@ -1,0 +1,5 @@
+//! Tables of wait reasons.
+#![no_main]
+
+// What all inputs share is made first: it is not part of any input's time.
+libfuzzer_sys::fuzz_target!(init: gops_probe_fuzz::reasons::run(&[]), |data: &[u8]| gops_probe_fuzz::reasons::run(data));

@@ -1,0 +1,192 @@
+//! Ways into the middle of long pc-value tables.
+//!
+//! A pc-value table can only be read from its start. Most have a few dozen values; those of very large functions have
+//! hundreds of thousands, and each step of a chain of inlined calls looks up several. So of a long table every
+//! so-many-th place is kept when it is first read to its end. All of that reading together is bounded: the tables of an
+//! honest program lie one behind the other, those of a damaged one may begin anywhere and share their bytes.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::pcvalue::{Run, Runs};
+use crate::addr::LinkAddr;
+
+/// Values from one kept place to the next: a lookup reads no more than twice as many.
+const STEP: usize = 256;
+
+/// Which table: its offset, and the function that it is read for.
+type Key = (u32, u32);
+
+/// A place in a table: values before it end at or before `from`.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    from: LinkAddr,
+    value: i32,
+    used: usize,
+}
+
+/// The kept places of the tables that were asked for.
+#[derive(Debug)]
+pub(super) struct Shortcuts {
+    kept: RwLock<Kept>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    tables: HashMap<Key, Arc<[Place]>>,
+    /// How many values may still be read to find places.
+    left: usize,
+}
+
+impl Shortcuts {
+    /// For tables that have `bytes` bytes together.
+    pub(super) fn new(bytes: usize) -> Self {
+        // Each value has two bytes at least: twice as many as there can be, as functions may share tables.
+        let left = bytes.saturating_add(1 << 16);
+        Shortcuts { kept: RwLock::new(Kept { tables: HashMap::new(), left }) }
+    }
+
+    /// The value at `pc`, among the first values of the table: as many as `most` says, which is asked of long tables.
+    pub(super) fn value_at(
+        &self,
+        table: &Runs<'_>,
+        most: impl FnOnce() -> usize,
+        key: Key,
+        pc: LinkAddr,
+    ) -> Option<i32> {
+        match holding(table.clone(), STEP, pc) {
+            Search::Found(run) => return Some(run.value),
+            Search::End => return None,
+            Search::Beyond => {}
+        }
+        let most = most();
+        let places = self.places(table, most, key)?;
+        let index = places.partition_point(|p| p.from <= pc).checked_sub(1)?;
+        let place = places.get(index)?;
+        let left = most.saturating_sub((index + 1) * STEP);
+        let rest = table.resumed(place.used, Run { value: place.value, end: place.from });
+        match holding(rest, left.min(STEP), pc) {
+            Search::Found(run) => Some(run.value),
+            Search::End | Search::Beyond => None,
+        }
+    }
+
+    /// The places of a table after each [`STEP`] values. `None` where too much would have to be read.
+    fn places(&self, table: &Runs<'_>, most: usize, key: Key) -> Option<Arc<[Place]>> {
+        let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner).tables.get(&key).cloned();
+        if kept.is_some() {
+            return kept;
+        }
+        let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(places) = kept.tables.get(&key) {
+            return Some(Arc::clone(places));
+        }
+        let mut places = Vec::new();
+        let mut runs = table.clone();
+        for count in 1..=most {
+            kept.left = kept.left.checked_sub(1)?;
+            let Some(run) = runs.next() else { break };
+            if count % STEP == 0 {
+                places.push(Place {
+                    from: run.end,
+                    value: run.value,
+                    used: table.remaining() - runs.remaining(),
+                });
+            }
+        }
+        let places: Arc<[Place]> = places.into();
+        kept.tables.insert(key, Arc::clone(&places));
+        Some(places)
+    }
+}
+
+enum Search {
+    Found(Run),
+    /// The table ends before.
+    End,
+    /// Not among so many values.
+    Beyond,
+}
+
+fn holding(mut runs: Runs<'_>, most: usize, pc: LinkAddr) -> Search {
+    for _ in 0..most {
+        match runs.next() {
+            Some(run) if pc < run.end => return Search::Found(run),
+            Some(_) => {}
+            None => return Search::End,
+        }
+    }
+    Search::Beyond
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pclntab::pcvalue::{runs, value_at};
+
+    /// `count` values 0, 1, 2 … for two bytes of code each, then the end mark.
+    fn long(count: usize) -> Vec<u8> {
+        [2u8, 2].repeat(count).into_iter().chain([0]).collect()
+    }
+
+    fn left(shortcuts: &Shortcuts) -> usize {
+        shortcuts.kept.read().unwrap().left
+    }
+
+    #[test]
+    fn the_same_values_as_from_the_start() {
+        let mut bytes = long(1000);
+        // What follows the end mark is another table.
+        bytes.extend(long(1000));
+        let (entry, shortcuts) = (LinkAddr(0x1000), Shortcuts::new(bytes.len()));
+        let table = runs(&bytes, entry, 1);
+        for at in (0..2200).chain([u64::MAX >> 1]) {
+            let pc = entry.plus(at);
+            let found = shortcuts.value_at(&table, || 1 << 20, (1, 1), pc);
+            assert_eq!(found, value_at(&bytes, entry, pc, 1), "{at}");
+            assert_eq!(found, i32::try_from(at / 2).ok().filter(|v| *v < 1000), "{at}");
+        }
+    }
+
+    #[test]
+    fn a_long_table_is_read_once() {
+        let bytes = long(100_000);
+        let (entry, shortcuts) = (LinkAddr(0x1000), Shortcuts::new(bytes.len()));
+        let table = runs(&bytes, entry, 1);
+        let before = left(&shortcuts);
+        for at in (0..200_000).step_by(500) {
+            let found = shortcuts.value_at(&table, || 1 << 20, (1, 1), entry.plus(at));
+            assert_eq!(found, Some((at / 2) as i32));
+        }
+        assert_eq!(before - left(&shortcuts), 100_001);
+    }
+
+    #[test]
+    fn functions_that_share_a_long_table_use_up_what_may_be_read() {
+        let bytes = long(100_000);
+        let (entry, shortcuts) = (LinkAddr(0x1000), Shortcuts::new(bytes.len()));
+        let table = runs(&bytes, entry, 1);
+        let pc = entry.plus(150_000);
+        let found: Vec<bool> =
+            (0..1000).map(|f| shortcuts.value_at(&table, || 1 << 20, (1, f), pc).is_some()).collect();
+        assert_eq!(found.iter().filter(|f| **f).count(), 2);
+        let places: usize = shortcuts.kept.read().unwrap().tables.values().map(|t| t.len()).sum();
+        assert!(places <= 2 * 100_000 / STEP);
+        // The beginnings of tables can be read all the same, and what is known stays known.
+        assert_eq!(shortcuts.value_at(&table, || 1 << 20, (1, 999), entry.plus(100)), Some(50));
+        assert!(shortcuts.value_at(&table, || 1 << 20, (1, 0), pc).is_some());
+    }
+
+    #[test]
+    fn no_more_values_than_the_function_has_code() {
+        let bytes = long(100_000);
+        let (entry, shortcuts) = (LinkAddr(0x1000), Shortcuts::new(bytes.len()));
+        let table = runs(&bytes, entry, 1);
+        let at = |most, pc| shortcuts.value_at(&table, || most, (1, most as u32), entry.plus(pc));
+        assert_eq!(at(300, 599), Some(299));
+        assert_eq!(at(300, 600), None);
+        assert_eq!([at(1000, 1999), at(1000, 2000)], [Some(999), None]);
+        let read = bytes.len() + (1 << 16) - left(&shortcuts);
+        assert_eq!(read, 1300);
+    }
+}
