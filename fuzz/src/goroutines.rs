@@ -93,7 +93,7 @@ impl World {
                 put(g_at(i) + g(name).expect("a field"), value);
             }
             put(
-                g_at(i) + g("atomicstatus").expect("a field") & !7,
+                (g_at(i) + g("atomicstatus").expect("a field")) & !7,
                 4 << (8 * (g("atomicstatus").expect("a field") & 7)),
             );
         }
