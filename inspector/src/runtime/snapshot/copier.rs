@@ -151,13 +151,13 @@ impl<'v> Copier<'v> {
             for piece in pieces {
                 let seen = self.read_piece(piece)?;
                 let mut starts = self.starts(&seen);
-                second.take_half(&mut starts);
+                second.take_some(&mut starts);
                 self.walk(&starts)?;
-                for (index, stack) in second.walked()? {
-                    self.put_walked(index, stack);
-                }
             }
             let done = second.finish()?;
+            for (index, stack) in done.walked.into_iter().flatten() {
+                self.put_walked(index, stack);
+            }
             self.memory.add_cost(done.cost);
             let slots = &mut self.slots;
             self.walker.shapes.adopt(done.shapes, |rename| {
