@@ -155,8 +155,10 @@ fn sample(fixture: &mut Fixture, cell: &Cell, situation: &str, pause: Pause, cou
     if !without_frames.is_empty() {
         say(&format!("{cell}: {situation}: without frames: {without_frames:?}"));
     }
+    // Under the race detector, a goroutine's stack pointer is at times in one of several places, and then in none.
+    let may_be_marked = if cell.variant == Variant::Race { seen / 40 } else { seen / 100 };
     assert!(
-        tally.all_marked() <= 2 + seen / 100,
+        tally.all_marked() <= 2 + may_be_marked,
         "{cell}: {situation}: too many marked: {:?} of {seen}",
         tally.marked
     );
