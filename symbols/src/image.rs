@@ -101,6 +101,8 @@ const BLOCK: usize = 64 << 10;
 /// Blocks up to here are kept; what lies further out in an absurdly large file is read each time.
 const MAX_BLOCKS: u64 = (4 << 30) / BLOCK as u64;
 const MAX_SEGMENTS: usize = 4096;
+const MAX_NOTES: usize = 16;
+const MAX_NOTE: u64 = 16 << 10;
 /// More relative relocations than any real program has.
 const MAX_RELOCATIONS: u64 = 1 << 26;
 
@@ -113,6 +115,8 @@ pub struct Image {
     segments: Vec<Segment>,
     dynamic: Option<(u64, u64)>,
     tls_size: Option<(u64, u64)>,
+    /// Where in the file notes are, and their length.
+    notes: Vec<(u64, u64)>,
     section_header_offset: u64,
     blocks: Vec<OnceLock<Option<Box<[u8]>>>>,
     relocations: OnceLock<Vec<(u64, u64)>>,
@@ -154,7 +158,7 @@ impl Image {
         let headers = object::pod::slice_from_all_bytes::<elf::ProgramHeader64<LE>>(&table)
             .map_err(|()| ImageError::ProgramHeaders)?;
         let mut segments = Vec::new();
-        let (mut dynamic, mut tls_size) = (None, None);
+        let (mut dynamic, mut tls_size, mut notes) = (None, None, Vec::new());
         for h in headers {
             let (vaddr, mem_size) = (h.p_vaddr(LE), h.p_memsz(LE));
             let (file_offset, file_size) = (h.p_offset(LE), h.p_filesz(LE));
@@ -174,6 +178,7 @@ impl Image {
                     });
                 }
                 elf::PT_DYNAMIC => dynamic = Some((vaddr, h.p_filesz(LE))),
+                elf::PT_NOTE if notes.len() < MAX_NOTES => notes.push((file_offset, file_size)),
                 elf::PT_TLS => tls_size = Some((mem_size, h.p_align(LE))),
                 _ => {}
             }
@@ -195,6 +200,7 @@ impl Image {
             segments,
             dynamic,
             tls_size,
+            notes,
             blocks: (0..blocks).map(|_| OnceLock::new()).collect(),
             relocations: OnceLock::new(),
             source,
@@ -219,6 +225,14 @@ impl Image {
     /// Size and alignment of the thread-local segment, if there is one.
     pub fn tls(&self) -> Option<(u64, u64)> {
         self.tls_size
+    }
+
+    /// The bytes of each of its note segments, cut off where one is longer than any real one.
+    pub fn notes(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
+        self.notes.iter().filter_map(|&(offset, len)| {
+            let mut bytes = vec![0; usize::try_from(len.min(MAX_NOTE)).ok()?];
+            self.read_file(offset, &mut bytes).then_some(bytes)
+        })
     }
 
     /// The loadable segments, by address.

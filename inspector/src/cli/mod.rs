@@ -1,12 +1,14 @@
 //! The command line: what is parsed, dispatched, printed and returned. Nothing below this module prints or exits.
 
 pub mod args;
-mod duration;
+pub mod duration;
 mod generate;
 mod list;
 mod output;
+mod process;
 mod stack;
 mod style;
+mod tree;
 mod version;
 
 use std::io::Write as _;
@@ -36,6 +38,8 @@ pub fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<(), Error> {
     match &cli.command {
         None | Some(Command::List) => list::run(&cli.common),
+        Some(Command::Tree) => tree::run(&cli.common),
+        Some(Command::Process(args)) => process::run(args, &cli.common),
         Some(Command::Version(args)) => version::run(args, &cli.common),
         Some(Command::Stack(args)) => stack::run(args, &cli.common),
         Some(Command::Generate(args)) => generate::run(args, &cli.common),

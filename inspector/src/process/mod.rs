@@ -1,6 +1,9 @@
 //! Processes: which there are, what /proc says about them, and what they run.
 
 pub mod access;
+pub mod cgroup;
+pub mod connections;
+pub mod details;
 mod error;
 pub mod executable;
 pub mod facts;
