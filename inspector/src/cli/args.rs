@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use super::duration::Period;
-use crate::process::Pid;
+use super::target::TargetArgs;
 
 /// Diagnoses Go processes from outside: no agent, no rebuild, no restart
 #[derive(Debug, Parser)]
@@ -17,7 +17,8 @@ use crate::process::Pid;
     version,
     about,
     long_about = "Diagnoses Go processes from outside: no agent in the program, no rebuild, no restart.\n\n\
-                  Without a command it lists the Go processes of this machine, as `list` does.",
+                  Without a command it lists the Go processes of this machine, as `list` does; \
+                  with a target alone it says what that process is, as `process` does.",
     after_long_help = EXIT_CODES,
     disable_help_subcommand = true
 )]
@@ -97,9 +98,9 @@ pub enum Command {
 /// Arguments of `process`.
 #[derive(Debug, Args)]
 pub struct ProcessArgs {
-    /// The process
-    #[arg(value_name = "PID")]
-    pub target: Pid,
+    /// What to look at.
+    #[command(flatten)]
+    pub target: TargetArgs,
     /// Also measure CPU usage over this period: a duration such as 500ms or 1m30s, or a number of seconds
     #[arg(value_name = "PERIOD")]
     pub period: Option<Period>,
@@ -108,17 +109,17 @@ pub struct ProcessArgs {
 /// Arguments of `version`.
 #[derive(Debug, Args)]
 pub struct VersionArgs {
-    /// The process
-    #[arg(value_name = "PID")]
-    pub target: Pid,
+    /// What to look at.
+    #[command(flatten)]
+    pub target: TargetArgs,
 }
 
 /// Arguments of `stack`.
 #[derive(Debug, Args)]
 pub struct StackArgs {
-    /// The process
-    #[arg(value_name = "PID")]
-    pub target: Pid,
+    /// What to look at.
+    #[command(flatten)]
+    pub target: TargetArgs,
     /// The runtime's own goroutines and frames too, with addresses: as GOTRACEBACK=system prints
     #[arg(long)]
     pub all: bool,

@@ -17,7 +17,7 @@ use crate::runtime::open::open;
 use crate::runtime::settings;
 
 pub(super) fn run(args: &ProcessArgs, common: &Common) -> Result<(), Error> {
-    let process = Process::pin(args.target)?;
+    let process = args.target.process("process", common)?;
     let period = args.period.unwrap_or_default();
     tell_progress(period.duration(), common);
     let everything = common.json || common.verbose > 0;

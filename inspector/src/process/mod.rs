@@ -12,6 +12,7 @@ pub mod find;
 pub mod maps;
 mod modules;
 mod pin;
+pub mod select;
 
 use std::fmt;
 use std::str::FromStr;
