@@ -1,6 +1,10 @@
 //! Files of /proc, of which a process chooses parts; and what makes text safe for a terminal.
 
-use inspector::process::facts::{Stat, Status, container_id};
+use std::path::Path;
+
+use inspector::process::cgroup::{self, Place};
+use inspector::process::connections::{self, Protocol};
+use inspector::process::facts::{self, Stat, Status, container_id};
 use inspector::process::maps::Mapping;
 use inspector::report::printable::printable;
 use inspector::report::traceback::printed_name;
@@ -14,7 +18,7 @@ pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
     let kind = input.u8();
     let text = input.rest();
-    match kind % 6 {
+    match kind % 10 {
         0 => drop(Stat::parse(text)),
         1 => drop(Status::parse(text)),
         2 => drop(container_id(text)),
@@ -28,6 +32,47 @@ pub fn run(data: &[u8]) {
         4 => {
             let image = base::image(Patched::new(&BASES[1].bytes)).expect("an ELF file");
             let _ = bias_by_entry(&image, text);
+        }
+        6 => {
+            for protocol in [Protocol::Tcp, Protocol::Tcp6, Protocol::Udp6] {
+                for connection in connections::internet(protocol, text, |inode| inode != 0) {
+                    assert!(connection.inode != 0);
+                    let _ = format!("{} {}", connection.local, connection.remote);
+                }
+            }
+        }
+        7 => {
+            for connection in connections::unix(text, |_| true) {
+                assert!(!connection.local.to_string().chars().any(char::is_control));
+            }
+        }
+        8 => {
+            // The process's groups, the mounts, and what all files hold.
+            let mut parts = text.splitn(3, |&b| b == 0);
+            let mut part = || parts.next().unwrap_or_default();
+            let memberships = cgroup::memberships(part());
+            let mounts = cgroup::mounts(part());
+            let contents = part();
+            let read = |path: &Path| {
+                assert!(!path.components().any(|c| c.as_os_str() == ".."), "{path:?}");
+                Some(contents.to_vec())
+            };
+            for controller in ["memory", "cpu"] {
+                // A mount point is taken as it is.
+                let mounts: Vec<_> =
+                    mounts.iter().filter(|m| !m.point.to_string_lossy().contains("..")).cloned().collect();
+                if let Some(place) = Place::find(&memberships, &mounts, controller) {
+                    let _ = cgroup::memory(&place, &read);
+                    let _ = cgroup::cpu(&place, &read);
+                }
+            }
+        }
+        9 => {
+            let _ = facts::pod_uid(text);
+            let _ = facts::container_and_pod_by_mounts(text);
+            let _ = facts::resident_pages(text);
+            let _ = facts::memory_total(text);
+            let _ = facts::runtime_variables(text);
         }
         _ => {
             let shown = printable(text);

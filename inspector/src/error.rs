@@ -86,10 +86,12 @@ impl Error {
         match self {
             Error::Process(e) => match e {
                 P::NoSuchProcess(_) | P::Exited(_) | P::Executed(_) | P::Zombie(..) => Kind::NoProcess,
+                P::NoMatch { unreadable: 0, .. } => Kind::NoProcess,
+                P::NoMatch { .. } => Kind::Permission,
                 P::NotGo { .. } | P::KernelThread(..) => Kind::NotGo,
                 P::Denied { .. } | P::Traced { .. } => Kind::Permission,
                 P::Architecture { .. } | P::TooOld { .. } => Kind::Unsupported,
-                P::Thread(..) => Kind::Usage,
+                P::Thread(..) | P::Ambiguous { .. } => Kind::Usage,
                 P::Io { .. } | P::Proc(_) => Kind::Failed,
             },
             Error::Uncalibrated { .. } => Kind::Unsupported,

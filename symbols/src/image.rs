@@ -108,6 +108,8 @@ const RELOCATIONS_AT_A_TIME: u64 = 1 << 16;
 /// How much of an image a search looks at, all segments together. Operands of amd64 reach no further, so that no Go
 /// program is larger; segments of a hostile file may claim any size, and the same bytes any number of times.
 pub(crate) const MAX_SEARCH: u64 = 2 << 30;
+const MAX_NOTES: usize = 16;
+const MAX_NOTE: u64 = 16 << 10;
 
 /// An ELF image: segments, and reads by link address.
 pub struct Image {
@@ -119,6 +121,8 @@ pub struct Image {
     segments: Vec<Segment>,
     dynamic: Option<(u64, u64)>,
     tls_size: Option<(u64, u64)>,
+    /// Where in the file notes are, and their length.
+    notes: Vec<(u64, u64)>,
     section_header_offset: u64,
     blocks: Vec<OnceLock<Option<Box<[u8]>>>>,
     kept: AtomicUsize,
@@ -140,6 +144,7 @@ struct Headers {
     segments: Vec<Segment>,
     dynamic: Option<(u64, u64)>,
     tls_size: Option<(u64, u64)>,
+    notes: Vec<(u64, u64)>,
     position_independent: bool,
     entry: LinkAddr,
     section_header_offset: u64,
@@ -159,7 +164,7 @@ fn read_headers<H: FileHeader<Endian = LE>>(source: &dyn Source, head: &[u8]) ->
     let headers = object::pod::slice_from_all_bytes::<H::ProgramHeader>(&table)
         .map_err(|()| ImageError::ProgramHeaders)?;
     let mut segments = Vec::new();
-    let (mut dynamic, mut tls_size) = (None, None);
+    let (mut dynamic, mut tls_size, mut notes) = (None, None, Vec::new());
     for h in headers {
         let (vaddr, mem_size): (u64, u64) = (h.p_vaddr(LE).into(), h.p_memsz(LE).into());
         let (file_offset, file_size): (u64, u64) = (h.p_offset(LE).into(), h.p_filesz(LE).into());
@@ -179,6 +184,7 @@ fn read_headers<H: FileHeader<Endian = LE>>(source: &dyn Source, head: &[u8]) ->
                 });
             }
             elf::PT_DYNAMIC => dynamic = Some((vaddr, file_size)),
+            elf::PT_NOTE if notes.len() < MAX_NOTES => notes.push((file_offset, file_size)),
             elf::PT_TLS => tls_size = Some((mem_size, h.p_align(LE).into())),
             _ => {}
         }
@@ -187,6 +193,7 @@ fn read_headers<H: FileHeader<Endian = LE>>(source: &dyn Source, head: &[u8]) ->
         segments,
         dynamic,
         tls_size,
+        notes,
         position_independent: header.e_type(LE) == elf::ET_DYN,
         entry: LinkAddr(header.e_entry(LE).into()),
         section_header_offset: header.e_shoff(LE).into(),
@@ -214,8 +221,15 @@ impl Image {
         } else {
             read_headers::<elf::FileHeader32<LE>>(&*source, &head)
         };
-        let Headers { mut segments, dynamic, tls_size, position_independent, entry, section_header_offset } =
-            parsed?;
+        let Headers {
+            mut segments,
+            dynamic,
+            tls_size,
+            notes,
+            position_independent,
+            entry,
+            section_header_offset,
+        } = parsed?;
         if segments.is_empty() {
             return Err(ImageError::ProgramHeaders);
         }
@@ -234,6 +248,7 @@ impl Image {
             segments,
             dynamic,
             tls_size,
+            notes,
             blocks: (0..blocks).map(|_| OnceLock::new()).collect(),
             kept: AtomicUsize::new(0),
             relocations: OnceLock::new(),
@@ -264,6 +279,14 @@ impl Image {
     /// Size and alignment of the thread-local segment, if there is one.
     pub fn tls(&self) -> Option<(u64, u64)> {
         self.tls_size
+    }
+
+    /// The bytes of each of its note segments, cut off where one is longer than any real one.
+    pub fn notes(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
+        self.notes.iter().filter_map(|&(offset, len)| {
+            let mut bytes = vec![0; usize::try_from(len.min(MAX_NOTE)).ok()?];
+            self.read_file(offset, &mut bytes).then_some(bytes)
+        })
     }
 
     /// The loadable segments, by address.

@@ -7,7 +7,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use crate::process::Pid;
+use super::duration::Period;
+use super::target::TargetArgs;
 
 /// Diagnoses Go processes from outside: no agent, no rebuild, no restart
 #[derive(Debug, Parser)]
@@ -16,7 +17,8 @@ use crate::process::Pid;
     version,
     about,
     long_about = "Diagnoses Go processes from outside: no agent in the program, no rebuild, no restart.\n\n\
-                  Without a command it lists the Go processes of this machine, as `list` does.",
+                  Without a command it lists the Go processes of this machine, as `list` does; \
+                  with a target alone it says what that process is, as `process` does.",
     after_long_help = EXIT_CODES,
     disable_help_subcommand = true
 )]
@@ -75,6 +77,13 @@ pub enum Command {
     /// List the Go processes: pid, parent, name (`*`: has a gops agent), Go version, path
     #[command(after_long_help = LIST.help())]
     List,
+    /// Print the Go processes as a tree below their parents (`[*]`: has a gops agent)
+    #[command(after_long_help = TREE.help())]
+    Tree,
+    /// Print what a process is and uses: parent, memory, CPU, user, command line, connections; with -v or --json also
+    /// its Go program, container, limits and runtime settings
+    #[command(visible_aliases = ["pid", "proc"], after_long_help = PROCESS.help())]
+    Process(ProcessArgs),
     /// Print the Go version that built a process; with -v or --json its whole build info
     #[command(after_long_help = VERSION.help())]
     Version(VersionArgs),
@@ -86,20 +95,31 @@ pub enum Command {
     Generate(GenerateArgs),
 }
 
+/// Arguments of `process`.
+#[derive(Debug, Args)]
+pub struct ProcessArgs {
+    /// What to look at.
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// Also measure CPU usage over this period: a duration such as 500ms or 1m30s, or a number of seconds
+    #[arg(value_name = "PERIOD")]
+    pub period: Option<Period>,
+}
+
 /// Arguments of `version`.
 #[derive(Debug, Args)]
 pub struct VersionArgs {
-    /// The process
-    #[arg(value_name = "PID")]
-    pub target: Pid,
+    /// What to look at.
+    #[command(flatten)]
+    pub target: TargetArgs,
 }
 
 /// Arguments of `stack`.
 #[derive(Debug, Args)]
 pub struct StackArgs {
-    /// The process
-    #[arg(value_name = "PID")]
-    pub target: Pid,
+    /// What to look at.
+    #[command(flatten)]
+    pub target: TargetArgs,
     /// The runtime's own goroutines and frames too, with addresses: as GOTRACEBACK=system prints
     #[arg(long)]
     pub all: bool,
@@ -181,6 +201,22 @@ const LIST: Declaration = Declaration {
     needs: "nothing for your own processes; root or CAP_SYS_PTRACE for those of others",
 };
 
+const TREE: Declaration = Declaration {
+    name: "tree",
+    tier: Tier::Look,
+    cost: "reads /proc and each executable once; no process is touched",
+    needs: "nothing for your own processes; root or CAP_SYS_PTRACE for those of others",
+};
+
+const PROCESS: Declaration = Declaration {
+    name: "process",
+    tier: Tier::Look,
+    cost: "reads /proc; with -v or --json also the executable and the runtime's settings in memory (tier 1 read); \
+           the process is not stopped",
+    needs: "nothing for your own processes; root or CAP_SYS_PTRACE for the connections of those of others, and for \
+            settings in memory where ptrace is restricted",
+};
+
 const VERSION: Declaration = Declaration {
     name: "version",
     tier: Tier::Look,
@@ -196,7 +232,7 @@ const STACK: Declaration = Declaration {
     needs: "root or CAP_SYS_PTRACE, or the same user where ptrace is not restricted",
 };
 
-pub(super) const DECLARATIONS: [Declaration; 3] = [LIST, VERSION, STACK];
+pub(super) const DECLARATIONS: [Declaration; 5] = [LIST, TREE, PROCESS, VERSION, STACK];
 
 impl Declaration {
     fn help(&self) -> String {

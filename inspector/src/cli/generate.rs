@@ -50,7 +50,8 @@ pub fn commands_table() -> String {
         let mut usage = format!("gops-probe {name}");
         for argument in command.get_positionals() {
             for value in argument.get_value_names().unwrap_or_default() {
-                let _ = write!(usage, " <{value}>");
+                let needed = argument.is_required_set();
+                let _ = if needed { write!(usage, " <{value}>") } else { write!(usage, " [{value}]") };
             }
         }
         let about = command.get_about().map(ToString::to_string).unwrap_or_default();

@@ -20,7 +20,8 @@ pub(super) fn run(common: &Common) -> Result<(), Error> {
     Ok(())
 }
 
-fn tell_unreadable(found: &Found, common: &Common) {
+/// Says how many processes could not be looked into, and why.
+pub(super) fn tell_unreadable(found: &Found, common: &Common) {
     let Some(denial) = found.denial.as_ref().filter(|_| found.unreadable > 0) else { return };
     let style = Style::for_stderr(common.color);
     let todo = denial.hint().map(|hint| format!("; {hint}")).unwrap_or_default();

@@ -1,18 +1,23 @@
 //! The command line: what is parsed, dispatched, printed and returned. Nothing below this module prints or exits.
 
 pub mod args;
-mod duration;
+pub mod duration;
 mod generate;
 mod list;
 mod output;
+mod process;
 mod stack;
 mod style;
+pub mod target;
+mod tree;
 mod version;
 
+use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::Error;
 use args::{Cli, Command};
@@ -20,7 +25,8 @@ pub use generate::commands_table;
 
 /// Runs the program with the arguments of this process.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let cli = parse(&arguments).unwrap_or_else(|e| e.exit());
     start_logging(cli.common.verbose);
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
@@ -33,9 +39,37 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// As gops has it, a target in place of a command is that of `process`.
+fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
+    let error = match Cli::try_parse_from(arguments) {
+        Ok(cli) => return Ok(cli),
+        Err(error) => error,
+    };
+    let (ErrorKind::InvalidSubcommand, Some(ContextValue::String(given))) =
+        (error.kind(), error.get(ContextKind::InvalidSubcommand))
+    else {
+        return Err(error);
+    };
+    if given.parse::<target::Target>().is_err() {
+        return Err(error);
+    }
+    // The same text may be the value of an option before; then the command is still missing.
+    for (at, _) in arguments.iter().enumerate().skip(1).filter(|(_, argument)| *argument == given.as_str()) {
+        let mut with_command = arguments.to_vec();
+        with_command.insert(at, "process".into());
+        match Cli::try_parse_from(with_command) {
+            Err(e) if e.kind() == ErrorKind::InvalidSubcommand => {}
+            other => return other,
+        }
+    }
+    Err(error)
+}
+
 fn run(cli: &Cli) -> Result<(), Error> {
     match &cli.command {
         None | Some(Command::List) => list::run(&cli.common),
+        Some(Command::Tree) => tree::run(&cli.common),
+        Some(Command::Process(args)) => process::run(args, &cli.common),
         Some(Command::Version(args)) => version::run(args, &cli.common),
         Some(Command::Stack(args)) => stack::run(args, &cli.common),
         Some(Command::Generate(args)) => generate::run(args, &cli.common),
@@ -71,4 +105,38 @@ fn start_logging(verbose: u8) {
         .finish();
     // Fails only where a logger is set already, which then is the one to use.
     let _ = tracing::subscriber::set_global_default(logger);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_alone() {
+        let parsed = |line: &str| {
+            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            match parse(&words).map(|cli| cli.command) {
+                Ok(Some(Command::Process(args))) => {
+                    format!("{:?} {:?}", args.target.target, args.period.map(|p| p.to_string()))
+                }
+                Ok(other) => panic!("{line}: {other:?}"),
+                Err(e) => e.to_string(),
+            }
+        };
+        let same = |line: &str, whole: &str| assert_eq!(parsed(line), parsed(whole), "{line}");
+        same("gops-probe 4711", "gops-probe process 4711");
+        same("gops-probe 4711 10", "gops-probe pid 4711 10s");
+        same("gops-probe --json -o 7 7 1m", "gops-probe proc 7 60");
+        same("gops-probe name:x --wait=3s", "gops-probe process name:x");
+        assert!(
+            parsed("gops-probe 4711 soon").contains("is not a duration"),
+            "{}",
+            parsed("gops-probe 4711 soon")
+        );
+        assert!(
+            parsed("gops-probe lsit").contains("unrecognized subcommand"),
+            "{}",
+            parsed("gops-probe lsit")
+        );
+    }
 }

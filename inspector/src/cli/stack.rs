@@ -20,7 +20,7 @@ use crate::{Error, stop};
 
 pub(super) fn run(args: &StackArgs, common: &Common) -> Result<(), Error> {
     let filter = filter(args)?;
-    let process = Process::pin(args.target)?;
+    let process = args.target.process("stack", common)?;
     let (view, attach_cost) = open(&process)?;
     let options = Options {
         pause: if args.no_pause { Pause::No } else { Pause::AtMost(args.max_pause) },

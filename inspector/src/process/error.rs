@@ -85,9 +85,44 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// Nothing fits what was asked for.
+    #[error("there is no Go process that is {wanted}{}", unreadable_remark(*.unreadable))]
+    NoMatch {
+        /// What was asked for, in words.
+        wanted: String,
+        /// How many processes fit, but may not be looked into.
+        unreadable: usize,
+        /// Why the first of those may not.
+        denial: Option<Denial>,
+    },
+    /// More than one process fits what was asked for.
+    #[error("{} Go processes are {wanted}: {}", .candidates.len(), listed(.candidates))]
+    Ambiguous {
+        /// What was asked for, in words.
+        wanted: String,
+        /// Those that fit, with their names.
+        candidates: Vec<(Pid, String)>,
+    },
     /// There is no /proc, or not the one of this pid namespace.
     #[error("cannot read /proc: {0}")]
     Proc(#[source] io::Error),
+}
+
+fn unreadable_remark(unreadable: usize) -> String {
+    match unreadable {
+        0 => String::new(),
+        n => format!(", among those that may be looked into ({n} more fit)"),
+    }
+}
+
+fn listed(candidates: &[(Pid, String)]) -> String {
+    const MOST: usize = 20;
+    let mut texts: Vec<_> =
+        candidates.iter().take(MOST).map(|(pid, name)| format!("{pid} ({name})")).collect();
+    if candidates.len() > MOST {
+        texts.push(format!("and {} more", candidates.len() - MOST));
+    }
+    texts.join(", ")
 }
 
 impl Error {
@@ -99,7 +134,9 @@ impl Error {
             Error::Traced { tracer, tracer_name, .. } => Some(format!(
                 "detach {tracer_name} (process {tracer}) first, or use what only reads, such as `stack --no-pause`"
             )),
-            Error::NoSuchProcess(_) | Error::NotGo { .. } => {
+            Error::NoMatch { denial: Some(denial), .. } => denial.hint(),
+            Error::Ambiguous { .. } => Some("choose one by its pid, or say more of its name".to_owned()),
+            Error::NoSuchProcess(_) | Error::NoMatch { .. } | Error::NotGo { .. } => {
                 Some("`gops-probe` without arguments lists the Go processes".to_owned())
             }
             Error::Proc(_) => Some("mount it: mount -t proc proc /proc".to_owned()),

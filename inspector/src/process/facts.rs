@@ -17,6 +17,10 @@ pub struct Stat {
     pub kernel_thread: bool,
     /// Number of threads.
     pub threads: u64,
+    /// CPU time of all its threads, in user and in kernel mode, in clock ticks.
+    pub cpu_ticks: u64,
+    /// Time that it waited for block devices, in clock ticks; 0 where the kernel does not count it.
+    pub io_wait_ticks: u64,
     /// Start of code and of the stack: they change when the process executes a program. Zero without permission.
     pub address_space: (u64, u64),
 }
@@ -42,6 +46,8 @@ impl Stat {
             start_time: number(22)?,
             kernel_thread: number(9)? & KERNEL_THREAD != 0,
             threads: number(20)?,
+            cpu_ticks: number(14)?.saturating_add(number(15)?),
+            io_wait_ticks: number(42).unwrap_or(0),
             address_space: (number(26).unwrap_or(0), number(28).unwrap_or(0)),
         })
     }
@@ -130,6 +136,75 @@ pub fn container_id(cgroup: &[u8]) -> Option<String> {
     lxc
 }
 
+/// The uid of the Kubernetes pod that a cgroup file names, with dashes as Kubernetes writes it. Pods that the node
+/// itself defines have a uid without.
+pub fn pod_uid(cgroup: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(cgroup);
+    // hierarchy:controllers:path
+    let paths = text.lines().take(64).filter_map(|line| line.splitn(3, ':').nth(2));
+    let mut parts = paths.filter(|path| path.contains("kubepods")).flat_map(|path| path.split('/'));
+    parts.find_map(|part| {
+        let part = part.split(':').next().unwrap_or(part);
+        let part = part.strip_suffix(".slice").unwrap_or(part);
+        pod_name_uid(part.rsplit_once("pod").map(|(_, uid)| uid)?)
+    })
+}
+
+/// systemd knows dashes as levels, so that they become underscores there.
+fn pod_name_uid(text: &str) -> Option<String> {
+    let uid = text.replace('_', "-");
+    let hex = uid.bytes().filter(u8::is_ascii_hexdigit).count();
+    let dashes = uid.bytes().filter(|&b| b == b'-').count();
+    (hex == 32 && matches!(dashes, 0 | 4) && uid.len() == hex + dashes).then_some(uid)
+}
+
+/// Container and pod by the files that their runtimes mount into them (/proc/PID/mountinfo): what is left to see where a
+/// cgroup namespace hides the names.
+pub fn container_and_pod_by_mounts(mountinfo: &[u8]) -> (Option<String>, Option<String>) {
+    let text = String::from_utf8_lossy(mountinfo);
+    let (mut container, mut pod) = (None, None);
+    // Where in its file system the mounted file or directory is.
+    for root in text.lines().take(4096).filter_map(|line| line.split(' ').nth(3)) {
+        let mut parts = root.split('/').skip_while(|&p| p != "containers" && p != "pods");
+        match (parts.next(), parts.next()) {
+            (Some("containers"), Some(id)) if id.len() == 64 && id.bytes().all(|b| b.is_ascii_hexdigit()) => {
+                container.get_or_insert_with(|| id.to_owned());
+            }
+            (Some("pods"), Some(uid)) => pod = pod.or_else(|| pod_name_uid(uid)),
+            _ => {}
+        }
+    }
+    (container, pod)
+}
+
+/// /proc/PID/statm: pages in memory.
+pub fn resident_pages(statm: &[u8]) -> Option<u64> {
+    std::str::from_utf8(statm).ok()?.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+/// /proc/meminfo: the machine's memory in bytes.
+pub fn memory_total(meminfo: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(meminfo).ok()?;
+    let value = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    value.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// Environment variables that Go's runtime heeds.
+const RUNTIME_VARIABLES: [&str; 7] =
+    ["GOMAXPROCS", "GOGC", "GOMEMLIMIT", "GODEBUG", "GOTRACEBACK", "GORACE", "GOCOVERDIR"];
+
+/// Those of /proc/PID/environ that Go's runtime heeds, as the program found them when it began. Of several with one
+/// name the runtime takes the first.
+pub fn runtime_variables(environ: &[u8]) -> Vec<(&'static str, String)> {
+    let value = |name: &str| {
+        environ.split(|&b| b == 0).find_map(|v| v.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+    };
+    RUNTIME_VARIABLES
+        .into_iter()
+        .filter_map(|name| Some((name, String::from_utf8_lossy(value(name)?).into_owned())))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,6 +221,7 @@ mod tests {
         assert_eq!(stat.name, "a) R 1 (b)\u{1b}");
         assert_eq!((stat.state, stat.parent, stat.start_time, stat.threads), ('S', Some(pid(7)), 12345, 9));
         assert_eq!(stat.address_space, (4194304, 140737488347000));
+        assert_eq!((stat.cpu_ticks, stat.io_wait_ticks), (5 + 6, 0));
         assert!(!stat.kernel_thread && !stat.is_zombie());
         for end in 0..line.len() {
             let _ = Stat::parse(&line[..end]);
@@ -180,5 +256,43 @@ mod tests {
         assert_eq!(container_id(b"1:cpu:/lxc/web").as_deref(), Some("web"));
         assert_eq!(container_id(b"0::/user.slice/user-0.slice"), None);
         assert_eq!(container_id(b""), None);
+    }
+
+    #[test]
+    fn pods() {
+        let uid = "0d3b5c1e-11aa-4b7c-9d2e-00aa11bb22cc";
+        for path in [
+            format!("0::/kubepods/burstable/pod{uid}/0123"),
+            format!("0::/kubepods.slice/kubepods-pod{}.slice/x.scope", uid.replace('-', "_")),
+            format!("11:cpu:/system.slice/containerd.service/kubepods-besteffort-pod{uid}.slice:cri:0123"),
+        ] {
+            assert_eq!(pod_uid(path.as_bytes()).as_deref(), Some(uid), "{path}");
+        }
+        let of_node = "a3f0c7e5b1d24f6688990011aabbccdd";
+        let path = format!("0::/kubepods/pod{of_node}/x");
+        assert_eq!(pod_uid(path.as_bytes()).as_deref(), Some(of_node));
+        assert_eq!(pod_uid(b"0::/podman/pod1"), None);
+        let id = "0123456789abcdef".repeat(4);
+        let mounts = format!(
+            "1 2 0:1 /var/lib/docker/containers/{id}/hostname /etc/hostname rw - ext4 /dev/a rw\n\
+             2 2 0:1 /lib/kubelet/pods/{uid}/etc-hosts /etc/hosts rw - ext4 /dev/a rw\n3 2 odd\n"
+        );
+        assert_eq!(container_and_pod_by_mounts(mounts.as_bytes()), (Some(id), Some(uid.to_owned())));
+        assert_eq!(container_and_pod_by_mounts(b"1 2 0:1 / / rw - ext4 a rw"), (None, None));
+    }
+
+    #[test]
+    fn memory() {
+        assert_eq!(resident_pages(b"100 25 3 4 5 6 7\n"), Some(25));
+        assert_eq!(resident_pages(b"100"), None);
+        assert_eq!(memory_total(b"MemTotal:       2048 kB\nMemFree: 1 kB\n"), Some(2 << 20));
+        assert_eq!(memory_total(b"MemTotal: 18446744073709551615 kB\n"), None);
+    }
+
+    #[test]
+    fn variables_of_the_runtime() {
+        let environ = b"PATH=/bin\0GOGC=50\0GOGC=60\0MYGOGC=1\0GODEBUG=a=1,b=2\0GOMAXPROCS\0GOPATH=/x\0";
+        let expected = [("GOGC", "50".to_owned()), ("GODEBUG", "a=1,b=2".to_owned())];
+        assert_eq!(runtime_variables(environ), expected);
     }
 }

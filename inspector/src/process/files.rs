@@ -5,8 +5,10 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::fs::{Dir, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 
-use super::Process;
+use super::access::Access;
+use super::{Error, Process};
 
 /// More open files than are looked at to find one socket.
 const MAX_FILES: usize = 1 << 16;
@@ -32,13 +34,30 @@ impl Process {
 
     /// Inodes of its open sockets. `None` where its open files may not be seen.
     pub fn sockets(&self) -> Option<Vec<u64>> {
+        self.open_sockets().ok()
+    }
+
+    /// Inodes of its open sockets.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] where its open files may not be seen; [`Error::Exited`].
+    pub fn open_sockets(&self) -> Result<Vec<u64>, Error> {
+        let failed = |e: Errno| self.explain("list the open files", Access::Read, e.into());
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let dir = rustix::fs::openat(self.dir(), "fd", flags, Mode::empty()).ok()?;
-        let files = Dir::read_from(&dir).ok()?.take(MAX_FILES);
-        let inode = |entry: rustix::fs::DirEntry| -> Option<u64> {
-            let target = rustix::fs::readlinkat(&dir, entry.file_name(), Vec::new()).ok()?;
-            target.to_str().ok()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
-        };
-        Some(files.filter_map(|e| inode(e.ok()?)).collect())
+        let dir = rustix::fs::openat(self.dir(), "fd", flags, Mode::empty()).map_err(failed)?;
+        let files = Dir::read_from(&dir).map_err(failed)?.take(MAX_FILES);
+        let mut sockets = Vec::new();
+        for file in files {
+            // May be listed by others, but not looked at.
+            let target = match rustix::fs::readlinkat(&dir, file.map_err(failed)?.file_name(), Vec::new()) {
+                Ok(target) => target,
+                Err(e @ (Errno::ACCESS | Errno::PERM)) => return Err(failed(e)),
+                // Closed meanwhile; or a dot entry.
+                Err(_) => continue,
+            };
+            let inode = |text: &str| text.strip_prefix("socket:[")?.strip_suffix(']')?.parse::<u64>().ok();
+            sockets.extend(target.to_str().ok().and_then(inode));
+        }
+        Ok(sockets)
     }
 }

@@ -80,13 +80,23 @@ pub enum Detail {
 /// # Errors
 /// [`Error::Proc`] where /proc cannot be listed. A process that cannot be looked into is counted.
 pub fn all(detail: Detail) -> Result<Found, Error> {
+    matching(detail, &|_| true)
+}
+
+/// Looks at the processes that `filter` lets through, as [`all`] does. What it does not is not counted.
+///
+/// # Errors
+/// As [`all`].
+pub fn matching(detail: Detail, filter: &(dyn Fn(&Process) -> bool + Sync)) -> Result<Found, Error> {
     let pids = pids()?;
     let cache = Executables::default();
     let port_files = OwnPortFiles::list();
     let next = AtomicUsize::new(0);
     let look_at_some = || {
         let next = || pids.get(next.fetch_add(1, Ordering::Relaxed));
-        std::iter::from_fn(next).map(|&pid| look(pid, &cache, &port_files, detail)).collect::<Vec<Seen>>()
+        std::iter::from_fn(next)
+            .map(|&pid| look(pid, &cache, &port_files, detail, filter))
+            .collect::<Vec<Seen>>()
     };
     let seen = std::thread::scope(|scope| {
         let others: Vec<_> = (1..workers(pids.len())).map(|_| scope.spawn(look_at_some)).collect();
@@ -179,7 +189,13 @@ enum Seen {
     Go(Box<GoProcess>),
 }
 
-fn look(pid: Pid, cache: &Executables, port_files: &OwnPortFiles, detail: Detail) -> Seen {
+fn look(
+    pid: Pid,
+    cache: &Executables,
+    port_files: &OwnPortFiles,
+    detail: Detail,
+    filter: &(dyn Fn(&Process) -> bool + Sync),
+) -> Seen {
     // Most processes of most machines have one thread, as those of the kernel do, and one system call tells.
     if detail == Detail::Text && pin::threads_of(pid) < FEWEST_OF_A_PROGRAM {
         return Seen::Other;
@@ -191,6 +207,9 @@ fn look(pid: Pid, cache: &Executables, port_files: &OwnPortFiles, detail: Detail
     }
     if stat.is_zombie() {
         return Seen::Other;
+    }
+    if !filter(&process) {
+        return Seen::Nothing;
     }
     let known = match cache.of(&process) {
         Ok(known) => known,
@@ -289,7 +308,7 @@ fn describe(
 
 /// The kernel keeps 15 bytes of a name. As gops does, the rest is taken from the command line where that begins with
 /// the same.
-fn full_name(process: &Process) -> String {
+pub(super) fn full_name(process: &Process) -> String {
     let name = process.name();
     if name.len() >= 15
         && let Ok(cmdline) = process.read("cmdline", "read the command line")

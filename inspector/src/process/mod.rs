@@ -1,6 +1,9 @@
 //! Processes: which there are, what /proc says about them, and what they run.
 
 pub mod access;
+pub mod cgroup;
+pub mod connections;
+pub mod details;
 mod error;
 pub mod executable;
 pub mod facts;
@@ -9,6 +12,7 @@ pub mod find;
 pub mod maps;
 mod modules;
 mod pin;
+pub mod select;
 
 use std::fmt;
 use std::str::FromStr;

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::SCHEMA;
 use super::printable::{printable, printable_str};
 use super::version::Release;
+use crate::agent::AgentMark;
 use crate::process::find::{Found, GoProcess};
 
 /// All Go processes.
@@ -107,19 +108,35 @@ impl List {
         List {
             schema: SCHEMA,
             processes: found.processes.iter().map(Entry::new).collect(),
-            cost: Cost {
-                processes: found.looked_at as u64,
-                executables: found.executables as u64,
-                file_bytes_read: found.bytes_read,
-            },
+            cost: Cost::new(found),
             unreadable: found.unreadable as u64,
             unreadable_reason: found.denial.as_ref().map(ToString::to_string),
         }
     }
 }
 
+impl Agent {
+    pub(super) fn new(mark: &AgentMark) -> Self {
+        Agent {
+            port: mark.port,
+            port_file: mark.port_file.to_string_lossy().into_owned(),
+            confirmed: mark.confirmed,
+        }
+    }
+}
+
+impl Cost {
+    pub(super) fn new(found: &Found) -> Self {
+        Cost {
+            processes: found.looked_at as u64,
+            executables: found.executables as u64,
+            file_bytes_read: found.bytes_read,
+        }
+    }
+}
+
 impl Entry {
-    fn new(p: &GoProcess) -> Self {
+    pub(super) fn new(p: &GoProcess) -> Self {
         let info = p.program.build_info.as_ref();
         Entry {
             pid: p.pid.as_raw(),
@@ -142,11 +159,7 @@ impl Entry {
             } else {
                 Vec::new()
             },
-            agent: p.agent.as_ref().map(|a| Agent {
-                port: a.port,
-                port_file: a.port_file.to_string_lossy().into_owned(),
-                confirmed: a.confirmed,
-            }),
+            agent: p.agent.as_ref().map(Agent::new),
         }
     }
 }
@@ -204,7 +217,8 @@ fn shorten(version: &str) -> &str {
     end().and_then(|end| version.get(..end)).unwrap_or(version)
 }
 
-fn remarks(p: &GoProcess) -> String {
+/// What else is known of a process, for people.
+pub(super) fn remarks(p: &GoProcess) -> String {
     let evidence: Vec<_> = p.program.evidence.iter().map(ToString::to_string).collect();
     let mut remarks = vec![evidence.join(", ")];
     if let Some(object) = &p.shared_object {

@@ -5,9 +5,11 @@
 
 pub mod list;
 pub mod printable;
+pub mod process;
 pub mod stack;
 mod stack_json;
 pub mod traceback;
+pub mod tree;
 pub mod version;
 
 /// Version of the JSON answers. It changes when a field goes away or changes its meaning, not when one is added.
@@ -36,6 +38,8 @@ mod tests {
     #[test]
     fn documented_schemas() {
         check::<super::list::List>("list");
+        check::<super::process::ProcessInfo>("process");
+        check::<super::tree::Tree>("tree");
         check::<super::version::Version>("version");
         check::<super::stack_json::Whole>("stack");
     }

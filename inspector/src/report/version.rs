@@ -132,7 +132,7 @@ impl Version {
 }
 
 impl BuildInfo {
-    fn new(info: &buildinfo::BuildInfo) -> Self {
+    pub(super) fn new(info: &buildinfo::BuildInfo) -> Self {
         BuildInfo {
             path: Some(info.path.clone()).filter(|p| !p.is_empty()),
             main: info.main.as_ref().map(Module::new),
@@ -147,7 +147,7 @@ impl BuildInfo {
 }
 
 impl Module {
-    fn new(module: &buildinfo::Module) -> Self {
+    pub(super) fn new(module: &buildinfo::Module) -> Self {
         Module {
             path: module.path.clone(),
             version: module.version.clone(),

@@ -11,6 +11,7 @@ pub mod modules;
 pub mod open;
 pub mod plausible;
 pub mod running;
+pub mod settings;
 pub mod snapshot;
 pub mod unwind;
 pub mod view;

@@ -1,4 +1,4 @@
-//! `list` against the real gops, with 30 Go processes among 110.
+//! `list`, `tree` and `process` against the real gops, with 30 Go processes among 110.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -15,8 +15,17 @@ const GO: usize = 30;
 const OTHERS: usize = 80;
 const GOPS: &str = "github.com/google/gops@v0.3.28";
 
-/// Milliseconds of ours and of gops, in turn.
-pub(crate) fn measure(pairs: usize) -> Result<Vec<(f64, f64)>> {
+/// A command, and milliseconds of ours and of gops for it, in turn.
+pub(crate) struct Pairs {
+    pub(crate) command: &'static str,
+    /// The share of gops' time that it may take.
+    pub(crate) allowed: f64,
+    pub(crate) times: Vec<(f64, f64)>,
+}
+
+/// Measures each command. The process of `process` is one of the Go processes: with the agent of gops inside, which
+/// listens, so that it has connections to show.
+pub(crate) fn measure(pairs: usize) -> Result<Vec<Pairs>> {
     let cell = Cell::new("1.27.4", Variant::Stripped, Program::States);
     build::build(&[cell], 2, &|_, _| {})?;
     let tools = tempfile::tempdir()?;
@@ -31,18 +40,28 @@ pub(crate) fn measure(pairs: usize) -> Result<Vec<(f64, f64)>> {
     for _ in 0..OTHERS {
         others.0.push(Command::new("sleep").arg("1000").spawn()?);
     }
-    eprintln!("list");
     let ours = binary()?;
-    time(ours)?;
-    time(&gops)?;
-    let times = (0..pairs).map(|_| Ok((time(ours)?, time(&gops)?))).collect::<Result<Vec<_>>>()?;
+    let pid = targets.first().ok_or("no target")?.pid().to_string();
+    let mut measured = Vec::new();
+    for (command, allowed, arguments) in
+        [("list", 0.1, &[][..]), ("tree", 0.2, &["tree"]), ("process", 0.2, &["process", &pid])]
+    {
+        eprintln!("{command}");
+        time(ours, arguments)?;
+        time(&gops, arguments)?;
+        let times = (0..pairs)
+            .map(|_| Ok((time(ours, arguments)?, time(&gops, arguments)?)))
+            .collect::<Result<Vec<_>>>()?;
+        measured.push(Pairs { command, allowed, times });
+    }
     drop(targets);
-    Ok(times)
+    Ok(measured)
 }
 
-fn time(program: &Path) -> Result<f64> {
+fn time(program: &Path, arguments: &[&str]) -> Result<f64> {
     let begun = Instant::now();
-    let status = Command::new(program).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+    let status =
+        Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
     let elapsed = begun.elapsed().as_secs_f64() * 1e3;
     if status.success() { Ok(elapsed) } else { Err(format!("{}: {status}", program.display()).into()) }
 }

@@ -1,0 +1,95 @@
+//! `process`.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use super::args::{Common, ProcessArgs};
+use super::output;
+use super::style::Style;
+use crate::Error;
+use crate::memory::LiveMemory;
+use crate::process::details::{self, Details};
+use crate::process::find::Detail;
+use crate::process::{self, Process};
+use crate::report::printable::printable_str;
+use crate::report::process::{Live, ProcessInfo, write_text};
+use crate::runtime::open::open;
+use crate::runtime::settings;
+
+pub(super) fn run(args: &ProcessArgs, common: &Common) -> Result<(), Error> {
+    let process = args.target.process("process", common)?;
+    let period = args.period.unwrap_or_default();
+    tell_progress(period.duration(), common);
+    let everything = common.json || common.verbose > 0;
+    let detail = if everything { Detail::All } else { Detail::Text };
+    let mut details = details::look(&process, period.duration(), detail)?;
+    let live = live(&process, &mut details)?;
+    if common.json {
+        output::write_json(common, &ProcessInfo::new(&details, &live))?;
+    } else {
+        let period = period.to_string();
+        output::write(common, |out| write_text(&details, &live, &period, common.verbose > 0, out))?;
+    }
+    conclude(&details, common)
+}
+
+/// What the runtime is set to, read from the memory of a Go process.
+fn live(process: &Process, details: &mut Details) -> Result<Live, Error> {
+    if details.more.as_ref().is_none_or(|more| more.go.is_none()) {
+        return Ok(Live::default());
+    }
+    let (view, attach_cost) = match open(process) {
+        Ok(opened) => opened,
+        Err(Error::Process(gone @ (process::Error::Exited(_) | process::Error::Executed(_)))) => {
+            return Err(gone.into());
+        }
+        Err(Error::Process(other)) => {
+            details.unknown.push(other);
+            return Ok(Live::default());
+        }
+        Err(other) => {
+            let source = std::io::Error::other(other.to_string());
+            let action = "read the settings of the runtime";
+            details.unknown.push(process::Error::Io { pid: process.pid(), action, source });
+            return Ok(Live::default());
+        }
+    };
+    let memory = LiveMemory::new(process.pid().as_raw());
+    memory.add_cost(attach_cost);
+    let settings = settings::read(&view, &memory);
+    process.check()?;
+    Ok(Live { settings, cost: memory.cost() })
+}
+
+fn tell_progress(period: Duration, common: &Common) {
+    if period > Duration::from_secs(1) && std::io::stderr().is_terminal() {
+        let style = Style::for_stderr(common.color);
+        let mut err = std::io::stderr().lock();
+        // A hint that cannot be written is no failure of the answer.
+        let _ = writeln!(err, "{} measuring for {} s", style.hint("hint:"), period.as_secs_f64());
+    }
+}
+
+/// Names what could not be found out.
+fn conclude(details: &Details, common: &Common) -> Result<(), Error> {
+    let style = Style::for_stderr(common.color);
+    let mut err = std::io::stderr().lock();
+    let mut say = |head: String, text: &str| {
+        // As above.
+        let _ = writeln!(err, "{head} {}", printable_str(text));
+    };
+    if let Some(not_go) = details.more.as_ref().and_then(|more| more.not_go.as_ref()) {
+        say(style.hint("hint:"), &not_go.to_string());
+    }
+    if let (None, Some(uids)) = (&details.user, details.status.uids) {
+        say(style.hint("unknown:"), &format!("the name of user {}", uids[0]));
+    }
+    for unknown in &details.unknown {
+        say(style.hint("unknown:"), &unknown.to_string());
+    }
+    let Some(first) = details.unknown.first() else { return Ok(()) };
+    if let Some(hint) = first.hint() {
+        say(style.hint("hint:"), &hint);
+    }
+    Err(Error::Partial(format!("not all of process {} could be looked at", details.pid)))
+}

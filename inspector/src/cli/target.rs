@@ -1,0 +1,174 @@
+//! What a command looks at.
+
+use std::fmt;
+use std::io::{IsTerminal as _, Write as _};
+use std::str::FromStr;
+
+use clap::Args;
+use regex::bytes::Regex;
+
+use super::args::Common;
+use super::duration::Period;
+use super::style::Style;
+use crate::Error;
+use crate::process::select::Selector;
+use crate::process::{self, Process};
+
+/// The target of a command, and how long to wait for it.
+#[derive(Debug, Args)]
+pub struct TargetArgs {
+    /// A pid; name:REGEX, the one Go process with such a name; container:ID, the one in that container (the first digits
+    /// of its id are enough); or HOST:PORT, a gops agent
+    #[arg(value_name = "TARGET")]
+    pub target: Target,
+    /// Wait until there is such a process: a minute, or for a duration such as 30s
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "1m")]
+    pub wait: Option<Period>,
+}
+
+/// Where a command looks.
+#[derive(Debug, Clone)]
+pub enum Target {
+    /// A process of this machine.
+    Process(Selector),
+    /// A gops agent.
+    Agent(HostPort),
+}
+
+/// The address of an agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPort {
+    /// A name or an address, without brackets; empty for this machine.
+    pub host: String,
+    /// The TCP port.
+    pub port: u16,
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl FromStr for HostPort {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (host, port) = text.rsplit_once(':').ok_or(())?;
+        let port = port.parse().ok().filter(|&port| port != 0).ok_or(())?;
+        let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+        // Which colon is which is only clear with brackets.
+        match bare {
+            Some(host) if host.contains(':') => Ok(HostPort { host: host.to_owned(), port }),
+            None if !host.contains([':', '[', ']', '/', ' ']) => Ok(HostPort { host: host.to_owned(), port }),
+            _ => Err(()),
+        }
+    }
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(pattern) = text.strip_prefix("name:") {
+            if pattern.is_empty() {
+                return Err("name: needs a regular expression behind it".to_owned());
+            }
+            let regex = Regex::new(pattern).map_err(|e| e.to_string())?;
+            return Ok(Target::Process(Selector::Name(regex)));
+        }
+        if let Some(id) = text.strip_prefix("container:") {
+            if id.is_empty() {
+                return Err("container: needs the first digits of an id behind it".to_owned());
+            }
+            return Ok(Target::Process(Selector::Container(id.to_owned())));
+        }
+        if let Ok(agent) = text.parse() {
+            return Ok(Target::Agent(agent));
+        }
+        match text.parse() {
+            Ok(pid) => Ok(Target::Process(Selector::Pid(pid))),
+            Err(e) if text.bytes().all(|b| b.is_ascii_digit() || b == b'-') => {
+                Err(process::InvalidPid::to_string(&e))
+            }
+            Err(_) => Err("a target is a pid, name:REGEX, container:ID or HOST:PORT".to_owned()),
+        }
+    }
+}
+
+impl TargetArgs {
+    /// The process, for a `command` that has no other way than to look at one.
+    pub(super) fn process(&self, command: &str, common: &Common) -> Result<Process, Error> {
+        let selector = match &self.target {
+            Target::Process(selector) => selector,
+            Target::Agent(agent) => {
+                return Err(Error::Usage(format!(
+                    "{agent} is the address of an agent, and `{command}` needs a process of this machine: \
+                     a pid, name:REGEX or container:ID"
+                )));
+            }
+        };
+        let Some(limit) = self.wait else { return Ok(selector.pin()?) };
+        if std::io::stderr().is_terminal() {
+            let style = Style::for_stderr(common.color);
+            // A hint that cannot be written is no failure of the answer.
+            let _ = writeln!(
+                std::io::stderr().lock(),
+                "{} waiting up to {limit} for {selector}",
+                style.hint("hint:")
+            );
+        }
+        Ok(selector.wait(limit.duration())?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(text: &str) -> Result<String, String> {
+        text.parse().map(|target| match target {
+            Target::Process(selector) => selector.to_string(),
+            Target::Agent(agent) => format!("agent {agent}"),
+        })
+    }
+
+    #[test]
+    fn targets() {
+        for (text, expected) in [
+            ("4711", "process 4711"),
+            ("name:^or(d|g)", "name:^or(d|g)"),
+            ("name:8080", "name:8080"),
+            ("container:0123", "container:0123"),
+            ("localhost:6060", "agent localhost:6060"),
+            ("10.0.0.1:1", "agent 10.0.0.1:1"),
+            (":6060", "agent :6060"),
+            ("[::1]:6060", "agent [::1]:6060"),
+        ] {
+            assert_eq!(shown(text).as_deref(), Ok(expected));
+        }
+        for wrong in [
+            "0",
+            "-1",
+            "99999999999",
+            "",
+            "nonsense",
+            "name:",
+            "name:(",
+            "container:",
+            "::1:80",
+            "a:0",
+            "a:65536",
+            "a:b",
+            "[a]:1",
+            "http://a:1",
+        ] {
+            assert!(shown(wrong).is_err(), "{wrong}");
+        }
+        assert!(shown("99999999999").unwrap_err().contains("a pid is a number"));
+    }
+}

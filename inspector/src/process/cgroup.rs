@@ -1,0 +1,299 @@
+//! What the cgroups of a process allow it: `Documentation/admin-guide/cgroup-v2.rst` and `cgroup-v1/` of the kernel.
+//!
+//! The limits of a cgroup hold for all below it, so that the smallest on the way to the root counts. Both versions can
+//! be in use at once, each for some controllers.
+
+use std::path::{Path, PathBuf};
+
+/// A line of /proc/PID/cgroup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Membership {
+    /// The controllers of a version 1 hierarchy; empty for version 2.
+    pub controllers: Vec<String>,
+    /// The cgroup, from the root of the reader's cgroup namespace.
+    pub path: String,
+}
+
+/// More hierarchies than the kernel has controllers for, and deeper than anybody nests them.
+const MAX_LINES: usize = 64;
+const MAX_DEPTH: usize = 64;
+
+/// Parses /proc/PID/cgroup.
+pub fn memberships(cgroup: &[u8]) -> Vec<Membership> {
+    let text = String::from_utf8_lossy(cgroup);
+    let parse = |line: &str| {
+        let mut fields = line.splitn(3, ':');
+        let (_, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
+        let controllers = controllers.split(',').filter(|c| !c.is_empty()).map(str::to_owned).collect();
+        Some(Membership { controllers, path: path.to_owned() })
+    };
+    text.lines().take(MAX_LINES).filter_map(parse).collect()
+}
+
+/// A mounted hierarchy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// Which cgroup is at its top.
+    pub root: String,
+    /// Where it is mounted.
+    pub point: PathBuf,
+    /// The options that name the controllers of a version 1 hierarchy; `None` for version 2.
+    pub controllers: Option<Vec<String>>,
+}
+
+/// The cgroup hierarchies among the mounts of /proc/PID/mountinfo (proc(5)).
+pub fn mounts(mountinfo: &[u8]) -> Vec<Mount> {
+    let text = String::from_utf8_lossy(mountinfo);
+    let parse = |line: &str| {
+        let (mount, file_system) = line.split_once(" - ")?;
+        let mut mount = mount.split(' ');
+        let (root, point) = (unescaped(mount.nth(3)?), unescaped(mount.next()?));
+        let mut file_system = file_system.split(' ');
+        let controllers = match file_system.next()? {
+            "cgroup2" => None,
+            "cgroup" => Some(file_system.nth(1)?.split(',').map(str::to_owned).collect()),
+            _ => return None,
+        };
+        Some(Mount { root, point: PathBuf::from(point), controllers })
+    };
+    text.lines().filter_map(parse).take(MAX_LINES).collect()
+}
+
+/// Spaces and the like are written as three octal digits behind a backslash.
+fn unescaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, behind)) = rest.split_once('\\') {
+        out.push_str(before);
+        match behind.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                out.push(char::from(byte));
+                rest = behind.get(3..).unwrap_or_default();
+            }
+            None => {
+                out.push('\\');
+                rest = behind;
+            }
+        }
+    }
+    out + rest
+}
+
+/// Where the files of a cgroup are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// 1 or 2.
+    pub version: u8,
+    /// The cgroup, from the root of the reader's cgroup namespace.
+    pub path: String,
+    /// Where its hierarchy is mounted.
+    point: PathBuf,
+    /// The cgroups from the top of the mount down to it.
+    below: Vec<String>,
+}
+
+impl Place {
+    /// Finds the cgroup that limits `controller` (`memory`, `cpu`). `None` where nothing that is mounted holds it.
+    pub fn find(memberships: &[Membership], mounts: &[Mount], controller: &str) -> Option<Place> {
+        let has = |controllers: &[String]| controllers.iter().any(|c| c == controller);
+        let first = memberships.iter().find(|m| has(&m.controllers)).and_then(|m| {
+            let of_it = |mount: &&Mount| mount.controllers.as_deref().is_some_and(has);
+            mounts.iter().filter(of_it).find_map(|mount| Place::in_mount(1, m, mount))
+        });
+        first.or_else(|| {
+            let m = memberships.iter().find(|m| m.controllers.is_empty())?;
+            mounts.iter().filter(|m| m.controllers.is_none()).find_map(|mount| Place::in_mount(2, m, mount))
+        })
+    }
+
+    fn in_mount(version: u8, membership: &Membership, mount: &Mount) -> Option<Place> {
+        let parts = |path: &str| -> Vec<String> {
+            path.split('/').filter(|p| !p.is_empty()).map(str::to_owned).collect()
+        };
+        let (path, root) = (parts(&membership.path), parts(&mount.root));
+        let below = path.strip_prefix(root.as_slice())?.to_vec();
+        // Outside of our cgroup namespace, and not below this mount.
+        if below.iter().any(|p| p == "..") || below.len() > MAX_DEPTH {
+            return None;
+        }
+        Some(Place { version, path: membership.path.clone(), point: mount.point.clone(), below })
+    }
+
+    /// The folders of the cgroup and of those above it, the innermost first.
+    fn folders(&self) -> impl Iterator<Item = PathBuf> + '_ {
+        (0..=self.below.len()).rev().map(|n| {
+            let mut folder = self.point.clone();
+            folder.extend(self.below.iter().take(n));
+            folder
+        })
+    }
+}
+
+/// How a cgroup held its processes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Throttling {
+    /// Periods in which something ran.
+    pub periods: u64,
+    /// Periods in which the quota was used up.
+    pub throttled: u64,
+    /// For how long all threads together had to wait, in microseconds.
+    pub throttled_us: u64,
+}
+
+/// What memory a process may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Memory {
+    /// The smallest limit of its cgroup and those above it, in bytes; `None` where there is none.
+    pub limit: Option<u64>,
+    /// What its cgroup uses, in bytes, with the page cache.
+    pub used: Option<u64>,
+}
+
+/// What CPU time a process may have.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Cpu {
+    /// The smallest limit of its cgroup and those above it, in cores; `None` where there is none.
+    pub limit: Option<f64>,
+    /// Throttling by the cgroup with that limit, or by its own where there is none.
+    pub throttling: Option<Throttling>,
+}
+
+/// Reads the memory limit; `read` gives the contents of a file.
+pub fn memory(place: &Place, read: &dyn Fn(&Path) -> Option<Vec<u8>>) -> Memory {
+    let (limit, used) = match place.version {
+        1 => ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+        _ => ("memory.max", "memory.current"),
+    };
+    /// Version 1 says "none" as the largest number of pages.
+    const NO_LIMIT: u64 = 1 << 62;
+    let limits = place.folders().filter_map(|folder| number(&read(&folder.join(limit))?));
+    Memory {
+        limit: limits.filter(|&l| l < NO_LIMIT).min(),
+        used: place.folders().next().and_then(|folder| number(&read(&folder.join(used))?)),
+    }
+}
+
+/// Reads the CPU limit; `read` gives the contents of a file.
+pub fn cpu(place: &Place, read: &dyn Fn(&Path) -> Option<Vec<u8>>) -> Cpu {
+    let quota = |folder: &Path| -> Option<f64> {
+        match place.version {
+            1 => cores(
+                number(&read(&folder.join("cpu.cfs_quota_us"))?)?,
+                number(&read(&folder.join("cpu.cfs_period_us"))?)?,
+            ),
+            _ => cpu_max(&read(&folder.join("cpu.max"))?),
+        }
+    };
+    let limits = place.folders().filter_map(|folder| Some((quota(&folder)?, folder)));
+    let tightest = limits.min_by(|a, b| a.0.total_cmp(&b.0));
+    let (limit, folder) = match tightest {
+        Some((limit, folder)) => (Some(limit), Some(folder)),
+        None => (None, place.folders().next()),
+    };
+    Cpu { limit, throttling: folder.and_then(|f| throttling(&read(&f.join("cpu.stat"))?)) }
+}
+
+/// A file that holds one number; `max` and negative ones are none.
+fn number(bytes: &[u8]) -> Option<u64> {
+    std::str::from_utf8(bytes).ok()?.trim().parse().ok()
+}
+
+/// cpu.max: quota and period in microseconds; the quota can be `max`.
+fn cpu_max(bytes: &[u8]) -> Option<f64> {
+    let mut words = std::str::from_utf8(bytes).ok()?.split_ascii_whitespace();
+    cores(words.next()?.parse().ok()?, words.next()?.parse().ok()?)
+}
+
+fn cores(quota: u64, period: u64) -> Option<f64> {
+    (period > 0).then(|| quota as f64 / period as f64)
+}
+
+/// cpu.stat of either version.
+fn throttling(bytes: &[u8]) -> Option<Throttling> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let value = |key: &str| -> Option<u64> {
+        text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
+    };
+    Some(Throttling {
+        periods: value("nr_periods")?,
+        throttled: value("nr_throttled")?,
+        throttled_us: value("throttled_usec").or_else(|| Some(value("throttled_time")? / 1000))?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    fn reader(files: &[(&str, &str)]) -> impl Fn(&Path) -> Option<Vec<u8>> {
+        let files: HashMap<PathBuf, Vec<u8>> =
+            files.iter().map(|(path, text)| (PathBuf::from(path), text.as_bytes().to_vec())).collect();
+        move |path| files.get(path).cloned()
+    }
+
+    #[test]
+    fn the_tightest_limit_of_version_2() {
+        let of = memberships(b"0::/kubepods/pod1/c1\n");
+        let at = mounts(b"30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n24 1 0:1 / / rw - ext4 /dev/a rw\n");
+        assert_eq!(at.len(), 1);
+        let place = Place::find(&of, &at, "memory").unwrap();
+        assert_eq!((place.version, place.path.as_str()), (2, "/kubepods/pod1/c1"));
+        let read = reader(&[
+            ("/sys/fs/cgroup/kubepods/pod1/c1/memory.max", "max\n"),
+            ("/sys/fs/cgroup/kubepods/pod1/c1/memory.current", "4096\n"),
+            ("/sys/fs/cgroup/kubepods/pod1/memory.max", "1048576\n"),
+            ("/sys/fs/cgroup/kubepods/memory.max", "2097152\n"),
+            ("/sys/fs/cgroup/kubepods/pod1/c1/cpu.max", "max 100000\n"),
+            ("/sys/fs/cgroup/kubepods/pod1/cpu.max", "50000 100000\n"),
+            ("/sys/fs/cgroup/kubepods/cpu.max", "200000 100000\n"),
+            (
+                "/sys/fs/cgroup/kubepods/pod1/cpu.stat",
+                "usage_usec 9\nnr_periods 10\nnr_throttled 3\nthrottled_usec 77\n",
+            ),
+        ]);
+        assert_eq!(memory(&place, &read), Memory { limit: Some(1 << 20), used: Some(4096) });
+        let throttling = Throttling { periods: 10, throttled: 3, throttled_us: 77 };
+        assert_eq!(cpu(&place, &read), Cpu { limit: Some(0.5), throttling: Some(throttling) });
+    }
+
+    #[test]
+    fn version_1_seen_from_inside_a_container() {
+        let of = memberships(
+            b"5:cpu,cpuacct:/docker/abc\n4:memory:/docker/abc\n1:name=systemd:/docker/abc\n0::/docker/abc\n",
+        );
+        let at = mounts(
+            b"1 2 0:1 /docker/abc /sys/fs/cgroup/cpu,cpuacct ro - cgroup cgroup rw,cpu,cpuacct\n\
+              1 2 0:1 /docker/abc /sys/fs/cgroup/mem\\040ory ro - cgroup cgroup rw,memory\n",
+        );
+        let read = reader(&[
+            ("/sys/fs/cgroup/mem ory/memory.limit_in_bytes", "9223372036854771712\n"),
+            ("/sys/fs/cgroup/mem ory/memory.usage_in_bytes", "5\n"),
+            ("/sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us", "150000\n"),
+            ("/sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us", "100000\n"),
+            ("/sys/fs/cgroup/cpu,cpuacct/cpu.stat", "nr_periods 1\nnr_throttled 1\nthrottled_time 5000\n"),
+        ]);
+        let place = Place::find(&of, &at, "memory").unwrap();
+        assert_eq!(memory(&place, &read), Memory { limit: None, used: Some(5) });
+        let place = Place::find(&of, &at, "cpu").unwrap();
+        assert_eq!(place.version, 1);
+        let found = cpu(&place, &read);
+        assert_eq!((found.limit, found.throttling.unwrap().throttled_us), (Some(1.5), 5));
+    }
+
+    #[test]
+    fn no_way_out_of_a_mount() {
+        let of = memberships(b"0::/../other\n");
+        let ours = mounts(b"1 2 0:1 / /sys/fs/cgroup rw - cgroup2 cgroup rw\n");
+        assert_eq!(Place::find(&of, &ours, "cpu"), None);
+        let theirs = mounts(b"1 2 0:1 /../other /sys/fs/cgroup rw - cgroup2 cgroup rw\n");
+        let place = Place::find(&of, &theirs, "cpu").unwrap();
+        assert_eq!(place.folders().collect::<Vec<_>>(), [Path::new("/sys/fs/cgroup")]);
+        let read = reader(&[("/sys/fs/cgroup/cpu.max", "1 0"), ("/sys/fs/cgroup/memory.max", "x")]);
+        assert_eq!(cpu(&place, &read).limit, None);
+        assert_eq!(memory(&place, &read), Memory::default());
+        assert_eq!(unescaped("a\\040b\\\\x\\134"), "a b\\\\x\\");
+        assert!(memberships(b"0\n:\n").is_empty() && mounts(b"x - cgroup2\n - \n").is_empty());
+    }
+}

@@ -1,0 +1,212 @@
+//! The answer of `tree`.
+
+use std::collections::{HashMap, HashSet};
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use super::SCHEMA;
+use super::list::{Cost, Entry, remarks};
+use super::printable::{printable, printable_str};
+use crate::process::find::{Found, GoProcess};
+
+/// All Go processes below their parents.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Tree {
+    /// Version of this format.
+    pub schema: u32,
+    /// The nodes as the text has them: each before those below it.
+    pub nodes: Vec<Node>,
+    /// What it took.
+    pub cost: Cost,
+    /// How many processes could not be looked into.
+    pub unreadable: u64,
+    /// Why not, for the first of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unreadable_reason: Option<String>,
+}
+
+/// A process in the tree: a Go process, or the parent of one.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Node {
+    /// How deep it is; 0 for parents at the top.
+    pub depth: u64,
+    /// Its pid in our pid namespace; 0 for a parent outside of it.
+    pub pid: i32,
+    /// The process, where it is a Go process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub process: Option<Entry>,
+}
+
+impl Tree {
+    /// Makes the answer.
+    pub fn new(found: &Found) -> Self {
+        let by_pid: HashMap<i32, &GoProcess> = found.processes.iter().map(|p| (p.pid.as_raw(), p)).collect();
+        let node = |branch: &Branch| Node {
+            depth: branch.depth as u64,
+            pid: branch.pid,
+            process: by_pid.get(&branch.pid).map(|p| Entry::new(p)),
+        };
+        Tree {
+            schema: SCHEMA,
+            nodes: branches(&edges(found)).iter().map(node).collect(),
+            cost: Cost::new(found),
+            unreadable: found.unreadable as u64,
+            unreadable_reason: found.denial.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+/// A process and its parent, 0 where that is outside of our pid namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Edge {
+    parent: i32,
+    pid: i32,
+}
+
+fn edges(found: &Found) -> Vec<Edge> {
+    let edge = |p: &GoProcess| Edge { parent: p.stat.parent.map_or(0, |p| p.as_raw()), pid: p.pid.as_raw() };
+    found.processes.iter().map(edge).collect()
+}
+
+/// A line of the tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Branch {
+    depth: usize,
+    pid: i32,
+    /// Nothing follows below the same parent.
+    last: bool,
+}
+
+/// The tree as gops builds it: parents by pid at the top, and below each what it started. A pid has one place. So a
+/// process with a greater pid than its child (pids begin again at some time) is at the top, and has no place
+/// below its own parent.
+///
+/// gops sorts by the parent alone and leaves it open how children of one parent follow each other; here it is by pid.
+fn branches(edges: &[Edge]) -> Vec<Branch> {
+    let mut edges = edges.to_vec();
+    edges.sort_unstable();
+    let mut below: HashMap<i32, Vec<i32>> = HashMap::new();
+    for edge in &edges {
+        below.entry(edge.parent).or_default().push(edge.pid);
+    }
+    let mut seen = HashSet::new();
+    let mut branches = Vec::with_capacity(2 * edges.len());
+    // Processes nest as deep as somebody wants, so nothing here recurses.
+    let mut todo = Vec::new();
+    for edge in &edges {
+        todo.push((edge.parent, 0));
+        while let Some((pid, depth)) = todo.pop() {
+            if !seen.insert(pid) {
+                continue;
+            }
+            branches.push(Branch { depth, pid, last: false });
+            todo.extend(below.get(&pid).into_iter().flatten().rev().map(|&child| (child, depth + 1)));
+        }
+    }
+    mark_last(&mut branches);
+    branches
+}
+
+/// From the end, the first that is met at a depth is the last there, until one further up ends the group.
+fn mark_last(branches: &mut [Branch]) {
+    let mut followed: Vec<bool> = Vec::new();
+    for branch in branches.iter_mut().rev() {
+        followed.resize(branch.depth + 1, false);
+        if let Some(followed) = followed.last_mut() {
+            branch.last = !*followed;
+            *followed = true;
+        }
+    }
+}
+
+/// Writes the tree as gops does. With `verbose`, what else is known stands behind each process.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write_text(found: &Found, verbose: bool, out: &mut dyn Write) -> io::Result<()> {
+    let by_pid: HashMap<i32, &GoProcess> = found.processes.iter().map(|p| (p.pid.as_raw(), p)).collect();
+    let text = |branch: &Branch| match by_pid.get(&branch.pid) {
+        // gops shows the pid alone of what it has at the top.
+        Some(p) if branch.depth > 0 || verbose => {
+            let mark = if p.agent.is_some() { "[*]  " } else { "" };
+            let name = printable_str(&p.name);
+            let release = p.program.release.to_string();
+            let mut text = format!("{mark}{} ({name}) {{{}}}", p.pid, printable_str(&release));
+            if verbose {
+                text.push_str(&format!("  {}{}", printable(&p.path), remarks(p)));
+            }
+            text
+        }
+        _ => branch.pid.to_string(),
+    };
+    write_branches(&branches(&edges(found)), text, out)
+}
+
+fn write_branches(
+    branches: &[Branch],
+    text: impl Fn(&Branch) -> String,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    writeln!(out, "...")?;
+    // Whether the branch that we are below is the last of its group, for each depth.
+    let mut ended: Vec<bool> = Vec::new();
+    for branch in branches {
+        ended.truncate(branch.depth);
+        for &ended in &ended {
+            out.write_all(if ended { "    " } else { "│   " }.as_bytes())?;
+        }
+        let edge = if branch.last { "└──" } else { "├──" };
+        writeln!(out, "{edge} {}", text(branch))?;
+        ended.push(branch.last);
+    }
+    writeln!(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(edges: &[(i32, i32)]) -> String {
+        let edges: Vec<Edge> = edges.iter().map(|&(parent, pid)| Edge { parent, pid }).collect();
+        let mut out = Vec::new();
+        write_branches(&branches(&edges), |b| b.pid.to_string(), &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn nothing() {
+        assert_eq!(tree(&[]), "...\n\n");
+    }
+
+    #[test]
+    fn children_below_their_parents() {
+        let expected = "\
+...
+├── 1
+│   ├── 10
+│   │   ├── 20
+│   │   │   └── 30
+│   │   └── 21
+│   └── 11
+│       └── 22
+└── 7
+    └── 8
+
+";
+        assert_eq!(tree(&[(10, 21), (1, 11), (7, 8), (20, 30), (11, 22), (10, 20), (1, 10)]), expected);
+    }
+
+    #[test]
+    fn a_parent_with_a_greater_pid_stays_at_the_top() {
+        assert_eq!(tree(&[(300, 10), (400, 300)]), "...\n├── 300\n│   └── 10\n└── 400\n\n");
+    }
+
+    #[test]
+    fn no_limit_to_the_depth() {
+        let chain: Vec<_> = (1..20_000).map(|pid| Edge { parent: pid - 1, pid }).collect();
+        assert_eq!(branches(&chain).last(), Some(&Branch { depth: 19_999, pid: 19_999, last: true }));
+    }
+}

@@ -1,0 +1,89 @@
+//! What a runtime is set to right now, whatever its environment said when it began: the program may have changed it
+//! (`runtime.GOMAXPROCS`, `debug.SetGCPercent`, `debug.SetMemoryLimit`).
+
+use symbols::addr::RuntimeAddr;
+use symbols::globals;
+use symbols::version::GoVersion;
+
+use super::view::View;
+use crate::memory::Memory;
+
+/// Settings that were read and verified; `None` for what could not be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Settings {
+    /// How many threads run Go code at once.
+    pub gomaxprocs: Option<u32>,
+    /// By how many percent the heap may grow until the next collection; -1 is `off`.
+    pub gogc: Option<i32>,
+    /// The soft memory limit in bytes; `i64::MAX` is none. From Go 1.19.
+    pub memory_limit: Option<i64>,
+}
+
+const WANTED: &[&str] = &["runtime.gomaxprocs", "runtime.allp", "runtime.gcController"];
+/// More than a runtime can be set to, in any release.
+const MAX_PROCS: u32 = 1 << 16;
+/// `runtime.defaultHeapMinimum`: the heap at which the first collection begins with GOGC=100.
+const HEAP_MINIMUM: u64 = 4 << 20;
+
+/// Reads the settings. Each address is held against what else must be true of it.
+pub fn read(view: &View, memory: &dyn Memory) -> Settings {
+    let main = view.modules.main();
+    let version = view.version.clone().unwrap_or_else(|| GoVersion::release(view.minor, 0));
+    let mut found = globals::from_symtab(&main.image, WANTED);
+    if WANTED.iter().any(|name| found.get(name).is_none()) {
+        found.fill(globals::solve(&main.image, &main.pclntab, &version, WANTED));
+    }
+    let at = |name: &str| found.address(name).map(|link| main.bias.runtime(link));
+    let (gogc, memory_limit) =
+        at("runtime.gcController").and_then(|at| controller(view, memory, at)).unwrap_or_default();
+    Settings {
+        gomaxprocs: gomaxprocs(memory, at("runtime.gomaxprocs"), at("runtime.allp")),
+        gogc,
+        memory_limit,
+    }
+}
+
+/// The runtime keeps as many ps as it may run threads.
+fn gomaxprocs(memory: &dyn Memory, at: Option<RuntimeAddr>, allp: Option<RuntimeAddr>) -> Option<u32> {
+    let value = u32::from_le_bytes(array(memory, at?)?);
+    let ps = memory.word(allp?.plus(8)).ok()?;
+    ((1..=MAX_PROCS).contains(&value) && ps == u64::from(value)).then_some(value)
+}
+
+/// GOGC and the memory limit. The least heap follows from GOGC while that is not `off`.
+fn controller(view: &View, memory: &dyn Memory, at: RuntimeAddr) -> Option<(Option<i32>, Option<i64>)> {
+    let field = |name| view.table.field("runtime.gcControllerState", name).map(|f| at.plus(f.offset));
+    let gogc = i32::from_le_bytes(array(memory, field("gcPercent")?)?);
+    let least = memory.word(field("heapMinimum")?).ok()?;
+    let fits = match u64::try_from(gogc) {
+        Ok(percent) => Some(least) == HEAP_MINIMUM.checked_mul(percent).map(|bytes| bytes / 100),
+        Err(_) => gogc == -1 && (1..=1 << 40).contains(&least),
+    };
+    fits.then_some(())?;
+    let limit = field("memoryLimit").and_then(|at| Some(i64::from_le_bytes(array(memory, at)?)));
+    Some((Some(gogc), limit.filter(|&limit| limit >= 0)))
+}
+
+fn array<const N: usize>(memory: &dyn Memory, at: RuntimeAddr) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    memory.read(at, &mut bytes).ok()?;
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::RecordedMemory;
+
+    #[test]
+    fn gomaxprocs_is_the_number_of_ps() {
+        let memory = RecordedMemory::default()
+            .with(0x1000, 8u32.to_le_bytes().to_vec())
+            .with(0x2000, [0u64.to_le_bytes(), 8u64.to_le_bytes()].concat())
+            .with(0x3000, [0u64.to_le_bytes(), 9u64.to_le_bytes()].concat());
+        let read = |allp| gomaxprocs(&memory, Some(RuntimeAddr(0x1000)), Some(RuntimeAddr(allp)));
+        assert_eq!(read(0x2000), Some(8));
+        assert_eq!(read(0x3000), None);
+        assert_eq!(read(0x4000), None);
+    }
+}

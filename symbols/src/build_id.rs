@@ -1,0 +1,86 @@
+//! Build ids: what tells one build of a program from another, as linkers write it into notes.
+
+use crate::image::Image;
+
+/// The build ids of an image.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BuildIds {
+    /// Go's own, as `go tool buildid` prints it.
+    pub go: Option<String>,
+    /// That of the linker, which debug files are found by; in hexadecimal.
+    pub gnu: Option<String>,
+}
+
+/// Longer than any build id.
+const MAX_ID: usize = 256;
+
+/// Reads the build ids of an image.
+pub fn of(image: &Image) -> BuildIds {
+    let mut ids = BuildIds::default();
+    for notes in image.notes() {
+        add(&notes, &mut ids);
+    }
+    ids
+}
+
+/// Takes the build ids from the bytes of notes (elf(5)): the first of each kind. Notes are aligned to four bytes; those that
+/// are aligned to eight hold no build ids of Go.
+fn add(notes: &[u8], ids: &mut BuildIds) {
+    let mut rest = notes;
+    while let Some((name, kind, value)) = next(&mut rest) {
+        match (name, kind) {
+            (b"Go\0\0" | b"Go\0", 4) if ids.go.is_none() && value.len() <= MAX_ID && value.is_ascii() => {
+                ids.go = Some(String::from_utf8_lossy(value).into_owned());
+            }
+            (b"GNU\0", 3) if ids.gnu.is_none() && value.len() <= MAX_ID => {
+                ids.gnu = Some(value.iter().map(|b| format!("{b:02x}")).collect());
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Takes one note off: its name, its type, and its value.
+fn next<'a>(rest: &mut &'a [u8]) -> Option<(&'a [u8], u32, &'a [u8])> {
+    let word = |at: usize| Some(u32::from_le_bytes(rest.get(at..at + 4)?.try_into().ok()?));
+    let (name_len, value_len, kind) = (word(0)? as usize, word(4)? as usize, word(8)?);
+    let value_at = 12usize.checked_add(name_len.checked_next_multiple_of(4)?)?;
+    let name = rest.get(12..12usize.checked_add(name_len)?)?;
+    let value = rest.get(value_at..value_at.checked_add(value_len)?)?;
+    let end = value_at.checked_add(value_len.checked_next_multiple_of(4)?)?;
+    *rest = rest.get(end..).unwrap_or_default();
+    Some((name, kind, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn note(name: &[u8], kind: u32, value: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for word in [name.len() as u32, value.len() as u32, kind] {
+            bytes.extend(word.to_le_bytes());
+        }
+        for part in [name, value] {
+            bytes.extend(part);
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+        }
+        bytes
+    }
+
+    #[test]
+    fn notes() {
+        // Go's linker counts the padding of the name.
+        let mut bytes = note(b"Go\0\0", 4, b"abc/def");
+        bytes.extend(note(b"GNU\0", 1, b"\0\0\0\0"));
+        bytes.extend(note(b"GNU\0", 3, b"\x01\xff"));
+        bytes.extend(note(b"GNU\0", 3, b"\x02"));
+        let mut ids = BuildIds::default();
+        add(&bytes, &mut ids);
+        assert_eq!(ids, BuildIds { go: Some("abc/def".to_owned()), gnu: Some("01ff".to_owned()) });
+        for end in 0..bytes.len() {
+            add(&bytes[..end], &mut BuildIds::default());
+        }
+        add(&[0xff; 64], &mut ids);
+    }
+}
