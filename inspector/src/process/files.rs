@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rustix::fs::{Dir, Mode, OFlags, ResolveFlags};
 
-use super::Process;
+use super::{Namespace, Process};
 
 /// More open files than are looked at to find one socket.
 const MAX_FILES: usize = 1 << 16;
@@ -28,6 +28,15 @@ impl Process {
             }
         }
         Err(rustix::io::Errno::AGAIN.into())
+    }
+
+    /// Opens one of its namespaces, to enter it.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn open_namespace(&self, kind: Namespace) -> io::Result<OwnedFd> {
+        let path = format!("ns/{}", kind.name());
+        Ok(rustix::fs::openat(self.dir(), path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
     }
 
     /// Inodes of its open sockets. `None` where its open files may not be seen.
