@@ -6,6 +6,8 @@ use flate2::write::GzDecoder;
 
 /// What decides what a file is.
 const HEAD: usize = 16;
+/// How much is kept of what is refused, to say what it was.
+const SHOWN: usize = 120;
 /// A profile that unpacks to more is not looked at further.
 const MAX_UNPACKED: u64 = 8 << 30;
 
@@ -72,7 +74,7 @@ impl<W: Write> Checked<W> {
 
     /// How the answer begins, where it was refused.
     pub fn refused(&self) -> Option<String> {
-        self.refused.then(|| String::from_utf8_lossy(&self.head).into_owned())
+        self.refused.then(|| String::from_utf8_lossy(&self.head).trim_end().to_owned())
     }
 
     /// Ends it; says what is missing or damaged, as far as the kind of file shows that.
@@ -97,6 +99,7 @@ impl<W: Write> Checked<W> {
         }
         if !self.payload.begins(&self.head) {
             self.refused = true;
+            self.head.truncate(SHOWN);
             return Err(io::Error::new(io::ErrorKind::InvalidData, "refused"));
         }
         self.begun = true;

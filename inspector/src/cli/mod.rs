@@ -1,13 +1,18 @@
 //! The command line: what is parsed, dispatched, printed and returned. Nothing below this module prints or exits.
 
+mod agent;
 pub mod args;
+mod capture;
 mod duration;
 mod generate;
+mod interrupt;
 mod list;
 mod output;
+mod progress;
 mod stack;
 mod style;
 mod version;
+mod via;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -16,6 +21,7 @@ use clap::Parser as _;
 
 use crate::Error;
 use args::{Cli, Command};
+use capture::Capture;
 pub use generate::commands_table;
 
 /// Runs the program with the arguments of this process.
@@ -38,6 +44,14 @@ fn run(cli: &Cli) -> Result<(), Error> {
         None | Some(Command::List) => list::run(&cli.common),
         Some(Command::Version(args)) => version::run(args, &cli.common),
         Some(Command::Stack(args)) => stack::run(args, &cli.common),
+        Some(Command::Gc(args)) => agent::gc(args, &cli.common),
+        Some(Command::Setgc(args)) => agent::set_gc(args, &cli.common),
+        Some(Command::Memstats(args)) => agent::mem_stats(args, &cli.common),
+        Some(Command::Stats(args)) => agent::stats(args, &cli.common),
+        Some(Command::Trace(args)) => capture::run(Capture::Trace, &args.capture, args.open, &cli.common),
+        Some(Command::PprofHeap(args)) => capture::run(Capture::Heap, &args.capture, args.open, &cli.common),
+        Some(Command::PprofCpu(args)) => capture::run(Capture::Cpu, &args.capture, args.open, &cli.common),
+        Some(Command::Binary(args)) => capture::run(Capture::Binary, args, false, &cli.common),
         Some(Command::Generate(args)) => generate::run(args, &cli.common),
     }
 }

@@ -3,11 +3,14 @@
 //! The JSON is versioned by [`SCHEMA`] and described in `docs/schema`. Addresses are strings of hexadecimal digits with
 //! `0x`; what is unknown is absent.
 
+pub mod answers;
+pub mod dump;
 pub mod list;
 pub mod printable;
 pub mod stack;
 #[cfg(test)]
 mod stack_schema;
+pub mod terminal;
 pub mod traceback;
 pub mod version;
 
@@ -17,6 +20,8 @@ pub const SCHEMA: u32 = 1;
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+
+    use super::answers::{Gc, MemStats, Saved, SetGc, Sourced, Stats};
 
     /// `docs/schema` is made from the types here: run this test with `UPDATE_SCHEMAS=1` after changing them.
     fn check<T: schemars::JsonSchema>(name: &str) {
@@ -39,5 +44,10 @@ mod tests {
         check::<super::list::List>("list");
         check::<super::version::Version>("version");
         check::<super::stack_schema::Stack>("stack");
+        check::<Sourced<MemStats>>("memstats");
+        check::<Sourced<Stats>>("stats");
+        check::<Sourced<SetGc>>("setgc");
+        check::<Sourced<Gc>>("gc");
+        check::<Sourced<Saved>>("saved");
     }
 }

@@ -23,6 +23,13 @@ pub struct Filter {
     pub pattern: Option<regex::bytes::Regex>,
 }
 
+impl Filter {
+    /// Whether it lets everything pass.
+    pub fn is_empty(&self) -> bool {
+        self.goid.is_none() && self.state.is_none() && self.pattern.is_none()
+    }
+}
+
 /// What was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -186,6 +193,7 @@ impl<'v> StackReport<'v> {
         let head = Head {
             schema: super::SCHEMA,
             pid: self.view.pid,
+            via: "probe",
             go_version: self.view.version.as_ref().map(|v| v.raw.as_str()),
             consistency: self.snapshot.consistency,
             cost,
@@ -224,7 +232,7 @@ impl<'v> StackReport<'v> {
         GoroutineJson {
             id: g.goid,
             state: header_status(self.view, g),
-            address: hex(g.addr),
+            address: Some(hex(g.addr)),
             parent: (g.parent_goid != 0).then_some(g.parent_goid),
             created_by: created_by.map(|p| p.func.name_text()),
             wait_minutes: Some(wait_minutes(self.snapshot, g)).filter(|&m| m > 0),
@@ -244,7 +252,7 @@ impl<'v> StackReport<'v> {
                     file: text(f.file),
                     line: f.line,
                     inlined: f.inlined,
-                    pc: hex(f.pc),
+                    pc: Some(hex(f.pc)),
                 })
                 .collect(),
         }
@@ -292,6 +300,7 @@ fn hex(value: u64) -> String {
 struct Head<'a> {
     schema: u32,
     pid: i32,
+    via: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     go_version: Option<&'a str>,
     consistency: Consistency,
@@ -300,38 +309,41 @@ struct Head<'a> {
     unknown: &'a [String],
 }
 
+/// A goroutine as it is written; also one that was read back from a dump, which says less.
 #[derive(Serialize)]
-struct GoroutineJson<'a> {
-    id: u64,
-    state: &'a str,
-    address: String,
+pub(super) struct GoroutineJson<'a> {
+    pub(super) id: u64,
+    pub(super) state: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    parent: Option<u64>,
+    pub(super) address: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    created_by: Option<Cow<'a, str>>,
+    pub(super) parent: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    wait_minutes: Option<i64>,
-    locked_to_thread: bool,
+    pub(super) created_by: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    thread: Option<u64>,
+    pub(super) wait_minutes: Option<i64>,
+    pub(super) locked_to_thread: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    bubble: Option<u64>,
+    pub(super) thread: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) bubble: Option<u64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    labels: Vec<[String; 2]>,
-    confirmed: bool,
+    pub(super) labels: Vec<[String; 2]>,
+    pub(super) confirmed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    incomplete: Option<String>,
+    pub(super) incomplete: Option<String>,
     /// How many frames in the middle of a very deep stack are left out.
     #[serde(skip_serializing_if = "Option::is_none")]
-    frames_left_out: Option<usize>,
-    frames: Vec<FrameJson>,
+    pub(super) frames_left_out: Option<usize>,
+    pub(super) frames: Vec<FrameJson>,
 }
 
 #[derive(Serialize)]
-struct FrameJson {
-    function: String,
-    file: String,
-    line: u32,
-    inlined: bool,
-    pc: String,
+pub(super) struct FrameJson {
+    pub(super) function: String,
+    pub(super) file: String,
+    pub(super) line: u32,
+    pub(super) inlined: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) pc: Option<String>,
 }

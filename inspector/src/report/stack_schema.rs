@@ -9,19 +9,28 @@ use schemars::JsonSchema;
 pub(super) struct Stack {
     /// Version of this format.
     schema: u32,
-    /// The process.
-    pid: i32,
+    /// The process; absent where the agent at an address was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<i32>,
+    /// The address of the agent that was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
+    /// Who answered: `probe` or `agent`.
+    via: String,
     /// As `runtime.Version()` returns it. Absent where only a range is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     go_version: Option<String>,
     /// `instant`: all goroutines are of one instant. `instant-verified-afterwards`: those that were parked were verified
     /// after the pause. `each-by-itself`: each is true by itself.
     consistency: String,
-    /// What it took.
-    cost: super::stack::Cost,
-    /// How the runtime's facts were found.
+    /// What it took. An agent does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cost: Option<super::stack::Cost>,
+    /// How the runtime's facts were found. An agent does not say.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     evidence: Vec<Evidence>,
     /// What could not be found, and costs only the answers that need it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     unknown: Vec<String>,
     /// The goroutines.
     goroutines: Vec<Goroutine>,
@@ -47,8 +56,9 @@ struct Goroutine {
     id: u64,
     /// Its state or wait reason, in the runtime's words.
     state: String,
-    /// Address of its `g`, hexadecimal.
-    address: String,
+    /// Address of its `g`, hexadecimal. An agent does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
     /// The goroutine that created it.
     #[serde(skip_serializing_if = "Option::is_none")]
     parent: Option<u64>,
@@ -92,6 +102,7 @@ struct Frame {
     line: u32,
     /// Inlined into the frame below.
     inlined: bool,
-    /// Program counter, hexadecimal.
-    pc: String,
+    /// Program counter, hexadecimal. An agent does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pc: Option<String>,
 }
