@@ -8,6 +8,7 @@
 //! connect     a connection, in the network namespace of the agent
 //! signal      the commands
 //! client      a command, and the bounded answer
+//! server      the other side: what answers gops for a process that has no agent
 //! payload     what a profile, a trace or a program begins with
 //! ```
 
@@ -18,6 +19,7 @@ mod error;
 mod find;
 pub mod payload;
 pub mod port_file;
+pub mod server;
 pub mod signal;
 pub mod sockets;
 

@@ -1,6 +1,7 @@
 //! The one definition of the command line. Help, man page, completions and the table of commands come from it.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -105,6 +106,9 @@ pub enum Command {
     /// Write the program that a process executes to a file
     #[command(after_long_help = BINARY.help())]
     Binary(CaptureArgs),
+    /// Answer gops for a process that has no agent
+    #[command(after_long_help = SERVE.help())]
+    Serve(ServeArgs),
     /// Write what packages need: man pages, completions, the table of commands
     #[command(hide = true)]
     Generate(GenerateArgs),
@@ -185,6 +189,20 @@ pub struct ProfileArgs {
     /// Show the file with `go tool pprof` or `go tool trace`
     #[arg(long)]
     pub open: bool,
+}
+
+/// Arguments of `serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// The process: its pid
+    #[arg(value_name = "TARGET")]
+    pub target: crate::process::Pid,
+    /// Speak the protocol of gops
+    #[arg(long, required = true)]
+    pub gops: bool,
+    /// Where to listen: whoever can connect there can look into the process
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    pub listen: SocketAddr,
 }
 
 /// Arguments of `stack`.
@@ -354,9 +372,15 @@ const BINARY: Declaration = Declaration {
     needs: "nothing for your own processes; root or CAP_SYS_PTRACE for those of others",
 };
 
-pub(super) const DECLARATIONS: [Declaration; 11] =
-    [LIST, VERSION, STACK, GC, SETGC, MEMSTATS, STATS, TRACE, PPROF_HEAP, PPROF_CPU, BINARY,
-];
+const SERVE: Declaration = Declaration {
+    name: "serve",
+    tier: Tier::Pause,
+    cost: "as `stack`, each time that somebody asks for it",
+    needs: "root or CAP_SYS_PTRACE, or the same user where ptrace is not restricted",
+};
+
+pub(super) const DECLARATIONS: [Declaration; 12] =
+    [LIST, VERSION, STACK, GC, SETGC, MEMSTATS, STATS, TRACE, PPROF_HEAP, PPROF_CPU, BINARY, SERVE];
 
 impl Declaration {
     fn help(&self) -> String {

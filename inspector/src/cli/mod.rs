@@ -9,6 +9,7 @@ mod interrupt;
 mod list;
 mod output;
 mod progress;
+mod serve;
 mod stack;
 mod style;
 mod version;
@@ -52,6 +53,7 @@ fn run(cli: &Cli) -> Result<(), Error> {
         Some(Command::PprofHeap(args)) => capture::run(Capture::Heap, &args.capture, args.open, &cli.common),
         Some(Command::PprofCpu(args)) => capture::run(Capture::Cpu, &args.capture, args.open, &cli.common),
         Some(Command::Binary(args)) => capture::run(Capture::Binary, args, false, &cli.common),
+        Some(Command::Serve(args)) => serve::run(args, &cli.common),
         Some(Command::Generate(args)) => generate::run(args, &cli.common),
     }
 }

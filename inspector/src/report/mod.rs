@@ -21,7 +21,7 @@ pub const SCHEMA: u32 = 1;
 mod tests {
     use std::path::Path;
 
-    use super::answers::{Gc, MemStats, Saved, SetGc, Sourced, Stats};
+    use super::answers::{Gc, MemStats, Saved, Serving, SetGc, Sourced, Stats};
 
     /// `docs/schema` is made from the types here: run this test with `UPDATE_SCHEMAS=1` after changing them.
     fn check<T: schemars::JsonSchema>(name: &str) {
@@ -49,5 +49,6 @@ mod tests {
         check::<Sourced<SetGc>>("setgc");
         check::<Sourced<Gc>>("gc");
         check::<Sourced<Saved>>("saved");
+        check::<Sourced<Serving>>("serve");
     }
 }
