@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod agent;
 pub mod base;
 pub mod goroutines;
 pub mod image;
@@ -23,7 +24,7 @@ pub mod unwind;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     ("image", image::run),
     ("program", program::run),
     ("layouts", layouts::run),
@@ -31,4 +32,5 @@ pub const TARGETS: [Target; 7] = [
     ("proc", proc::run),
     ("unwind", unwind::run),
     ("goroutines", goroutines::run),
+    ("agent", agent::run),
 ];
