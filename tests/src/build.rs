@@ -72,7 +72,7 @@ pub fn build(cells: &[Cell], jobs: usize, progress: &(dyn Fn(Cell, Outcome) + Sy
     Ok(())
 }
 
-fn lock() -> Result<Flock<fs::File>> {
+pub(crate) fn lock() -> Result<Flock<fs::File>> {
     let root = build_root();
     fs::create_dir_all(&root).map_err(Error::file(&root))?;
     let path = root.join("lock");
