@@ -8,6 +8,7 @@
     reason = "a failed step is a failed test; what is skipped is said"
 )]
 
+#[allow(dead_code, reason = "each file of tests uses its part")]
 mod support;
 
 use std::fs;
@@ -24,7 +25,7 @@ use support::{Target, build, dir, is_root, probe};
 const SOON: Duration = Duration::from_secs(25);
 
 /// What a fake agent does once it has read the command.
-type Deed = fn(TcpStream);
+type Deed = fn(u8, TcpStream);
 
 /// A fake agent in this process; each connection has its own thread.
 fn fake(deed: Deed) -> u16 {
@@ -35,7 +36,7 @@ fn fake(deed: Deed) -> u16 {
             std::thread::spawn(move || {
                 let mut command = [0];
                 if stream.read_exact(&mut command).is_ok() {
-                    deed(stream);
+                    deed(command[0], stream);
                 }
             });
         }
@@ -43,43 +44,74 @@ fn fake(deed: Deed) -> u16 {
     port
 }
 
-fn garbage(mut stream: TcpStream) {
+fn garbage(_: u8, mut stream: TcpStream) {
     let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\x1b]0;title\x07 and more of that\r\n");
 }
 
-fn silence(stream: TcpStream) {
+fn silence(_: u8, stream: TcpStream) {
     std::thread::sleep(Duration::from_secs(600));
     drop(stream);
 }
 
-fn endless(mut stream: TcpStream) {
+fn endless(_: u8, mut stream: TcpStream) {
     while stream.write_all(&[b'x'; 4096]).is_ok() {}
 }
 
-fn early_close(stream: TcpStream) {
+fn early_close(_: u8, stream: TcpStream) {
     drop(stream);
 }
 
-fn words_then_silence(mut stream: TcpStream) {
+fn words_then_silence(_: u8, mut stream: TcpStream) {
     let _ = stream.write_all(b"goroutines: 12\n");
-    silence(stream);
+    silence(0, stream);
 }
 
-fn half_a_profile(mut stream: TcpStream) {
-    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
-    gzip.write_all(&[7; 10_000]).unwrap();
-    let bytes = gzip.finish().unwrap();
+fn half_a_profile(_: u8, mut stream: TcpStream) {
+    let bytes = gzip();
     let _ = stream.write_all(&bytes[..bytes.len() / 2]);
 }
 
-fn trace_then_silence(mut stream: TcpStream) {
+fn trace_then_silence(_: u8, mut stream: TcpStream) {
     let _ = stream.write_all(b"go 1.23 trace\0\0\0");
     let _ = stream.write_all(&[1; 5000]);
-    silence(stream);
+    silence(0, stream);
 }
 
-fn version(mut stream: TcpStream) {
+fn version(_: u8, mut stream: TcpStream) {
     let _ = stream.write_all(b"go1.24.1\n");
+}
+
+fn gzip() -> Vec<u8> {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    gzip.write_all(&[7; 10_000]).unwrap();
+    gzip.finish().unwrap()
+}
+
+/// As real agents answer.
+fn proper(command: u8, mut stream: TcpStream) {
+    let answer = match command {
+        1 => b"goroutine 1 [chan receive, 2 minutes, locked to thread]:\nmain.main()\n\t/src/main.go:7 +0x1d\n\n\
+               goroutine 9 [running]:\nmain.f(...)\n\t/src/main.go:8\ncreated by main.main in goroutine 1\n\
+               \t/src/main.go:5 +0x1\n"
+            .to_vec(),
+        2 => b"ok".to_vec(),
+        3 => b"alloc: 1.25MB (1310720 bytes)\nlast-gc: 2026-11-25 12:00:00 +0000 UTC\ngc-pause-total: 1.5ms\n\
+               gc-cpu-fraction: 0.5\nenable-gc: true\nnum-gc: 3\n"
+            .to_vec(),
+        4 => b"go1.24.1\n".to_vec(),
+        5 | 6 => gzip(),
+        7 => b"goroutines: 12\nOS threads: 7\nGOMAXPROCS: 2\nnum CPU: 4\n".to_vec(),
+        8 => b"go 1.23 trace\0\0\0\x01".to_vec(),
+        9 => b"\x7fELF\x02\x01\x01".to_vec(),
+        _ => {
+            // 200 as Go encodes it: closing with something unread would reset the connection.
+            let mut percent = [0; 2];
+            stream.read_exact(&mut percent).unwrap();
+            assert_eq!(percent, [0x90, 3]);
+            b"New GC percent set to 200. Previous value was 100.\n".to_vec()
+        }
+    };
+    let _ = stream.write_all(&answer);
 }
 
 /// Runs with the port files of one directory; asserts that it ends soon.
@@ -103,6 +135,87 @@ fn announce(config: &Path, port: u16) -> String {
     let pid = std::process::id().to_string();
     fs::write(config.join(&pid), port.to_string()).unwrap();
     pid
+}
+
+#[test]
+fn answers_are_as_documented() {
+    let config = dir("documented");
+    let pid = announce(&config, fake(proper));
+    for (schema, args) in [
+        ("gc", &["gc"][..]),
+        ("setgc", &["setgc", &pid, "200"]),
+        ("memstats", &["memstats"]),
+        ("stats", &["stats"]),
+        ("version", &["version", "--via", "agent"]),
+        ("stack", &["stack", "--via", "agent"]),
+        ("saved", &["trace"]),
+        ("saved", &["pprof-heap"]),
+        ("saved", &["pprof-cpu", "-o", "cpu"]),
+        ("saved", &["binary", "--via", "agent"]),
+    ] {
+        let mut args = [args, &["--json"]].concat();
+        if !args.contains(&pid.as_str()) {
+            args.push(&pid);
+        }
+        let output = ask(&config, &args);
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        support::schema::assert_valid(schema, &answer);
+        assert_eq!((&answer["schema"], &answer["via"]), (&1.into(), &"agent".into()));
+    }
+    assert_eq!(fs::read(config.join("cpu")).unwrap(), gzip());
+}
+
+#[test]
+fn files_go_where_they_are_wanted() {
+    let config = dir("files");
+    let address = format!("127.0.0.1:{}", fake(proper));
+    let address = address.as_str();
+    assert_eq!(ask(&config, &["pprof-heap", "-o", "-", address]).stdout, gzip());
+    assert_eq!(ask(&config, &["pprof-heap", "-o", "/dev/null", address]).status.code(), Some(0));
+    assert_fails(&ask(&config, &["pprof-heap", "--json", "-o", "-", address]), 2, "standard output");
+    assert_fails(&ask(&config, &["pprof-heap", "--open", "-o", "-", address]), 2, "--open needs a file");
+    assert_fails(&ask(&config, &["trace", "-o", "no/such/place", address]), 1, "cannot write no/such/place");
+    // What was there before is replaced; a link that waits in our way is not followed.
+    fs::write(config.join("heap"), "old").unwrap();
+    fs::write(config.join("precious"), "precious").unwrap();
+    symlink(config.join("precious"), config.join("heap.partial")).unwrap();
+    assert_eq!(ask(&config, &["pprof-heap", "-o", "heap", address]).stdout, b"heap\n");
+    assert_eq!(fs::read(config.join("heap")).unwrap(), gzip());
+    assert_eq!(fs::read(config.join("precious")).unwrap(), b"precious");
+    // The tools of Go get the file.
+    let tools = config.join("tools");
+    fs::create_dir(&tools).unwrap();
+    fs::write(tools.join("go"), "#!/bin/sh\necho \"$@\"\n").unwrap();
+    fs::set_permissions(tools.join("go"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mut ours = probe();
+    ours.args(["trace", "--open", "--output=-t"]).arg(address).current_dir(&config);
+    let output = ours.env("PATH", format!("{}:/bin:/usr/bin", tools.display())).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "-t\ntool trace ./-t\n");
+}
+
+#[test]
+fn serving_is_announced_as_documented() {
+    let dir = dir("announced");
+    let target = Target::start(&build(&dir, "tiny", &["-ldflags=-s -w"]));
+    let mut ours = probe();
+    ours.args(["serve", "--gops", "--json", &target.pid.to_string()]);
+    let mut ours = ours.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut text = String::new();
+    let mut stdout = std::io::BufReader::new(ours.stdout.take().unwrap());
+    while !text.ends_with("}\n") {
+        assert!(std::io::BufRead::read_line(&mut stdout, &mut text).unwrap() > 0, "{text}");
+    }
+    let answer: serde_json::Value = serde_json::from_str(&text).unwrap();
+    support::schema::assert_valid("serve", &answer);
+    let mut stream = TcpStream::connect(answer["listening"].as_str().unwrap()).unwrap();
+    stream.write_all(&[4]).unwrap();
+    let mut version = String::new();
+    stream.read_to_string(&mut version).unwrap();
+    assert_eq!(version.trim(), support::go_version());
+    ours.kill().unwrap();
+    ours.wait().unwrap();
+    target.finish();
 }
 
 #[test]
@@ -151,6 +264,10 @@ fn escapes_do_not_reach_a_terminal() {
     let mut script = Command::new("script");
     let output = script.args(["-qec", &command, "/dev/null"]).stdin(Stdio::null()).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
+    let mut binary = Command::new("script");
+    let command = format!("{} pprof-heap -o - 127.0.0.1:{port}", env!("CARGO_BIN_EXE_gops-probe"));
+    let binary = binary.args(["-qec", &command, "/dev/null"]).stdin(Stdio::null()).output().unwrap();
+    assert_eq!(binary.status.code(), Some(2), "{}", String::from_utf8_lossy(&binary.stdout));
     assert!(text.contains("\\x1b]0;title\\x07 and more"), "{text:?}");
     assert!(!output.stdout.contains(&0x1b) && !output.stdout.contains(&7), "{text:?}");
 }
@@ -198,7 +315,7 @@ fn what_came_is_kept_and_named_partial() {
     let output = ask(&config, &["pprof-heap", "-o", "heap", &pid]);
     assert_fails(&output, 7, "heap.partial is not whole: its compressed data end early");
     assert_eq!(String::from_utf8_lossy(&output.stdout), "heap.partial\n");
-    assert!(fs::metadata(config.join("heap.partial")).unwrap().len() > 4000);
+    assert_eq!(fs::metadata(config.join("heap.partial")).unwrap().len(), gzip().len() as u64 / 2);
     assert!(!config.join("heap").exists());
 
     let pid = announce(&config, fake(words_then_silence));

@@ -38,16 +38,16 @@ pub(super) fn gc(args: &AgentArgs, common: &Common) -> Result<(), Error> {
 
 pub(super) fn set_gc(args: &SetGcArgs, common: &Common) -> Result<(), Error> {
     let request = Request::SetGc(args.percent);
-    text(&request, &args.agent, common, "what setgc did", |text| SetGc::parse(text))
+    text(&request, &args.agent, common, "what setgc did", SetGc::parse)
 }
 
 pub(super) fn mem_stats(args: &AgentArgs, common: &Common) -> Result<(), Error> {
     let request = Request::Plain(Signal::MemStats);
-    text(&request, args, common, "memory statistics", |text| MemStats::parse(text))
+    text(&request, args, common, "memory statistics", MemStats::parse)
 }
 
 pub(super) fn stats(args: &AgentArgs, common: &Common) -> Result<(), Error> {
-    text(&Request::Plain(Signal::Stats), args, common, "statistics", |text| Stats::parse(text))
+    text(&Request::Plain(Signal::Stats), args, common, "statistics", Stats::parse)
 }
 
 /// Passes the text of an agent on, or what it means.
