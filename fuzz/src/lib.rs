@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod agent;
 pub mod base;
 pub mod buildinfo;
 pub mod goroutines;
@@ -25,7 +26,7 @@ pub mod unwind;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     ("image", image::run),
     ("program", program::run),
     ("layouts", layouts::run),
@@ -35,4 +36,5 @@ pub const TARGETS: [Target; 9] = [
     ("goroutines", goroutines::run),
     ("buildinfo", buildinfo::run),
     ("reasons", reasons::run),
+    ("agent", agent::run),
 ];

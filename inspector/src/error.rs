@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::process;
+use crate::{agent, process};
 
 /// What kind of failure it is: each has its exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +49,19 @@ pub enum Error {
     /// The process cannot be looked at.
     #[error(transparent)]
     Process(#[from] process::Error),
+    /// Its agent, or an agent elsewhere, gives no answer.
+    #[error(transparent)]
+    Agent(#[from] agent::Error),
+    /// Only an agent can answer, and there is none.
+    #[error("{command} needs a gops agent in the process: {because}")]
+    NeedsAgent {
+        /// What was asked.
+        command: &'static str,
+        /// Why there is none to be asked.
+        because: String,
+        /// What to do about that.
+        hint: Option<String>,
+    },
     /// Nothing of its runtime, or not what this answer needs, could be found and verified.
     #[error("process {pid}: {what}")]
     Uncalibrated {
@@ -94,11 +107,14 @@ impl Error {
                 P::Thread(..) | P::Ambiguous { .. } => Kind::Usage,
                 P::Io { .. } | P::Proc(_) => Kind::Failed,
             },
+            Error::Agent(e) if e.is_denied() => Kind::Permission,
             Error::Uncalibrated { .. } => Kind::Unsupported,
             Error::Partial(_) => Kind::Partial,
             Error::Usage(_) => Kind::Usage,
             Error::Interrupted => Kind::Interrupted,
-            Error::Output { .. } | Error::Failed(_) => Kind::Failed,
+            Error::Agent(_) | Error::NeedsAgent { .. } | Error::Output { .. } | Error::Failed(_) => {
+                Kind::Failed
+            }
         }
     }
 
@@ -106,6 +122,8 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Error::Process(e) => e.hint(),
+            Error::Agent(e) => e.hint(),
+            Error::NeedsAgent { hint, .. } => hint.clone(),
             Error::Output { source, .. } if source.raw_os_error() == Some(libc::ENOSPC) => {
                 Some("the disk is full; write elsewhere with -o FILE".to_owned())
             }

@@ -3,6 +3,7 @@
 
 #![warn(missing_docs)]
 
+pub mod agents;
 pub mod build;
 pub mod chain;
 pub mod dump;

@@ -1,6 +1,7 @@
 //! The one definition of the command line. Help, man page, completions and the table of commands come from it.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use clap_complete::Shell;
 
 use super::duration::Period;
 use super::target::TargetArgs;
+use crate::agent::GcPercent;
 
 /// Diagnoses Go processes from outside: no agent, no rebuild, no restart
 #[derive(Debug, Parser)]
@@ -44,7 +46,7 @@ Exit codes:
   130  interrupted";
 
 /// Options of every command.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Common {
     /// Answer in JSON (format: docs/schema)
     #[arg(long, global = true)]
@@ -90,6 +92,33 @@ pub enum Command {
     /// Print every goroutine with its stack, as Go itself would
     #[command(after_long_help = STACK.help())]
     Stack(StackArgs),
+    /// Run the garbage collector, and wait until it is done
+    #[command(after_long_help = GC.help())]
+    Gc(AgentArgs),
+    /// Set the garbage collection target percentage (GOGC)
+    #[command(after_long_help = SETGC.help())]
+    Setgc(SetGcArgs),
+    /// Print the allocation and garbage collection statistics
+    #[command(after_long_help = MEMSTATS.help())]
+    Memstats(AgentArgs),
+    /// Print numbers of goroutines, threads and CPUs
+    #[command(after_long_help = STATS.help())]
+    Stats(AgentArgs),
+    /// Write an execution trace of 5 seconds to a file
+    #[command(after_long_help = TRACE.help())]
+    Trace(ProfileArgs),
+    /// Write a heap profile to a file
+    #[command(after_long_help = PPROF_HEAP.help())]
+    PprofHeap(ProfileArgs),
+    /// Write a CPU profile of 30 seconds to a file
+    #[command(after_long_help = PPROF_CPU.help())]
+    PprofCpu(ProfileArgs),
+    /// Write the program that a process executes to a file
+    #[command(after_long_help = BINARY.help())]
+    Binary(CaptureArgs),
+    /// Answer gops for a process that has no agent
+    #[command(after_long_help = SERVE.help())]
+    Serve(ServeArgs),
     /// Write what packages need: man pages, completions, the table of commands
     #[command(hide = true)]
     Generate(GenerateArgs),
@@ -112,6 +141,89 @@ pub struct VersionArgs {
     /// What to look at.
     #[command(flatten)]
     pub target: TargetArgs,
+    /// Who answers.
+    #[command(flatten)]
+    pub way: WayArgs,
+}
+
+/// Who answers, and how long an agent may take.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct WayArgs {
+    /// Who answers
+    #[arg(long, value_enum, default_value_t = Via::Auto, value_name = "WAY")]
+    pub via: Via,
+    /// Longest silence of an agent [default: 60s, and the time that it measures]
+    #[arg(long, value_name = "DURATION", value_parser = super::duration::parse_duration)]
+    pub timeout: Option<Duration>,
+}
+
+/// Ways to an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Via {
+    /// From outside; where that is not possible, the gops agent in the process
+    Auto,
+    /// From outside, or not at all
+    Probe,
+    /// The gops agent in the process, or not at all
+    Agent,
+}
+
+/// Arguments of what an agent answers in text.
+#[derive(Debug, Args)]
+pub struct AgentArgs {
+    /// What to look at.
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// Who answers.
+    #[command(flatten)]
+    pub way: WayArgs,
+}
+
+/// Arguments of `setgc`.
+#[derive(Debug, Args)]
+pub struct SetGcArgs {
+    /// Whom to ask.
+    #[command(flatten)]
+    pub agent: AgentArgs,
+    /// The percentage; off: no collections
+    #[arg(value_name = "PERCENT", allow_negative_numbers = true)]
+    pub percent: GcPercent,
+}
+
+/// Arguments of what answers with a file.
+#[derive(Debug, Args)]
+pub struct CaptureArgs {
+    /// What to look at.
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// Who answers.
+    #[command(flatten)]
+    pub way: WayArgs,
+}
+
+/// Arguments of profiles and traces.
+#[derive(Debug, Args)]
+pub struct ProfileArgs {
+    /// What is wanted of whom.
+    #[command(flatten)]
+    pub capture: CaptureArgs,
+    /// Show the file with `go tool pprof` or `go tool trace`
+    #[arg(long)]
+    pub open: bool,
+}
+
+/// Arguments of `serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// What to answer for.
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// Speak the protocol of gops
+    #[arg(long, required = true)]
+    pub gops: bool,
+    /// Where to listen: whoever can connect there can look into the process
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    pub listen: SocketAddr,
 }
 
 /// Arguments of `stack`.
@@ -120,6 +232,9 @@ pub struct StackArgs {
     /// What to look at.
     #[command(flatten)]
     pub target: TargetArgs,
+    /// Who answers.
+    #[command(flatten)]
+    pub way: WayArgs,
     /// The runtime's own goroutines and frames too, with addresses: as GOTRACEBACK=system prints
     #[arg(long)]
     pub all: bool,
@@ -172,6 +287,8 @@ pub(super) enum Tier {
     Look,
     /// Stops all threads for a measured moment; reads only.
     Pause,
+    /// Asks the agent in the process, which does it there.
+    Agent,
 }
 
 impl fmt::Display for Tier {
@@ -179,6 +296,7 @@ impl fmt::Display for Tier {
         f.write_str(match self {
             Tier::Look => "0 look",
             Tier::Pause => "2 pause",
+            Tier::Agent => "its agent",
         })
     }
 }
@@ -232,7 +350,76 @@ const STACK: Declaration = Declaration {
     needs: "root or CAP_SYS_PTRACE, or the same user where ptrace is not restricted",
 };
 
-pub(super) const DECLARATIONS: [Declaration; 5] = [LIST, TREE, PROCESS, VERSION, STACK];
+/// What a command needs that only an agent can answer.
+const AN_AGENT: &str = "a gops agent in the process; root for the agent of another user or in a container";
+
+const GC: Declaration = Declaration {
+    name: "gc",
+    tier: Tier::Agent,
+    cost: "the agent in the process runs a whole collection: CPU time for each live object, and Go's own short stops",
+    needs: AN_AGENT,
+};
+
+const SETGC: Declaration = Declaration {
+    name: "setgc",
+    tier: Tier::Agent,
+    cost: "the agent in the process sets GOGC, which stays so until somebody sets it again; Go stops the world for it",
+    needs: AN_AGENT,
+};
+
+const MEMSTATS: Declaration = Declaration {
+    name: "memstats",
+    tier: Tier::Agent,
+    cost: "the agent in the process calls runtime.ReadMemStats, which stops the world for some microseconds",
+    needs: AN_AGENT,
+};
+
+const STATS: Declaration = Declaration {
+    name: "stats",
+    tier: Tier::Agent,
+    cost: "the agent in the process reads some counters",
+    needs: AN_AGENT,
+};
+
+const TRACE: Declaration = Declaration {
+    name: "trace",
+    tier: Tier::Agent,
+    cost: "the agent in the process traces it for 5 s: some percent of its CPU time, and a stop of the world at each end",
+    needs: AN_AGENT,
+};
+
+const PPROF_HEAP: Declaration = Declaration {
+    name: "pprof-heap",
+    tier: Tier::Agent,
+    cost: "the agent in the process writes the profile that the runtime keeps",
+    needs: AN_AGENT,
+};
+
+const PPROF_CPU: Declaration = Declaration {
+    name: "pprof-cpu",
+    tier: Tier::Agent,
+    cost: "the agent in the process interrupts it 100 times a second on each CPU for 30 s",
+    needs: AN_AGENT,
+};
+
+const BINARY: Declaration = Declaration {
+    name: "binary",
+    tier: Tier::Look,
+    cost: "copies the executable, even a deleted one; the process is not touched",
+    needs: "nothing for your own processes; root or CAP_SYS_PTRACE for those of others",
+};
+
+const SERVE: Declaration = Declaration {
+    name: "serve",
+    tier: Tier::Pause,
+    cost: "as `stack`, each time that somebody asks for it",
+    needs: "root or CAP_SYS_PTRACE, or the same user where ptrace is not restricted",
+};
+
+pub(super) const DECLARATIONS: [Declaration; 14] = [
+    LIST, TREE, PROCESS, VERSION, STACK, GC, SETGC, MEMSTATS, STATS, TRACE, PPROF_HEAP, PPROF_CPU, BINARY,
+    SERVE,
+];
 
 impl Declaration {
     fn help(&self) -> String {

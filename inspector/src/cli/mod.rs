@@ -1,16 +1,22 @@
 //! The command line: what is parsed, dispatched, printed and returned. Nothing below this module prints or exits.
 
+mod agent;
 pub mod args;
+mod capture;
 pub mod duration;
 mod generate;
+mod interrupt;
 mod list;
 mod output;
 mod process;
+mod progress;
+mod serve;
 mod stack;
 mod style;
 pub mod target;
 mod tree;
 mod version;
+mod via;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -21,6 +27,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::Error;
 use args::{Cli, Command};
+use capture::Capture;
 pub use generate::commands_table;
 
 /// Runs the program with the arguments of this process.
@@ -72,6 +79,15 @@ fn run(cli: &Cli) -> Result<(), Error> {
         Some(Command::Process(args)) => process::run(args, &cli.common),
         Some(Command::Version(args)) => version::run(args, &cli.common),
         Some(Command::Stack(args)) => stack::run(args, &cli.common),
+        Some(Command::Gc(args)) => agent::gc(args, &cli.common),
+        Some(Command::Setgc(args)) => agent::set_gc(args, &cli.common),
+        Some(Command::Memstats(args)) => agent::mem_stats(args, &cli.common),
+        Some(Command::Stats(args)) => agent::stats(args, &cli.common),
+        Some(Command::Trace(args)) => capture::run(Capture::Trace, &args.capture, args.open, &cli.common),
+        Some(Command::PprofHeap(args)) => capture::run(Capture::Heap, &args.capture, args.open, &cli.common),
+        Some(Command::PprofCpu(args)) => capture::run(Capture::Cpu, &args.capture, args.open, &cli.common),
+        Some(Command::Binary(args)) => capture::run(Capture::Binary, args, false, &cli.common),
+        Some(Command::Serve(args)) => serve::run(args, &cli.common),
         Some(Command::Generate(args)) => generate::run(args, &cli.common),
     }
 }

@@ -1,13 +1,14 @@
 //! Where an answer goes.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::path::Path;
 
 use serde::Serialize;
 
 use super::args::Common;
 use crate::Error;
+use crate::report::terminal::TerminalSafe;
 
 const BUFFER: usize = 64 << 10;
 
@@ -26,6 +27,23 @@ pub(super) fn write(
             to(io::stdout().lock(), answer).map_err(failed)
         }
     }
+}
+
+/// As [`write`], for text that somebody else made: as it is, but for a terminal.
+pub(super) fn write_foreign(
+    common: &Common,
+    answer: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), Error> {
+    let to_stdout = common.output.as_deref().is_none_or(|path| path == Path::new("-"));
+    let terminal = to_stdout && io::stdout().is_terminal();
+    write(common, |out| {
+        if !terminal {
+            return answer(out);
+        }
+        let mut safe = TerminalSafe::new(out);
+        answer(&mut safe)?;
+        safe.flush()
+    })
 }
 
 fn to(out: impl Write, answer: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {

@@ -4,11 +4,16 @@ use std::cell::Cell;
 use std::io::Write;
 use std::mem::ManuallyDrop;
 
-use super::args::{Common, StackArgs};
-use super::output;
+use super::args::{Common, StackArgs, Via, WayArgs};
 use super::style::Style;
+use super::via::{Chosen, choose};
+use super::{agent, output};
+use crate::agent::{AgentTarget, Connection, Request, Signal};
+use crate::memory::ReadCost;
 use crate::process::access::Access;
 use crate::process::{self, Process};
+use crate::report::answers::Source;
+use crate::report::dump::Dump;
 use crate::report::stack::{Cost, Counts, Filter, StackReport};
 use crate::report::traceback::Level;
 use crate::runtime::open::{memory_error, open};
@@ -20,19 +25,59 @@ use crate::{Error, stop};
 
 pub(super) fn run(args: &StackArgs, common: &Common) -> Result<(), Error> {
     let filter = filter(args)?;
-    let process = args.target.process("stack", common)?;
-    let (view, attach_cost) = open(&process)?;
-    let options = Options {
-        pause: if args.no_pause { Pause::No } else { Pause::AtMost(args.max_pause) },
-        system: args.all,
-        goid: args.goroutine,
-    };
-    // The program ends with it: to free a hundred thousand stacks one by one is of no use to anybody.
-    let snapshot = ManuallyDrop::new(snapshot::take(&view, &options).map_err(|e| explain(&process, e))?);
+    let target = args.target.find(common)?;
+    match choose(&target, &way(args)?, common, |process| look(process, &options(args)))? {
+        Chosen::Probe(seen) => {
+            // The program ends with it: to free a hundred thousand stacks one by one is of no use to anybody.
+            let seen = ManuallyDrop::new(seen);
+            print(&seen, &target.named(), args, &filter, common)
+        }
+        Chosen::Agent(connection) => print_of_agent(connection, &target.named(), args, &filter, common),
+    }
+}
+
+/// All goroutines of a process at one time, and what it took to see them.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) view: View,
+    pub(super) snapshot: Snapshot,
+    attach_cost: ReadCost,
+}
+
+fn options(args: &StackArgs) -> Options {
+    let pause = if args.no_pause { Pause::No } else { Pause::AtMost(args.max_pause) };
+    Options { pause, system: args.all, goid: args.goroutine }
+}
+
+/// Looks at the goroutines of a process from outside.
+pub(super) fn look(process: &Process, options: &Options) -> Result<Seen, Error> {
+    let (view, attach_cost) = open(process)?;
+    let snapshot = snapshot::take(&view, options).map_err(|e| explain(process, e))?;
     process.check()?;
-    let cost = Cost::new(attach_cost, &snapshot);
+    Ok(Seen { view, snapshot, attach_cost })
+}
+
+/// Who may answer: an agent shows the goroutines of the program only, and stops the world for them.
+fn way(args: &StackArgs) -> Result<WayArgs, Error> {
+    let option = if args.all { "--all" } else { "--no-pause" };
+    match args.way.via {
+        _ if !args.all && !args.no_pause => Ok(args.way),
+        Via::Agent => Err(Error::Usage(format!("an agent cannot do {option}: use --via probe"))),
+        Via::Auto | Via::Probe => Ok(WayArgs { via: Via::Probe, ..args.way }),
+    }
+}
+
+fn print(
+    seen: &Seen,
+    target: &AgentTarget,
+    args: &StackArgs,
+    filter: &Filter,
+    common: &Common,
+) -> Result<(), Error> {
+    let Seen { view, snapshot, attach_cost } = seen;
+    let cost = Cost::new(*attach_cost, snapshot);
     let level = if args.all { Level::System } else { Level::User };
-    let report = StackReport::new(&view, &snapshot, &filter, level);
+    let report = StackReport::new(view, snapshot, filter, level);
     let counts = Cell::new(Counts::default());
     if common.json {
         output::write_escaped(common, |out| {
@@ -41,11 +86,36 @@ pub(super) fn run(args: &StackArgs, common: &Common) -> Result<(), Error> {
     } else {
         output::write(common, |out| report.write_text(out).map(|written| counts.set(written)))?;
     }
-    tell_unknown(&view, common);
+    tell_unknown(view, common);
     if common.verbose > 0 {
-        tell_evidence(&view, &cost, &snapshot, common);
+        tell_evidence(view, &cost, snapshot, common);
     }
-    conclude(args, &counts.get(), &view, common)
+    conclude(args, target, &counts.get(), common)
+}
+
+fn print_of_agent(
+    connection: Connection,
+    target: &AgentTarget,
+    args: &StackArgs,
+    filter: &Filter,
+    common: &Common,
+) -> Result<(), Error> {
+    let request = Request::Plain(Signal::StackTrace);
+    if !common.json && filter.is_empty() {
+        return agent::pass_on(connection, &request, &args.way, common);
+    }
+    let peer = connection.peer().to_owned();
+    let text = agent::ask_for_text(connection, &request, &args.way)?;
+    let dump = Dump::parse(&text).ok_or_else(|| agent::garbage(peer, "a dump of goroutines", &text))?;
+    let source = Source::new(target, "agent");
+    let counts = Cell::new(Counts::default());
+    output::write_foreign(common, |out| {
+        let written =
+            if common.json { dump.write_json(&source, filter, out)? } else { dump.write_text(filter, out)? };
+        counts.set(written);
+        Ok(())
+    })?;
+    conclude(args, target, &counts.get(), common)
 }
 
 fn filter(args: &StackArgs) -> Result<Filter, Error> {
@@ -55,7 +125,7 @@ fn filter(args: &StackArgs) -> Result<Filter, Error> {
 }
 
 /// What is unconfirmed or missing, as a hint or as the error of a partial answer.
-fn conclude(args: &StackArgs, counts: &Counts, view: &View, common: &Common) -> Result<(), Error> {
+fn conclude(args: &StackArgs, target: &AgentTarget, counts: &Counts, common: &Common) -> Result<(), Error> {
     let mut err = std::io::stderr().lock();
     let style = Style::for_stderr(common.color);
     if counts.unconfirmed > 0 {
@@ -77,7 +147,7 @@ fn conclude(args: &StackArgs, counts: &Counts, view: &View, common: &Common) -> 
         );
     }
     if let Some(id) = args.goroutine.filter(|_| counts.goroutines == 0) {
-        return Err(Error::Failed(format!("process {} has no goroutine {id} that would be shown", view.pid)));
+        return Err(Error::Failed(format!("{} has no goroutine {id} that would be shown", target)));
     }
     if counts.is_partial() {
         return Err(Error::Partial(format!(

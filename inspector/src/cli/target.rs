@@ -1,6 +1,5 @@
 //! What a command looks at.
 
-use std::fmt;
 use std::io::{IsTerminal as _, Write as _};
 use std::str::FromStr;
 
@@ -11,6 +10,7 @@ use super::args::Common;
 use super::duration::Period;
 use super::style::Style;
 use crate::Error;
+use crate::agent::{Address, AgentTarget};
 use crate::process::select::Selector;
 use crate::process::{self, Process};
 
@@ -32,42 +32,7 @@ pub enum Target {
     /// A process of this machine.
     Process(Selector),
     /// A gops agent.
-    Agent(HostPort),
-}
-
-/// The address of an agent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HostPort {
-    /// A name or an address, without brackets; empty for this machine.
-    pub host: String,
-    /// The TCP port.
-    pub port: u16,
-}
-
-impl fmt::Display for HostPort {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
-}
-
-impl FromStr for HostPort {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let (host, port) = text.rsplit_once(':').ok_or(())?;
-        let port = port.parse().ok().filter(|&port| port != 0).ok_or(())?;
-        let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
-        // Which colon is which is only clear with brackets.
-        match bare {
-            Some(host) if host.contains(':') => Ok(HostPort { host: host.to_owned(), port }),
-            None if !host.contains([':', '[', ']', '/', ' ']) => Ok(HostPort { host: host.to_owned(), port }),
-            _ => Err(()),
-        }
-    }
+    Agent(Address),
 }
 
 impl FromStr for Target {
@@ -87,8 +52,8 @@ impl FromStr for Target {
             }
             return Ok(Target::Process(Selector::Container(id.to_owned())));
         }
-        if let Ok(agent) = text.parse() {
-            return Ok(Target::Agent(agent));
+        if text.contains(':') {
+            return text.parse().map(Target::Agent);
         }
         match text.parse() {
             Ok(pid) => Ok(Target::Process(Selector::Pid(pid))),
@@ -100,19 +65,31 @@ impl FromStr for Target {
     }
 }
 
+/// What a target turned out to be.
+#[derive(Debug)]
+pub(super) enum Found {
+    Process(Process),
+    Agent(Address),
+}
+
+impl Found {
+    /// For messages and answers.
+    pub(super) fn named(&self) -> AgentTarget {
+        match self {
+            Found::Process(process) => AgentTarget::Process(process.pid()),
+            Found::Agent(address) => AgentTarget::Address(address.clone()),
+        }
+    }
+}
+
 impl TargetArgs {
-    /// The process, for a `command` that has no other way than to look at one.
-    pub(super) fn process(&self, command: &str, common: &Common) -> Result<Process, Error> {
+    /// Finds the process, if it is one, and waits for it where that is wanted.
+    pub(super) fn find(&self, common: &Common) -> Result<Found, Error> {
         let selector = match &self.target {
             Target::Process(selector) => selector,
-            Target::Agent(agent) => {
-                return Err(Error::Usage(format!(
-                    "{agent} is the address of an agent, and `{command}` needs a process of this machine: \
-                     a pid, name:REGEX or container:ID"
-                )));
-            }
+            Target::Agent(address) => return Ok(Found::Agent(address.clone())),
         };
-        let Some(limit) = self.wait else { return Ok(selector.pin()?) };
+        let Some(limit) = self.wait else { return Ok(Found::Process(selector.pin()?)) };
         if std::io::stderr().is_terminal() {
             let style = Style::for_stderr(common.color);
             // A hint that cannot be written is no failure of the answer.
@@ -122,7 +99,18 @@ impl TargetArgs {
                 style.hint("hint:")
             );
         }
-        Ok(selector.wait(limit.duration())?)
+        Ok(Found::Process(selector.wait(limit.duration())?))
+    }
+
+    /// The process, for a `command` that has no other way than to look at one.
+    pub(super) fn process(&self, command: &str, common: &Common) -> Result<Process, Error> {
+        match self.find(common)? {
+            Found::Process(process) => Ok(process),
+            Found::Agent(address) => Err(Error::Usage(format!(
+                "{address} is the address of an agent, and `{command}` needs a process of this machine: \
+                 a pid, name:REGEX or container:ID"
+            ))),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use rustix::fs::{Dir, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::access::Access;
-use super::{Error, Process};
+use super::{Error, Namespace, Process};
 
 /// More open files than are looked at to find one socket.
 const MAX_FILES: usize = 1 << 16;
@@ -30,6 +30,15 @@ impl Process {
             }
         }
         Err(rustix::io::Errno::AGAIN.into())
+    }
+
+    /// Opens one of its namespaces, to enter it.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn open_namespace(&self, kind: Namespace) -> io::Result<OwnedFd> {
+        let path = format!("ns/{}", kind.name());
+        Ok(rustix::fs::openat(self.dir(), path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
     }
 
     /// Inodes of its open sockets. `None` where its open files may not be seen.

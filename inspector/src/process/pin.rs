@@ -264,10 +264,13 @@ impl Process {
         Ok(file_id(&rustix::fs::statat(&self.dir, "exe", AtFlags::empty())?))
     }
 
-    /// Whether it runs as our user, in our mount and pid namespaces.
+    /// Whether it runs as our user, in our mount and pid namespaces and with our root directory.
     pub(crate) fn is_beside_us(&self) -> bool {
+        static ROOT: OnceLock<Option<CString>> = OnceLock::new();
         let ours = rustix::process::geteuid().as_raw();
+        let root = ROOT.get_or_init(|| rustix::fs::readlink("/proc/self/root", Vec::new()).ok());
         rustix::fs::fstat(&self.dir).is_ok_and(|stat| stat.st_uid == ours)
+            && rustix::fs::readlinkat(&self.dir, "root", Vec::new()).ok().as_ref() == root.as_ref()
             && [Namespace::Mount, Namespace::Pid]
                 .iter()
                 .all(|&k| self.is_in_other_namespace(k) == Some(false))

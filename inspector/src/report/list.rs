@@ -178,7 +178,8 @@ pub fn write_text(found: &Found, verbose: bool, out: &mut dyn Write) -> io::Resu
         }
     }
     for (p, [pid, parent, name, version, path]) in found.processes.iter().zip(&rows) {
-        let mark = if p.agent.is_some() { '*' } else { ' ' };
+        // What cannot be confirmed may be anybody's.
+        let mark = if p.agent.as_ref().is_some_and(|a| a.confirmed) { '*' } else { ' ' };
         // gops pads by bytes, and `format!` by characters.
         let pad = |cell: &str, column: usize| {
             let missing = widths.get(column).map_or(0, |w: &usize| w.saturating_sub(cell.len()));

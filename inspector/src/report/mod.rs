@@ -3,11 +3,14 @@
 //! The JSON is versioned by [`SCHEMA`] and described in `docs/schema`. Addresses are strings of hexadecimal digits with
 //! `0x`; what is unknown is absent.
 
+pub mod answers;
+pub mod dump;
 pub mod list;
 pub mod printable;
 pub mod process;
 pub mod stack;
 mod stack_json;
+pub mod terminal;
 pub mod traceback;
 pub mod tree;
 pub mod version;
@@ -18,6 +21,8 @@ pub const SCHEMA: u32 = 1;
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+
+    use super::answers::{Gc, MemStats, Saved, Serving, SetGc, Sourced, Stats};
 
     /// `docs/schema` is made from the types here: run this test with `UPDATE_SCHEMAS=1` after changing them.
     fn check<T: schemars::JsonSchema>(name: &str) {
@@ -42,5 +47,11 @@ mod tests {
         check::<super::tree::Tree>("tree");
         check::<super::version::Version>("version");
         check::<super::stack_json::Whole>("stack");
+        check::<Sourced<MemStats>>("memstats");
+        check::<Sourced<Stats>>("stats");
+        check::<Sourced<SetGc>>("setgc");
+        check::<Sourced<Gc>>("gc");
+        check::<Sourced<Saved>>("saved");
+        check::<Sourced<Serving>>("serve");
     }
 }

@@ -23,6 +23,13 @@ pub struct Filter {
     pub pattern: Option<regex::bytes::Regex>,
 }
 
+impl Filter {
+    /// Whether it lets everything pass.
+    pub fn is_empty(&self) -> bool {
+        self.goid.is_none() && self.state.is_none() && self.pattern.is_none()
+    }
+}
+
 /// What was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -205,10 +212,12 @@ impl<'v> StackReport<'v> {
     pub fn write_json(&self, cost: &Cost, out: &mut dyn Write) -> io::Result<Counts> {
         let head = json::Head {
             schema: super::SCHEMA,
-            pid: self.view.pid,
+            pid: Some(self.view.pid),
+            address: None,
+            via: "probe",
             go_version: self.view.version.as_ref().map(|v| v.raw.as_str()),
             consistency: self.snapshot.consistency,
-            cost,
+            cost: Some(cost),
             evidence: &self.view.evidence,
             unknown: &self.view.unknown,
         };
@@ -244,7 +253,7 @@ impl<'v> StackReport<'v> {
         json::Goroutine {
             id: g.goid,
             state: header_status(self.view, g),
-            address: hex(g.addr),
+            address: Some(hex(g.addr)),
             parent: (g.parent_goid != 0).then_some(g.parent_goid),
             created_by: created_by.map(|p| p.func.name_text()),
             wait_minutes: Some(wait_minutes(self.snapshot, g)).filter(|&m| m > 0),
@@ -264,7 +273,7 @@ impl<'v> StackReport<'v> {
                     file: text(f.file),
                     line: f.line,
                     inlined: f.inlined,
-                    pc: hex(f.pc),
+                    pc: Some(hex(f.pc)),
                 })
                 .collect(),
         }

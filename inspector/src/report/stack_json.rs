@@ -14,22 +14,31 @@ use crate::runtime::view::Evidence;
 pub(super) struct Head<'a> {
     /// Version of this format.
     pub(super) schema: u32,
-    /// The process.
-    pub(super) pid: i32,
+    /// The process; absent where the agent at an address was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) pid: Option<i32>,
+    /// The address of the agent that was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) address: Option<&'a str>,
+    /// Who answered: `probe` or `agent`.
+    pub(super) via: &'static str,
     /// As `runtime.Version()` returns it. Absent where only a range is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) go_version: Option<&'a str>,
     /// How the goroutines hold together.
     pub(super) consistency: Consistency,
-    /// What it took.
-    pub(super) cost: &'a Cost,
-    /// How the runtime's facts were found.
+    /// What it took. An agent does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) cost: Option<&'a Cost>,
+    /// How the runtime's facts were found. An agent does not say.
+    #[serde(skip_serializing_if = "<[Evidence]>::is_empty")]
     pub(super) evidence: &'a [Evidence],
     /// What could not be found, and costs only the answers that need it.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
     pub(super) unknown: &'a [String],
 }
 
-/// A goroutine.
+/// A goroutine; also one that was read back from a dump, which says less.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Goroutine<'a> {
@@ -37,8 +46,9 @@ pub(super) struct Goroutine<'a> {
     pub(super) id: u64,
     /// Its state or wait reason, in the runtime's words.
     pub(super) state: &'a str,
-    /// Address of its `g`, hexadecimal.
-    pub(super) address: String,
+    /// Address of its `g`, hexadecimal. An agent does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) address: Option<String>,
     /// The goroutine that created it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) parent: Option<u64>,
@@ -83,8 +93,9 @@ pub(super) struct Frame {
     pub(super) line: u32,
     /// Inlined into the frame below.
     pub(super) inlined: bool,
-    /// Program counter, hexadecimal.
-    pub(super) pc: String,
+    /// Program counter, hexadecimal. An agent does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) pc: Option<String>,
 }
 
 /// The goroutines of a process, in the order of the runtime's `allgs`.

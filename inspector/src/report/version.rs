@@ -7,7 +7,9 @@ use symbols::buildinfo;
 use symbols::program::{GoProgram, Release as Known};
 
 use super::SCHEMA;
+use super::answers::Source;
 use super::printable::{printable, printable_str};
+use crate::agent::AgentTarget;
 use crate::process::find::GoProcess;
 
 /// What built a program, and how that is known.
@@ -47,12 +49,20 @@ impl Release {
 pub struct Version {
     /// Version of this format.
     pub schema: u32,
-    /// The process.
-    pub pid: i32,
+    /// The process; absent where the agent at an address was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<i32>,
+    /// The address of the agent that was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// Who answered: `probe` or `agent`.
+    pub via: &'static str,
     /// Its name.
-    pub name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// The path of its executable in its own mount namespace.
-    pub path: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
     /// The executable is deleted or was replaced.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub deleted: bool,
@@ -62,9 +72,10 @@ pub struct Version {
     /// What built it, and how that is known.
     #[serde(flatten)]
     pub release: Release,
-    /// Linked to be loaded anywhere.
-    pub position_independent: bool,
-    /// The build info; absent where it was removed.
+    /// Linked to be loaded anywhere. An agent does not know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub position_independent: Option<bool>,
+    /// The build info; absent where it was removed, and where an agent answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub build_info: Option<BuildInfo>,
 }
@@ -119,15 +130,43 @@ impl Version {
     pub fn new(process: &GoProcess) -> Self {
         Version {
             schema: SCHEMA,
-            pid: process.pid.as_raw(),
-            name: process.name.clone(),
-            path: String::from_utf8_lossy(&process.path).into_owned(),
+            pid: Some(process.pid.as_raw()),
+            address: None,
+            via: "probe",
+            name: Some(process.name.clone()),
+            path: Some(String::from_utf8_lossy(&process.path).into_owned()),
             deleted: process.deleted,
             shared_object: process.shared_object.as_deref().map(|o| String::from_utf8_lossy(o).into_owned()),
             release: Release::new(&process.program),
-            position_independent: process.position_independent,
+            position_independent: Some(process.position_independent),
             build_info: process.program.build_info.as_ref().map(BuildInfo::new),
         }
+    }
+}
+
+impl Version {
+    /// Makes the answer from what an agent says: the line that `runtime.Version()` gives there.
+    pub fn from_agent(target: &AgentTarget, line: &str) -> Option<Self> {
+        let version = symbols::version::GoVersion::parse(line.trim())?;
+        let source = Source::new(target, "agent");
+        Some(Version {
+            schema: source.schema,
+            pid: source.pid,
+            address: source.address,
+            via: source.via,
+            name: None,
+            path: None,
+            deleted: false,
+            shared_object: None,
+            release: Release {
+                oldest_minor: version.minor,
+                newest_minor: Some(version.minor),
+                version: Some(version.raw),
+                evidence: vec!["gops agent".to_owned()],
+            },
+            position_independent: None,
+            build_info: None,
+        })
     }
 }
 

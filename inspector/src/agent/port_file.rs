@@ -1,0 +1,224 @@
+//! The file in which an agent says its port: named after the pid, a number in it. Whoever can write to the directory
+//! chooses what is there, so nothing of it is believed, printed or waited for.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::process::Process;
+
+/// No port is longer, and an editor may have added a line end.
+const MAX_TEXT: usize = 16;
+/// `/etc/passwd` of a machine with many users; more is not read.
+const MAX_PASSWD: u64 = 1 << 20;
+
+/// Why a file gives no port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Problem {
+    /// There is none.
+    #[error("is not there")]
+    Missing,
+    /// It may not be opened.
+    #[error("may not be read")]
+    Denied,
+    /// It is a symbolic link, which no agent makes.
+    #[error("is a symbolic link")]
+    Link,
+    /// A directory, a FIFO, a device.
+    #[error("is no regular file")]
+    Special,
+    /// It holds more than a number.
+    #[error("holds more than a port number")]
+    TooLong,
+    /// It holds no number.
+    #[error("holds no port number")]
+    NoNumber,
+    /// Anything else.
+    #[error("cannot be read")]
+    Unreadable,
+}
+
+impl From<Errno> for Problem {
+    fn from(errno: Errno) -> Self {
+        match errno {
+            Errno::NOENT | Errno::NOTDIR => Problem::Missing,
+            Errno::ACCESS | Errno::PERM => Problem::Denied,
+            Errno::LOOP => Problem::Link,
+            Errno::NXIO => Problem::Special,
+            _ => Problem::Unreadable,
+        }
+    }
+}
+
+/// A port file that holds a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PortFile {
+    pub(super) port: u16,
+    /// When it was written.
+    pub(super) modified: Option<SystemTime>,
+}
+
+const FLAGS: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// Reads one by a path of our own.
+pub(super) fn read(path: &Path) -> Result<PortFile, Problem> {
+    read_open(File::from(rustix::fs::open(path, FLAGS, Mode::empty())?))
+}
+
+/// Reads one by a path that means something to the process: below its root directory, out of which no link leads.
+pub(super) fn read_in_root(process: &Process, path: &Path) -> Result<PortFile, Problem> {
+    let fd = process
+        .open_in_root(path, FLAGS)
+        .map_err(|e| Errno::from_io_error(&e).map_or(Problem::Unreadable, Problem::from))?;
+    read_open(File::from(fd))
+}
+
+fn read_open(file: File) -> Result<PortFile, Problem> {
+    let meta = file.metadata().map_err(|_| Problem::Unreadable)?;
+    if !meta.is_file() {
+        return Err(Problem::Special);
+    }
+    let mut text = Vec::with_capacity(MAX_TEXT + 1);
+    file.take(MAX_TEXT as u64 + 1).read_to_end(&mut text).map_err(|_| Problem::Unreadable)?;
+    Ok(PortFile { port: parse_port(&text)?, modified: meta.modified().ok() })
+}
+
+/// The number in a port file.
+///
+/// # Errors
+/// [`Problem::TooLong`] and [`Problem::NoNumber`].
+pub fn parse_port(text: &[u8]) -> Result<u16, Problem> {
+    if text.len() > MAX_TEXT {
+        return Err(Problem::TooLong);
+    }
+    let number =
+        std::str::from_utf8(text).ok().map(str::trim).filter(|t| t.bytes().all(|b| b.is_ascii_digit()));
+    number.and_then(|n| n.parse().ok()).filter(|&port| port != 0).ok_or(Problem::NoNumber)
+}
+
+/// The directory of our own port files: what gops itself looks at.
+pub(super) fn own_dir() -> Option<PathBuf> {
+    config_dir(|key| std::env::var_os(key).map(|v| v.as_bytes().to_vec())).or_else(|| {
+        let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).ok()??;
+        Some(user.dir.join(".config/gops"))
+    })
+}
+
+/// `GOPS_CONFIG_DIR`, else `gops` below the user's configuration directory, as `internal.ConfigDir` of gops has it.
+/// `None` where only the user's home directory is left to tell.
+fn config_dir(var: impl Fn(&str) -> Option<Vec<u8>>) -> Option<PathBuf> {
+    let path = |key| var(key).filter(|v| !v.is_empty()).map(|v| PathBuf::from(OsStr::from_bytes(&v)));
+    if let Some(dir) = path("GOPS_CONFIG_DIR") {
+        return Some(dir);
+    }
+    // Newer releases of Go refuse one that is not absolute.
+    if let Some(dir) = path("XDG_CONFIG_HOME").filter(|dir| dir.is_absolute()) {
+        return Some(dir.join("gops"));
+    }
+    Some(path("HOME")?.join(".config/gops"))
+}
+
+/// The directory in which a process would have written its port file, as the process names it: by its environment, or
+/// where that says nothing or may not be read, by the home directory of its user.
+pub(super) fn dir_of(process: &Process) -> Option<PathBuf> {
+    let environment = process.read("environ", "read the environment").unwrap_or_default();
+    let dir = config_dir(|key| variable(&environment, key)).or_else(|| {
+        let uid = process.status().ok()?.uids?[1];
+        Some(home_in_root(process, uid)?.join(".config/gops"))
+    })?;
+    // Where a relative one leads depends on the directory that it was in then.
+    dir.is_absolute().then_some(dir)
+}
+
+/// A variable of an environment as /proc/PID/environ has it.
+pub fn variable(environment: &[u8], key: &str) -> Option<Vec<u8>> {
+    let mut variables = environment.split(|&b| b == 0);
+    variables.find_map(|v| v.strip_prefix(key.as_bytes())?.strip_prefix(b"=").map(<[u8]>::to_vec))
+}
+
+/// The home directory of a user, by the process's own `/etc/passwd`.
+fn home_in_root(process: &Process, uid: u32) -> Option<PathBuf> {
+    let fd = process.open_in_root(Path::new("/etc/passwd"), OFlags::RDONLY | OFlags::NONBLOCK).ok()?;
+    let file = File::from(fd);
+    if !file.metadata().ok()?.is_file() {
+        return None;
+    }
+    let mut text = Vec::new();
+    file.take(MAX_PASSWD).read_to_end(&mut text).ok()?;
+    home_in_passwd(&text, uid)
+}
+
+/// The home directory of a user in `/etc/passwd` (passwd(5)).
+pub fn home_in_passwd(text: &[u8], uid: u32) -> Option<PathBuf> {
+    let wanted = uid.to_string();
+    let home = |line: &[u8]| {
+        let mut fields = line.split(|&b| b == b':');
+        let home = fields.nth(2).filter(|&id| id == wanted.as_bytes()).and_then(|_| fields.nth(2))?;
+        (!home.is_empty()).then(|| PathBuf::from(OsStr::from_bytes(home)))
+    };
+    text.split(|&b| b == b'\n').find_map(home)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports() {
+        assert_eq!(parse_port(b"4711"), Ok(4711));
+        assert_eq!(parse_port(b" 4711\n"), Ok(4711));
+        for wrong in [&b""[..], b"0", b"65536", b"+1", b"-1", b"0x10", b"47 11", b"\xff"] {
+            assert_eq!(parse_port(wrong), Err(Problem::NoNumber), "{wrong:?}");
+        }
+        assert_eq!(parse_port(&[b' '; 17]), Err(Problem::TooLong));
+    }
+
+    #[test]
+    fn forged_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        assert_eq!(read(&path("none")), Err(Problem::Missing));
+        std::fs::write(path("good"), "4711\n").unwrap();
+        assert_eq!(read(&path("good")).unwrap().port, 4711);
+        std::os::unix::fs::symlink(path("good"), path("link")).unwrap();
+        assert_eq!(read(&path("link")), Err(Problem::Link));
+        nix::unistd::mkfifo(&path("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(read(&path("fifo")), Err(Problem::Special));
+        assert_eq!(read(dir.path()), Err(Problem::Special));
+        let huge = File::create(path("huge")).unwrap();
+        huge.set_len(1 << 40).unwrap();
+        assert_eq!(read(&path("huge")), Err(Problem::TooLong));
+    }
+
+    #[test]
+    fn config_directories() {
+        let dir = |vars: &[(&str, &str)]| {
+            config_dir(|k| vars.iter().find(|(n, _)| *n == k).map(|(_, v)| v.as_bytes().to_vec()))
+        };
+        let home = ("HOME", "/home/a");
+        assert_eq!(dir(&[home]), Some("/home/a/.config/gops".into()));
+        assert_eq!(dir(&[home, ("XDG_CONFIG_HOME", "/x")]), Some("/x/gops".into()));
+        assert_eq!(dir(&[home, ("GOPS_CONFIG_DIR", "/g"), ("XDG_CONFIG_HOME", "/x")]), Some("/g".into()));
+        assert_eq!(dir(&[("HOME", "")]), None);
+    }
+
+    #[test]
+    fn environments_and_users() {
+        let environment = b"HOMER=1\0HOME=/home/a\0HOME=/home/b\0broken\0";
+        assert_eq!(variable(environment, "HOME").as_deref(), Some(&b"/home/a"[..]));
+        assert_eq!(variable(environment, "broken"), None);
+        let passwd =
+            b"root:x:0:0:root:/root:/bin/sh\nbad:x:7\n\nuser:x:1000:1000::/home/user:/bin/sh\nno:x:3:3:::\n";
+        assert_eq!(home_in_passwd(passwd, 1000), Some("/home/user".into()));
+        assert_eq!(home_in_passwd(passwd, 0), Some("/root".into()));
+        assert_eq!(home_in_passwd(passwd, 7), None);
+        assert_eq!(home_in_passwd(passwd, 3), None);
+    }
+}

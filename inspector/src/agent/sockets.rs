@@ -1,0 +1,151 @@
+//! Who listens on a port of a process's network namespace.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use crate::process::{Pid, Process};
+
+/// A socket that waits for connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listener {
+    /// Where it waits.
+    pub address: SocketAddr,
+    /// Its number, which /proc/PID/fd shows too.
+    pub inode: u64,
+}
+
+impl Listener {
+    /// Where to connect to from the same network namespace.
+    pub(super) fn reach(&self) -> SocketAddr {
+        // A socket for all addresses of IPv6 takes those of IPv4 too, unless it was told otherwise.
+        let ip =
+            if self.address.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { self.address.ip() };
+        SocketAddr::new(ip, self.address.port())
+    }
+
+    /// Whether a connection to `address` may end up here.
+    fn may_take(&self, address: SocketAddr) -> bool {
+        let ip = canonical(self.address.ip());
+        self.address.port() == address.port() && (ip.is_unspecified() || ip == canonical(address.ip()))
+    }
+}
+
+fn canonical(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(ip, IpAddr::V4),
+        IpAddr::V4(_) => ip,
+    }
+}
+
+/// Whose the sockets are that listen on a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Ownership {
+    /// Nobody listens.
+    Nobody,
+    /// The process, and nobody else where a connection goes.
+    Process(Listener),
+    /// The process, and another socket in the same place (`SO_REUSEPORT`): the kernel chooses.
+    Shared(Listener),
+    /// Somebody else.
+    Others(Listener),
+    /// Somebody, and the open files of the process may not be seen.
+    Unknown,
+}
+
+/// Whose the sockets are that listen on a port in the network namespace of a process.
+pub(super) fn ownership(process: &Process, port: u16) -> Ownership {
+    let mut listening = Vec::new();
+    for table in ["net/tcp", "net/tcp6"] {
+        let Ok(bytes) = process.read(table, "read the sockets") else { continue };
+        listening.extend(listeners(&bytes).filter(|l| l.address.port() == port));
+    }
+    let Some(&first) = listening.first() else { return Ownership::Nobody };
+    let Some(sockets) = process.sockets() else { return Ownership::Unknown };
+    let (ours, others): (Vec<Listener>, Vec<Listener>) =
+        listening.into_iter().partition(|l| sockets.contains(&l.inode));
+    // The loopback is what gops connects to.
+    let ours = ours.iter().find(|l| l.reach().ip().is_loopback()).or(ours.first()).copied();
+    match ours {
+        None => Ownership::Others(first),
+        Some(ours) if others.iter().any(|l| l.may_take(ours.reach())) => Ownership::Shared(ours),
+        Some(ours) => Ownership::Process(ours),
+    }
+}
+
+/// The process that has a socket open, if it may be seen, and its name.
+pub(super) fn owner(inode: u64) -> Option<(Pid, String)> {
+    let pids = std::fs::read_dir("/proc").ok()?;
+    let pids = pids.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<Pid>().ok());
+    let mut processes = pids.filter_map(|pid| Process::pin(pid).ok());
+    let owner = processes.find(|p| p.sockets().is_some_and(|s| s.contains(&inode)))?;
+    Some((owner.pid(), owner.name().to_owned()))
+}
+
+/// The listening sockets in /proc/PID/net/tcp or tcp6 (proc(5)).
+pub fn listeners(table: &[u8]) -> impl Iterator<Item = Listener> {
+    const LISTEN: &str = "0A";
+    let listener = |line: &[u8]| -> Option<Listener> {
+        let mut fields = std::str::from_utf8(line).ok()?.split_ascii_whitespace();
+        let local = fields.nth(1)?;
+        let state = fields.nth(1)?;
+        let inode = fields.nth(5)?;
+        let (ip, port) = local.split_once(':')?;
+        let address = SocketAddr::new(parse_ip(ip)?, u16::from_str_radix(port, 16).ok()?);
+        (state == LISTEN).then_some(())?;
+        Some(Listener { address, inode: inode.parse().ok()? })
+    };
+    table.split(|&b| b == b'\n').filter_map(listener)
+}
+
+/// Addresses are printed as words of 32 bits, each in the machine's own order.
+fn parse_ip(hex: &str) -> Option<IpAddr> {
+    let word = |at: usize| {
+        let digits = hex.get(at..at + 8).filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit()))?;
+        Some(u32::from_str_radix(digits, 16).ok()?.to_ne_bytes())
+    };
+    match hex.len() {
+        8 => Some(Ipv4Addr::from(word(0)?).into()),
+        32 => {
+            let words = [word(0)?, word(8)?, word(16)?, word(24)?];
+            let mut bytes = [0; 16];
+            for (to, from) in bytes.iter_mut().zip(words.iter().flatten()) {
+                *to = *from;
+            }
+            Some(Ipv6Addr::from(bytes).into())
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listening_sockets() {
+        let table = b"  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
+            0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 5501 1 0 100 0\n\
+            1: 0100007F:1F90 0100007F:C350 01 00000000:00000000 00:00000000 00000000     0        0 5502 1 0 100 0\n\
+            2: 00000000:1F91 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 5503 1 0 100 0\n";
+        let found: Vec<_> = listeners(table).map(|l| (l.address.to_string(), l.inode)).collect();
+        assert_eq!(found, [("127.0.0.1:8080".to_owned(), 5501), ("0.0.0.0:8081".to_owned(), 5503)]);
+        let table = b"0: 00000000000000000000000001000000:1F90 \
+            00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 7 1 0 100 0\n";
+        assert_eq!(listeners(table).next().unwrap().address, "[::1]:8080".parse().unwrap());
+        for end in 0..table.len() {
+            let _ = listeners(&table[..end]).count();
+        }
+    }
+
+    #[test]
+    fn where_connections_go() {
+        let listener = |text: &str| Listener { address: text.parse().unwrap(), inode: 1 };
+        let to = |text: &str| text.parse().unwrap();
+        assert_eq!(listener("0.0.0.0:1").reach(), to("127.0.0.1:1"));
+        assert_eq!(listener("[::]:1").reach(), to("127.0.0.1:1"));
+        assert_eq!(listener("10.0.0.1:1").reach(), to("10.0.0.1:1"));
+        assert!(listener("[::]:1").may_take(to("127.0.0.1:1")));
+        assert!(listener("[::ffff:127.0.0.1]:1").may_take(to("127.0.0.1:1")));
+        assert!(!listener("10.0.0.1:1").may_take(to("127.0.0.1:1")));
+        assert!(!listener("127.0.0.1:2").may_take(to("127.0.0.1:1")));
+    }
+}

@@ -1,0 +1,151 @@
+//! `serve`.
+
+use std::io::{self, Write};
+use std::ops::ControlFlow;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use symbols::image::Source as _;
+
+use super::args::{Common, ServeArgs};
+use super::interrupt::Interrupt;
+use super::style::Style;
+use super::{output, stack};
+use crate::Error;
+use crate::agent::server::{Answers, Outcome, Server};
+use crate::agent::{AgentTarget, Request, Signal};
+use crate::process::{Process, find};
+use crate::report::answers::{Serving, Source, Sourced};
+use crate::report::printable::printable_str;
+use crate::report::stack::{Filter, StackReport};
+use crate::report::traceback::Level;
+use crate::runtime::snapshot::{Options, Pause};
+
+/// As the default of `stack`.
+const MAX_PAUSE: Duration = Duration::from_millis(20);
+const PART: usize = 1 << 20;
+
+pub(super) fn run(args: &ServeArgs, common: &Common) -> Result<(), Error> {
+    let process = args.target.process("serve", common)?;
+    // Whoever cannot be looked at, or is no Go process, is not served.
+    let found = find::one(&process)?;
+    let interrupt = Interrupt::catch().map_err(|e| Error::Failed(format!("cannot catch signals: {e}")))?;
+    let listen = |source| Error::Failed(format!("cannot listen on {}: {source}", args.listen));
+    let server = Server::bind(args.listen).map_err(listen)?;
+    let address = server.address().map_err(listen)?;
+    announce(&process, address, common)?;
+    let outside =
+        Outside { process: &process, version: found.program.release.to_string(), one: Mutex::new(()) };
+    let mut until = || {
+        if interrupt.is_pending() {
+            return ControlFlow::Break(Err(Error::Interrupted));
+        }
+        match process.check() {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(gone) => ControlFlow::Break(Err(gone.into())),
+        }
+    };
+    server.run(&outside, &mut until).map_err(listen)?
+}
+
+fn announce(process: &Process, address: std::net::SocketAddr, common: &Common) -> Result<(), Error> {
+    if common.json {
+        let source = Source::new(&AgentTarget::Process(process.pid()), "probe");
+        let answer = Serving { listening: address.to_string() };
+        output::write_json(common, &Sourced { source, answer })?;
+    } else {
+        output::write(common, |out| writeln!(out, "{address}"))?;
+    }
+    let style = Style::for_stderr(common.color);
+    let mut err = io::stderr().lock();
+    // What cannot be said is no failure of what is served.
+    let _ = writeln!(
+        err,
+        "{} process {} ({}) as if it had an agent: gops stack {address}; end with Ctrl-C",
+        style.hint("serving:"),
+        process.pid(),
+        printable_str(process.name()),
+    );
+    if !address.ip().is_loopback() {
+        let _ = writeln!(
+            err,
+            "{} everybody who can reach {address} can read the stacks and the program of this process, \
+             and stop it for moments; nothing is encrypted",
+            style.hint("warning:"),
+        );
+    }
+    Ok(())
+}
+
+/// Answers for a process from outside of it.
+struct Outside<'p> {
+    process: &'p Process,
+    version: String,
+    /// Threads can be stopped by one at a time.
+    one: Mutex<()>,
+}
+
+impl Answers for Outside<'_> {
+    fn answer(&self, request: &Request, out: &mut dyn Write) -> io::Result<Outcome> {
+        let signal = request.signal();
+        tracing::info!("{} was asked for", signal.command());
+        match signal {
+            Signal::Version => writeln!(out, "{}", self.version)?,
+            Signal::StackTrace => self.stack(out)?,
+            Signal::BinaryDump => self.binary(out)?,
+            _ => {
+                let command = signal.command();
+                writeln!(
+                    out,
+                    "gops-probe: {command} cannot be answered from outside of the process; it needs an agent in it"
+                )?;
+                // gops prints the text of these, and throws away or saves that of the others.
+                let shown = matches!(signal, Signal::MemStats | Signal::Stats | Signal::SetGcPercent);
+                return Ok(if shown { Outcome::Answered } else { Outcome::Refused });
+            }
+        }
+        Ok(Outcome::Answered)
+    }
+}
+
+impl Outside<'_> {
+    fn stack(&self, out: &mut dyn Write) -> io::Result<()> {
+        let options = Options { pause: Pause::AtMost(MAX_PAUSE), system: false, goid: None };
+        let seen = {
+            let _one = self.one.lock().unwrap_or_else(PoisonError::into_inner);
+            stack::look(self.process, &options)
+        };
+        match seen {
+            Ok(seen) => {
+                let filter = Filter::default();
+                let report = StackReport::new(&seen.view, &seen.snapshot, &filter, Level::User);
+                report.write_text(out).map(drop)
+            }
+            Err(error) => failed(&error, out),
+        }
+    }
+
+    fn binary(&self, out: &mut dyn Write) -> io::Result<()> {
+        let executable = match self.process.executable() {
+            Ok(executable) => executable,
+            Err(error) => return failed(&error.into(), out),
+        };
+        let mut buffer = vec![0; PART];
+        let mut at = 0;
+        while at < executable.len() {
+            let size = usize::try_from(executable.len() - at).map_or(PART, |left| left.min(PART));
+            let part = buffer.get_mut(..size).unwrap_or_default();
+            if !executable.read_at(at, part) {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            out.write_all(part)?;
+            at += size as u64;
+        }
+        Ok(())
+    }
+}
+
+fn failed(error: &Error, out: &mut dyn Write) -> io::Result<()> {
+    tracing::warn!("{error}");
+    writeln!(out, "gops-probe: {}", printable_str(&error.to_string()))
+}
