@@ -367,7 +367,7 @@ fn processes_of_others() {
         let theirs = copied(gops, &format!("gops-{i}"));
         // As root, at a process of another user: everything.
         let arguments = ["process", &of_nobody.pid.to_string()];
-        let look = || Command::new(gops).arg(&arguments[1]).output().unwrap();
+        let look = || Command::new(gops).arg(arguments[1]).output().unwrap();
         let (before, output, after) = (look(), run(&arguments), look());
         assert_eq!(code(&output), 0, "{}", stderr(&output));
         assert!(stdout(&output).contains("username:\tnobody\n") && stdout(&output).contains("(LISTEN)"));
@@ -413,7 +413,7 @@ fn other_namespaces() {
     let pid = children(target.pid)[0];
     let arguments = ["process", &pid.to_string()];
     for gops in gops() {
-        let theirs = || Command::new(&gops).arg(&arguments[1]).output().unwrap();
+        let theirs = || Command::new(&gops).arg(arguments[1]).output().unwrap();
         let (before, ours, after) = (theirs(), run(&arguments), theirs());
         compare(&before, &ours, &after);
         assert!(stdout(&ours).contains("(LISTEN)"));

@@ -158,8 +158,11 @@ pub struct Cpu {
     pub throttling: Option<Throttling>,
 }
 
+/// Gives the contents of a file; `None` where it cannot be read.
+pub type Reader<'a> = &'a dyn Fn(&Path) -> Option<Vec<u8>>;
+
 /// Reads the memory limit; `read` gives the contents of a file.
-pub fn memory(place: &Place, read: &dyn Fn(&Path) -> Option<Vec<u8>>) -> Memory {
+pub fn memory(place: &Place, read: Reader<'_>) -> Memory {
     let (limit, used) = match place.version {
         1 => ("memory.limit_in_bytes", "memory.usage_in_bytes"),
         _ => ("memory.max", "memory.current"),
@@ -174,7 +177,7 @@ pub fn memory(place: &Place, read: &dyn Fn(&Path) -> Option<Vec<u8>>) -> Memory 
 }
 
 /// Reads the CPU limit; `read` gives the contents of a file.
-pub fn cpu(place: &Place, read: &dyn Fn(&Path) -> Option<Vec<u8>>) -> Cpu {
+pub fn cpu(place: &Place, read: Reader<'_>) -> Cpu {
     let quota = |folder: &Path| -> Option<f64> {
         match place.version {
             1 => cores(

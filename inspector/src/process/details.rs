@@ -208,8 +208,7 @@ fn limits(process: &Process, groups: &[u8], mounts: Option<&[u8]>) -> Option<Lim
     let read_here = |path: &Path| bounded(File::open(path).ok()?);
     let read_there =
         |path: &Path| bounded(process.open_in_root(path, OFlags::RDONLY | OFlags::NONBLOCK).ok()?.into());
-    let ways: [(&[cgroup::Mount], &dyn Fn(&Path) -> Option<Vec<u8>>); 2] =
-        [(&here, &read_here), (&there, &read_there)];
+    let ways: [(&[cgroup::Mount], cgroup::Reader<'_>); 2] = [(&here, &read_here), (&there, &read_there)];
     let place = |controller| {
         ways.iter()
             .find_map(|(mounts, read)| Some((cgroup::Place::find(&memberships, mounts, controller)?, *read)))
