@@ -63,7 +63,7 @@ pub fn gops() -> Result<PathBuf> {
 
 /// Runs a Go command that makes a file; Go itself knows whether there is something to do.
 fn run(mut command: Command, path: &Path) -> Result<PathBuf> {
-    let _lock = lock()?;
+    let _lock = lock("agents.lock")?;
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(Error::file(folder))?;
     }
