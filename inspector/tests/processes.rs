@@ -527,9 +527,11 @@ fn targets_by_name() {
         assert!(stderr(&output).contains(&format!("{pid} ({name})")), "{}", stderr(&output));
     }
     for agent in ["127.0.0.1:6060", "[::1]:6060", "localhost:6060"] {
-        let output = run(&["stack", agent]);
-        assert_eq!(code(&output), 2);
-        assert!(stderr(&output).contains("is the address of an agent"), "{}", stderr(&output));
+        for command in [&["process", agent][..], &["stack", "--via", "probe", agent]] {
+            let output = run(command);
+            assert_eq!(code(&output), 2);
+            assert!(stderr(&output).contains("is the address of an agent"), "{}", stderr(&output));
+        }
     }
     for wrong in ["name:(", "name:", "container:", "a/b:1", "::1:5"] {
         assert_eq!(code(&run(&["version", wrong])), 2, "{wrong}");
