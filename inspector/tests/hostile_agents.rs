@@ -371,6 +371,59 @@ fn impostors_and_what_was_left_behind() {
     target.finish();
 }
 
+/// Listens with SO_REUSEPORT, as an agent with `ReuseSocketAddrAndPort` does, and waits.
+const REUSING: &str = r#"package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+)
+
+func main() {
+	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		return c.Control(func(fd uintptr) { syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, 0xf, 1) })
+	}}
+	l, err := config.Listen(context.Background(), "tcp4", "127.0.0.1:0")
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(l.Addr().(*net.TCPAddr).Port)
+	in := bufio.NewReader(os.Stdin)
+	in.ReadString('\n')
+	fmt.Println("done")
+	in.ReadString('\n')
+}
+"#;
+
+#[test]
+fn a_port_that_is_shared_is_not_asked() {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
+    let config = dir("shared");
+    fs::write(config.join("go.mod"), "module example.com/reusing\n\ngo 1.18\n").unwrap();
+    fs::write(config.join("main.go"), REUSING).unwrap();
+    let mut go = Command::new("go");
+    support::must(go.current_dir(&config).env("CGO_ENABLED", "0").args(["build", "-o", "reusing", "."]));
+    let target = Target::start(&config.join("reusing"));
+    let pid = target.pid.to_string();
+    fs::write(config.join(&pid), &target.greeting).unwrap();
+    let mark = || support::must(probe().env("GOPS_CONFIG_DIR", &config)).contains("reusing*");
+    assert!(mark());
+    // The same user may listen there too, and the kernel chooses whom a connection goes to.
+    let (family, kind) = (AddressFamily::INET, SocketType::STREAM);
+    let other = socket_with(family, kind, SocketFlags::CLOEXEC, None).unwrap();
+    sockopt::set_socket_reuseport(&other, true).unwrap();
+    let port: u16 = target.greeting.parse().unwrap();
+    bind(&other, &std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, port)).unwrap();
+    listen(&other, 1).unwrap();
+    assert_fails(&ask(&config, &["stats", &pid]), 1, "is shared with another socket");
+    assert!(!mark());
+    target.finish();
+}
+
 #[test]
 fn forged_port_files() {
     let config = dir("forged");
