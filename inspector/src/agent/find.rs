@@ -5,6 +5,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use symbols::program::GoProgram;
+
 use super::Error;
 use super::port_file::{self, PortFile, Problem};
 use super::sockets::{self, Listener, Ownership};
@@ -49,8 +51,9 @@ impl OwnPortFiles {
 
     /// Looks for the agent of a process: where gops looks, and where the process itself would have written the port
     /// file. A file whose port the process does not listen on was left behind, or forged.
-    pub(crate) fn agent_of(&self, process: &Process) -> Option<AgentMark> {
-        self.places(process).into_iter().find_map(|place| {
+    pub(crate) fn agent_of(&self, process: &Process, program: &GoProgram) -> Option<AgentMark> {
+        let theirs = may_have_one(program).then(|| Self::place_in(process, self.dir.as_ref())).flatten();
+        self.place_of_ours(process).into_iter().chain(theirs).find_map(|place| {
             let port = place.read(process).ok()?.port;
             let confirmed = match sockets::ownership(process, port) {
                 Ownership::Process(_) => true,
@@ -61,24 +64,35 @@ impl OwnPortFiles {
         })
     }
 
-    /// Where the port file of a process can be. Our own directory only where it has such a file.
-    fn places(&self, process: &Process) -> Vec<Place> {
-        let name = OsString::from(process.pid().to_string());
-        let mut places = Vec::new();
-        if let Some(dir) = self.dir.as_ref().filter(|_| self.names.contains(&name)) {
-            places.push(Place { path: dir.join(&name), ours: true });
-        }
-        // Our own place is also that of processes beside us.
-        let dir = port_file::dir_of(process)
-            .filter(|dir| Some(dir) != self.dir.as_ref() || !process.is_beside_us());
-        if let Some(dir) = dir {
-            // The name is the pid that it has in its own pid namespace.
-            let pids = process.status().map(|s| s.ns_pids).unwrap_or_default();
-            let pid = pids.last().copied().unwrap_or(process.pid());
-            places.push(Place { path: dir.join(pid.to_string()), ours: false });
-        }
-        places
+    /// Where the port file of a process can be: in our own directory where that has such a file, and in its own.
+    fn places(&self, process: &Process) -> impl Iterator<Item = Place> {
+        self.place_of_ours(process).into_iter().chain(Self::place_in(process, self.dir.as_ref()))
     }
+
+    fn place_of_ours(&self, process: &Process) -> Option<Place> {
+        let name = OsString::from(process.pid().to_string());
+        let dir = self.dir.as_ref().filter(|_| self.names.contains(&name))?;
+        Some(Place { path: dir.join(&name), ours: true })
+    }
+
+    /// Where the process itself would write it, unless that is our own place, as that of processes beside us is.
+    fn place_in(process: &Process, ours: Option<&PathBuf>) -> Option<Place> {
+        let dir = port_file::dir_of(process).filter(|dir| Some(dir) != ours || !process.is_beside_us())?;
+        // The name is the pid that it has in its own pid namespace.
+        let pids = process.status().map(|s| s.ns_pids).unwrap_or_default();
+        let pid = pids.last().copied().unwrap_or(process.pid());
+        Some(Place { path: dir.join(pid.to_string()), ours: false })
+    }
+}
+
+/// Whether a program can have an agent in it: most say by their modules that they have not, and looking for it in each
+/// would take longer than all the rest of the list.
+fn may_have_one(program: &GoProgram) -> bool {
+    const MODULE: &str = "github.com/google/gops";
+    let Some((info, main)) = program.build_info.as_ref().and_then(|b| Some((b, b.main.as_ref()?))) else {
+        return true;
+    };
+    main.path == MODULE || info.deps.iter().any(|module| module.path == MODULE)
 }
 
 /// Where a port file can be.

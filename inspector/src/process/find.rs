@@ -289,7 +289,7 @@ fn describe(
             Namespace::ALL.into_iter().filter(other).collect()
         }
     };
-    let agent = port_files.agent_of(process);
+    let agent = port_files.agent_of(process, &program);
     Ok(GoProcess {
         pid: process.pid(),
         name: full_name(process),
