@@ -72,6 +72,7 @@ pub fn run(data: &[u8]) {
             let _ = facts::container_and_pod_by_mounts(text);
             let _ = facts::resident_pages(text);
             let _ = facts::memory_total(text);
+            let _ = facts::user_name(text, 0);
             let _ = facts::runtime_variables(text);
         }
         _ => {
