@@ -3,16 +3,13 @@
 use super::glist::{GList, GListError};
 use super::second::SecondWalker;
 use super::stacks::{Stack, StackWalker};
-use super::{Details, Frames, Options, Slot, SnapshotError};
+use super::{Details, Frames, Options, Slot, SnapshotError, WORTH_A_SECOND};
 use crate::memory::{LiveMemory, MemoryError, RecordedMemory};
 use crate::runtime::code::{AddressMap, CodeCache};
 use crate::runtime::goroutine::{Epoch, Goroutine, status};
 use crate::runtime::running::{NoStart, saved_start};
 use crate::runtime::unwind::Start;
 use crate::runtime::view::View;
-
-/// Below this, starting a second thread takes longer than what it saves.
-const WORTH_A_SECOND: usize = 3000;
 
 /// How a goroutine can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

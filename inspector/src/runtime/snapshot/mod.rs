@@ -26,6 +26,9 @@ use super::view::View;
 use crate::memory::{LiveMemory, MemoryError, ReadCost};
 use crate::stop::StopError;
 
+/// With fewer goroutines, a second thread takes longer to start or wake than what it saves.
+const WORTH_A_SECOND: usize = 3000;
+
 /// How a snapshot is to be taken.
 #[derive(Debug, Clone)]
 pub struct Options {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
+use super::WORTH_A_SECOND;
 use super::copier::Copier;
 use super::glist::GList;
 use crate::memory::{LiveMemory, Memory as _, MemoryError, ReadCost, Span};
@@ -15,8 +16,6 @@ use crate::runtime::goroutine::{Epoch, Goroutine, status};
 use crate::runtime::running::saved_start;
 use crate::runtime::unwind::Start;
 
-/// Below this, waking the second reader takes longer than what it saves.
-const WORTH_A_SECOND: usize = 3000;
 /// A larger stack is left to be walked in the stop, which reads only the words that it needs.
 const MAX_COPIED: u64 = 8 << 10;
 /// Stacks copied between two looks at the clock.
