@@ -88,6 +88,7 @@ pub const VARIABLES: &[&str] = &[
     "runtime.disableMemoryProfiling",
     "runtime.blockprofilerate",
     "runtime.mutexprofilerate",
+    "runtime.ticks",
     "runtime.cpuprof",
     "runtime.trace",
 ];
