@@ -7,6 +7,7 @@ pub mod cli;
 mod error;
 pub mod memory;
 pub mod process;
+pub mod profile;
 pub mod report;
 pub mod runtime;
 pub mod stop;

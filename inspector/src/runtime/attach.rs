@@ -1,7 +1,6 @@
 //! Finding a Go runtime in a process: image, version, layouts, globals, each held against live memory.
 
 use symbols::addr::{LinkAddr, LoadBias, RuntimeAddr};
-use symbols::globals::{self, Globals};
 use symbols::image::Image;
 use symbols::layout::{self, Table};
 use symbols::moduledata::Moduledata;
@@ -15,6 +14,7 @@ use super::arch;
 use super::calibrate::{self, check_gs, check_ms};
 use super::discover;
 use super::fields::{GFields, MFields, MissingField};
+use super::locate::Located;
 use super::modules::{Module, Modules};
 use super::snapshot::glist::AllGs;
 use super::view::{Evidence, TracebackSettings, View};
@@ -121,7 +121,7 @@ pub fn attach(target: &Target<'_>, loaded: LoadedImage, memory: &dyn Memory) -> 
     if allm.is_none() {
         unknown.push("allm: registers of running goroutines cannot be told apart".to_owned());
     }
-    let runtime_addr = |name: &str| globals.address(name).map(|link| bias.runtime(link));
+    let runtime_addr = |name: &str| globals.at(name);
     let finalizer_state =
         runtime_addr(if minor >= 20 { "runtime.fingStatus" } else { "runtime.fingRunning" });
     if finalizer_state.is_none() {
@@ -192,7 +192,7 @@ struct Calibrated {
     table: Table,
     g: GFields,
     allgs: AllGs,
-    globals: Globals,
+    globals: Located,
 }
 
 const WANTED: &[&str] = &[
@@ -206,27 +206,6 @@ const WANTED: &[&str] = &[
     "runtime.firstmoduledata",
     "runtime.waitReasonStrings",
 ];
-
-/// The variables that are wanted: from the symbol table where there is one, else by recipes.
-fn find_globals(module: &Module, version: &GoVersion) -> Globals {
-    let mut found = globals::from_symtab(&module.image, WANTED);
-    if WANTED.iter().any(|name| found.get(name).is_none()) {
-        found.fill(globals::solve(&module.image, &module.pclntab, version, WANTED));
-    }
-    found
-}
-
-/// How a variable was found, in words.
-fn how(globals: &Globals, name: &str) -> String {
-    match globals.get(name).map(|f| f.evidence) {
-        None => String::new(),
-        Some(globals::Evidence::SymbolTable) => "symbol table".to_owned(),
-        Some(globals::Evidence::Recipe { votes, agreeing, fingerprints, .. }) => {
-            format!("{agreeing} of {votes} code references agree, {fingerprints} in code known exactly")
-        }
-        Some(other) => format!("{other:?}"),
-    }
-}
 
 /// The versions to try, the likeliest first: the one that is known, or all that it can be, newest first.
 fn candidates(release: &Release) -> Vec<GoVersion> {
@@ -277,15 +256,14 @@ fn own_dwarf(image: &Image) -> Option<Table> {
 /// releases (`runtime.waitReasonStrings`).
 fn with_live_wait_reasons(
     memory: &dyn Memory,
-    module: &Module,
-    globals: &Globals,
+    globals: &Located,
     found: layout::Found,
     note: &mut impl FnMut(&str, String, String),
 ) -> Table {
     if found.evidence == layout::Evidence::Exact {
         return found.table;
     }
-    let live = globals.address("runtime.waitReasonStrings").map(|link| module.bias.runtime(link));
+    let live = globals.at("runtime.waitReasonStrings");
     match live.and_then(|at| wait_reasons::read(memory, at)) {
         Some(reasons) => {
             note("wait reasons", format!("{} of them", reasons.len()), "read from the process".to_owned());
@@ -307,8 +285,8 @@ fn calibrated(
     for version in candidates(&program.release) {
         let Some(found) = layout_for(main, &version) else { continue };
         let Ok(g) = GFields::from_table(&found.table) else { continue };
-        let globals = find_globals(main, &version);
-        let at = |name: &str| globals.address(name).map(|link| main.bias.runtime(link));
+        let globals = Located::find(main, &version, WANTED);
+        let at = |name: &str| globals.at(name);
         let by_name = match (at("runtime.allglen"), at("runtime.allgptr")) {
             (Some(len), Some(ptr)) => Some(AllGs { len, ptr }),
             _ => at("runtime.allgs").map(|slice| AllGs { len: slice.plus(8), ptr: slice }),
@@ -317,7 +295,7 @@ fn calibrated(
             let found = discover::find_allgs(memory, modules, &g)?;
             Some((found, String::from("found by its contents")))
         };
-        let by_name = by_name.map(|allgs| (allgs, how(&globals, "runtime.allgptr")));
+        let by_name = by_name.map(|allgs| (allgs, globals.how("runtime.allgptr")));
         // Slower than a recipe, so only if that fails.
         for (allgs, how) in by_name.into_iter().chain(std::iter::once_with(by_looks).flatten()) {
             let check = check_gs(memory, modules, &g, &allgs);
@@ -331,7 +309,7 @@ fn calibrated(
                     ),
                 );
                 note("allgs", allgs.ptr.to_string(), how);
-                let table = with_live_wait_reasons(memory, main, &globals, found, note);
+                let table = with_live_wait_reasons(memory, &globals, found, note);
                 return Ok(Calibrated { minor: version.minor, table, g, allgs, globals });
             }
             failure = format!("{} of {} sampled goroutines fit", check.good, check.looked_at);
@@ -349,13 +327,11 @@ fn find_ms(
     modules: &Modules,
     m: &mut MFields,
     g: &GFields,
-    globals: &Globals,
+    globals: &Located,
     threads: &dyn Fn() -> Vec<u64>,
     note: &mut impl FnMut(&str, String, String),
 ) -> Option<RuntimeAddr> {
-    let main = modules.main();
-    let by_name =
-        globals.address("runtime.allm").map(|link| (main.bias.runtime(link), how(globals, "runtime.allm")));
+    let by_name = globals.at("runtime.allm").map(|at| (at, globals.how("runtime.allm")));
     let table_m = m.clone();
     let by_looks =
         || Some((discover::find_allm(memory, modules, &table_m, g)?, String::from("found by its contents")));

@@ -2,8 +2,6 @@
 //! (`runtime.GOMAXPROCS`, `debug.SetGCPercent`, `debug.SetMemoryLimit`).
 
 use symbols::addr::RuntimeAddr;
-use symbols::globals;
-use symbols::version::GoVersion;
 
 use super::view::View;
 use crate::memory::Memory;
@@ -27,13 +25,8 @@ const HEAP_MINIMUM: u64 = 4 << 20;
 
 /// Reads the settings. Each address is held against what else must be true of it.
 pub fn read(view: &View, memory: &dyn Memory) -> Settings {
-    let main = view.modules.main();
-    let version = view.version.clone().unwrap_or_else(|| GoVersion::release(view.minor, 0));
-    let mut found = globals::from_symtab(&main.image, WANTED);
-    if WANTED.iter().any(|name| found.get(name).is_none()) {
-        found.fill(globals::solve(&main.image, &main.pclntab, &version, WANTED));
-    }
-    let at = |name: &str| found.address(name).map(|link| main.bias.runtime(link));
+    let found = view.locate(WANTED);
+    let at = |name: &str| found.at(name);
     let (gogc, memory_limit) =
         at("runtime.gcController").and_then(|at| controller(view, memory, at)).unwrap_or_default();
     Settings {
