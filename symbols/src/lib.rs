@@ -16,5 +16,6 @@ pub mod moduledata;
 pub mod pclntab;
 pub mod program;
 pub mod sections;
+pub mod tls;
 mod toolchain;
 pub mod version;

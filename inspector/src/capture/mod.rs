@@ -1,0 +1,3 @@
+//! Captures: what a process does over a while.
+
+pub mod cpu;

@@ -1,0 +1,92 @@
+//! Where a thread keeps its goroutine: the place of g in thread-local storage, as the code of the runtime has it.
+
+use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
+
+use crate::addr::LinkAddr;
+use crate::image::{Arch, Image};
+use crate::pclntab::{Func, Pclntab};
+
+/// Where g is, relative to the base of a thread's storage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GPlace {
+    /// At this many bytes from it.
+    Offset(i64),
+    /// The word at this address says how many bytes: the program was linked so that the loader decides
+    /// (position-independent code with the initial-exec model).
+    InWord(LinkAddr),
+}
+
+/// Functions of assembly code that every program links and that begin with loading g.
+const READERS: [&str; 4] = ["runtime.morestack", "runtime.asmcgocall", "runtime.mcall", "runtime.rt0_go"];
+const MAX_CODE: usize = 1 << 10;
+
+/// Finds the place of g in an amd64 program.
+pub fn g_place(image: &Image, pclntab: &Pclntab) -> Option<GPlace> {
+    if image.arch() != Arch::Amd64 {
+        return None;
+    }
+    READERS.iter().find_map(|name| of_function(image, pclntab.find(name)?))
+}
+
+fn of_function(image: &Image, func: Func<'_>) -> Option<GPlace> {
+    let size = usize::try_from(func.end().0.checked_sub(func.entry().0)?).ok()?.min(MAX_CODE);
+    let mut code = vec![0; size];
+    image.read(func.entry(), &mut code).ok()?;
+    of_code(&code, func.entry())
+}
+
+fn of_code(code: &[u8], entry: LinkAddr) -> Option<GPlace> {
+    let mut decoder = Decoder::with_ip(64, code, entry.0, DecoderOptions::NONE);
+    let mut instruction = Instruction::default();
+    // A register that was loaded from a word of the program, and that word.
+    let mut loaded: Option<(Register, LinkAddr)> = None;
+    while decoder.can_decode() {
+        decoder.decode_out(&mut instruction);
+        if instruction.is_invalid() {
+            return None;
+        }
+        let in_storage = instruction.segment_prefix() == Register::FS;
+        if in_storage {
+            let displacement = instruction.memory_displacement64().cast_signed();
+            match instruction.memory_base() {
+                Register::None if instruction.memory_index() == Register::None => {
+                    return (-(1 << 20)..0).contains(&displacement).then_some(GPlace::Offset(displacement));
+                }
+                base => {
+                    if let Some((register, word)) = loaded
+                        && register == base
+                        && displacement == 0
+                    {
+                        return Some(GPlace::InWord(word));
+                    }
+                }
+            }
+        }
+        if instruction.mnemonic() == Mnemonic::Mov
+            && instruction.op0_kind() == OpKind::Register
+            && instruction.is_ip_rel_memory_operand()
+        {
+            loaded = Some((instruction.op0_register(), LinkAddr(instruction.ip_rel_memory_address())));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_compilers_write_it() {
+        // mov %fs:0xfffffffffffffff8,%rdi
+        let code = [0x64, 0x48, 0x8b, 0x3c, 0x25, 0xf8, 0xff, 0xff, 0xff];
+        assert_eq!(of_code(&code, LinkAddr(0x1000)), Some(GPlace::Offset(-8)));
+        // mov 0x100(%rip),%rcx; mov %fs:(%rcx),%rdi
+        let code = [0x48, 0x8b, 0x0d, 0, 1, 0, 0, 0x64, 0x48, 0x8b, 0x39];
+        assert_eq!(of_code(&code, LinkAddr(0x1000)), Some(GPlace::InWord(LinkAddr(0x1107))));
+        // mov %fs:(%rdx),%rdi, and %rdx from nowhere
+        let code = [0x48, 0x8b, 0x0d, 0, 1, 0, 0, 0x64, 0x48, 0x8b, 0x3a];
+        assert_eq!(of_code(&code, LinkAddr(0x1000)), None);
+        assert_eq!(of_code(&[0xff; 40], LinkAddr(0x1000)), None);
+    }
+}
