@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn garbage_is_no_record() {
-        let mut bytes = vec![0u8; 200];
+        let mut bytes = [0u8; 200];
         for kind in 0..8u8 {
             bytes[0] = kind;
             bytes[offset_of!(Head, length)] = 200;
