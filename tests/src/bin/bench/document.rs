@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 
 use super::listing::Pairs;
-use super::run::{Figures, FirstOutput, figures, ratio};
+use super::run::FirstOutput;
 use super::stacks::{Group, Row, Way};
+use fixtures::paired::{Figures, figures, ratio};
 
 /// All that was measured.
 pub(crate) struct Results {

@@ -8,7 +8,8 @@ use fixtures::Fixture;
 use fixtures::build;
 use fixtures::matrix::{Cell, Program, Variant};
 
-use super::run::{self, Figures, figures};
+use super::run;
+use fixtures::paired::{Figures, figures};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
