@@ -13,6 +13,7 @@ mod fixture;
 mod journal;
 pub mod matrix;
 pub mod paired;
+pub mod pprof;
 mod probe;
 mod process;
 pub mod quit;

@@ -117,12 +117,25 @@ pub enum Program {
     Agent,
     /// A server on a loopback port, or its client.
     HttpServer,
+    /// Allocations, blocking and contention at known places, and the program's own profiles of them.
+    Profiles,
+    /// The same without the profiles: the linker leaves sampling of allocations out.
+    Unprofiled,
 }
 
 impl Program {
     /// All programs.
-    pub const ALL: [Self; 7] =
-        [Self::States, Self::Cgo, Self::Running, Self::Churn, Self::Parked, Self::Agent, Self::HttpServer];
+    pub const ALL: [Self; 9] = [
+        Self::States,
+        Self::Cgo,
+        Self::Running,
+        Self::Churn,
+        Self::Parked,
+        Self::Agent,
+        Self::HttpServer,
+        Self::Profiles,
+        Self::Unprofiled,
+    ];
 
     /// The name in paths and tables.
     #[must_use]
@@ -135,6 +148,8 @@ impl Program {
             Self::Parked => "parked",
             Self::Agent => "agent",
             Self::HttpServer => "httpserver",
+            Self::Profiles => "profiles",
+            Self::Unprofiled => "unprofiled",
         }
     }
 
@@ -148,16 +163,18 @@ impl Program {
             Self::Parked => &["cmd/parked", "parked"],
             Self::Agent => &["agent", "parked"],
             Self::HttpServer => &["cmd/httpserver"],
+            Self::Profiles => &["cmd/profiles", "profiled"],
+            Self::Unprofiled => &["cmd/unprofiled", "profiled"],
         }
     }
 
     /// Toolchains of the spread selection whose stripped build of the program is needed.
     fn spread(self) -> &'static [&'static str] {
         match self {
-            Self::States => &TOOLCHAINS,
+            Self::States | Self::Profiles => &TOOLCHAINS,
             Self::Cgo => &["1.18.10", "1.20.14", "1.22.12", "1.24.13", "1.25.14", "1.26.11", "1.27.4"],
             Self::Running | Self::Churn => &["1.18.10", "1.21.13", "1.23.12", "1.24.13", "1.26.11", "1.27.4"],
-            Self::Parked | Self::HttpServer => &QUICK_TOOLCHAINS,
+            Self::Parked | Self::HttpServer | Self::Unprofiled => &QUICK_TOOLCHAINS,
             // The agent's own module asks for Go 1.24.
             Self::Agent => &["1.24.13", "1.27.4"],
         }
@@ -222,6 +239,8 @@ impl Cell {
             ) => deep,
             (Program::States, _) => true,
             (Program::Running | Program::Churn, Variant::NoOpt) => deep,
+            (Program::Profiles, Variant::NoOpt | Variant::V3 | Variant::Pgo | Variant::Race) => deep,
+            (Program::Profiles, Variant::Plain | Variant::Cgo) => true,
             (_, variant) => matches!(variant, Variant::Stripped | Variant::Pie),
         }
     }
@@ -291,11 +310,21 @@ fn selected(selection: Selection, cell: Cell, position: usize) -> bool {
     if cell.program != Program::States {
         return match selection {
             Selection::Full => true,
-            Selection::Spread => stripped && cell.program.spread().contains(&cell.toolchain),
+            Selection::Spread => {
+                let other = match cell.variant {
+                    Variant::Pie | Variant::Cgo => QUICK_TOOLCHAINS.contains(&cell.toolchain),
+                    Variant::NoOpt | Variant::V3 => true,
+                    _ => false,
+                };
+                (stripped && cell.program.spread().contains(&cell.toolchain))
+                    || (cell.program == Program::Profiles && other)
+            }
             Selection::Quick => {
                 let newest = Some(&cell.toolchain) == QUICK_TOOLCHAINS.last();
                 let measured = matches!(cell.program, Program::Parked | Program::Agent | Program::HttpServer);
-                stripped && QUICK_TOOLCHAINS.contains(&cell.toolchain) && (newest || !measured)
+                let other = matches!(cell.variant, Variant::Pie | Variant::Cgo);
+                (stripped && QUICK_TOOLCHAINS.contains(&cell.toolchain) && (newest || !measured))
+                    || (cell.program == Program::Profiles && newest && other)
             }
         };
     }
