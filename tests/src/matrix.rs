@@ -117,12 +117,22 @@ pub enum Program {
     Agent,
     /// A server on a loopback port, or its client.
     HttpServer,
+    /// Work on a heap that is checked all the time.
+    Collector,
 }
 
 impl Program {
     /// All programs.
-    pub const ALL: [Self; 7] =
-        [Self::States, Self::Cgo, Self::Running, Self::Churn, Self::Parked, Self::Agent, Self::HttpServer];
+    pub const ALL: [Self; 8] = [
+        Self::States,
+        Self::Cgo,
+        Self::Running,
+        Self::Churn,
+        Self::Parked,
+        Self::Agent,
+        Self::HttpServer,
+        Self::Collector,
+    ];
 
     /// The name in paths and tables.
     #[must_use]
@@ -135,6 +145,7 @@ impl Program {
             Self::Parked => "parked",
             Self::Agent => "agent",
             Self::HttpServer => "httpserver",
+            Self::Collector => "collector",
         }
     }
 
@@ -148,6 +159,7 @@ impl Program {
             Self::Parked => &["cmd/parked", "parked"],
             Self::Agent => &["agent", "parked"],
             Self::HttpServer => &["cmd/httpserver"],
+            Self::Collector => &["cmd/collector"],
         }
     }
 
@@ -157,6 +169,10 @@ impl Program {
             Self::States => &TOOLCHAINS,
             Self::Cgo => &["1.18.10", "1.20.14", "1.22.12", "1.24.13", "1.25.14", "1.26.11", "1.27.4"],
             Self::Running | Self::Churn => &["1.18.10", "1.21.13", "1.23.12", "1.24.13", "1.26.11", "1.27.4"],
+            Self::Collector => &[
+                "1.18.10", "1.19.13", "1.20.14", "1.21.13", "1.22.12", "1.23.12", "1.24.13", "1.25.14", "1.26.11",
+                "1.27.4",
+            ],
             Self::Parked | Self::HttpServer => &QUICK_TOOLCHAINS,
             // The agent's own module asks for Go 1.24.
             Self::Agent => &["1.24.13", "1.27.4"],
@@ -222,6 +238,7 @@ impl Cell {
             ) => deep,
             (Program::States, _) => true,
             (Program::Running | Program::Churn, Variant::NoOpt) => deep,
+            (Program::Collector, Variant::Cgo) => true,
             (_, variant) => matches!(variant, Variant::Stripped | Variant::Pie),
         }
     }

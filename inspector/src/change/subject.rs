@@ -79,7 +79,7 @@ impl<'p> Subject<'p> {
         let subject = Subject { process, view, memory, found };
         let mut objection = Ok(());
         for _ in 0..ATTEMPTS {
-            objection = subject.check_values();
+            objection = subject.check();
             match objection {
                 Ok(()) => break,
                 // What the program is in does not pass in a moment.
@@ -182,7 +182,11 @@ impl<'p> Subject<'p> {
         })
     }
 
-    fn check_values(&self) -> Result<(), Error> {
+    /// Checks that its variables make sense together at this moment. Of a program that runs, they may not for a moment.
+    ///
+    /// # Errors
+    /// As [`Subject::verify`].
+    pub fn check(&self) -> Result<(), Error> {
         let process = self.process;
         let doubt = |what: String| Err(unverified(process, format!("{what}; nothing is written")));
         let controller = |name| self.read("runtime.gcController", name);
