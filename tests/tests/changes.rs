@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use fixtures::repetition::say;
 use fixtures::{Cell, Fixture, Program, Repetitions, Variant, binary, build};
+use inspector::change::Options;
+use inspector::change::sampling::{self, Opened, Profiler};
 use inspector::change::subject::Subject;
 use inspector::memory::{LiveMemory, Memory as _};
 use inspector::process::Process;
@@ -20,11 +22,14 @@ use serde_json::{Value, json};
 
 /// The newest patch of each minor.
 const VERSIONS: [&str; 10] = [
-    "1.18.10", "1.19.13", "1.20.14", "1.21.13", "1.22.12", "1.23.12", "1.24.13", "1.25.14", "1.26.11", "1.27.4",
+    "1.18.10", "1.19.13", "1.20.14", "1.21.13", "1.22.12", "1.23.12", "1.24.13", "1.25.14", "1.26.11",
+    "1.27.4",
 ];
 /// The oldest release, the newest, and one between.
 const FEW: [&str; 3] = ["1.18.10", "1.24.13", "1.27.4"];
 const STATE_VARIABLE: &str = "GOPS_PROBE_STATE_DIR";
+/// For about so long, something is changed by a collection with GOGC=off.
+const CHANGED: Duration = Duration::from_millis(25);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A process to be changed, and where the journals of it are.
@@ -39,7 +44,8 @@ impl Subjected {
         let cell = Cell::new(version, variant, Program::Collector);
         build::build(&[cell], 2, &|_, _| ()).unwrap();
         let fixture = Fixture::spawn(&cell, &[], environment).unwrap();
-        let settings: Vec<String> = environment.iter().map(|(name, value)| format!(", {name}={value}")).collect();
+        let settings: Vec<String> =
+            environment.iter().map(|(name, value)| format!(", {name}={value}")).collect();
         let name = format!("{cell}{}", settings.concat());
         Self { fixture, state: tempfile::tempdir().unwrap(), name }
     }
@@ -47,7 +53,8 @@ impl Subjected {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(binary().unwrap());
         let pid = self.fixture.pid().to_string();
-        let with_pid = arguments.iter().map(|&argument| if argument == "PID" { pid.as_str() } else { argument });
+        let with_pid =
+            arguments.iter().map(|&argument| if argument == "PID" { pid.as_str() } else { argument });
         command.args(with_pid).env(STATE_VARIABLE, self.state.path());
         command
     }
@@ -88,6 +95,13 @@ impl Subjected {
         fs::read_dir(self.state.path()).unwrap().count()
     }
 
+    /// Whether a journal says that there is something to put back.
+    fn has_left_over(&self) -> bool {
+        let lines =
+            |path: &Path| fs::read(path).unwrap_or_default().iter().filter(|&&byte| byte == b'\n').count();
+        fs::read_dir(self.state.path()).unwrap().any(|entry| lines(&entry.unwrap().path()) > 1)
+    }
+
     /// The guards of this process.
     fn guards(&self) -> Vec<Pid> {
         let pid = self.fixture.pid().to_string();
@@ -107,6 +121,20 @@ impl Subjected {
         while !self.guards().is_empty() {
             assert!(Instant::now() < deadline, "{}: a guard stays", self.name);
             std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Any command that looks at the process puts back what nobody could.
+    fn look_again(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            self.succeed(&["version", "--via", "probe", "PID"]);
+            if self.journals() == 0 {
+                return;
+            }
+            // A guard that was being started when its principal was killed comes later, and finds nothing to do.
+            assert!(Instant::now() < deadline, "{}: a journal stays", self.name);
+            self.wait_for_guards();
         }
     }
 
@@ -227,6 +255,8 @@ fn compare_percent(subjected: &mut Subjected, percent: i32, before: i32) {
     let text = if percent < 0 { "off".to_owned() } else { percent.to_string() };
     for _ in 0..20 {
         subjected.percent(before);
+        // So far below its goal that it does not begin a collection.
+        subjected.fixture.order("gc").unwrap();
         let cycles = subjected.number("numgc");
         let said = subjected.succeed(&["setgc", "--via", "probe", "PID", &text]);
         assert_eq!(said, format!("New GC percent set to {percent}. Previous value was {before}.\n"));
@@ -249,7 +279,7 @@ fn percentages_have_the_effect_of_the_call() {
     for version in VERSIONS {
         let mut subjected = Subjected::start(version, Variant::Stripped, &[]);
         let mut before = 100;
-        for percent in [50, 100, 300, 1000, -1, 1, 0, 100, 77] {
+        for percent in [50, 100, 300, 1000, -1, 40, 100, -1, 77] {
             compare_percent(&mut subjected, percent, before);
             before = percent;
         }
@@ -317,16 +347,17 @@ fn memory_limits() {
             continue;
         }
         let none = i64::MAX as u64;
-        let said = subjected.succeed(&["setmemlimit", "PID", "30MiB"]);
-        assert_eq!(said, format!("New memory limit set to {}. Previous value was off.\n", 30 << 20));
-        assert_eq!(subjected.number("limit -1"), 30 << 20);
-        let ours = subjected.number("nextgc");
-        assert_eq!(subjected.number(&format!("limit {none}")), 30 << 20);
-        subjected.number(&format!("limit {}", 30 << 20));
+        let said = subjected.succeed(&["setmemlimit", "PID", "40MiB"]);
+        assert_eq!(said, format!("New memory limit set to {}. Previous value was off.\n", 40 << 20));
+        assert_eq!(subjected.number("limit -1"), 40 << 20);
+        let (ours, cycles) = (subjected.number("nextgc"), subjected.number("numgc"));
+        assert_eq!(subjected.number(&format!("limit {none}")), 40 << 20);
+        subjected.number(&format!("limit {}", 40 << 20));
         let theirs = subjected.number("nextgc");
+        assert_eq!(subjected.number("numgc"), cycles);
         assert!(ours.abs_diff(theirs) < 64 << 10, "{version}: {ours} {theirs}");
         let json = subjected.json(&["setmemlimit", "--json", "PID", "off"]);
-        assert!(json.get("limit_bytes").is_none() && json["previous_limit_bytes"] == 30 << 20, "{json}");
+        assert!(json.get("limit_bytes").is_none() && json["previous_limit_bytes"] == 40 << 20, "{json}");
         assert_eq!(subjected.number("limit -1"), none);
         // Below what can be had.
         let output = subjected.run(&["setmemlimit", "PID", "64KiB"]);
@@ -345,9 +376,12 @@ fn memory_limits() {
 fn dry_runs_write_nothing() {
     let mut subjected = Subjected::start("1.27.4", Variant::Stripped, &[("GOGC", "off")]);
     let cycles = subjected.number("numgc");
-    for arguments in
-        [&["gc", "PID"][..], &["setgc", "PID", "50"], &["setmemlimit", "PID", "1GiB"], &["setgc", "PID", "off"]]
-    {
+    for arguments in [
+        &["gc", "PID"][..],
+        &["setgc", "PID", "50"],
+        &["setmemlimit", "PID", "1GiB"],
+        &["setgc", "PID", "off"],
+    ] {
         let arguments = [arguments, &["--dry-run", "--json"]].concat();
         let said = subjected.json(&arguments);
         assert!(said["dry_run"] == true && !said["written"].as_array().unwrap().is_empty(), "{said}");
@@ -369,7 +403,13 @@ enum Victim {
 }
 
 /// Waits for a random instant: half of the time of the whole run, half of it once there is something to put back.
-fn random_instant(subjected: &Subjected, repetitions: &mut Repetitions, child: &mut Child, whole: Duration) {
+fn random_instant(
+    subjected: &Subjected,
+    repetitions: &mut Repetitions,
+    child: &mut Child,
+    whole: Duration,
+    changed: Duration,
+) {
     if repetitions.random(2) == 0 {
         let whole = u64::try_from(whole.as_micros()).unwrap();
         std::thread::sleep(Duration::from_micros(repetitions.random(whole)));
@@ -378,7 +418,8 @@ fn random_instant(subjected: &Subjected, repetitions: &mut Repetitions, child: &
     while subjected.journals() == 0 && child.try_wait().unwrap().is_none() {
         std::thread::yield_now();
     }
-    std::thread::sleep(Duration::from_micros(repetitions.random(25_000)));
+    let changed = u64::try_from(changed.as_micros()).unwrap();
+    std::thread::sleep(Duration::from_micros(repetitions.random(changed)));
 }
 
 fn slay(pid: Pid) {
@@ -400,9 +441,10 @@ fn kill_at_random(
     let mut repetitions = Repetitions::new("changes", what, 200);
     let (mut killed, mut left_over) = (0, 0);
     while repetitions.another() {
-        let mut child = subjected.command(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child =
+            subjected.command(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let ours = Pid::from_raw(i32::try_from(child.id()).unwrap());
-        random_instant(subjected, &mut repetitions, &mut child, whole);
+        random_instant(subjected, &mut repetitions, &mut child, whole, CHANGED);
         match victim {
             Victim::Us => slay(ours),
             Victim::Guard => subjected.guards().into_iter().for_each(slay),
@@ -415,13 +457,11 @@ fn kill_at_random(
         let status = child.wait().unwrap();
         killed += usize::from(!status.success());
         subjected.wait_for_guards();
-        left_over += usize::from(subjected.journals() > 0);
+        left_over += usize::from(subjected.has_left_over());
         if !matches!(victim, Victim::Both) {
             check(subjected, &mut repetitions);
         }
-        // Any command that looks at the process puts back what nobody could.
-        subjected.succeed(&["version", "--via", "probe", "PID"]);
-        assert_eq!(subjected.journals(), 0, "{}", subjected.name);
+        subjected.look_again();
         check(subjected, &mut repetitions);
         subjected.fixture.assert_untraced().unwrap();
     }
@@ -438,14 +478,19 @@ fn killed_while_gogc_is_off() {
         for victim in [Victim::Us, Victim::Guard, Victim::Both] {
             let mut subjected = Subjected::start(version, Variant::Stripped, &[("GOGC", "off")]);
             let off = subjected.number("nextgc") >> 40;
-            kill_at_random(&mut subjected, &["gc", "--via", "probe", "PID"], victim, |subjected, repetitions| {
-                let seed = repetitions.seed();
-                // Read without a call that would set it.
-                let process = subjected.pinned();
-                let percent = Subject::verify(&process).unwrap().gc_percent().unwrap();
-                assert_eq!(percent, -1, "{version}, seed {seed}");
-                assert_eq!(subjected.number("nextgc") >> 40, off, "{version}, seed {seed}");
-            });
+            kill_at_random(
+                &mut subjected,
+                &["gc", "--via", "probe", "PID"],
+                victim,
+                |subjected, repetitions| {
+                    let seed = repetitions.seed();
+                    // Read without a call that would set it.
+                    let process = subjected.pinned();
+                    let percent = Subject::verify(&process).unwrap().gc_percent().unwrap();
+                    assert_eq!(percent, -1, "{version}, seed {seed}");
+                    assert_eq!(subjected.number("nextgc") >> 40, off, "{version}, seed {seed}");
+                },
+            );
             assert_eq!(subjected.percent(-1), -1);
         }
     }
@@ -504,7 +549,7 @@ fn interrupted() {
         while repetitions.another() {
             let mut command = subjected.command(&["gc", "--via", "probe", "PID"]);
             let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-            random_instant(&subjected, &mut repetitions, &mut child, Duration::from_millis(120));
+            random_instant(&subjected, &mut repetitions, &mut child, Duration::from_millis(120), CHANGED);
             let _ = kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT);
             let status = child.wait().unwrap();
             let by_us = status.code() == Some(130);
@@ -528,7 +573,9 @@ fn several_at_once() {
         let commands = [&["gc", "PID"][..], &["gc", "PID"], &["setgc", "PID", "off"], &["gc", "PID"]];
         let children: Vec<Child> = commands
             .iter()
-            .map(|arguments| subjected.command(arguments).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap())
+            .map(|arguments| {
+                subjected.command(arguments).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap()
+            })
             .collect();
         for child in children {
             let output = child.wait_with_output().unwrap();
@@ -609,7 +656,8 @@ fn what_does_not_make_sense_is_refused() {
     for (variable, field) in [("runtime.gcController", "heapMinimum"), ("runtime.memstats", "last_gc_unix")] {
         let process = subjected.pinned();
         let subject = Subject::verify(&process).unwrap();
-        let ((at, _), right) = (subject.place(variable, field).unwrap(), subject.read(variable, field).unwrap());
+        let ((at, _), right) =
+            (subject.place(variable, field).unwrap(), subject.read(variable, field).unwrap());
         poke(pid, at.0, &(right + 8).to_le_bytes());
         let changed = words(&subjected, &subject);
         for arguments in [&["gc", "PID"][..], &["setgc", "PID", "50"], &["setmemlimit", "PID", "1GiB"]] {
@@ -678,5 +726,156 @@ fn frozen_processes_are_left_alone() {
     while fs::remove_dir(&folder).is_err() {
         assert!(Instant::now() < deadline);
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// What a window needs, in a process that is not gops-probe itself.
+fn options(interrupted: &dyn Fn() -> bool) -> Options<'_> {
+    Options { timeout: PATIENCE, dry_run: false, interrupted, guard: binary().unwrap() }
+}
+
+fn never() -> bool {
+    false
+}
+
+/// The rates of the process: of the heap's and of the mutexes' profile.
+fn rates(subjected: &mut Subjected) -> (u64, u64) {
+    let said = subjected.fixture.command("rates").unwrap();
+    let (heap, mutex) = said.split_once(' ').unwrap();
+    (heap.parse().unwrap(), mutex.parse().unwrap())
+}
+
+fn block_rate(subject: &Subject<'_>) -> u64 {
+    sampling::rate(subject, Profiler::Block).unwrap()
+}
+
+/// The journals of this process go to the folder of the test that runs: see [`Subjected::child`].
+const CHILD: &str = "GOPS_PROBE_TEST_WINDOW";
+
+/// Not a test by itself: opens a window on a process and has it open until it is killed, in a process of its own.
+#[test]
+#[ignore = "it is what other tests start"]
+fn window_in_a_child() {
+    let Ok(what) = std::env::var(CHILD) else { return };
+    let words: Vec<&str> = what.split(' ').collect();
+    let process = Process::pin(words[0].parse().unwrap()).unwrap();
+    let subject = Subject::verify(&process).unwrap();
+    let profiler = match words[1] {
+        "heap" => Profiler::Heap,
+        "block" => Profiler::Block,
+        _ => Profiler::Mutex,
+    };
+    let Opened::Window(window) =
+        sampling::open(&subject, profiler, words[2].parse().unwrap(), &options(&never)).unwrap()
+    else {
+        panic!("it was on already");
+    };
+    let for_ms = words[3].parse().unwrap();
+    window.wait(Duration::from_millis(for_ms), &never).unwrap();
+    let closed = window.close().unwrap();
+    assert!(closed.restored.iter().all(|word| word.written && word.value == 0), "{closed:?}");
+}
+
+impl Subjected {
+    /// A process that opens a window for so long.
+    fn child(&self, profiler: &str, rate: u64, for_ms: u64) -> Command {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "window_in_a_child", "--ignored"]);
+        command.env(CHILD, format!("{} {profiler} {rate} {for_ms}", self.fixture.pid()));
+        command.env(STATE_VARIABLE, self.state.path()).env("GOPS_PROBE_BIN", binary().unwrap());
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    }
+}
+
+#[test]
+fn windows_of_profilers() {
+    for version in VERSIONS {
+        let mut subjected = Subjected::start(version, Variant::Stripped, &[]);
+        // The linker dropped the profiler of the heap.
+        assert_eq!(rates(&mut subjected), (0, 0), "{version}");
+        for (profiler, rate, expected) in [
+            ("heap", 524_288, (524_288, 0)),
+            ("heap", 4096, (4096, 0)),
+            ("mutex", 5, (0, 5)),
+            ("block", 20_000, (0, 0)),
+        ] {
+            let mut child = subjected.child(profiler, rate, 300).spawn().unwrap();
+            let deadline = Instant::now() + PATIENCE;
+            let process = subjected.pinned();
+            let subject = Subject::verify(&process).unwrap();
+            let is_on = |subjected: &mut Subjected| match profiler {
+                "block" => block_rate(&subject) == rate,
+                _ => rates(subjected) == expected,
+            };
+            while !is_on(&mut subjected) {
+                assert!(
+                    Instant::now() < deadline && child.try_wait().unwrap().is_none(),
+                    "{version} {profiler}"
+                );
+            }
+            assert_eq!(subjected.journals(), 1);
+            assert!(child.wait().unwrap().success(), "{version} {profiler} {rate}");
+            assert_eq!((rates(&mut subjected), block_rate(&subject)), ((0, 0), 0), "{version} {profiler}");
+        }
+        // A rate of the program's own is left alone.
+        subjected.fixture.order("heaprate 1000").unwrap();
+        assert!(!subjected.child("heap", 524_288, 10).status().unwrap().success());
+        assert_eq!(rates(&mut subjected), (1000, 0));
+        subjected.fixture.order("heaprate 0").unwrap();
+        // And one that it sets meanwhile.
+        let mut child = subjected.child("heap", 524_288, 400).spawn().unwrap();
+        while rates(&mut subjected).0 == 0 {
+            assert!(child.try_wait().unwrap().is_none());
+        }
+        subjected.fixture.order("heaprate 2000").unwrap();
+        child.wait().unwrap();
+        assert_eq!(rates(&mut subjected), (2000, 0));
+        subjected.wait_for_guards();
+        assert_eq!(subjected.journals(), 0);
+        subjected.assert_sound();
+    }
+}
+
+#[test]
+fn killed_while_a_profiler_is_on() {
+    for (version, profiler, rate) in [
+        ("1.18.10", "heap", 524_288),
+        ("1.24.13", "heap", 524_288),
+        ("1.27.4", "heap", 4096),
+        ("1.27.4", "mutex", 5),
+    ] {
+        let mut subjected = Subjected::start(version, Variant::Stripped, &[]);
+        subjected.fixture.order("busy 1").unwrap();
+        for victim in [Victim::Us, Victim::Guard, Victim::Both] {
+            let what = format!("{}: {profiler} at {rate} killed, {victim:?}", subjected.name);
+            let mut repetitions = Repetitions::new("changes", what, 200);
+            let (mut was_on, mut left_over) = (0, 0);
+            while repetitions.another() {
+                let mut child = subjected.child(profiler, rate, 60).spawn().unwrap();
+                let window = Duration::from_millis(120);
+                random_instant(&subjected, &mut repetitions, &mut child, window, window);
+                let ours = Pid::from_raw(i32::try_from(child.id()).unwrap());
+                was_on += usize::from(rates(&mut subjected) != (0, 0));
+                let guards = subjected.guards();
+                if !matches!(victim, Victim::Guard) {
+                    slay(ours);
+                }
+                if !matches!(victim, Victim::Us) {
+                    guards.into_iter().for_each(slay);
+                }
+                child.wait().unwrap();
+                subjected.wait_for_guards();
+                left_over += usize::from(subjected.has_left_over());
+                if !matches!(victim, Victim::Both) {
+                    assert_eq!(rates(&mut subjected), (0, 0), "{version}, seed {}", repetitions.seed());
+                }
+                subjected.look_again();
+                assert_eq!(rates(&mut subjected), (0, 0), "{version}, seed {}", repetitions.seed());
+            }
+            repetitions.report(&json!({ "was_on": was_on, "left_to_the_next_run": left_over }));
+        }
+        subjected.fixture.order("calm").unwrap();
+        subjected.assert_sound();
     }
 }

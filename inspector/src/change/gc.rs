@@ -87,7 +87,8 @@ pub fn collect(subject: &Subject<'_>, options: &Options<'_>) -> Result<Collectio
     }
     let journal = Journal::open(process)?;
     let deadline = Instant::now() + options.timeout;
-    let mut request = Request { subject, options, writer, journal, guard: None, deadline, done: Collection::default() };
+    let mut request =
+        Request { subject, options, writer, journal, guard: None, deadline, done: Collection::default() };
     let result = request.run();
     let cleaned = request.clean();
     let Request { writer, journal, done, .. } = request;
@@ -211,7 +212,9 @@ impl Request<'_, '_> {
             let running = subject.read("runtime.gcphase", "")? != 0;
             if running {
                 // It has begun: the runtime itself would go on with GOGC=off from here.
-                if subject.read("runtime.work", "cycles")?.wrapping_sub(target) & u64::from(u32::MAX) < 1 << 31 {
+                if subject.read("runtime.work", "cycles")?.wrapping_sub(target) & u64::from(u32::MAX)
+                    < 1 << 31
+                {
                     self.switch_off()?;
                 }
                 asleep = None;
@@ -249,13 +252,14 @@ impl Request<'_, '_> {
         let mut undo = vec![Entry::undo(&word, false)];
         // Where the cycle ends before it is off again, the pacer has computed a goal from it: the least heap.
         let least = pacer::heap_minimum(-1);
-        let fields: &[&str] = if subject.view.minor >= 19 { &["gcPercentHeapGoal"] } else { &["trigger", "heapGoal"] };
+        let fields: &[&str] =
+            if subject.view.minor >= 19 { &["gcPercentHeapGoal"] } else { &["trigger", "heapGoal"] };
         for field in fields {
             let now = subject.read("runtime.gcController", field)?;
             undo.push(Entry::undo(&subject.word("runtime.gcController", field, now, least)?, false));
         }
         self.journal.note(subject.process, &undo)?;
-        self.guard = Some(Guard::start(subject.process, &self.journal)?);
+        self.guard = Some(Guard::start(self.options.guard, subject.process, &self.journal)?);
         match self.writer.write(&[word])? {
             Outcome::Written => self.done.was_off = true,
             Outcome::Changed(_) => {}
@@ -285,7 +289,8 @@ impl Request<'_, '_> {
         }
         // A request that came to nothing is taken back: the last time that the runtime wrote is that of the last pause.
         if self.subject.read("runtime.memstats", "last_gc_nanotime")? == LONG_AGO
-            && let Some(word) = self.writer.written().iter().rfind(|w| w.name == "memstats.last_gc_nanotime").cloned()
+            && let Some(word) =
+                self.writer.written().iter().rfind(|w| w.name == "memstats.last_gc_nanotime").cloned()
         {
             self.writer.write(&[Word { before: word.after, after: word.before, ..word }])?;
         }

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -22,6 +23,8 @@ use super::refused;
 use crate::Error;
 use crate::process::{Pid, Process};
 
+/// The program that runs, even where its file is gone.
+pub const OURSELVES: &str = "/proc/self/exe";
 /// The hidden command that is the guard.
 pub const COMMAND: &str = "guard-of-change";
 /// What it says when it is in place.
@@ -40,14 +43,15 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Starts a guard and waits until it is in place. Only then may something be written that has to be put back.
+    /// Starts a guard, which is a `program` that has its command, and waits until it is in place. Only then may something be written that has to be put back.
     ///
     /// # Errors
     /// [`Error::Refused`] where there is none.
-    pub fn start(process: &Process, journal: &Journal) -> Result<Self, Error> {
-        let failed = |e: io::Error| refused(process, format!("no guard could be started ({e}); nothing is written"));
+    pub fn start(program: &Path, process: &Process, journal: &Journal) -> Result<Self, Error> {
+        let failed =
+            |e: io::Error| refused(process, format!("no guard could be started ({e}); nothing is written"));
         let (mut ours, theirs) = UnixStream::pair().map_err(failed)?;
-        let mut command = Command::new("/proc/self/exe");
+        let mut command = Command::new(program);
         command.arg(COMMAND).arg(process.pid().to_string()).current_dir("/");
         command.stdin(OwnedFd::from(theirs)).stdout(journal.share().map_err(failed)?).stderr(Stdio::null());
         let child = command.spawn().map_err(failed)?;

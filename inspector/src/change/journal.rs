@@ -29,6 +29,7 @@ pub const STATE_VARIABLE: &str = "GOPS_PROBE_STATE_DIR";
 /// More than any journal has.
 const MAX_SIZE: u64 = 64 << 10;
 const MAX_ENTRIES: usize = 64;
+const MAX_FILES: usize = 4096;
 /// How long somebody else may be changing the process.
 const PATIENCE: Duration = Duration::from_secs(5);
 const FORMAT: u32 = 1;
@@ -144,6 +145,7 @@ impl Journal {
             hint: Some(format!("name a folder of your own with {STATE_VARIABLE}")),
         };
         let dir = state_folder(true).map_err(place)?;
+        remove_stale(&dir, &identity);
         let deadline = Instant::now() + PATIENCE;
         let file = loop {
             match lock(&dir, &identity, true).map_err(place)? {
@@ -165,7 +167,8 @@ impl Journal {
     /// # Errors
     /// Where that cannot be written down; they must not be written then.
     pub fn note(&mut self, process: &Process, entries: &[Entry]) -> Result<(), Error> {
-        let failed = |e: io::Error| refused(process, format!("what has to be put back cannot be noted down: {e}"));
+        let failed =
+            |e: io::Error| refused(process, format!("what has to be put back cannot be noted down: {e}"));
         let mut line = serde_json::to_vec(entries).map_err(|e| failed(e.into()))?;
         line.push(b'\n');
         self.file.write_all(&line).and_then(|()| self.file.sync_data()).map_err(failed)?;
@@ -338,6 +341,24 @@ fn lock(dir: &OwnedFd, identity: &Identity, create: bool) -> io::Result<Lock> {
     }
 }
 
+/// Removes journals of processes that are gone: nothing can be put back in them.
+fn remove_stale(dir: &OwnedFd, identity: &Identity) {
+    let Ok(entries) = rustix::fs::Dir::read_from(dir) else { return };
+    for entry in entries.flatten().take(MAX_FILES) {
+        let Ok(name) = entry.file_name().to_str() else { continue };
+        let Some(pid) = name.split_once('-').and_then(|(_, pid)| pid.parse().ok()) else { continue };
+        let other = Identity { pid, ..identity.clone() };
+        // Those of other namespaces are named otherwise. Whoever still has the lock is about to see that it is gone.
+        if name == other.file_name()
+            && !std::path::Path::new("/proc").join(pid.to_string()).exists()
+            && let Ok(Lock::Ours(_locked)) = lock(dir, &other, false)
+        {
+            // One that stays does no harm.
+            let _ = rustix::fs::unlinkat(dir, name, AtFlags::empty());
+        }
+    }
+}
+
 fn is_at(dir: &OwnedFd, name: &str, file: &File) -> bool {
     let there = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW);
     let ours = rustix::fs::fstat(file);
@@ -354,7 +375,12 @@ fn state_folder(create: bool) -> io::Result<OwnedFd> {
         for folder in parents.iter().rev() {
             match rustix::fs::mkdir(folder, Mode::from_raw_mode(0o700)) {
                 Ok(()) | Err(Errno::EXIST) => {}
-                Err(e) => return Err(io::Error::new(io::Error::from(e).kind(), format!("{}: {e}", folder.display()))),
+                Err(e) => {
+                    return Err(io::Error::new(
+                        io::Error::from(e).kind(),
+                        format!("{}: {e}", folder.display()),
+                    ));
+                }
             }
         }
     }

@@ -15,7 +15,7 @@ use super::{Options, refused, stop_all, unverified};
 use crate::Error;
 
 /// How long to let the process run before the next attempt.
-const STEP: Duration = Duration::from_millis(2);
+const STEP: Duration = Duration::from_micros(500);
 /// `runtime.reduceExtraPercent`: how far below the limit the scavenger keeps, in percent.
 const REDUCE_PERCENT: f64 = 5.0;
 /// No memory limit (`math.MaxInt64`).
@@ -87,7 +87,13 @@ pub fn set_memory_limit(subject: &Subject<'_>, limit: i64, options: &Options<'_>
         Ok((before, words))
     })?;
     let Set { stopped, stops, .. } = set;
-    Ok(Set { now: set.now.cast_signed(), before: set.before.cast_signed(), stopped, stops, written: set.written })
+    Ok(Set {
+        now: set.now.cast_signed(),
+        before: set.before.cast_signed(),
+        stopped,
+        stops,
+        written: set.written,
+    })
 }
 
 fn check_has_limit(subject: &Subject<'_>) -> Result<(), Error> {
@@ -177,11 +183,18 @@ fn change<T: Copy>(
     let deadline = Instant::now() + options.timeout;
     let (mut stopped, mut stops) = (Duration::ZERO, 0);
     loop {
-        let held = stop_all(process)?;
-        stops += 1;
-        let attempt = attempt(subject, &mut writer, &words);
-        stopped += held.thaw();
-        let reason = match attempt? {
+        // Nobody is stopped for what cannot be at this moment anyway.
+        let result = match subject.pacer_is_busy()? {
+            Some(reason) => Err(reason),
+            None => {
+                let held = stop_all(process)?;
+                stops += 1;
+                let result = attempt(subject, &mut writer, &words);
+                stopped += held.thaw();
+                result?
+            }
+        };
+        let reason = match result {
             Ok(before) => {
                 if let Some(journal) = journal {
                     journal.close();
@@ -195,7 +208,10 @@ fn change<T: Copy>(
         }
         if Instant::now() >= deadline {
             let tried = options.timeout;
-            return Err(refused(process, format!("{reason}, each of {stops} times in {tried:?}; nothing was written")));
+            return Err(refused(
+                process,
+                format!("{reason}, each time that it was tried in {tried:?}; nothing was written"),
+            ));
         }
         std::thread::sleep(STEP);
     }

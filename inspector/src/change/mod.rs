@@ -17,6 +17,7 @@ pub mod sampling;
 pub mod subject;
 pub mod word;
 
+use std::path::Path;
 use std::time::Duration;
 
 use crate::Error;
@@ -37,6 +38,8 @@ pub struct Options<'a> {
     pub dry_run: bool,
     /// Whether somebody wants us to end: everything is put back then.
     pub interrupted: &'a dyn Fn() -> bool,
+    /// The program that is the [guard]: [`guard::OURSELVES`], for whoever is `gops-probe`.
+    pub guard: &'a Path,
 }
 
 /// Puts back what an earlier run changed in this process and could not put back, because it was killed. Costs one

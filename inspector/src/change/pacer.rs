@@ -78,7 +78,8 @@ fn truncated(value: f64) -> u64 {
     /// 2^63.
     const HALF: f64 = 9_223_372_036_854_775_808.0;
     let signed = |value: f64| {
-        if value.is_nan() || !(-HALF..HALF).contains(&value) { i64::MIN } else { value as i64 }.cast_unsigned()
+        if value.is_nan() || !(-HALF..HALF).contains(&value) { i64::MIN } else { value as i64 }
+            .cast_unsigned()
     };
     if value < HALF { signed(value) } else { signed(value - HALF) | 1 << 63 }
 }

@@ -46,7 +46,7 @@ pub enum Opened<'a, 'p> {
     /// The program has switched it on, with this rate.
     AlreadyOn(u64),
     /// It is on until the window is closed.
-    Window(Window<'a, 'p>),
+    Window(Box<Window<'a, 'p>>),
 }
 
 /// The time in which a profiler is on because of us. Dropping it switches it off.
@@ -115,15 +115,14 @@ pub fn open<'a, 'p>(
     writer.check_place(word.at, word.width, &word.name)?;
     let mut journal = Journal::open(process)?;
     journal.note(process, &[Entry::undo(&word, stop)])?;
-    let guard = Some(Guard::start(process, &journal)?);
+    let guard = Some(Guard::start(options.guard, process, &journal)?);
     let held = stop.then(|| stop_all(process)).transpose()?;
     let outcome = writer.write(std::slice::from_ref(&word));
     let stopped = held.map_or(Duration::ZERO, |held| held.thaw());
     let written = writer.written().to_vec();
-    let window =
-        Window { subject, journal, guard, begun: Instant::now(), rate: new_rate, stopped, written };
+    let window = Window { subject, journal, guard, begun: Instant::now(), rate: new_rate, stopped, written };
     match outcome? {
-        Outcome::Written => Ok(Opened::Window(window)),
+        Outcome::Written => Ok(Opened::Window(Box::new(window))),
         Outcome::Changed(changed) => Ok(Opened::AlreadyOn(changed.found)),
     }
 }

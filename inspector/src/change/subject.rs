@@ -207,11 +207,14 @@ impl<'p> Subject<'p> {
             return doubt(format!("the phase of the collector would be {phase}"));
         }
         // All counters of cycles, of four different variables.
-        let (started, ended) = (self.read("runtime.work", "cycles")?, self.read("runtime.memstats", "numgc")?);
+        let (started, ended) =
+            (self.read("runtime.work", "cycles")?, self.read("runtime.memstats", "numgc")?);
         let swept = self.read("runtime.mheap_", "sweepgen")?;
         let running = difference(started, ended);
         if running > 1 || swept % 2 != 0 || difference(swept / 2, ended & (u64::from(u32::MAX) >> 1)) > 1 {
-            return doubt(format!("{started} collections would have begun, {ended} ended, sweep number {swept}"));
+            return doubt(format!(
+                "{started} collections would have begun, {ended} ended, sweep number {swept}"
+            ));
         }
         if self.read("runtime.memstats", "enablegc")? != 1 {
             return Err(refused(process, "its main function has not begun, and collections are not enabled"));
@@ -224,7 +227,9 @@ impl<'p> Subject<'p> {
         let sched = |name| self.read("runtime.sched", name);
         let (wait, note, idle) = (sched("sysmonwait")?, sched("sysmonnote.key")?, sched("npidle")?);
         if wait > 1 || note > 1 || idle > procs || sched("gcwaiting")? > 1 || sched("mnext")? == 0 {
-            return doubt(format!("the scheduler would have {idle} of {procs} ps idle, sysmon {wait} {note}"));
+            return doubt(format!(
+                "the scheduler would have {idle} of {procs} ps idle, sysmon {wait} {note}"
+            ));
         }
         let (percent, least) = (self.gc_percent()?, controller("heapMinimum")?);
         if percent < -1 || least != pacer::heap_minimum(percent) {
@@ -249,7 +254,8 @@ impl<'p> Subject<'p> {
         let doubt = |what: &str| Err(unverified(self.process, format!("{what}; nothing is written")));
         let stats = |name| self.read("runtime.memstats", name);
         let (unix, last) = (stats("last_gc_unix")?, stats("last_gc_nanotime")?.cast_signed());
-        let ring = self.found.at("runtime.memstats").zip(self.view.table.field("runtime.memstats", "pause_end"));
+        let ring =
+            self.found.at("runtime.memstats").zip(self.view.table.field("runtime.memstats", "pause_end"));
         let Some((at, ring)) = ring.filter(|(_, field)| field.size == RING * 8) else {
             return doubt("the ends of pauses are not known");
         };
@@ -316,7 +322,9 @@ fn check_build(process: &Process, view: &View) -> Result<(), Error> {
         return doubt(format!("it has {runtimes} Go runtimes, which cannot be told apart safely"));
     }
     if view.modules.iter().count() != 1 {
-        return doubt("it has loaded plugins, whose copies of the runtime cannot be told apart safely".to_owned());
+        return doubt(
+            "it has loaded plugins, whose copies of the runtime cannot be told apart safely".to_owned(),
+        );
     }
     let own = view.layout == Evidence::Dwarf;
     let Some(version) = view.version.as_ref() else {
@@ -336,7 +344,8 @@ fn check_build(process: &Process, view: &View) -> Result<(), Error> {
     // Releases with experiments that change nothing of this count as themselves.
     let info = program::identify(&main.image).and_then(|program| program.build_info);
     let setting = info.as_ref().and_then(|info| info.setting("GOEXPERIMENT")).unwrap_or_default();
-    let named = if version.experiments.is_empty() { setting.to_owned() } else { version.experiments.join(",") };
+    let named =
+        if version.experiments.is_empty() { setting.to_owned() } else { version.experiments.join(",") };
     let known = named.is_empty() || (view.layout == Evidence::Exact && !version.experiments.is_empty());
     if !known && !own {
         return doubt(format!("it is built with GOEXPERIMENT={named}, and its own layouts are stripped"));

@@ -8,9 +8,9 @@ use symbols::addr::RuntimeAddr;
 
 use crate::Error;
 use crate::memory::{LiveMemory, Memory as _};
+use crate::process::Process;
 use crate::process::access::Access;
 use crate::process::maps::Mapping;
-use crate::process::Process;
 use crate::runtime::open::memory_error;
 
 /// How many bytes a word has.
@@ -238,7 +238,9 @@ mod tests {
         let constant = (CONSTANT.as_ptr() as u64).next_multiple_of(8);
         let data = Box::new(0u64);
         let odd = &raw const *data as u64 + 2;
-        for (at, why) in [(code, "is code"), (constant, "cannot write"), (8, "nothing is mapped"), (odd, "aligned")] {
+        for (at, why) in
+            [(code, "is code"), (constant, "cannot write"), (8, "nothing is mapped"), (odd, "aligned")]
+        {
             let before = writer.read(RuntimeAddr(at), Width::Four).unwrap_or(0);
             let error = writer.write(&[word(at, Width::Four, before, before)]).unwrap_err().to_string();
             assert!(error.contains(why), "{error}");

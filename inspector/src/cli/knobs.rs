@@ -1,6 +1,7 @@
 //! `gc`, `setgc` and `setmemlimit`.
 
 use std::io::Write as _;
+use std::path::Path;
 use std::time::Duration;
 
 use super::args::{Common, GcArgs, SetGcArgs, SetMemLimitArgs, Via, WayArgs};
@@ -14,7 +15,7 @@ use crate::agent::{GcPercent, Request, Signal};
 use crate::change::gc::{self, Collection};
 use crate::change::knob::{self, NO_LIMIT, Set};
 use crate::change::subject::Subject;
-use crate::change::{self, Options};
+use crate::change::{Options, guard};
 use crate::process::Process;
 use crate::report::answers::{Source, Sourced};
 use crate::report::changes::{Effort, Gc, SetGc, SetMemLimit};
@@ -159,11 +160,7 @@ pub(super) fn collect(process: &Process, options: &Options<'_>) -> Result<Collec
 }
 
 /// Sets GOGC from outside.
-pub(super) fn set_percent(
-    process: &Process,
-    percent: i32,
-    options: &Options<'_>,
-) -> Result<Set<i32>, Error> {
+pub(super) fn set_percent(process: &Process, percent: i32, options: &Options<'_>) -> Result<Set<i32>, Error> {
     knob::set_gc_percent(&Subject::verify(process)?, percent, options)
 }
 
@@ -172,7 +169,8 @@ fn with_options<T>(args: &GcArgs, change: impl FnOnce(&Options<'_>) -> Result<T,
     let interrupt = Interrupt::catch().map_err(|e| Error::Failed(format!("cannot catch signals: {e}")))?;
     let interrupted = || interrupt.is_pending();
     let timeout = args.way.timeout.unwrap_or(TIMEOUT);
-    change(&change::Options { timeout, dry_run: args.dry_run, interrupted: &interrupted })
+    let guard = Path::new(guard::OURSELVES);
+    change(&Options { timeout, dry_run: args.dry_run, interrupted: &interrupted, guard })
 }
 
 /// Who may do it: an agent cannot say what it would do.
@@ -184,7 +182,12 @@ fn way(args: &GcArgs) -> Result<WayArgs, Error> {
     }
 }
 
-fn write(target: &Found, via: &'static str, answer: impl serde::Serialize, common: &Common) -> Result<(), Error> {
+fn write(
+    target: &Found,
+    via: &'static str,
+    answer: impl serde::Serialize,
+    common: &Common,
+) -> Result<(), Error> {
     output::write_json(common, &Sourced { source: Source::new(&target.named(), via), answer })
 }
 
@@ -198,7 +201,8 @@ fn done(common: &Common, what: &str) {
 
 /// Each write, where that is wanted.
 fn tell_effort(effort: &Effort, common: &Common) {
-    if common.verbose == 0 && !(effort.dry_run && !common.json) {
+    // What a dry run would write is its answer.
+    if common.verbose == 0 && (common.json || !effort.dry_run) {
         return;
     }
     let style = Style::for_stderr(common.color);

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -157,7 +158,8 @@ impl Outside<'_> {
     fn change<T>(&self, change: impl FnOnce(&change::Options<'_>) -> Result<T, Error>) -> Result<T, Error> {
         let _one = self.one.lock().unwrap_or_else(PoisonError::into_inner);
         let interrupted = || self.interrupt.is_pending();
-        change(&change::Options { timeout: TIMEOUT, dry_run: false, interrupted: &interrupted })
+        let guard = Path::new(change::guard::OURSELVES);
+        change(&change::Options { timeout: TIMEOUT, dry_run: false, interrupted: &interrupted, guard })
     }
 
     fn binary(&self, out: &mut dyn Write) -> io::Result<()> {

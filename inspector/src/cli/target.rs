@@ -90,12 +90,13 @@ fn restored(process: Process, common: &Common) -> Found {
         Ok(words) if words.is_empty() => None,
         Ok(words) => {
             let names: Vec<_> = words.iter().filter(|w| w.written).map(|w| w.name.as_str()).collect();
-            let what = if names.is_empty() { "nothing needed it any more".to_owned() } else { names.join(", ") };
+            let what =
+                if names.is_empty() { "nothing needed it any more".to_owned() } else { names.join(", ") };
             Some(format!("an earlier gops-probe was killed; what it had changed is put back: {what}"))
         }
-        Err(error) => {
-            Some(format!("an earlier gops-probe was killed, and what it had changed cannot be put back: {error}"))
-        }
+        Err(error) => Some(format!(
+            "an earlier gops-probe was killed, and what it had changed cannot be put back: {error}"
+        )),
     };
     if let Some(text) = text {
         let style = Style::for_stderr(common.color);

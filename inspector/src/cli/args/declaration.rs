@@ -158,7 +158,20 @@ pub(in crate::cli) const SERVE: Declaration = Declaration {
 };
 
 pub(in crate::cli) const DECLARATIONS: [Declaration; 15] = [
-    LIST, TREE, PROCESS, VERSION, STACK, GC, SETGC, SETMEMLIMIT, MEMSTATS, STATS, TRACE, PPROF_HEAP, PPROF_CPU, BINARY,
+    LIST,
+    TREE,
+    PROCESS,
+    VERSION,
+    STACK,
+    GC,
+    SETGC,
+    SETMEMLIMIT,
+    MEMSTATS,
+    STATS,
+    TRACE,
+    PPROF_HEAP,
+    PPROF_CPU,
+    BINARY,
     SERVE,
 ];
 

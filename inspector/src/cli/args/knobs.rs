@@ -66,7 +66,9 @@ impl FromStr for MemoryLimit {
         let (digits, shift) = unit.unwrap_or((text, 0));
         let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
         let bytes = digits.parse::<i64>().ok().filter(|_| plain).and_then(|n| n.checked_mul(1 << shift));
-        bytes.map(MemoryLimit).ok_or_else(|| format!("{text:?} is neither a number of bytes such as 512MiB nor off"))
+        bytes
+            .map(MemoryLimit)
+            .ok_or_else(|| format!("{text:?} is neither a number of bytes such as 512MiB nor off"))
     }
 }
 

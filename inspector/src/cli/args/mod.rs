@@ -14,8 +14,8 @@ use super::duration::Period;
 use super::target::TargetArgs;
 pub(super) use declaration::DECLARATIONS;
 use declaration::{
-    BINARY, GC, LIST, MEMSTATS, PPROF_CPU, PPROF_HEAP, PROCESS, SERVE, SETGC, SETMEMLIMIT, STACK, STATS, TRACE,
-    TREE, VERSION,
+    BINARY, GC, LIST, MEMSTATS, PPROF_CPU, PPROF_HEAP, PROCESS, SERVE, SETGC, SETMEMLIMIT, STACK, STATS,
+    TRACE, TREE, VERSION,
 };
 pub use knobs::{GcArgs, MemoryLimit, SetGcArgs, SetMemLimitArgs};
 
