@@ -104,8 +104,8 @@ pub fn run(pid: Pid) -> Result<(), Error> {
     let mut socket = UnixStream::from(duplicate(io::stdin().as_fd())?);
     let journal = File::from(duplicate(io::stdout().as_fd())?);
     let mut journal = Journal::inherited(journal, &process)?;
-    let failed = |e: io::Error| refused(&process, format!("the guard: {e}"));
-    socket.write_all(&[READY]).map_err(failed)?;
+    // Whom it is there for may be dead already, and has written nothing then; the journal is to be cleared.
+    let _ = socket.write_all(&[READY]);
     if let End::Died = watch(&process, &mut socket)? {
         journal.reread();
         // Without a word to anybody: whoever would hear it is dead.
