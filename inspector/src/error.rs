@@ -70,6 +70,16 @@ pub enum Error {
         /// What could not be found.
         what: String,
     },
+    /// What was asked for would change the process, and is not done to it in the state that it is in.
+    #[error("process {pid}: {what}")]
+    Refused {
+        /// The process.
+        pid: process::Pid,
+        /// Why not.
+        what: String,
+        /// What to do about that.
+        hint: Option<String>,
+    },
     /// The answer could not be written.
     #[error("cannot write {to}: {source}")]
     Output {
@@ -112,9 +122,11 @@ impl Error {
             Error::Partial(_) => Kind::Partial,
             Error::Usage(_) => Kind::Usage,
             Error::Interrupted => Kind::Interrupted,
-            Error::Agent(_) | Error::NeedsAgent { .. } | Error::Output { .. } | Error::Failed(_) => {
-                Kind::Failed
-            }
+            Error::Agent(_)
+            | Error::NeedsAgent { .. }
+            | Error::Refused { .. }
+            | Error::Output { .. }
+            | Error::Failed(_) => Kind::Failed,
         }
     }
 
@@ -123,7 +135,7 @@ impl Error {
         match self {
             Error::Process(e) => e.hint(),
             Error::Agent(e) => e.hint(),
-            Error::NeedsAgent { hint, .. } => hint.clone(),
+            Error::NeedsAgent { hint, .. } | Error::Refused { hint, .. } => hint.clone(),
             Error::Output { source, .. } if source.raw_os_error() == Some(libc::ENOSPC) => {
                 Some("the disk is full; write elsewhere with -o FILE".to_owned())
             }

@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod capture;
+pub mod change;
 pub mod cli;
 mod error;
 pub mod memory;

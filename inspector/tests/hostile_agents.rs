@@ -500,9 +500,7 @@ fn without_an_agent_it_is_said_what_is_needed() {
     let target = Target::start(&build(&config, "tiny", &["-ldflags=-s -w"]));
     let pid = target.pid.to_string();
     for args in [
-        &["gc"][..],
-        &["setgc"],
-        &["memstats"],
+        &["memstats"][..],
         &["stats"],
         &["trace"],
         &["pprof-heap"],
@@ -510,15 +508,11 @@ fn without_an_agent_it_is_said_what_is_needed() {
         &["memstats", "--via", "probe"],
         &["trace", "--via", "probe"],
     ] {
-        let mut all = [args, &[pid.as_str()]].concat();
-        if args == ["setgc"] {
-            all.push("100");
-        }
-        let output = ask(&config, &all);
+        let output = ask(&config, &[args, &[pid.as_str()]].concat());
         assert_fails(&output, 1, &format!("{} needs a gops agent in the process", args[0]));
         assert!(output.stdout.is_empty());
     }
-    for args in [["version", &pid], ["stack", &pid]] {
+    for args in [["version", &pid], ["stack", &pid], ["gc", &pid]] {
         assert_fails(&ask(&config, &[args[0], "--via", "agent", args[1]]), 1, "has no gops agent");
     }
     assert_fails(&ask(&config, &["stack", "--via", "agent", "--all", &pid]), 2, "an agent cannot do --all");

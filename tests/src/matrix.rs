@@ -121,11 +121,13 @@ pub enum Program {
     Profiles,
     /// The same without the profiles: the linker leaves sampling of allocations out.
     Unprofiled,
+    /// Work on a heap that is checked all the time.
+    Collector,
 }
 
 impl Program {
     /// All programs.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::States,
         Self::Cgo,
         Self::Running,
@@ -135,6 +137,7 @@ impl Program {
         Self::HttpServer,
         Self::Profiles,
         Self::Unprofiled,
+        Self::Collector,
     ];
 
     /// The name in paths and tables.
@@ -150,6 +153,7 @@ impl Program {
             Self::HttpServer => "httpserver",
             Self::Profiles => "profiles",
             Self::Unprofiled => "unprofiled",
+            Self::Collector => "collector",
         }
     }
 
@@ -165,6 +169,7 @@ impl Program {
             Self::HttpServer => &["cmd/httpserver"],
             Self::Profiles => &["cmd/profiles", "profiled"],
             Self::Unprofiled => &["cmd/unprofiled", "profiled"],
+            Self::Collector => &["cmd/collector"],
         }
     }
 
@@ -175,6 +180,10 @@ impl Program {
             Self::Cgo => &["1.18.10", "1.20.14", "1.22.12", "1.24.13", "1.25.14", "1.26.11", "1.27.4"],
             Self::Running | Self::Churn => &["1.18.10", "1.21.13", "1.23.12", "1.24.13", "1.26.11", "1.27.4"],
             Self::Parked | Self::HttpServer | Self::Unprofiled => &QUICK_TOOLCHAINS,
+            Self::Collector => &[
+                "1.18.10", "1.19.13", "1.20.14", "1.21.13", "1.22.12", "1.23.12", "1.24.13", "1.25.14",
+                "1.26.11", "1.27.4",
+            ],
             // The agent's own module asks for Go 1.24.
             Self::Agent => &["1.24.13", "1.27.4"],
         }
@@ -241,6 +250,7 @@ impl Cell {
             (Program::Running | Program::Churn, Variant::NoOpt) => deep,
             (Program::Profiles, Variant::NoOpt | Variant::V3 | Variant::Pgo | Variant::Race) => deep,
             (Program::Profiles, Variant::Plain | Variant::Cgo) => true,
+            (Program::Collector, Variant::Cgo) => true,
             (_, variant) => matches!(variant, Variant::Stripped | Variant::Pie),
         }
     }

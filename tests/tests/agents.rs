@@ -136,6 +136,10 @@ fn collections(asked: &Asked, pid: &str) {
     let count = || asked.json(&["memstats", "--json", pid])["num_forced_gc"].as_u64().unwrap();
     let before = count();
     assert_eq!(asked.theirs(&["gc", pid]), "");
+    assert_eq!(asked.ours(&["gc", "--via", "agent", pid]), "");
+    assert_eq!(asked.json(&["gc", "--json", "--via", "agent", pid])["collected"], true);
+    assert_eq!(count(), before + 3);
+    // From outside, the runtime takes it for one of its own.
     assert_eq!(asked.ours(&["gc", pid]), "");
     assert_eq!(asked.json(&["gc", "--json", pid])["collected"], true);
     assert_eq!(count(), before + 3);
@@ -144,7 +148,8 @@ fn collections(asked: &Asked, pid: &str) {
 fn percentages(asked: &Asked, pid: &str) {
     let said = |now: i64, before: i64| format!("New GC percent set to {now}. Previous value was {before}.\n");
     assert_eq!(asked.theirs(&["setgc", pid, "150"]), said(150, 100));
-    assert_eq!(asked.ours(&["setgc", pid, "200"]), said(200, 150));
+    assert_eq!(asked.ours(&["setgc", pid, "170"]), said(170, 150));
+    assert_eq!(asked.ours(&["setgc", "--via", "agent", pid, "200"]), said(200, 170));
     assert_eq!(asked.ours(&["setgc", pid, "off"]), said(-1, 200));
     let json = asked.json(&["setgc", "--json", pid, "100"]);
     assert_eq!((&json["percent"], &json["previous_percent"]), (&100.into(), &(-1).into()));
@@ -403,13 +408,18 @@ fn gops_asks_us_for_a_stripped_process_without_an_agent() {
         let said = theirs(&[command, &address]);
         assert!(said.contains(&format!("gops-probe: {command} cannot be answered from outside")), "{said}");
     }
-    let said = theirs(&["setgc", &address, "100"]);
-    assert!(said.contains("setgc cannot be answered from outside"), "{said}");
+    assert_eq!(theirs(&["setgc", &address, "70"]), "New GC percent set to 70. Previous value was 100.\n");
+    assert_eq!(theirs(&["setgc", &address, "100"]), "New GC percent set to 100. Previous value was 70.\n");
+    let cycle = || -> u64 {
+        let said = ours(&["gc", "--json", "--via", "probe", &pid]);
+        serde_json::from_str::<serde_json::Value>(&said).unwrap()["cycle"].as_u64().unwrap()
+    };
+    let before = cycle();
+    assert_eq!(theirs(&["gc", &address]), "");
+    assert!(cycle() >= before + 2);
     // What gops would take for success is no success.
-    for command in ["gc", "trace"] {
-        let output = Command::new(gops().unwrap()).args([command, &address]).output().unwrap();
-        assert!(!output.status.success(), "{command}: {output:?}");
-    }
+    let output = Command::new(gops().unwrap()).args(["trace", &address]).output().unwrap();
+    assert!(!output.status.success(), "{output:?}");
     // Clients that say nothing, and one that does not read, are nobody's problem but theirs.
     let silent: Vec<_> = (0..5).map(|_| TcpStream::connect(&address).unwrap()).collect();
     let mut greedy = TcpStream::connect(&address).unwrap();

@@ -1,49 +1,19 @@
-//! `gc`, `setgc`, `memstats`, `stats`, and the text of an agent in general.
+//! `memstats`, `stats`, and the text of an agent in general.
 
-use std::io::Write as _;
 use std::ops::ControlFlow;
 
 use serde::Serialize;
 
-use super::args::{AgentArgs, Common, SetGcArgs, WayArgs};
+use super::args::{AgentArgs, Common, WayArgs};
 use super::output;
 use super::progress::Progress;
-use super::style::Style;
 use super::via::agent_only;
 use crate::Error;
 use crate::agent::{self, Answer, Connection, Limits, Request, Signal};
-use crate::report::answers::{Gc, MemStats, SetGc, Source, Sourced, Stats};
+use crate::report::answers::{MemStats, Source, Sourced, Stats};
 
 /// How much of a wrong answer a message shows.
 const SHOWN: usize = 120;
-
-pub(super) fn gc(args: &AgentArgs, common: &Common) -> Result<(), Error> {
-    let target = args.target.find(common)?;
-    let connection = agent_only(&target, &args.way, Signal::Gc)?;
-    let peer = connection.peer().to_owned();
-    let text = ask_for_text(connection, &Request::Plain(Signal::Gc), &args.way)?;
-    if text != "ok" {
-        return Err(garbage(peer, "ok", &text));
-    }
-    if common.json {
-        let answer = Gc { collected: true };
-        return output::write_json(
-            common,
-            &Sourced { source: Source::new(&target.named(), "agent"), answer },
-        );
-    }
-    // As gops, it is silent where all went well.
-    if common.verbose > 0 {
-        let style = Style::for_stderr(common.color);
-        let _ = writeln!(std::io::stderr().lock(), "{} collected", style.hint("done:"));
-    }
-    Ok(())
-}
-
-pub(super) fn set_gc(args: &SetGcArgs, common: &Common) -> Result<(), Error> {
-    let request = Request::SetGc(args.percent);
-    text(&request, &args.agent, common, "what setgc did", SetGc::parse)
-}
 
 pub(super) fn mem_stats(args: &AgentArgs, common: &Common) -> Result<(), Error> {
     let request = Request::Plain(Signal::MemStats);

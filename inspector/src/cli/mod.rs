@@ -6,6 +6,7 @@ mod capture;
 pub mod duration;
 mod generate;
 mod interrupt;
+mod knobs;
 mod list;
 mod output;
 mod process;
@@ -79,8 +80,9 @@ fn run(cli: &Cli) -> Result<(), Error> {
         Some(Command::Process(args)) => process::run(args, &cli.common),
         Some(Command::Version(args)) => version::run(args, &cli.common),
         Some(Command::Stack(args)) => stack::run(args, &cli.common),
-        Some(Command::Gc(args)) => agent::gc(args, &cli.common),
-        Some(Command::Setgc(args)) => agent::set_gc(args, &cli.common),
+        Some(Command::Gc(args)) => knobs::gc(args, &cli.common),
+        Some(Command::Setgc(args)) => knobs::set_gc(args, &cli.common),
+        Some(Command::Setmemlimit(args)) => knobs::set_mem_limit(args, &cli.common),
         Some(Command::Memstats(args)) => agent::mem_stats(args, &cli.common),
         Some(Command::Stats(args)) => agent::stats(args, &cli.common),
         Some(Command::Trace(args)) => capture::run(Capture::Trace, &args.capture, args.open, &cli.common),
@@ -89,6 +91,7 @@ fn run(cli: &Cli) -> Result<(), Error> {
         Some(Command::Binary(args)) => capture::run(Capture::Binary, args, false, &cli.common),
         Some(Command::Serve(args)) => serve::run(args, &cli.common),
         Some(Command::Generate(args)) => generate::run(args, &cli.common),
+        Some(Command::GuardOfChange { pid }) => crate::change::guard::run(*pid),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,12 +11,14 @@ use symbols::image::Source as _;
 use super::args::{Common, ServeArgs};
 use super::interrupt::Interrupt;
 use super::style::Style;
-use super::{output, stack};
+use super::{knobs, output, stack};
 use crate::Error;
 use crate::agent::server::{Answers, Outcome, Server};
 use crate::agent::{AgentTarget, Request, Signal};
+use crate::change;
 use crate::process::{Process, find};
 use crate::report::answers::{Serving, Source, Sourced};
+use crate::report::changes::SetGc;
 use crate::report::printable::printable_str;
 use crate::report::stack::{Filter, StackReport};
 use crate::report::traceback::Level;
@@ -23,6 +26,8 @@ use crate::runtime::snapshot::{Options, Pause};
 
 /// As the default of `stack`.
 const MAX_PAUSE: Duration = Duration::from_millis(20);
+/// How long a change may take.
+const TIMEOUT: Duration = Duration::from_secs(60);
 const PART: usize = 1 << 20;
 
 pub(super) fn run(args: &ServeArgs, common: &Common) -> Result<(), Error> {
@@ -34,8 +39,12 @@ pub(super) fn run(args: &ServeArgs, common: &Common) -> Result<(), Error> {
     let server = Server::bind(args.listen).map_err(listen)?;
     let address = server.address().map_err(listen)?;
     announce(&process, address, common)?;
-    let outside =
-        Outside { process: &process, version: found.program.release.to_string(), one: Mutex::new(()) };
+    let outside = Outside {
+        process: &process,
+        version: found.program.release.to_string(),
+        interrupt: interrupt.clone(),
+        one: Mutex::new(()),
+    };
     let mut until = || {
         if interrupt.is_pending() {
             return ControlFlow::Break(Err(Error::Interrupted));
@@ -70,7 +79,7 @@ fn announce(process: &Process, address: std::net::SocketAddr, common: &Common) -
         let _ = writeln!(
             err,
             "{} everybody who can reach {address} can read the stacks and the program of this process, \
-             and stop it for moments; nothing is encrypted",
+             stop it for moments, and make it collect garbage more often or not at all; nothing is encrypted",
             style.hint("warning:"),
         );
     }
@@ -81,6 +90,7 @@ fn announce(process: &Process, address: std::net::SocketAddr, common: &Common) -
 struct Outside<'p> {
     process: &'p Process,
     version: String,
+    interrupt: Interrupt,
     /// Threads can be stopped by one at a time.
     one: Mutex<()>,
 }
@@ -93,6 +103,8 @@ impl Answers for Outside<'_> {
             Signal::Version => writeln!(out, "{}", self.version)?,
             Signal::StackTrace => self.stack(out)?,
             Signal::BinaryDump => self.binary(out)?,
+            Signal::Gc => return self.collect(out),
+            Signal::SetGcPercent => self.set_percent(request, out)?,
             _ => {
                 let command = signal.command();
                 writeln!(
@@ -100,7 +112,7 @@ impl Answers for Outside<'_> {
                     "gops-probe: {command} cannot be answered from outside of the process; it needs an agent in it"
                 )?;
                 // gops prints the text of these, and throws away or saves that of the others.
-                let shown = matches!(signal, Signal::MemStats | Signal::Stats | Signal::SetGcPercent);
+                let shown = matches!(signal, Signal::MemStats | Signal::Stats);
                 return Ok(if shown { Outcome::Answered } else { Outcome::Refused });
             }
         }
@@ -123,6 +135,31 @@ impl Outside<'_> {
             }
             Err(error) => failed(&error, out),
         }
+    }
+
+    /// gops throws the answer away; only the end of the connection says that it is done.
+    fn collect(&self, out: &mut dyn Write) -> io::Result<Outcome> {
+        match self.change(|options| knobs::collect(self.process, options)) {
+            Ok(_) => write!(out, "ok").map(|()| Outcome::Answered),
+            Err(error) => failed(&error, out).map(|()| Outcome::Refused),
+        }
+    }
+
+    fn set_percent(&self, request: &Request, out: &mut dyn Write) -> io::Result<()> {
+        let Request::SetGc(percent) = request else { return Ok(()) };
+        let set = knobs::gc_percent(*percent)
+            .and_then(|percent| self.change(|options| knobs::set_percent(self.process, percent, options)));
+        match set {
+            Ok(set) => writeln!(out, "{}", SetGc::new(&set, false)),
+            Err(error) => failed(&error, out),
+        }
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&change::Options<'_>) -> Result<T, Error>) -> Result<T, Error> {
+        let _one = self.one.lock().unwrap_or_else(PoisonError::into_inner);
+        let interrupted = || self.interrupt.is_pending();
+        let guard = Path::new(change::guard::OURSELVES);
+        change(&change::Options { timeout: TIMEOUT, dry_run: false, interrupted: &interrupted, guard })
     }
 
     fn binary(&self, out: &mut dyn Write) -> io::Result<()> {

@@ -11,8 +11,10 @@ use super::duration::Period;
 use super::style::Style;
 use crate::Error;
 use crate::agent::{Address, AgentTarget};
+use crate::change;
 use crate::process::select::Selector;
 use crate::process::{self, Process};
+use crate::report::printable::printable_str;
 
 /// The target of a command, and how long to wait for it.
 #[derive(Debug, Args)]
@@ -82,6 +84,28 @@ impl Found {
     }
 }
 
+/// The process, after what an earlier run left in it is put back.
+fn restored(process: Process, common: &Common) -> Found {
+    let text = match change::restore_left_over(&process) {
+        Ok(words) if words.is_empty() => None,
+        Ok(words) => {
+            let names: Vec<_> = words.iter().filter(|w| w.written).map(|w| w.name.as_str()).collect();
+            let what =
+                if names.is_empty() { "nothing needed it any more".to_owned() } else { names.join(", ") };
+            Some(format!("an earlier gops-probe was killed; what it had changed is put back: {what}"))
+        }
+        Err(error) => Some(format!(
+            "an earlier gops-probe was killed, and what it had changed cannot be put back: {error}"
+        )),
+    };
+    if let Some(text) = text {
+        let style = Style::for_stderr(common.color);
+        // A hint that cannot be written is no failure of the answer.
+        let _ = writeln!(std::io::stderr().lock(), "{} {}", style.hint("note:"), printable_str(&text));
+    }
+    Found::Process(process)
+}
+
 impl TargetArgs {
     /// Finds the process, if it is one, and waits for it where that is wanted.
     pub(super) fn find(&self, common: &Common) -> Result<Found, Error> {
@@ -89,7 +113,7 @@ impl TargetArgs {
             Target::Process(selector) => selector,
             Target::Agent(address) => return Ok(Found::Agent(address.clone())),
         };
-        let Some(limit) = self.wait else { return Ok(Found::Process(selector.pin()?)) };
+        let Some(limit) = self.wait else { return Ok(restored(selector.pin()?, common)) };
         if std::io::stderr().is_terminal() {
             let style = Style::for_stderr(common.color);
             // A hint that cannot be written is no failure of the answer.
@@ -99,7 +123,7 @@ impl TargetArgs {
                 style.hint("hint:")
             );
         }
-        Ok(Found::Process(selector.wait(limit.duration())?))
+        Ok(restored(selector.wait(limit.duration())?, common))
     }
 
     /// The process, for a `command` that has no other way than to look at one.

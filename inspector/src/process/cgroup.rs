@@ -196,6 +196,17 @@ pub fn cpu(place: &Place, read: Reader<'_>) -> Cpu {
     Cpu { limit, throttling: folder.and_then(|f| throttling(&read(&f.join("cpu.stat"))?)) }
 }
 
+/// Whether the processes of the cgroup are frozen, by it or by one above it; `read` gives the contents of a file.
+pub fn is_frozen(memberships: &[Membership], mounts: &[Mount], read: Reader<'_>) -> bool {
+    let Some(place) = Place::find(memberships, mounts, "freezer") else { return false };
+    let (file, frozen) = match place.version {
+        1 => ("freezer.state", "FROZEN"),
+        _ => ("cgroup.events", "frozen 1"),
+    };
+    let text = place.folders().next().and_then(|folder| read(&folder.join(file))).unwrap_or_default();
+    String::from_utf8_lossy(&text).lines().any(|line| line.trim() == frozen)
+}
+
 /// A file that holds one number; `max` and negative ones are none.
 fn number(bytes: &[u8]) -> Option<u64> {
     std::str::from_utf8(bytes).ok()?.trim().parse().ok()
@@ -234,6 +245,20 @@ mod tests {
         let files: HashMap<PathBuf, Vec<u8>> =
             files.iter().map(|(path, text)| (PathBuf::from(path), text.as_bytes().to_vec())).collect();
         move |path| files.get(path).cloned()
+    }
+
+    #[test]
+    fn frozen_cgroups() {
+        let mounts = mounts(b"30 24 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
+        let of = memberships(b"0::/a/b\n");
+        let events = |text: &'static str| {
+            move |path: &Path| {
+                (path == Path::new("/sys/fs/cgroup/a/b/cgroup.events")).then(|| text.as_bytes().to_vec())
+            }
+        };
+        assert!(is_frozen(&of, &mounts, &events("populated 1\nfrozen 1\n")));
+        assert!(!is_frozen(&of, &mounts, &events("populated 1\nfrozen 0\n")));
+        assert!(!is_frozen(&of, &[], &events("frozen 1\n")));
     }
 
     #[test]

@@ -204,7 +204,7 @@ impl Process {
     }
 
     /// Why the executable could not be opened: its link may be readable where its file is not.
-    pub(super) fn explain_executable(&self, source: io::Error) -> Error {
+    pub(crate) fn explain_executable(&self, source: io::Error) -> Error {
         let action = "open the executable";
         let refused = matches!(Errno::from_io_error(&source), Some(Errno::ACCESS | Errno::PERM));
         if refused && self.exe_path().is_ok() {
@@ -260,7 +260,7 @@ impl Process {
     }
 
     /// Which file it executes, without opening that.
-    pub(super) fn executable_id(&self) -> io::Result<FileId> {
+    pub(crate) fn executable_id(&self) -> io::Result<FileId> {
         Ok(file_id(&rustix::fs::statat(&self.dir, "exe", AtFlags::empty())?))
     }
 

@@ -209,33 +209,6 @@ impl Stats {
     }
 }
 
-/// What `setgc` says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct SetGc {
-    /// The percentage from now on; negative: no collections.
-    pub percent: i64,
-    /// That before.
-    pub previous_percent: i64,
-}
-
-impl SetGc {
-    /// Reads the sentence of an agent.
-    pub fn parse(text: &str) -> Option<Self> {
-        let rest = text.trim_end().strip_prefix("New GC percent set to ")?.strip_suffix('.')?;
-        let (percent, previous) = rest.split_once(". Previous value was ")?;
-        Some(SetGc { percent: percent.parse().ok()?, previous_percent: previous.parse().ok()? })
-    }
-}
-
-/// What `gc` says.
-#[derive(Debug, Clone, Copy, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Gc {
-    /// The collection is done.
-    pub collected: bool,
-}
-
 /// A file that was written.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -337,13 +310,6 @@ mod tests {
         assert_eq!((stats.goroutines, stats.os_threads), (Some(12), Some(7)));
         assert_eq!((stats.gomaxprocs, stats.num_cpu), (Some(2), Some(4)));
         assert_eq!(Stats::parse("<html>"), None);
-    }
-
-    #[test]
-    fn percentages() {
-        let said = SetGc::parse("New GC percent set to 200. Previous value was -1.\n");
-        assert_eq!(said, Some(SetGc { percent: 200, previous_percent: -1 }));
-        assert_eq!(SetGc::parse("ok"), None);
     }
 
     #[test]

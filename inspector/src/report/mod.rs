@@ -4,6 +4,7 @@
 //! `0x`; what is unknown is absent.
 
 pub mod answers;
+pub mod changes;
 pub mod dump;
 pub mod list;
 pub mod printable;
@@ -22,7 +23,8 @@ pub const SCHEMA: u32 = 1;
 mod tests {
     use std::path::Path;
 
-    use super::answers::{Gc, MemStats, Saved, Serving, SetGc, Sourced, Stats};
+    use super::answers::{MemStats, Saved, Serving, Sourced, Stats};
+    use super::changes::{Gc, SetGc, SetMemLimit};
 
     /// `docs/schema` is made from the types here: run this test with `UPDATE_SCHEMAS=1` after changing them.
     fn check<T: schemars::JsonSchema>(name: &str) {
@@ -51,6 +53,7 @@ mod tests {
         check::<Sourced<Stats>>("stats");
         check::<Sourced<SetGc>>("setgc");
         check::<Sourced<Gc>>("gc");
+        check::<Sourced<SetMemLimit>>("setmemlimit");
         check::<Sourced<Saved>>("saved");
         check::<Sourced<Serving>>("serve");
     }

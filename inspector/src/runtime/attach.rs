@@ -114,7 +114,7 @@ pub fn attach(target: &Target<'_>, loaded: LoadedImage, memory: &dyn Memory) -> 
     };
     let modules = Modules::single(Module { name, image, pclntab, data, bias });
     let found = calibrated(memory, &modules, &program, &mut note)?;
-    let Calibrated { minor, table, g, allgs, globals } = found;
+    let Calibrated { minor, table, layout, g, allgs, globals } = found;
 
     let mut m = MFields::from_table(&table)?;
     let allm = find_ms(memory, &modules, &mut m, &g, &globals, target.tids, &mut note);
@@ -165,6 +165,7 @@ pub fn attach(target: &Target<'_>, loaded: LoadedImage, memory: &dyn Memory) -> 
         monotonic_offset: target.monotonic_offset,
         modules,
         table,
+        layout,
         evidence,
         unknown,
     })
@@ -190,6 +191,7 @@ fn confirm_module(
 struct Calibrated {
     minor: u32,
     table: Table,
+    layout: layout::Evidence,
     g: GFields,
     allgs: AllGs,
     globals: Located,
@@ -309,8 +311,9 @@ fn calibrated(
                     ),
                 );
                 note("allgs", allgs.ptr.to_string(), how);
+                let layout = found.evidence;
                 let table = with_live_wait_reasons(memory, &globals, found, note);
-                return Ok(Calibrated { minor: version.minor, table, g, allgs, globals });
+                return Ok(Calibrated { minor: version.minor, table, layout, g, allgs, globals });
             }
             failure = format!("{} of {} sampled goroutines fit", check.good, check.looked_at);
         }

@@ -105,6 +105,17 @@ fn shared_objects(process: &Process) -> impl Iterator<Item = (Mapping, Image)> {
     })
 }
 
+/// How many Go runtimes a process has: its executable's and those of shared objects. Plugins have none of their own.
+///
+/// # Errors
+/// Where the executable cannot be opened.
+pub fn count_runtimes(process: &Process) -> Result<usize, Error> {
+    let has_runtime = |image: &Image| program::identify(image).is_some();
+    let executable = Image::parse(Box::new(process.executable()?)).ok();
+    let executable = executable.is_some_and(|image| has_runtime(&image));
+    Ok(usize::from(executable) + shared_objects(process).filter(|(_, image)| has_runtime(image)).count())
+}
+
 /// Follows `moduledata.next` to the plugins that the program has loaded.
 fn add_plugins(process: &Process, mappings: &[Mapping], memory: &LiveMemory, view: &mut View) {
     let Some(next_offset) = moduledata::next_offset(view.minor) else { return };

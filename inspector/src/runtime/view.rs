@@ -2,7 +2,7 @@
 //! each of that is known.
 
 use symbols::addr::RuntimeAddr;
-use symbols::layout::Table;
+use symbols::layout::{self, Table};
 use symbols::version::GoVersion;
 
 use super::arch::Machine;
@@ -46,6 +46,8 @@ pub struct View {
     pub minor: u32,
     /// Layouts and wait reasons.
     pub table: Table,
+    /// How well the layouts fit the release.
+    pub layout: layout::Evidence,
     /// Layout of a g.
     pub g: GFields,
     /// Layout of an m.

@@ -9,6 +9,8 @@ pub(in crate::cli) enum Tier {
     Look,
     /// Stops all threads for a measured moment; reads only.
     Pause,
+    /// Writes verified words of data.
+    Write,
     /// Asks the agent in the process, which does it there.
     Agent,
 }
@@ -18,6 +20,7 @@ impl fmt::Display for Tier {
         f.write_str(match self {
             Tier::Look => "0 look",
             Tier::Pause => "2 pause",
+            Tier::Write => "3 write",
             Tier::Agent => "its agent",
         })
     }
@@ -75,18 +78,34 @@ pub(in crate::cli) const STACK: Declaration = Declaration {
 /// What a command needs that only an agent can answer.
 const AN_AGENT: &str = "a gops agent in the process; root for the agent of another user or in a container";
 
+/// What is needed to write into a process.
+const TO_WRITE: &str = "root or CAP_SYS_PTRACE, or the same user where ptrace is not restricted; \
+                        a Go release whose layouts are known exactly";
+
 pub(in crate::cli) const GC: Declaration = Declaration {
     name: "gc",
-    tier: Tier::Agent,
-    cost: "the agent in the process runs a whole collection: CPU time for each live object, and Go's own short stops",
-    needs: AN_AGENT,
+    tier: Tier::Write,
+    cost: "writes one word, which the runtime itself writes again, and the runtime runs a whole collection: CPU time for \
+           each live object, and Go's own short stops. Where nothing runs, all threads are stopped for less than a \
+           millisecond to wake it, and two more words written. With GOGC=off, GOGC is on until the collection has \
+           begun; it is put back by whatever happens to gops-probe",
+    needs: TO_WRITE,
 };
 
 pub(in crate::cli) const SETGC: Declaration = Declaration {
     name: "setgc",
-    tier: Tier::Agent,
-    cost: "the agent in the process sets GOGC, which stays so until somebody sets it again; Go stops the world for it",
-    needs: AN_AGENT,
+    tier: Tier::Write,
+    cost: "stops all threads for less than a millisecond and writes four words of the collector's pacing; \
+           GOGC stays so until somebody sets it again",
+    needs: TO_WRITE,
+};
+
+pub(in crate::cli) const SETMEMLIMIT: Declaration = Declaration {
+    name: "setmemlimit",
+    tier: Tier::Write,
+    cost: "stops all threads for less than a millisecond and writes one word or two of the collector's pacing; \
+           the limit stays so until somebody sets it again",
+    needs: TO_WRITE,
 };
 
 pub(in crate::cli) const MEMSTATS: Declaration = Declaration {
@@ -134,12 +153,25 @@ pub(in crate::cli) const BINARY: Declaration = Declaration {
 pub(in crate::cli) const SERVE: Declaration = Declaration {
     name: "serve",
     tier: Tier::Pause,
-    cost: "as `stack`, each time that somebody asks for it",
+    cost: "as `stack`, `gc` and `setgc`, each time that somebody asks for it",
     needs: "root or CAP_SYS_PTRACE, or the same user where ptrace is not restricted",
 };
 
-pub(in crate::cli) const DECLARATIONS: [Declaration; 14] = [
-    LIST, TREE, PROCESS, VERSION, STACK, GC, SETGC, MEMSTATS, STATS, TRACE, PPROF_HEAP, PPROF_CPU, BINARY,
+pub(in crate::cli) const DECLARATIONS: [Declaration; 15] = [
+    LIST,
+    TREE,
+    PROCESS,
+    VERSION,
+    STACK,
+    GC,
+    SETGC,
+    SETMEMLIMIT,
+    MEMSTATS,
+    STATS,
+    TRACE,
+    PPROF_HEAP,
+    PPROF_CPU,
+    BINARY,
     SERVE,
 ];
 

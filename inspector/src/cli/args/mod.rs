@@ -8,15 +8,16 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 mod declaration;
+mod knobs;
 
 use super::duration::Period;
 use super::target::TargetArgs;
-use crate::agent::GcPercent;
 pub(super) use declaration::DECLARATIONS;
 use declaration::{
-    BINARY, GC, LIST, MEMSTATS, PPROF_CPU, PPROF_HEAP, PROCESS, SERVE, SETGC, STACK, STATS, TRACE, TREE,
-    VERSION,
+    BINARY, GC, LIST, MEMSTATS, PPROF_CPU, PPROF_HEAP, PROCESS, SERVE, SETGC, SETMEMLIMIT, STACK, STATS,
+    TRACE, TREE, VERSION,
 };
+pub use knobs::{GcArgs, MemoryLimit, SetGcArgs, SetMemLimitArgs};
 
 /// Diagnoses Go processes from outside: no agent, no rebuild, no restart
 #[derive(Debug, Parser)]
@@ -100,10 +101,13 @@ pub enum Command {
     Stack(StackArgs),
     /// Run the garbage collector, and wait until it is done
     #[command(after_long_help = GC.help())]
-    Gc(AgentArgs),
+    Gc(GcArgs),
     /// Set the garbage collection target percentage (GOGC)
     #[command(after_long_help = SETGC.help())]
     Setgc(SetGcArgs),
+    /// Set the soft memory limit (GOMEMLIMIT)
+    #[command(after_long_help = SETMEMLIMIT.help())]
+    Setmemlimit(SetMemLimitArgs),
     /// Print the allocation and garbage collection statistics
     #[command(after_long_help = MEMSTATS.help())]
     Memstats(AgentArgs),
@@ -128,6 +132,12 @@ pub enum Command {
     /// Write what packages need: man pages, completions, the table of commands
     #[command(hide = true)]
     Generate(GenerateArgs),
+    /// Put back what another gops-probe changes, when that is killed
+    #[command(hide = true)]
+    GuardOfChange {
+        /// The process that is changed.
+        pid: crate::process::Pid,
+    },
 }
 
 /// Arguments of `process`.
@@ -158,7 +168,8 @@ pub struct WayArgs {
     /// Who answers
     #[arg(long, value_enum, default_value_t = Via::Auto, value_name = "WAY")]
     pub via: Via,
-    /// Longest silence of an agent [default: 60s, and the time that it measures]
+    /// Longest silence of an agent, and the longest time for what is forced from outside [default: 60s, and the time
+    /// that it measures]
     #[arg(long, value_name = "DURATION", value_parser = super::duration::parse_duration)]
     pub timeout: Option<Duration>,
 }
@@ -183,17 +194,6 @@ pub struct AgentArgs {
     /// Who answers.
     #[command(flatten)]
     pub way: WayArgs,
-}
-
-/// Arguments of `setgc`.
-#[derive(Debug, Args)]
-pub struct SetGcArgs {
-    /// Whom to ask.
-    #[command(flatten)]
-    pub agent: AgentArgs,
-    /// The percentage; off: no collections
-    #[arg(value_name = "PERCENT", allow_negative_numbers = true)]
-    pub percent: GcPercent,
 }
 
 /// Arguments of what answers with a file.

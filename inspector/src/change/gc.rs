@@ -1,0 +1,319 @@
+//! Forcing a garbage collection.
+//!
+//! The runtime itself collects when the last collection is older than two minutes (`gcTriggerTime` of `gcTrigger.test`,
+//! runtime/mgc.go). So the time of the last one, `memstats.last_gc_nanotime`, is made very old: `sysmon` sees it and
+//! wakes the goroutine that is there for it. At the end of the cycle the runtime writes the time again, so nothing is
+//! left to be put back; that field has no other reader, in Go 1.18 to 1.27.
+//!
+//! Where no p has work, `sysmon` itself sleeps, for up to a minute. It is woken as `exitsyscall` does it, by
+//! `sched.sysmonwait` and the word that it sleeps on, with all threads stopped and `sched.lock` free: the kernel restarts
+//! the wait of a thread that was stopped in it, and finds that the word has changed.
+//!
+//! GOGC=off switches that trigger off too. For the moment until the cycle has begun, GOGC is set to a value that means
+//! no other collection either: `heapMinimum` stays what it is with GOGC=off, and the heap does not get that large. A
+//! [guard](super::guard) and the [journal](super::journal) see to that it is put back.
+
+use std::time::{Duration, Instant};
+
+use super::guard::Guard;
+use super::journal::{Entry, Journal};
+use super::pacer;
+use super::subject::{SWEPT, Subject};
+use super::word::{Outcome, Word, Writer};
+use super::{Options, refused, stop_all};
+use crate::Error;
+
+/// The time of the last collection as it is written: longer ago than any uptime, and no overflow to compute with.
+const LONG_AGO: u64 = (-(1i64 << 62)).cast_unsigned();
+/// GOGC for the moment in which it must not be off: near what the runtime itself takes for off in a forced collection
+/// (100000, `gcControllerState.revise`), and nothing that a program sets.
+const ALMOST_OFF: i32 = 100_003;
+/// How often is looked.
+const STEP: Duration = Duration::from_micros(500);
+/// How long sysmon has to be seen asleep before it is woken: it looks again every 10 ms at most while anything runs.
+const GRACE: Duration = Duration::from_millis(5);
+
+/// Sizes of the heap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Heap {
+    /// Bytes that live or were allocated since the last cycle (`gcController.heapLive`).
+    pub live: u64,
+    /// Bytes allocated and not freed, as counted by the runtime's central lists (`gcController.totalAlloc` less
+    /// `totalFree`); from Go 1.19.
+    pub allocated: Option<u64>,
+    /// Bytes in spans in use (`gcController.heapInUse`); from Go 1.19.
+    pub in_use: Option<u64>,
+}
+
+/// A collection that was made to happen.
+#[derive(Debug, Clone, Default)]
+pub struct Collection {
+    /// The cycle's number (`runtime.MemStats.NumGC` after it).
+    pub cycle: u64,
+    /// The heap before.
+    pub before: Heap,
+    /// The heap after.
+    pub after: Heap,
+    /// Bytes that the cycle found alive (`gcController.heapMarked`).
+    pub marked: u64,
+    /// From the request to the end of the cycle.
+    pub duration: Duration,
+    /// The cycle's spans were swept too within the time.
+    pub swept: bool,
+    /// How often all threads were stopped, to wake sysmon.
+    pub stops: u32,
+    /// For how long in all.
+    pub stopped: Duration,
+    /// GOGC was off, and was set for a moment.
+    pub was_off: bool,
+    /// What was written; in a dry run, what would have been.
+    pub written: Vec<Word>,
+}
+
+/// Forces a collection and waits for its end.
+///
+/// # Errors
+/// [`Error::Uncalibrated`] and [`Error::Refused`] where nothing was written; [`Error::Failed`] where the collection did
+/// not happen in time, and everything is put back.
+pub fn collect(subject: &Subject<'_>, options: &Options<'_>) -> Result<Collection, Error> {
+    let process = subject.process;
+    // Where it sleeps, a stop is needed, which is not to be had from a process that somebody else traces.
+    if subject.read("runtime.sched", "sysmonwait")? == 1 {
+        process.check_untraced()?;
+    }
+    let writer = Writer::new(process, options.dry_run)?;
+    if options.dry_run {
+        return plan(subject, &writer);
+    }
+    let journal = Journal::open(process)?;
+    let deadline = Instant::now() + options.timeout;
+    let mut request =
+        Request { subject, options, writer, journal, guard: None, deadline, done: Collection::default() };
+    let result = request.run();
+    let cleaned = request.clean();
+    let Request { writer, journal, done, .. } = request;
+    result?;
+    cleaned?;
+    journal.close();
+    Ok(Collection { written: writer.written().to_vec(), ..done })
+}
+
+/// What would be written.
+fn plan(subject: &Subject<'_>, writer: &Writer<'_>) -> Result<Collection, Error> {
+    let off = subject.gc_percent()? < 0;
+    let mut words = Vec::new();
+    if off {
+        words.push(almost_off(subject)?);
+    }
+    let last = subject.read("runtime.memstats", "last_gc_nanotime")?;
+    words.push(subject.word("runtime.memstats", "last_gc_nanotime", last, LONG_AGO)?);
+    if subject.read("runtime.sched", "sysmonwait")? == 1 {
+        words.extend(wake_words(subject)?);
+    }
+    if off {
+        let word = almost_off(subject)?;
+        words.push(Word { before: word.after, after: word.before, ..word });
+    }
+    for word in &words {
+        writer.check_place(word.at, word.width, &word.name)?;
+    }
+    let before = heap(subject)?;
+    let cycle = subject.read("runtime.memstats", "numgc")?;
+    Ok(Collection { cycle, before, after: before, was_off: off, written: words, ..Collection::default() })
+}
+
+fn almost_off(subject: &Subject<'_>) -> Result<Word, Error> {
+    let off = u64::from((-1i32).cast_unsigned());
+    subject.word("runtime.gcController", "gcPercent", off, u64::from(ALMOST_OFF.cast_unsigned()))
+}
+
+fn wake_words(subject: &Subject<'_>) -> Result<[Word; 2], Error> {
+    Ok([
+        subject.word("runtime.sched", "sysmonwait", 1, 0)?,
+        // A note is a word of 8 bytes, of which the kernel's futex is the lower half.
+        subject.word("runtime.sched", "sysmonnote.key", 0, 1)?,
+    ])
+}
+
+fn heap(subject: &Subject<'_>) -> Result<Heap, Error> {
+    let field = |name| subject.read("runtime.gcController", name);
+    let since_19 = subject.view.minor >= 19;
+    let counted = || Ok::<u64, Error>(field("totalAlloc")?.saturating_sub(field("totalFree")?));
+    Ok(Heap {
+        live: field("heapLive")?,
+        allocated: since_19.then(counted).transpose()?,
+        in_use: since_19.then(|| field("heapInUse")).transpose()?,
+    })
+}
+
+struct Request<'a, 'p> {
+    subject: &'a Subject<'p>,
+    options: &'a Options<'a>,
+    writer: Writer<'p>,
+    journal: Journal,
+    guard: Option<Guard>,
+    deadline: Instant,
+    done: Collection,
+}
+
+impl Request<'_, '_> {
+    fn run(&mut self) -> Result<(), Error> {
+        let subject = self.subject;
+        // A cycle that runs already is not the one that is asked for.
+        while subject.read("runtime.gcphase", "")? != 0 {
+            self.go_on("a collection that was running has not ended")?;
+        }
+        self.done.before = heap(subject)?;
+        if subject.gc_percent()? < 0 {
+            self.switch_on()?;
+        }
+        let begun = Instant::now();
+        self.ask()?;
+        // A cycle that begins after this was asked for, or serves as well.
+        let target = subject.read("runtime.work", "cycles")?.wrapping_add(1);
+        self.await_cycle(target)?;
+        self.done.duration = begun.elapsed();
+        self.done.cycle = subject.read("runtime.memstats", "numgc")?;
+        self.done.marked = subject.read("runtime.gcController", "heapMarked")?;
+        // What the cycle freed is known only once it is swept.
+        loop {
+            self.done.swept = subject.read("runtime.sweep", "active.state")? == SWEPT;
+            // The next one has begun, for which this one was swept.
+            let next = subject.read("runtime.gcphase", "")? != 0;
+            self.done.swept |= next;
+            if self.done.swept || self.go_on("").is_err() {
+                break;
+            }
+        }
+        self.done.after = heap(subject)?;
+        Ok(())
+    }
+
+    /// Makes the last collection long ago.
+    fn ask(&mut self) -> Result<(), Error> {
+        loop {
+            let last = self.subject.read("runtime.memstats", "last_gc_nanotime")?;
+            let word = self.subject.word("runtime.memstats", "last_gc_nanotime", last, LONG_AGO)?;
+            if last == LONG_AGO || self.writer.write(&[word])? == Outcome::Written {
+                return Ok(());
+            }
+            self.go_on("collections end one after the other")?;
+        }
+    }
+
+    fn await_cycle(&mut self, target: u64) -> Result<(), Error> {
+        let subject = self.subject;
+        let mut asleep: Option<Instant> = None;
+        loop {
+            let ended = subject.read("runtime.memstats", "numgc")?;
+            if ended.wrapping_sub(target) & u64::from(u32::MAX) < 1 << 31 {
+                return Ok(());
+            }
+            let running = subject.read("runtime.gcphase", "")? != 0;
+            if running {
+                // It has begun: the runtime itself would go on with GOGC=off from here.
+                if subject.read("runtime.work", "cycles")?.wrapping_sub(target) & u64::from(u32::MAX)
+                    < 1 << 31
+                {
+                    self.switch_off()?;
+                }
+                asleep = None;
+            } else {
+                // A cycle that had begun just before has written the time anew.
+                self.ask()?;
+                if subject.read("runtime.sched", "sysmonwait")? == 1 {
+                    let since = *asleep.get_or_insert_with(Instant::now);
+                    if since.elapsed() >= GRACE {
+                        self.wake()?;
+                        asleep = None;
+                    }
+                } else {
+                    asleep = None;
+                }
+            }
+            self.go_on("the runtime has not collected")?;
+        }
+    }
+
+    /// Wakes sysmon, if it sleeps and nobody else is about to.
+    fn wake(&mut self) -> Result<(), Error> {
+        let stopped = stop_all(self.subject.process)?;
+        self.done.stops += 1;
+        let free = self.subject.read("runtime.sched", "lock.key")? == 0;
+        let result = if free { self.writer.write(&wake_words(self.subject)?).map(drop) } else { Ok(()) };
+        self.done.stopped += stopped.thaw();
+        result
+    }
+
+    /// Sets GOGC, which is off, so that time can trigger a collection.
+    fn switch_on(&mut self) -> Result<(), Error> {
+        let subject = self.subject;
+        let word = almost_off(subject)?;
+        let mut undo = vec![Entry::undo(&word, false)];
+        // Where the cycle ends before it is off again, the pacer has computed a goal from it: the least heap.
+        let least = pacer::heap_minimum(-1);
+        let fields: &[&str] =
+            if subject.view.minor >= 19 { &["gcPercentHeapGoal"] } else { &["trigger", "heapGoal"] };
+        for field in fields {
+            let now = subject.read("runtime.gcController", field)?;
+            undo.push(Entry::undo(&subject.word("runtime.gcController", field, now, least)?, false));
+        }
+        self.journal.note(subject.process, &undo)?;
+        self.guard = Some(Guard::start(self.options.guard, subject.process, &self.journal)?);
+        match self.writer.write(&[word])? {
+            Outcome::Written => self.done.was_off = true,
+            Outcome::Changed(_) => {}
+        }
+        Ok(())
+    }
+
+    fn switch_off(&mut self) -> Result<(), Error> {
+        if self.done.was_off && self.subject.gc_percent()? == ALMOST_OFF {
+            let word = almost_off(self.subject)?;
+            self.writer.write(&[Word { before: word.after, after: word.before, ..word }])?;
+        }
+        Ok(())
+    }
+
+    /// Leaves everything as it was, but for what the collection did.
+    fn clean(&mut self) -> Result<(), Error> {
+        let process = self.subject.process;
+        if process.check().is_err() {
+            return Ok(());
+        }
+        if !self.journal.is_empty() {
+            self.journal.restore(process)?;
+        }
+        if let Some(guard) = self.guard.take() {
+            guard.dismiss();
+        }
+        // A request that came to nothing is taken back: the last time that the runtime wrote is that of the last pause.
+        if self.subject.read("runtime.memstats", "last_gc_nanotime")? == LONG_AGO
+            && let Some(word) =
+                self.writer.written().iter().rfind(|w| w.name == "memstats.last_gc_nanotime").cloned()
+        {
+            self.writer.write(&[Word { before: word.after, after: word.before, ..word }])?;
+        }
+        Ok(())
+    }
+
+    /// Waits a moment, unless there is a reason to end.
+    fn go_on(&self, what: &str) -> Result<(), Error> {
+        if (self.options.interrupted)() {
+            return Err(Error::Interrupted);
+        }
+        self.subject.process.check()?;
+        if Instant::now() >= self.deadline {
+            if self.subject.process.stat()?.is_stopped() {
+                return Err(refused(self.subject.process, "it was stopped meanwhile"));
+            }
+            return Err(Error::Failed(format!(
+                "process {}: {what} within {:?}; everything is as it was",
+                self.subject.process.pid(),
+                self.options.timeout
+            )));
+        }
+        std::thread::sleep(STEP);
+        Ok(())
+    }
+}

@@ -1,0 +1,457 @@
+//! What has to be put back, in a file, before it is changed.
+//!
+//! There is a file for each process that is being changed, in a folder of our own. It is locked for as long as somebody
+//! changes the process, so that two do not do so at once; the lock is inherited by the [guard](super::guard), and goes
+//! with the last of both. Each line is written and synced before the words in it are; a line that is not whole belongs
+//! to a write that did not happen.
+//!
+//! A word is put back only where it still holds what we wrote: a value that the program set itself meanwhile stays.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use symbols::addr::RuntimeAddr;
+
+use super::word::{Outcome, Width, Word, Writer};
+use super::{refused, stop_all};
+use crate::Error;
+use crate::process::Process;
+
+/// Names a folder to use instead of the one of the system or the user.
+pub const STATE_VARIABLE: &str = "GOPS_PROBE_STATE_DIR";
+/// More than any journal has.
+const MAX_SIZE: u64 = 64 << 10;
+const MAX_ENTRIES: usize = 64;
+const MAX_FILES: usize = 4096;
+/// How long somebody else may be changing the process.
+const PATIENCE: Duration = Duration::from_secs(5);
+const FORMAT: u32 = 1;
+
+/// What makes a process this one and no other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Identity {
+    format: u32,
+    boot_id: String,
+    /// The namespace that `pid` is of: ours.
+    pid_namespace: String,
+    pid: i32,
+    start_time: u64,
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    fn of(process: &Process) -> Result<Self, Error> {
+        let text = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+        let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+        let exe = process.executable_id().map_err(|e| process.explain_executable(e))?;
+        Ok(Identity {
+            format: FORMAT,
+            boot_id: text("/proc/sys/kernel/random/boot_id"),
+            pid_namespace: namespace.display().to_string(),
+            pid: process.pid().as_raw(),
+            start_time: process.pinned_stat().start_time,
+            device: exe.device,
+            inode: exe.inode,
+        })
+    }
+
+    /// The name of its file: its pid, as its namespace has it.
+    fn file_name(&self) -> String {
+        let digits: String = self.pid_namespace.chars().filter(char::is_ascii_digit).collect();
+        format!("{digits}-{}", self.pid)
+    }
+}
+
+/// A word that has to be put back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Its name in the runtime's source.
+    pub name: String,
+    /// Where it is.
+    at: u64,
+    /// In bytes.
+    width: u64,
+    /// What we write, or what the runtime makes of that.
+    ours: u64,
+    /// What it has to be again.
+    restore: u64,
+    /// All threads have to be stopped for it: a half-written value would do harm.
+    stopped: bool,
+}
+
+impl Entry {
+    /// The word of `word`, to be made what it was.
+    pub fn undo(word: &Word, stopped: bool) -> Self {
+        Entry {
+            name: word.name.clone(),
+            at: word.at.0,
+            width: word.width.bytes() as u64,
+            ours: word.width.cut(word.after),
+            restore: word.width.cut(word.before),
+            stopped,
+        }
+    }
+
+    fn word(&self) -> Option<Word> {
+        Some(Word {
+            name: self.name.clone(),
+            at: RuntimeAddr(self.at),
+            width: Width::of(self.width)?,
+            before: self.ours,
+            after: self.restore,
+        })
+    }
+}
+
+/// What became of a word that had to be put back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    /// The word.
+    pub name: String,
+    /// What it holds now.
+    pub value: u64,
+    /// It held what we wrote, and was written; else it was left as it was.
+    pub written: bool,
+}
+
+/// The journal of one process, locked.
+#[derive(Debug)]
+pub struct Journal {
+    file: File,
+    dir: OwnedFd,
+    identity: Identity,
+    entries: Vec<Entry>,
+}
+
+impl Journal {
+    /// Opens the journal of a process and keeps everybody else from changing it. What an earlier run left is put back
+    /// first.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] where somebody else is changing it, or there is no place for the journal.
+    pub fn open(process: &Process) -> Result<Self, Error> {
+        let identity = Identity::of(process)?;
+        let place = |source: io::Error| Error::Refused {
+            pid: process.pid(),
+            what: format!("what has to be put back cannot be noted down: {source}; nothing is written"),
+            hint: Some(format!("name a folder of your own with {STATE_VARIABLE}")),
+        };
+        let dir = state_folder(true).map_err(place)?;
+        remove_stale(&dir, &identity);
+        let deadline = Instant::now() + PATIENCE;
+        let file = loop {
+            match lock(&dir, &identity, true).map_err(place)? {
+                Lock::Ours(file) => break file,
+                _ if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
+                _ => return Err(refused(process, "another gops-probe is changing it at this moment")),
+            }
+        };
+        let mut journal = Journal::of(file, dir, identity);
+        if !journal.entries.is_empty() {
+            journal.restore(process)?;
+        }
+        journal.begin().map_err(place)?;
+        Ok(journal)
+    }
+
+    /// Notes words that are about to be written.
+    ///
+    /// # Errors
+    /// Where that cannot be written down; they must not be written then.
+    pub fn note(&mut self, process: &Process, entries: &[Entry]) -> Result<(), Error> {
+        let failed =
+            |e: io::Error| refused(process, format!("what has to be put back cannot be noted down: {e}"));
+        let mut line = serde_json::to_vec(entries).map_err(|e| failed(e.into()))?;
+        line.push(b'\n');
+        self.file.write_all(&line).and_then(|()| self.file.sync_data()).map_err(failed)?;
+        self.entries.extend_from_slice(entries);
+        Ok(())
+    }
+
+    /// Whether there is something to put back.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Puts back what was noted, and forgets it.
+    ///
+    /// # Errors
+    /// Where it cannot be done; the journal keeps it then. A process that is gone needs nothing.
+    pub fn restore(&mut self, process: &Process) -> Result<Vec<Restored>, Error> {
+        let restored = put_back(process, &self.entries)?;
+        self.forget()?;
+        Ok(restored)
+    }
+
+    /// Forgets what was noted: it is put back already.
+    fn forget(&mut self) -> Result<(), Error> {
+        self.entries.clear();
+        let name = self.identity.file_name();
+        self.begin().map_err(|source| Error::Output { to: format!("the journal {name}"), source })
+    }
+
+    fn of(file: File, dir: OwnedFd, identity: Identity) -> Self {
+        let mut journal = Journal { file, dir, identity, entries: Vec::new() };
+        journal.entries = journal.read();
+        journal
+    }
+
+    /// Removes the file, which nobody needs any more.
+    pub fn close(mut self) {
+        self.entries.clear();
+    }
+
+    /// Its file, for the guard, which holds the same lock with it.
+    pub(super) fn share(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
+    /// The journal that somebody has handed on with its lock.
+    pub(super) fn inherited(file: File, process: &Process) -> Result<Self, Error> {
+        let identity = Identity::of(process)?;
+        let failed = |e: io::Error| refused(process, format!("its journal: {e}"));
+        let dir = state_folder(false).map_err(failed)?;
+        let journal = Journal::of(file, dir, identity);
+        let first = journal.contents();
+        let first = first.split(|&b| b == b'\n').next().unwrap_or_default();
+        if serde_json::from_slice::<Identity>(first).ok().as_ref() != Some(&journal.identity) {
+            return Err(refused(process, "the journal is of another process"));
+        }
+        Ok(journal)
+    }
+
+    /// Reads again what others may have noted.
+    pub(super) fn reread(&mut self) {
+        self.entries = self.read();
+    }
+
+    fn begin(&mut self) -> io::Result<()> {
+        self.file.set_len(0)?;
+        let mut line = serde_json::to_vec(&self.identity)?;
+        line.push(b'\n');
+        self.file.write_all(&line)?;
+        self.file.sync_data()
+    }
+
+    fn contents(&self) -> Vec<u8> {
+        let size = self.file.metadata().map_or(0, |m| m.len().min(MAX_SIZE));
+        let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
+        match self.file.read_exact_at(&mut bytes, 0) {
+            Ok(()) => bytes,
+            Err(_) => Vec::new(),
+        }
+    }
+
+    /// What is noted for this very process.
+    fn read(&self) -> Vec<Entry> {
+        parse(&self.contents(), &self.identity)
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        // What still has to be put back must be found by the next run.
+        let name = self.identity.file_name();
+        if self.entries.is_empty() && is_at(&self.dir, &name, &self.file) {
+            // One that stays is empty, and is used again.
+            let _ = rustix::fs::unlinkat(&self.dir, &*name, AtFlags::empty());
+        }
+    }
+}
+
+fn parse(bytes: &[u8], identity: &Identity) -> Vec<Entry> {
+    // A line without its end was not written to the end, and its words not at all.
+    let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
+    let mut lines = bytes.get(..whole).unwrap_or_default().split(|&b| b == b'\n');
+    let of: Option<Identity> = lines.next().and_then(|line| serde_json::from_slice(line).ok());
+    if of.as_ref() != Some(identity) {
+        return Vec::new();
+    }
+    let entries = lines.filter_map(|line| serde_json::from_slice::<Vec<Entry>>(line).ok());
+    entries.flatten().take(MAX_ENTRIES).collect()
+}
+
+/// Puts words back, the last one first.
+fn put_back(process: &Process, entries: &[Entry]) -> Result<Vec<Restored>, Error> {
+    if process.check().is_err() {
+        return Ok(Vec::new());
+    }
+    let mut writer = Writer::new(process, false)?;
+    let mut restored = Vec::new();
+    for entry in entries.iter().rev() {
+        let Some(word) = entry.word() else { continue };
+        // Nothing is stopped for a word that is as it should be.
+        let found = writer.read(word.at, word.width)?;
+        let mut written = false;
+        if found == word.before && found != word.after {
+            let _stopped = entry.stopped.then(|| stop_all(process)).transpose()?;
+            written = writer.write(std::slice::from_ref(&word))? == Outcome::Written;
+        }
+        let value = writer.read(word.at, word.width)?;
+        restored.push(Restored { name: word.name, value, written });
+    }
+    Ok(restored)
+}
+
+/// See [`super::restore_left_over`].
+pub(super) fn left_over(process: &Process) -> Result<Vec<Restored>, Error> {
+    let Ok(dir) = state_folder(false) else { return Ok(Vec::new()) };
+    // Whoever may not look at the process has not changed it.
+    let Ok(identity) = Identity::of(process) else { return Ok(Vec::new()) };
+    // One that is locked is being taken care of.
+    let Ok(Lock::Ours(file)) = lock(&dir, &identity, false) else { return Ok(Vec::new()) };
+    let mut journal = Journal::of(file, dir, identity);
+    if journal.is_empty() { Ok(Vec::new()) } else { journal.restore(process) }
+}
+
+enum Lock {
+    Ours(File),
+    Theirs,
+    Absent,
+}
+
+/// Opens and locks the file of a process.
+fn lock(dir: &OwnedFd, identity: &Identity, create: bool) -> io::Result<Lock> {
+    let name = identity.file_name();
+    let mut flags = OFlags::RDWR | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    if create {
+        flags |= OFlags::CREATE;
+    }
+    let file = match rustix::fs::openat(dir, &*name, flags, Mode::from_raw_mode(0o600)) {
+        Ok(fd) => File::from(fd),
+        Err(Errno::NOENT) => return Ok(Lock::Absent),
+        Err(e) => return Err(e.into()),
+    };
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("the journal is no regular file"));
+    }
+    match rustix::fs::flock(file.as_fd(), FlockOperation::NonBlockingLockExclusive) {
+        // Whoever had it before may have removed it: then it is nobody's any more.
+        Ok(()) if is_at(dir, &name, &file) => Ok(Lock::Ours(file)),
+        Ok(()) | Err(Errno::WOULDBLOCK) => Ok(Lock::Theirs),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Removes journals of processes that are gone: nothing can be put back in them.
+fn remove_stale(dir: &OwnedFd, identity: &Identity) {
+    let Ok(entries) = rustix::fs::Dir::read_from(dir) else { return };
+    for entry in entries.flatten().take(MAX_FILES) {
+        let Ok(name) = entry.file_name().to_str() else { continue };
+        let Some(pid) = name.split_once('-').and_then(|(_, pid)| pid.parse().ok()) else { continue };
+        let other = Identity { pid, ..identity.clone() };
+        // Those of other namespaces are named otherwise. Whoever still has the lock is about to see that it is gone.
+        if name == other.file_name()
+            && !std::path::Path::new("/proc").join(pid.to_string()).exists()
+            && let Ok(Lock::Ours(_locked)) = lock(dir, &other, false)
+        {
+            // One that stays does no harm.
+            let _ = rustix::fs::unlinkat(dir, name, AtFlags::empty());
+        }
+    }
+}
+
+fn is_at(dir: &OwnedFd, name: &str, file: &File) -> bool {
+    let there = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW);
+    let ours = rustix::fs::fstat(file);
+    matches!((there, ours), (Ok(a), Ok(b)) if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino))
+}
+
+/// The folder of the journals: of the system for root, else of the user.
+fn state_folder(create: bool) -> io::Result<OwnedFd> {
+    let path = folder_path()?;
+    if create {
+        let mut parents = Vec::new();
+        let missing = |p: &&std::path::Path| !p.as_os_str().is_empty() && !p.exists();
+        parents.extend(path.ancestors().take_while(missing).map(std::path::Path::to_owned));
+        for folder in parents.iter().rev() {
+            match rustix::fs::mkdir(folder, Mode::from_raw_mode(0o700)) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(e) => {
+                    return Err(io::Error::new(
+                        io::Error::from(e).kind(),
+                        format!("{}: {e}", folder.display()),
+                    ));
+                }
+            }
+        }
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let dir = rustix::fs::open(&path, flags, Mode::empty())
+        .map_err(|e| io::Error::new(io::Error::from(e).kind(), format!("{}: {e}", path.display())))?;
+    let stat = rustix::fs::fstat(&dir)?;
+    // Whoever could write there could have us write into processes.
+    if stat.st_uid != rustix::process::geteuid().as_raw() || stat.st_mode & 0o022 != 0 {
+        return Err(io::Error::other(format!("{} can be written by others", path.display())));
+    }
+    Ok(dir)
+}
+
+fn folder_path() -> io::Result<PathBuf> {
+    let variable = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    if let Some(path) = variable(STATE_VARIABLE) {
+        return Ok(path);
+    }
+    if rustix::process::geteuid().is_root() {
+        return Ok(PathBuf::from("/run/gops-probe"));
+    }
+    let home = || variable("HOME").map(|home| home.join(".local/state"));
+    let base = variable("XDG_RUNTIME_DIR").or_else(|| variable("XDG_STATE_HOME")).or_else(home);
+    base.map(|base| base.join("gops-probe")).ok_or_else(|| io::Error::other("there is no home folder"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity() -> Identity {
+        Identity {
+            format: FORMAT,
+            boot_id: "b".to_owned(),
+            pid_namespace: "pid:[4026531836]".to_owned(),
+            pid: 7,
+            start_time: 9,
+            device: 1,
+            inode: 2,
+        }
+    }
+
+    fn entry() -> Entry {
+        Entry { name: "x".to_owned(), at: 4096, width: 8, ours: 1, restore: 0, stopped: false }
+    }
+
+    #[test]
+    fn a_torn_line_was_not_acted_on() {
+        let mut bytes = serde_json::to_vec(&identity()).unwrap();
+        bytes.push(b'\n');
+        assert_eq!(parse(&bytes, &identity()), []);
+        bytes.extend(serde_json::to_vec(&[entry()]).unwrap());
+        assert_eq!(parse(&bytes, &identity()), []);
+        bytes.push(b'\n');
+        assert_eq!(parse(&bytes, &identity()), [entry()]);
+        bytes.extend(b"[{\"name\":\"y\"");
+        assert_eq!(parse(&bytes, &identity()), [entry()]);
+        for end in 0..bytes.len() {
+            assert!(parse(&bytes[..end], &identity()).len() <= 1);
+        }
+    }
+
+    #[test]
+    fn another_process_with_the_same_pid() {
+        let mut bytes = serde_json::to_vec(&identity()).unwrap();
+        bytes.push(b'\n');
+        bytes.extend(serde_json::to_vec(&[entry()]).unwrap());
+        bytes.push(b'\n');
+        let later = Identity { start_time: 10, ..identity() };
+        assert_eq!(parse(&bytes, &later), []);
+        assert_eq!(identity().file_name(), "4026531836-7");
+    }
+}

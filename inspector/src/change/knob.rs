@@ -1,0 +1,235 @@
+//! Setting GOGC and the memory limit, with the effect of `debug.SetGCPercent` and `debug.SetMemoryLimit`.
+//!
+//! The runtime does both with the heap's lock held (`setGCPercent`, `setMemoryLimit` and `gcControllerCommit`,
+//! runtime/mgcpacer.go). Here all threads are stopped for a moment in which that lock is free, no collection runs and
+//! the last one is swept; nothing but the words below depends on the settings then. The background scavenger's goals
+//! follow at the end of the next cycle, but for that of the memory limit, which is set with it.
+
+use std::time::{Duration, Instant};
+
+use super::journal::Journal;
+use super::pacer;
+use super::subject::Subject;
+use super::word::{Outcome, Word, Writer};
+use super::{Options, refused, stop_all, unverified};
+use crate::Error;
+
+/// How long to let the process run before the next attempt.
+const STEP: Duration = Duration::from_micros(500);
+/// `runtime.reduceExtraPercent`: how far below the limit the scavenger keeps, in percent.
+const REDUCE_PERCENT: f64 = 5.0;
+/// No memory limit (`math.MaxInt64`).
+pub const NO_LIMIT: i64 = i64::MAX;
+
+/// A setting that was changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Set<T> {
+    /// The value from now on.
+    pub now: T,
+    /// That before.
+    pub before: T,
+    /// For how long all threads were stopped, all attempts together.
+    pub stopped: Duration,
+    /// How often.
+    pub stops: u32,
+    /// What was written; in a dry run, what would have been.
+    pub written: Vec<Word>,
+}
+
+/// Sets GOGC; negative is off.
+///
+/// # Errors
+/// [`Error::Uncalibrated`] and [`Error::Refused`]; nothing was written then.
+pub fn set_gc_percent(subject: &Subject<'_>, percent: i32, options: &Options<'_>) -> Result<Set<i32>, Error> {
+    let percent = percent.max(-1);
+    change(subject, options, percent, |subject| {
+        let before = subject.gc_percent()?;
+        check_pacer(subject, before)?;
+        let words = percent_words(subject, percent)?;
+        Ok((before, words))
+    })
+}
+
+/// What a limit means for a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Needs {
+    /// Bytes that no collection can free: stacks, the runtime's own structures, fragmentation.
+    pub overhead: u64,
+    /// Bytes that the last collection found alive.
+    pub marked: u64,
+}
+
+/// What a process needs at least, by which a limit is judged.
+///
+/// # Errors
+/// As [`set_memory_limit`].
+pub fn needs(subject: &Subject<'_>) -> Result<Needs, Error> {
+    check_has_limit(subject)?;
+    let field = |name| subject.read("runtime.gcController", name);
+    // `memoryLimitHeapGoal`: what is mapped and is neither free nor in objects.
+    let objects = field("totalAlloc")?.saturating_sub(field("totalFree")?);
+    let overhead = field("mappedReady")?.saturating_sub(field("heapFree")?).saturating_sub(objects);
+    Ok(Needs { overhead, marked: field("heapMarked")? })
+}
+
+/// Sets the soft memory limit in bytes; [`NO_LIMIT`] is none.
+///
+/// # Errors
+/// [`Error::Uncalibrated`] and [`Error::Refused`]; nothing was written then. Go 1.18 has no memory limit.
+pub fn set_memory_limit(subject: &Subject<'_>, limit: i64, options: &Options<'_>) -> Result<Set<i64>, Error> {
+    check_has_limit(subject)?;
+    let limit = u64::try_from(limit)
+        .map_err(|_| refused(subject.process, "a memory limit is not negative; nothing is written"))?;
+    let set = change(subject, options, limit, |subject| {
+        let before = subject.read("runtime.gcController", "memoryLimit")?;
+        let mut words = vec![subject.word("runtime.gcController", "memoryLimit", before, limit)?];
+        words.extend(scavenger_word(subject, before, limit)?);
+        Ok((before, words))
+    })?;
+    let Set { stopped, stops, .. } = set;
+    Ok(Set {
+        now: set.now.cast_signed(),
+        before: set.before.cast_signed(),
+        stopped,
+        stops,
+        written: set.written,
+    })
+}
+
+fn check_has_limit(subject: &Subject<'_>) -> Result<(), Error> {
+    if subject.view.minor < 19 {
+        return Err(unverified(
+            subject.process,
+            "its runtime is of Go 1.18 and has no memory limit, which came with Go 1.19",
+        ));
+    }
+    Ok(())
+}
+
+/// The goal of the background scavenger (`gcPaceScavenger`), where it is what the limit before made it.
+fn scavenger_word(subject: &Subject<'_>, before: u64, limit: u64) -> Result<Option<Word>, Error> {
+    const FIELD: (&str, &str) = ("runtime.scavenge", "memoryLimitGoal");
+    if !subject.has(FIELD.0, FIELD.1) {
+        return Ok(None);
+    }
+    let below = |limit: u64| (limit as f64 * (1.0 - REDUCE_PERCENT / 100.0)) as u64;
+    let now = subject.read(FIELD.0, FIELD.1)?;
+    if now != u64::MAX && now != below(before) {
+        return Ok(None);
+    }
+    let mapped = subject.read("runtime.gcController", "mappedReady")?;
+    let goal = if mapped <= below(limit) { u64::MAX } else { below(limit) };
+    subject.word(FIELD.0, FIELD.1, now, goal).map(Some)
+}
+
+/// Whether the pacer's variables follow from each other as this release computes them: the last check, and the one
+/// that each of them takes part in.
+fn check_pacer(subject: &Subject<'_>, percent: i32) -> Result<(), Error> {
+    // Before the first cycle, parts of it are still being counted.
+    if subject.read("runtime.memstats", "numgc")? == 0 {
+        return Ok(());
+    }
+    let controller = |name| subject.read("runtime.gcController", name);
+    let (found, computed, fits) = if subject.view.minor >= 19 {
+        let (found, computed) = (controller("gcPercentHeapGoal")?, subject.live()?.percent_goal(percent));
+        (found, computed, found == computed)
+    } else {
+        let (trigger, goal) = (controller("trigger")?, controller("heapGoal")?);
+        let (_, computed) = subject.trigger18()?.commit(percent);
+        // While spans are swept, the trigger is kept away, and takes the goal with it.
+        (goal, computed, goal == computed || (goal == trigger && goal > computed))
+    };
+    if fits {
+        return Ok(());
+    }
+    Err(unverified(
+        subject.process,
+        format!("its heap goal is {found}, where this release computes {computed}; nothing is written"),
+    ))
+}
+
+/// The words that GOGC decides.
+fn percent_words(subject: &Subject<'_>, percent: i32) -> Result<Vec<Word>, Error> {
+    let mut values = vec![
+        ("heapMinimum", pacer::heap_minimum(percent)),
+        ("gcPercent", u64::from(percent.cast_unsigned())),
+    ];
+    if subject.view.minor >= 19 {
+        values.push(("gcPercentHeapGoal", subject.live()?.percent_goal(percent)));
+        values.push(("sweepDistMinTrigger", 0));
+    } else {
+        let (trigger, goal) = subject.trigger18()?.commit(percent);
+        values.extend([("trigger", trigger), ("heapGoal", goal)]);
+    }
+    let word = |(field, value)| {
+        let before = subject.read("runtime.gcController", field)?;
+        subject.word("runtime.gcController", field, before, value)
+    };
+    values.into_iter().map(word).collect()
+}
+
+/// Makes a change in a moment in which nothing else depends on its words.
+fn change<T: Copy>(
+    subject: &Subject<'_>,
+    options: &Options<'_>,
+    now: T,
+    words: impl Fn(&Subject<'_>) -> Result<(T, Vec<Word>), Error>,
+) -> Result<Set<T>, Error> {
+    let process = subject.process;
+    process.check_untraced()?;
+    let mut writer = Writer::new(process, options.dry_run)?;
+    // Nothing is put back, but nobody else may be changing the same.
+    let journal = if options.dry_run { None } else { Some(Journal::open(process)?) };
+    let deadline = Instant::now() + options.timeout;
+    let (mut stopped, mut stops) = (Duration::ZERO, 0);
+    loop {
+        // Nobody is stopped for what cannot be at this moment anyway.
+        let result = match subject.pacer_is_busy()? {
+            Some(reason) => Err(reason),
+            None => {
+                let held = stop_all(process)?;
+                stops += 1;
+                let result = attempt(subject, &mut writer, &words);
+                stopped += held.thaw();
+                result?
+            }
+        };
+        let reason = match result {
+            Ok(before) => {
+                if let Some(journal) = journal {
+                    journal.close();
+                }
+                return Ok(Set { now, before, stopped, stops, written: writer.written().to_vec() });
+            }
+            Err(reason) => reason,
+        };
+        if (options.interrupted)() {
+            return Err(Error::Interrupted);
+        }
+        if Instant::now() >= deadline {
+            let tried = options.timeout;
+            return Err(refused(
+                process,
+                format!("{reason}, each time that it was tried in {tried:?}; nothing was written"),
+            ));
+        }
+        std::thread::sleep(STEP);
+    }
+}
+
+/// One attempt, with all threads stopped: the value before, or why it cannot be now.
+fn attempt<T>(
+    subject: &Subject<'_>,
+    writer: &mut Writer<'_>,
+    words: &impl Fn(&Subject<'_>) -> Result<(T, Vec<Word>), Error>,
+) -> Result<Result<T, &'static str>, Error> {
+    if let Some(reason) = subject.pacer_is_busy()? {
+        return Ok(Err(reason));
+    }
+    let (before, words) = words(subject)?;
+    Ok(match writer.write(&words)? {
+        Outcome::Written => Ok(before),
+        // Only somebody else from outside can do that.
+        Outcome::Changed(_) => Err("somebody else is changing it"),
+    })
+}

@@ -1,0 +1,88 @@
+//! Changing a process: the only code that writes into its memory.
+//!
+//! Nothing but aligned words of data is written, in pages that are writable and not executable, each only where it
+//! still holds what was read and verified ([`word`]). Never code, never registers. What has to be put back is in a
+//! file before it is written ([`journal`]), and a process of our own that outlives us puts it back where we cannot
+//! ([`guard`]); where that dies too, the next run does ([`restore_left_over`]).
+//!
+//! Before anything is written, the runtime has to be exactly one that is known, and its variables have to make sense
+//! together ([`subject`]); what is doubtful is refused.
+
+pub mod gc;
+pub mod guard;
+pub mod journal;
+pub mod knob;
+pub mod pacer;
+pub mod sampling;
+pub mod subject;
+pub mod word;
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::Error;
+use crate::process::Process;
+use crate::process::access::Access;
+use crate::stop::{self, StopError, Stopped};
+use journal::Restored;
+
+/// How long all threads of a process may take to stop, before it is left alone.
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What a change may take and who may end it.
+#[allow(missing_debug_implementations, reason = "a closure has none")]
+pub struct Options<'a> {
+    /// For how long to try, and to wait for the effect.
+    pub timeout: Duration,
+    /// Only say what would be written.
+    pub dry_run: bool,
+    /// Whether somebody wants us to end: everything is put back then.
+    pub interrupted: &'a dyn Fn() -> bool,
+    /// The program that is the [guard]: [`guard::OURSELVES`], for whoever is `gops-probe`.
+    pub guard: &'a Path,
+}
+
+/// Puts back what an earlier run changed in this process and could not put back, because it was killed. Costs one
+/// look into a folder where there is nothing to do.
+///
+/// # Errors
+/// Where there is something to put back and that cannot be done.
+pub fn restore_left_over(process: &Process) -> Result<Vec<Restored>, Error> {
+    journal::left_over(process)
+}
+
+/// Stops all threads of a process, or says why that cannot be.
+pub(crate) fn stop_all(process: &Process) -> Result<Stopped, Error> {
+    Stopped::all_threads(process.pid().as_raw(), STOP_TIMEOUT).map_err(|error| stop_error(process, error))
+}
+
+fn stop_error(process: &Process, error: StopError) -> Error {
+    if let Err(gone) = process.check() {
+        return gone.into();
+    }
+    match error {
+        StopError::Exited => crate::process::Error::Exited(process.pid()).into(),
+        StopError::Denied => match process.check_untraced() {
+            Err(traced) => traced.into(),
+            Ok(()) => {
+                let source = std::io::Error::from_raw_os_error(libc::EPERM);
+                process.explain("stop the threads", Access::Attach, source).into()
+            }
+        },
+        StopError::Timeout(tid) => refused(
+            process,
+            format!("thread {tid} does not stop ({}); nothing was written", stop::wait_channel(tid)),
+        ),
+        other => Error::Failed(format!("process {}: {other}", process.pid())),
+    }
+}
+
+/// The error that something is not done to a process in the state that it is in.
+pub(crate) fn refused(process: &Process, what: impl Into<String>) -> Error {
+    Error::Refused { pid: process.pid(), what: what.into(), hint: None }
+}
+
+/// The error that what would be written could not be verified.
+pub(crate) fn unverified(process: &Process, what: impl Into<String>) -> Error {
+    Error::Uncalibrated { pid: process.pid(), what: what.into() }
+}

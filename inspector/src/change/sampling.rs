@@ -1,0 +1,187 @@
+//! Switching the runtime's sampling profilers on for a while.
+//!
+//! Each has a rate in a variable of its own, which the runtime reads at each event: `runtime.MemProfileRate` (bytes per
+//! sample), `blockprofilerate` (ticks of the CPU's clock per sample) and `mutexprofilerate` (events per sample). A rate
+//! that is not 0 is the program's own and is left alone: all that is recorded is counted with one rate.
+
+use std::time::{Duration, Instant};
+
+use super::guard::Guard;
+use super::journal::{Entry, Journal, Restored};
+use super::subject::Subject;
+use super::word::{Outcome, Word, Writer};
+use super::{Options, refused, stop_all, unverified};
+use crate::Error;
+
+/// A profiler that can be switched on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profiler {
+    /// Allocations: `runtime.MemProfileRate`.
+    Heap,
+    /// Waiting for channels and locks: `runtime.blockprofilerate`.
+    Block,
+    /// Holding locks that others wait for: `runtime.mutexprofilerate`.
+    Mutex,
+}
+
+impl Profiler {
+    fn variable(self) -> &'static str {
+        match self {
+            Profiler::Heap => "runtime.MemProfileRate",
+            Profiler::Block => "runtime.blockprofilerate",
+            Profiler::Mutex => "runtime.mutexprofilerate",
+        }
+    }
+}
+
+/// `runtime.MemProfileRate` as programs have it that link the profiler, in bytes.
+pub const DEFAULT_HEAP_RATE: u64 = 512 << 10;
+/// More than any rate is.
+const MAX_RATE: u64 = 1 << 40;
+const STEP: Duration = Duration::from_millis(5);
+
+/// A profiler's rate, or the window in which it has one.
+#[derive(Debug)]
+pub enum Opened<'a, 'p> {
+    /// The program has switched it on, with this rate.
+    AlreadyOn(u64),
+    /// It is on until the window is closed.
+    Window(Box<Window<'a, 'p>>),
+}
+
+/// The time in which a profiler is on because of us. Dropping it switches it off.
+#[derive(Debug)]
+pub struct Window<'a, 'p> {
+    subject: &'a Subject<'p>,
+    journal: Journal,
+    guard: Option<Guard>,
+    begun: Instant,
+    rate: u64,
+    stopped: Duration,
+    written: Vec<Word>,
+}
+
+/// A window that is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Closed {
+    /// The rate that it had.
+    pub rate: u64,
+    /// How long it was open.
+    pub duration: Duration,
+    /// For how long all threads were stopped to switch it on.
+    pub stopped: Duration,
+    /// What was written when it was switched on.
+    pub written: Vec<Word>,
+    /// What became of it at the end: a rate that the program set meanwhile is left alone.
+    pub restored: Vec<Restored>,
+}
+
+/// The present rate of a profiler; 0 is off.
+///
+/// # Errors
+/// [`Error::Uncalibrated`] where it is not known, or makes no sense.
+pub fn rate(subject: &Subject<'_>, profiler: Profiler) -> Result<u64, Error> {
+    let rate = subject.read(profiler.variable(), "")?;
+    // A negative rate is off as well, in a way of the program's own.
+    if rate > MAX_RATE && rate.cast_signed() > 0 {
+        return Err(unverified(subject.process, format!("{} would be {rate}", profiler.variable())));
+    }
+    Ok(rate)
+}
+
+/// Switches a profiler on, if it is off. `rate` is in its own unit.
+///
+/// # Errors
+/// [`Error::Uncalibrated`] and [`Error::Refused`]; nothing is written then.
+pub fn open<'a, 'p>(
+    subject: &'a Subject<'p>,
+    profiler: Profiler,
+    new_rate: u64,
+    options: &Options<'_>,
+) -> Result<Opened<'a, 'p>, Error> {
+    let process = subject.process;
+    if !(1..=MAX_RATE).contains(&new_rate) {
+        return Err(refused(process, format!("{new_rate} is no rate to sample with")));
+    }
+    match rate(subject, profiler)? {
+        0 => {}
+        on => return Ok(Opened::AlreadyOn(on)),
+    }
+    // The default differs from 0 in a single byte: no reader can see a part of it. All others are written while none is
+    // running.
+    let stop = profiler == Profiler::Heap && new_rate != DEFAULT_HEAP_RATE;
+    let word = subject.word(profiler.variable(), "", 0, new_rate)?;
+    let mut writer = Writer::new(process, options.dry_run)?;
+    writer.check_place(word.at, word.width, &word.name)?;
+    let mut journal = Journal::open(process)?;
+    journal.note(process, &[Entry::undo(&word, stop)])?;
+    let guard = Some(Guard::start(options.guard, process, &journal)?);
+    let held = stop.then(|| stop_all(process)).transpose()?;
+    let outcome = writer.write(std::slice::from_ref(&word));
+    let stopped = held.map_or(Duration::ZERO, |held| held.thaw());
+    let written = writer.written().to_vec();
+    let window = Window { subject, journal, guard, begun: Instant::now(), rate: new_rate, stopped, written };
+    match outcome? {
+        Outcome::Written => Ok(Opened::Window(Box::new(window))),
+        Outcome::Changed(changed) => Ok(Opened::AlreadyOn(changed.found)),
+    }
+}
+
+impl Window<'_, '_> {
+    /// The rate.
+    pub fn rate(&self) -> u64 {
+        self.rate
+    }
+
+    /// Since when it is open.
+    pub fn begun(&self) -> Instant {
+        self.begun
+    }
+
+    /// Waits until it has been open for so long, somebody interrupts, or the process ends. Whether the time is full.
+    ///
+    /// # Errors
+    /// Where the process ended.
+    pub fn wait(&self, duration: Duration, interrupted: &dyn Fn() -> bool) -> Result<bool, Error> {
+        while self.begun.elapsed() < duration {
+            if interrupted() {
+                return Ok(false);
+            }
+            self.subject.process.check()?;
+            std::thread::sleep(STEP.min(duration.saturating_sub(self.begun.elapsed())));
+        }
+        Ok(true)
+    }
+
+    /// Switches the profiler off again.
+    ///
+    /// # Errors
+    /// Where that cannot be done; the guard and the next run try again.
+    pub fn close(mut self) -> Result<Closed, Error> {
+        let restored = self.restore()?;
+        Ok(Closed {
+            rate: self.rate,
+            duration: self.begun.elapsed(),
+            stopped: self.stopped,
+            written: std::mem::take(&mut self.written),
+            restored,
+        })
+    }
+
+    fn restore(&mut self) -> Result<Vec<Restored>, Error> {
+        let restored = self.journal.restore(self.subject.process)?;
+        if let Some(guard) = self.guard.take() {
+            guard.dismiss();
+        }
+        Ok(restored)
+    }
+}
+
+impl Drop for Window<'_, '_> {
+    fn drop(&mut self) {
+        if !self.journal.is_empty() {
+            // Where it fails, the guard tries when it hears nothing more of us.
+            let _ = self.restore();
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! Whether the runtime of a process is known so well that its variables may be written, and where those are.
+//!
+//! Each variable has to make sense together with others that are found independently of it. What does not is not
+//! written, however likely it is.
+
+use std::path::Path;
+use std::time::Duration;
+
+use symbols::addr::RuntimeAddr;
+use symbols::layout::Evidence;
+use symbols::program;
+
+use super::pacer::{self, Live, Trigger18};
+use super::word::{Width, Word};
+use super::{refused, unverified};
+use crate::Error;
+use crate::memory::{LiveMemory, Memory as _};
+use crate::process::Process;
+use crate::process::cgroup;
+use crate::runtime::locate::Located;
+use crate::runtime::open::{count_runtimes, memory_error, open};
+use crate::runtime::view::View;
+
+const WANTED: &[&str] = &[
+    "runtime.gcController",
+    "runtime.memstats",
+    "runtime.work",
+    "runtime.sched",
+    "runtime.mheap_",
+    "runtime.sweep",
+    "runtime.scavenge",
+    "runtime.gcphase",
+    "runtime.gomaxprocs",
+    "runtime.allp",
+    "runtime.forcegcperiod",
+    "runtime.panicking",
+    "runtime.MemProfileRate",
+    "runtime.blockprofilerate",
+    "runtime.mutexprofilerate",
+    "runtime.ticks",
+];
+/// `runtime.forcegcperiod`: nothing in any release changes it.
+const FORCE_GC_PERIOD: u64 = 120_000_000_000;
+/// More than a runtime can be set to, in any release.
+const MAX_PROCS: u64 = 1 << 16;
+/// More memory than a process has.
+const MAX_HEAP: u64 = 1 << 47;
+/// `runtime.sweepDrainedMask`: all spans of the last cycle are swept.
+pub(super) const SWEPT: u64 = 0x8000_0000;
+/// Values move while they are read one after the other.
+const ATTEMPTS: u32 = 20;
+/// Functions that only programs built with these options have.
+const INSTRUMENTED: [(&str, &str); 3] =
+    [("runtime.racecall", "-race"), ("runtime.msancall", "-msan"), ("runtime.asancall", "-asan")];
+
+/// A runtime whose variables may be written.
+#[derive(Debug)]
+pub struct Subject<'p> {
+    /// The process.
+    pub process: &'p Process,
+    /// Its runtime.
+    pub view: View,
+    memory: LiveMemory,
+    found: Located,
+}
+
+impl<'p> Subject<'p> {
+    /// Opens the runtime of a process and verifies it. Reads only.
+    ///
+    /// # Errors
+    /// [`Error::Uncalibrated`] where it is not known well enough, [`Error::Refused`] where it is in a state in which
+    /// nothing is written into it.
+    pub fn verify(process: &'p Process) -> Result<Self, Error> {
+        let (view, _) = open(process)?;
+        check_state(process)?;
+        check_build(process, &view)?;
+        let found = view.locate(WANTED);
+        let memory = LiveMemory::new(process.pid().as_raw());
+        let subject = Subject { process, view, memory, found };
+        let mut objection = Ok(());
+        for _ in 0..ATTEMPTS {
+            objection = subject.check();
+            match objection {
+                Ok(()) => break,
+                // What the program is in does not pass in a moment.
+                Err(Error::Refused { .. }) => break,
+                Err(_) => std::thread::sleep(Duration::from_millis(2)),
+            }
+        }
+        objection.map(|()| subject)
+    }
+
+    /// Where a variable or a field of one is.
+    ///
+    /// # Errors
+    /// [`Error::Uncalibrated`] where that is not known.
+    pub fn place(&self, variable: &str, field: &str) -> Result<(RuntimeAddr, Width), Error> {
+        let missing = || unverified(self.process, format!("the place of {variable} {field} is not known"));
+        let at = self.found.at(variable).ok_or_else(missing)?;
+        let (offset, size) = if field.is_empty() {
+            (0, self.view.table.size(variable).ok_or_else(missing)?)
+        } else {
+            let place = self.view.table.field(variable, field).ok_or_else(missing)?;
+            (place.offset, place.size)
+        };
+        Ok((at.plus(offset), Width::of(size).ok_or_else(missing)?))
+    }
+
+    /// Whether this release has the field.
+    pub fn has(&self, variable: &str, field: &str) -> bool {
+        self.place(variable, field).is_ok()
+    }
+
+    /// The value of a variable or a field of one.
+    ///
+    /// # Errors
+    /// Where it is not known where it is, or it cannot be read.
+    pub fn read(&self, variable: &str, field: &str) -> Result<u64, Error> {
+        let (at, width) = self.place(variable, field)?;
+        let mut bytes = [0; 8];
+        let part = bytes.get_mut(..width.bytes()).unwrap_or_default();
+        self.memory.read(at, part).map_err(|e| memory_error(self.process, e))?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    /// A word to write, that must hold `before`.
+    ///
+    /// # Errors
+    /// Where it is not known where it is.
+    pub fn word(&self, variable: &str, field: &str, before: u64, after: u64) -> Result<Word, Error> {
+        let (at, width) = self.place(variable, field)?;
+        let short = variable.strip_prefix("runtime.").unwrap_or(variable);
+        let name = if field.is_empty() { short.to_owned() } else { format!("{short}.{field}") };
+        Ok(Word { name, at, width, before: width.cut(before), after: width.cut(after) })
+    }
+
+    /// GOGC: -1 is off.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn gc_percent(&self) -> Result<i32, Error> {
+        let word = self.read("runtime.gcController", "gcPercent")?;
+        Ok(u32::try_from(word).unwrap_or_default().cast_signed())
+    }
+
+    /// What the heap goal follows from.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn live(&self) -> Result<Live, Error> {
+        let field = |name| self.read("runtime.gcController", name);
+        let stacks = if self.view.minor >= 19 { "lastStackScan" } else { "stackScan" };
+        Ok(Live { marked: field("heapMarked")?, stacks: field(stacks)?, globals: field("globalsScan")? })
+    }
+
+    /// The terms of the pacer of Go 1.18.
+    ///
+    /// # Errors
+    /// Where they cannot be read.
+    pub fn trigger18(&self) -> Result<Trigger18, Error> {
+        let field = |name| self.read("runtime.gcController", name);
+        Ok(Trigger18 {
+            live: self.live()?,
+            heap_scan: field("lastHeapScan")?,
+            cons_mark: f64::from_bits(field("consMark")?),
+        })
+    }
+
+    /// Why the pacer may not be written at this moment; with all threads stopped, nothing changes that.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn pacer_is_busy(&self) -> Result<Option<&'static str>, Error> {
+        Ok(if self.read("runtime.mheap_", "lock.key")? != 0 {
+            Some("a thread holds the heap's lock")
+        } else if self.read("runtime.gcphase", "")? != 0 {
+            Some("a collection is running")
+        } else if self.read("runtime.sweep", "active.state")? != SWEPT {
+            Some("the last collection is still being swept")
+        } else {
+            None
+        })
+    }
+
+    /// Checks that its variables make sense together at this moment. Of a program that runs, they may not for a moment.
+    ///
+    /// # Errors
+    /// As [`Subject::verify`].
+    pub fn check(&self) -> Result<(), Error> {
+        let process = self.process;
+        let doubt = |what: String| Err(unverified(process, format!("{what}; nothing is written")));
+        let controller = |name| self.read("runtime.gcController", name);
+        if self.read("runtime.panicking", "")? != 0 {
+            return Err(refused(process, "it is panicking; nothing is written into a program that ends"));
+        }
+        let period = self.read("runtime.forcegcperiod", "")?;
+        if period != FORCE_GC_PERIOD {
+            return doubt(format!("what should be forcegcperiod holds {period}"));
+        }
+        let procs = self.read("runtime.gomaxprocs", "")?;
+        let ps = self.read("runtime.allp", "len")?;
+        if procs != ps || !(1..=MAX_PROCS).contains(&procs) {
+            return doubt(format!("GOMAXPROCS would be {procs}, with {ps} ps"));
+        }
+        let phase = self.read("runtime.gcphase", "")?;
+        if phase > 2 {
+            return doubt(format!("the phase of the collector would be {phase}"));
+        }
+        // All counters of cycles, of four different variables.
+        let (started, ended) =
+            (self.read("runtime.work", "cycles")?, self.read("runtime.memstats", "numgc")?);
+        let swept = self.read("runtime.mheap_", "sweepgen")?;
+        let running = difference(started, ended);
+        if running > 1 || swept % 2 != 0 || difference(swept / 2, ended & (u64::from(u32::MAX) >> 1)) > 1 {
+            return doubt(format!(
+                "{started} collections would have begun, {ended} ended, sweep number {swept}"
+            ));
+        }
+        if self.read("runtime.memstats", "enablegc")? != 1 {
+            return Err(refused(process, "its main function has not begun, and collections are not enabled"));
+        }
+        self.check_last_gc(ended)?;
+        let sweepers = self.read("runtime.sweep", "active.state")? & !SWEPT;
+        if sweepers > MAX_PROCS {
+            return doubt(format!("{sweepers} goroutines would be sweeping"));
+        }
+        let sched = |name| self.read("runtime.sched", name);
+        let (wait, note, idle) = (sched("sysmonwait")?, sched("sysmonnote.key")?, sched("npidle")?);
+        if wait > 1 || note > 1 || idle > procs || sched("gcwaiting")? > 1 || sched("mnext")? == 0 {
+            return doubt(format!(
+                "the scheduler would have {idle} of {procs} ps idle, sysmon {wait} {note}"
+            ));
+        }
+        let (percent, least) = (self.gc_percent()?, controller("heapMinimum")?);
+        if percent < -1 || least != pacer::heap_minimum(percent) {
+            return doubt(format!("GOGC would be {percent}, with a least heap of {least}"));
+        }
+        let (live, marked) = (controller("heapLive")?, controller("heapMarked")?);
+        if live > MAX_HEAP || marked > MAX_HEAP {
+            return doubt(format!("the heap would have {live} bytes, {marked} of them marked"));
+        }
+        if self.view.minor >= 19 {
+            let (goal, limit) = (controller("gcPercentHeapGoal")?, controller("memoryLimit")?);
+            if goal < least || i64::try_from(limit).is_err() {
+                return doubt(format!("the heap's goal would be {goal}, the memory limit {limit}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The time of the last collection is where its fellows are.
+    fn check_last_gc(&self, ended: u64) -> Result<(), Error> {
+        const RING: u64 = 256;
+        let doubt = |what: &str| Err(unverified(self.process, format!("{what}; nothing is written")));
+        let stats = |name| self.read("runtime.memstats", name);
+        let (unix, last) = (stats("last_gc_unix")?, stats("last_gc_nanotime")?.cast_signed());
+        let ring =
+            self.found.at("runtime.memstats").zip(self.view.table.field("runtime.memstats", "pause_end"));
+        let Some((at, ring)) = ring.filter(|(_, field)| field.size == RING * 8) else {
+            return doubt("the ends of pauses are not known");
+        };
+        let newest = at.plus(ring.offset + ended.wrapping_add(RING - 1) % RING * 8);
+        let end = self.memory.word(newest).map_err(|e| memory_error(self.process, e))?;
+        if end != unix {
+            return doubt("the time of the last collection is not that of the last pause");
+        }
+        // A request of ours that did not come to be has left a time long ago.
+        let now = monotonic_now().saturating_add(self.view.monotonic_offset);
+        let fits = if ended == 0 { last <= 0 } else { last != 0 && last <= now.saturating_add(SECOND) };
+        if fits { Ok(()) } else { doubt("the time of the last collection is in the future") }
+    }
+}
+
+const SECOND: i64 = 1_000_000_000;
+
+/// How far a counter of 32 bits is ahead of another.
+fn difference(ahead: u64, behind: u64) -> u64 {
+    ahead.wrapping_sub(behind) & u64::from(u32::MAX)
+}
+
+pub(super) fn monotonic_now() -> i64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec.saturating_mul(SECOND).saturating_add(now.tv_nsec)
+}
+
+/// Refuses what does not run: nothing that is asked of it would happen.
+fn check_state(process: &Process) -> Result<(), Error> {
+    let hint = |text: &str| Some(text.to_owned());
+    let stat = process.stat()?;
+    if stat.is_stopped() {
+        // A debugger holds it, or a signal.
+        process.check_untraced()?;
+        return Err(Error::Refused {
+            pid: process.pid(),
+            what: "it is stopped by a signal: what is asked of it could not happen".to_owned(),
+            hint: hint(&format!("let it run: kill -CONT {}", process.pid())),
+        });
+    }
+    if is_frozen(process) {
+        return Err(Error::Refused {
+            pid: process.pid(),
+            what: "its cgroup is frozen: what is asked of it could not happen".to_owned(),
+            hint: hint("unfreeze or unpause its container first"),
+        });
+    }
+    Ok(())
+}
+
+fn is_frozen(process: &Process) -> bool {
+    let file = |name: &str| process.read(name, "read the cgroup").unwrap_or_default();
+    let mounts = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    cgroup::is_frozen(&cgroup::memberships(&file("cgroup")), &cgroup::mounts(&mounts), &|path: &Path| {
+        std::fs::read(path).ok()
+    })
+}
+
+/// Refuses programs whose runtime may be another than the one that the layouts and rules are of.
+fn check_build(process: &Process, view: &View) -> Result<(), Error> {
+    let doubt = |what: String| Err(unverified(process, format!("{what}; nothing is written into it")));
+    let runtimes = count_runtimes(process)?;
+    if runtimes != 1 {
+        return doubt(format!("it has {runtimes} Go runtimes, which cannot be told apart safely"));
+    }
+    if view.modules.iter().count() != 1 {
+        return doubt(
+            "it has loaded plugins, whose copies of the runtime cannot be told apart safely".to_owned(),
+        );
+    }
+    let own = view.layout == Evidence::Dwarf;
+    let Some(version) = view.version.as_ref() else {
+        return doubt(format!("its exact Go release is not known, only that it is like go1.{}", view.minor));
+    };
+    if version.devel && !own {
+        return doubt(format!("{version} is no release, and its own layouts are stripped"));
+    }
+    if let Evidence::NeighbourMinor { used } = view.layout {
+        return doubt(format!("the layouts of {version} are not known, only those of {used}"));
+    }
+    let main = view.modules.main();
+    let option = INSTRUMENTED.iter().find(|(function, _)| main.pclntab.find(function).is_some());
+    if let Some((_, option)) = option.filter(|_| !own) {
+        return doubt(format!("it is built with {option}, and its own layouts are stripped"));
+    }
+    // Releases with experiments that change nothing of this count as themselves.
+    let info = program::identify(&main.image).and_then(|program| program.build_info);
+    let setting = info.as_ref().and_then(|info| info.setting("GOEXPERIMENT")).unwrap_or_default();
+    let named =
+        if version.experiments.is_empty() { setting.to_owned() } else { version.experiments.join(",") };
+    let known = named.is_empty() || (view.layout == Evidence::Exact && !version.experiments.is_empty());
+    if !known && !own {
+        return doubt(format!("it is built with GOEXPERIMENT={named}, and its own layouts are stripped"));
+    }
+    Ok(())
+}

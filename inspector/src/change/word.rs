@@ -1,0 +1,250 @@
+//! Writing words of data into a process.
+
+use std::io::IoSlice;
+
+use nix::errno::Errno;
+use nix::sys::uio::{RemoteIoVec, process_vm_writev};
+use symbols::addr::RuntimeAddr;
+
+use crate::Error;
+use crate::memory::{LiveMemory, Memory as _};
+use crate::process::Process;
+use crate::process::access::Access;
+use crate::process::maps::Mapping;
+use crate::runtime::open::memory_error;
+
+/// How many bytes a word has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Width {
+    /// A bool.
+    One,
+    /// `int32`, `uint32`.
+    Four,
+    /// `int64`, `uint64`, `uintptr`.
+    Eight,
+}
+
+impl Width {
+    /// The width of so many bytes.
+    pub fn of(bytes: u64) -> Option<Self> {
+        match bytes {
+            1 => Some(Width::One),
+            4 => Some(Width::Four),
+            8 => Some(Width::Eight),
+            _ => None,
+        }
+    }
+
+    /// In bytes.
+    pub fn bytes(self) -> usize {
+        match self {
+            Width::One => 1,
+            Width::Four => 4,
+            Width::Eight => 8,
+        }
+    }
+
+    /// The part of a number that a word of this width holds.
+    pub fn cut(self, value: u64) -> u64 {
+        match self {
+            Width::One => value & 0xff,
+            Width::Four => value & 0xffff_ffff,
+            Width::Eight => value,
+        }
+    }
+}
+
+/// A word and what to make of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Word {
+    /// Its name in the runtime's source, for people: `gcController.gcPercent`.
+    pub name: String,
+    /// Where it is.
+    pub at: RuntimeAddr,
+    /// How many bytes it has.
+    pub width: Width,
+    /// What it must hold for the write to be made.
+    pub before: u64,
+    /// What it holds then.
+    pub after: u64,
+}
+
+/// A word held something else than what the decision to write it was based on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed {
+    /// The word.
+    pub name: String,
+    /// What it holds.
+    pub found: u64,
+}
+
+/// What became of a write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// All words are written.
+    Written,
+    /// None is: one of them changed meanwhile.
+    Changed(Changed),
+}
+
+/// Writes words into one process and keeps account of it.
+#[derive(Debug)]
+pub struct Writer<'p> {
+    process: &'p Process,
+    memory: LiveMemory,
+    mappings: Vec<Mapping>,
+    written: Vec<Word>,
+    dry: bool,
+}
+
+impl<'p> Writer<'p> {
+    /// A writer for a process; a `dry` one only keeps account.
+    ///
+    /// # Errors
+    /// Where its mappings cannot be read.
+    pub fn new(process: &'p Process, dry: bool) -> Result<Self, Error> {
+        let mappings = process.mappings()?;
+        let memory = LiveMemory::new(process.pid().as_raw());
+        Ok(Writer { process, memory, mappings, written: Vec::new(), dry })
+    }
+
+    /// Checks that a word is one that may be written: aligned, in a page of data.
+    ///
+    /// # Errors
+    /// [`Error::Uncalibrated`] where not.
+    pub fn check_place(&self, at: RuntimeAddr, width: Width, name: &str) -> Result<(), Error> {
+        let refuse = |why: &str| {
+            let what = format!("{name} would be at {at}, {why}: nothing is written");
+            Err(Error::Uncalibrated { pid: self.process.pid(), what })
+        };
+        let bytes = width.bytes() as u64;
+        if !at.0.is_multiple_of(bytes) {
+            return refuse("which is not aligned");
+        }
+        match self.mappings.iter().find(|m| m.contains(at.0)) {
+            Some(m) if m.executable => refuse("which is code"),
+            Some(m) if !m.writable || !m.readable => refuse("which the program cannot write"),
+            Some(m) if at.0 + bytes > m.end => refuse("across the end of a mapping"),
+            Some(_) => Ok(()),
+            None => refuse("where nothing is mapped"),
+        }
+    }
+
+    /// The value of a word now.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn read(&self, at: RuntimeAddr, width: Width) -> Result<u64, Error> {
+        let mut bytes = [0; 8];
+        let part = bytes.get_mut(..width.bytes()).unwrap_or_default();
+        self.memory.read(at, part).map_err(|e| memory_error(self.process, e))?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    /// Writes all of `words` in one system call, or none: each place and value is checked immediately before.
+    ///
+    /// # Errors
+    /// Where a word may not be written, the process is another one, or the kernel does not let us.
+    pub fn write(&mut self, words: &[Word]) -> Result<Outcome, Error> {
+        for word in words {
+            self.check_place(word.at, word.width, &word.name)?;
+        }
+        self.process.check()?;
+        for word in words {
+            let found = self.read(word.at, word.width)?;
+            if found != word.width.cut(word.before) {
+                return Ok(Outcome::Changed(Changed { name: word.name.clone(), found }));
+            }
+        }
+        if !self.dry {
+            self.transfer(words)?;
+        }
+        self.written.extend(words.iter().cloned());
+        Ok(Outcome::Written)
+    }
+
+    fn transfer(&self, words: &[Word]) -> Result<(), Error> {
+        let values: Vec<[u8; 8]> = words.iter().map(|w| w.after.to_le_bytes()).collect();
+        let local: Vec<IoSlice<'_>> = (values.iter().zip(words))
+            .map(|(value, word)| IoSlice::new(value.get(..word.width.bytes()).unwrap_or_default()))
+            .collect();
+        let remote: Vec<RemoteIoVec> = words
+            .iter()
+            .filter_map(|w| Some(RemoteIoVec { base: usize::try_from(w.at.0).ok()?, len: w.width.bytes() }))
+            .collect();
+        let total: usize = words.iter().map(|w| w.width.bytes()).sum();
+        let pid = nix::unistd::Pid::from(self.process.pid());
+        let io = |errno: Errno| std::io::Error::from_raw_os_error(errno as i32);
+        match process_vm_writev(pid, &local, &remote) {
+            Ok(n) if n == total => Ok(()),
+            // Each word lies in one page, so the kernel stops between two of them.
+            Ok(n) => Err(Error::Failed(format!(
+                "process {}: only {n} of {total} bytes could be written",
+                self.process.pid()
+            ))),
+            Err(Errno::ESRCH) => Err(crate::process::Error::Exited(self.process.pid()).into()),
+            Err(errno) => Err(self.process.explain("write the memory", Access::Attach, io(errno)).into()),
+        }
+    }
+
+    /// Every word that was written, in order; of a dry writer, that would have been.
+    pub fn written(&self) -> &[Word] {
+        &self.written
+    }
+
+    /// Only account is kept.
+    pub fn is_dry(&self) -> bool {
+        self.dry
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A word of this very process, at an address that the compiler has to keep.
+    fn ours() -> Process {
+        Process::pin(u64::from(std::process::id()).try_into().unwrap()).unwrap()
+    }
+
+    fn word(at: u64, width: Width, before: u64, after: u64) -> Word {
+        Word { name: "test".to_owned(), at: RuntimeAddr(at), width, before, after }
+    }
+
+    #[test]
+    fn only_what_still_holds_the_old_value() {
+        let process = ours();
+        let data: Box<[std::sync::atomic::AtomicU64; 2]> = Box::default();
+        let at = data.as_ptr() as u64;
+        let value = |i: usize| data[i].load(std::sync::atomic::Ordering::SeqCst);
+        let mut writer = Writer::new(&process, false).unwrap();
+        let both = [word(at, Width::Eight, 0, 7), word(at + 8, Width::Four, 1, 9)];
+        let changed = Outcome::Changed(Changed { name: "test".to_owned(), found: 0 });
+        assert_eq!(writer.write(&both).unwrap(), changed);
+        assert_eq!((value(0), value(1)), (0, 0));
+        assert!(writer.written().is_empty());
+        let both = [word(at, Width::Eight, 0, 7), word(at + 8, Width::Four, 0, u64::MAX)];
+        assert_eq!(writer.write(&both).unwrap(), Outcome::Written);
+        assert_eq!((value(0), value(1)), (7, 0xffff_ffff));
+        assert_eq!(writer.written(), both);
+    }
+
+    #[test]
+    fn nothing_but_data() {
+        static CONSTANT: [u8; 64] = [3; 64];
+        let process = ours();
+        let mut writer = Writer::new(&process, false).unwrap();
+        let code = ours as fn() -> Process as usize as u64 & !7;
+        let constant = (CONSTANT.as_ptr() as u64).next_multiple_of(8);
+        let data = Box::new(0u64);
+        let odd = &raw const *data as u64 + 2;
+        for (at, why) in
+            [(code, "is code"), (constant, "cannot write"), (8, "nothing is mapped"), (odd, "aligned")]
+        {
+            let before = writer.read(RuntimeAddr(at), Width::Four).unwrap_or(0);
+            let error = writer.write(&[word(at, Width::Four, before, before)]).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+        }
+        assert!(writer.written().is_empty());
+    }
+}
