@@ -6,6 +6,7 @@ use inspector::process::cgroup::{self, Place};
 use inspector::process::connections::{self, Protocol};
 use inspector::process::facts::{self, Stat, Status, container_id};
 use inspector::process::maps::Mapping;
+use inspector::process::sock_diag;
 use inspector::report::printable::printable;
 use inspector::report::traceback::printed_name;
 use inspector::runtime::attach::{bias_by_entry, bias_by_mapping};
@@ -18,7 +19,7 @@ pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
     let kind = input.u8();
     let text = input.rest();
-    match kind % 10 {
+    match kind % 11 {
         0 => drop(Stat::parse(text)),
         1 => drop(Status::parse(text)),
         2 => drop(container_id(text)),
@@ -66,6 +67,15 @@ pub fn run(data: &[u8]) {
                     let _ = cgroup::cpu(&place, &read);
                 }
             }
+        }
+        10 => {
+            let mut sockets = 0;
+            let _ = sock_diag::parse(text, 1, |socket| {
+                assert!(socket.inode != 0 && socket.local.is_ipv6() == socket.remote.is_ipv6());
+                sockets += 1;
+            });
+            // No more than there is room for.
+            assert!(sockets <= text.len() / 88);
         }
         9 => {
             let _ = facts::pod_uid(text);

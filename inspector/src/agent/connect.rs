@@ -4,11 +4,9 @@ use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use nix::sched::CloneFlags;
-
 use super::find::{Endpoint, find};
 use super::{Address, Error};
-use crate::process::{Namespace, Process};
+use crate::process::Process;
 
 /// A loopback answers at once; a machine that is far away or gone takes as long as the user has patience.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -47,23 +45,9 @@ impl Connection {
         let pid = process.pid();
         let address = endpoint.listener.reach();
         let peer = format!("the agent of process {pid} ({address})");
-        let connected = match process.is_in_other_namespace(Namespace::Net) {
-            Some(true) => {
-                let namespace = |source| Error::Namespace { pid, source };
-                let fd = process.open_namespace(Namespace::Net).map_err(namespace)?;
-                // Only this thread moves, and it ends; a socket stays where it was made.
-                let thread =
-                    std::thread::Builder::new().name("network namespace".to_owned()).spawn(move || {
-                        nix::sched::setns(fd, CloneFlags::CLONE_NEWNET).map_err(io::Error::from)?;
-                        Ok::<_, io::Error>(TcpStream::connect_timeout(&address, CONNECT_TIMEOUT))
-                    });
-                match thread.map_err(namespace)?.join() {
-                    Ok(entered) => entered.map_err(namespace)?,
-                    Err(panic) => std::panic::resume_unwind(panic),
-                }
-            }
-            _ => TcpStream::connect_timeout(&address, CONNECT_TIMEOUT),
-        };
+        let connected = process
+            .in_network_namespace(|| TcpStream::connect_timeout(&address, CONNECT_TIMEOUT))
+            .map_err(|source| Error::Namespace { pid, source })?;
         match connected {
             Ok(stream) => Ok(Connection { stream, peer }),
             Err(source) => Err(Error::Connect { peer, source }),

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use crate::process::sock_diag::States;
 use crate::process::{Pid, Process};
 
 /// A socket that waits for connections.
@@ -53,11 +54,7 @@ pub(super) enum Ownership {
 
 /// Whose the sockets are that listen on a port in the network namespace of a process.
 pub(super) fn ownership(process: &Process, port: u16) -> Ownership {
-    let mut listening = Vec::new();
-    for table in ["net/tcp", "net/tcp6"] {
-        let Ok(bytes) = process.read(table, "read the sockets") else { continue };
-        listening.extend(listeners(&bytes).filter(|l| l.address.port() == port));
-    }
+    let listening = listening(process, port);
     let Some(&first) = listening.first() else { return Ownership::Nobody };
     let Some(sockets) = process.sockets() else { return Ownership::Unknown };
     let (ours, others): (Vec<Listener>, Vec<Listener>) =
@@ -69,6 +66,19 @@ pub(super) fn ownership(process: &Process, port: u16) -> Ownership {
         Some(ours) if others.iter().any(|l| l.may_take(ours.reach())) => Ownership::Shared(ours),
         Some(ours) => Ownership::Process(ours),
     }
+}
+
+/// The sockets that listen on a port: from the kernel's list of listening ones, or where it does not give that, from
+/// /proc, where all connections are.
+fn listening(process: &Process, port: u16) -> Vec<Listener> {
+    if let Ok(mut found) = process.tcp_sockets(States::Listening, |s| s.local.port() == port) {
+        found.sort_by_key(|s| s.local.is_ipv6());
+        return found.iter().map(|s| Listener { address: s.local, inode: s.inode }).collect();
+    }
+    let tables = ["net/tcp", "net/tcp6"].into_iter().filter_map(|t| process.read(t, "read the sockets").ok());
+    tables
+        .flat_map(|table| listeners(&table).filter(|l| l.address.port() == port).collect::<Vec<_>>())
+        .collect()
 }
 
 /// The process that has a socket open, if it may be seen, and its name.

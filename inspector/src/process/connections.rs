@@ -1,9 +1,11 @@
-//! The sockets of a process: /proc/PID/net (proc(5)), restricted to the open files of the process.
+//! The sockets of a process: sock_diag(7) and /proc/PID/net (proc(5)), restricted to the open files of the process.
 
 use std::collections::HashSet;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use super::sock_diag::{States, TcpSocket};
 use super::{Error, Process};
 
 /// What a socket speaks.
@@ -85,27 +87,69 @@ impl Process {
     /// [`Error::Denied`] where its open files may not be listed; [`Error::Exited`].
     pub fn connections(&self) -> Result<Vec<Connection>, Error> {
         let sockets: HashSet<u64> = self.open_sockets()?.into_iter().collect();
-        let mut connections = Vec::new();
         if sockets.is_empty() {
-            return Ok(connections);
+            return Ok(Vec::new());
         }
-        let wanted = |inode| sockets.contains(&inode);
-        for protocol in [Protocol::Tcp, Protocol::Tcp6, Protocol::Udp, Protocol::Udp6, Protocol::Unix(0)] {
-            let table = match self.read(protocol.table(), "read the sockets") {
-                Ok(table) => table,
-                // A kernel without IPv6.
-                Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => continue,
-                Err(other) => return Err(other),
-            };
-            connections.extend(match protocol {
-                Protocol::Unix(_) => unix(&table, wanted),
-                _ => internet(protocol, &table, wanted),
-            });
+        // What is cheap first: of the many connections of a machine, the kernel has to look at each.
+        let mut others = Vec::new();
+        for protocol in [Protocol::Udp, Protocol::Udp6, Protocol::Unix(0)] {
+            others.extend(self.in_table(protocol, &sockets)?);
         }
+        let mut connections = match self.tcp(&sockets, &others) {
+            Ok(tcp) => tcp,
+            Err(_) => {
+                let mut tcp = self.in_table(Protocol::Tcp, &sockets)?;
+                tcp.extend(self.in_table(Protocol::Tcp6, &sockets)?);
+                tcp
+            }
+        };
+        connections.extend(others);
         let mut seen = HashSet::new();
         connections
             .retain(|c| seen.insert((c.protocol.socket_type(), c.local.clone(), c.remote.clone(), c.state)));
         Ok(connections)
+    }
+
+    /// Those of its TCP sockets that the kernel lists on request; all connections are looked at only where its listening
+    /// sockets and the others are not all that it has.
+    fn tcp(&self, sockets: &HashSet<u64>, others: &[Connection]) -> io::Result<Vec<Connection>> {
+        let wanted = |s: &TcpSocket| sockets.contains(&s.inode);
+        let mut found = self.tcp_sockets(States::Listening, wanted)?;
+        let known: HashSet<u64> =
+            found.iter().map(|s| s.inode).chain(others.iter().map(|c| c.inode)).collect();
+        if known.len() < sockets.len() {
+            found = self.tcp_sockets(States::All, wanted)?;
+        }
+        // As /proc has them: each family in its own table.
+        found.sort_by_key(|s| s.local.is_ipv6());
+        Ok(found.iter().map(Connection::from).collect())
+    }
+
+    /// Those of its sockets that are in a table of /proc/PID/net.
+    fn in_table(&self, protocol: Protocol, sockets: &HashSet<u64>) -> Result<Vec<Connection>, Error> {
+        let wanted = |inode| sockets.contains(&inode);
+        match self.read(protocol.table(), "read the sockets") {
+            Ok(table) => Ok(match protocol {
+                Protocol::Unix(_) => unix(&table, wanted),
+                _ => internet(protocol, &table, wanted),
+            }),
+            // A kernel without IPv6.
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(other) => Err(other),
+        }
+    }
+}
+
+impl From<&TcpSocket> for Connection {
+    fn from(socket: &TcpSocket) -> Self {
+        let end = |end: SocketAddr| End::Internet(end.ip().to_canonical(), end.port());
+        Connection {
+            protocol: if socket.local.is_ipv6() { Protocol::Tcp6 } else { Protocol::Tcp },
+            local: end(socket.local),
+            remote: end(socket.remote),
+            state: tcp_state(socket.state),
+            inode: socket.inode,
+        }
     }
 }
 
@@ -128,7 +172,7 @@ pub fn internet(protocol: Protocol, table: &[u8], wanted: impl Fn(u64) -> bool) 
             local: end(local, six)?,
             remote: end(remote, six)?,
             state: match protocol {
-                Protocol::Tcp | Protocol::Tcp6 => tcp_state(state),
+                Protocol::Tcp | Protocol::Tcp6 => u8::from_str_radix(state, 16).map_or("", tcp_state),
                 _ => "NONE",
             },
             inode,
@@ -138,19 +182,19 @@ pub fn internet(protocol: Protocol, table: &[u8], wanted: impl Fn(u64) -> bool) 
 }
 
 /// As `include/net/tcp_states.h` numbers them.
-fn tcp_state(state: &str) -> &'static str {
+fn tcp_state(state: u8) -> &'static str {
     match state {
-        "01" => "ESTABLISHED",
-        "02" => "SYN_SENT",
-        "03" => "SYN_RECV",
-        "04" => "FIN_WAIT1",
-        "05" => "FIN_WAIT2",
-        "06" => "TIME_WAIT",
-        "07" => "CLOSE",
-        "08" => "CLOSE_WAIT",
-        "09" => "LAST_ACK",
-        "0A" => "LISTEN",
-        "0B" => "CLOSING",
+        1 => "ESTABLISHED",
+        2 => "SYN_SENT",
+        3 => "SYN_RECV",
+        4 => "FIN_WAIT1",
+        5 => "FIN_WAIT2",
+        6 => "TIME_WAIT",
+        7 => "CLOSE",
+        8 => "CLOSE_WAIT",
+        9 => "LAST_ACK",
+        10 => "LISTEN",
+        11 => "CLOSING",
         _ => "",
     }
 }

@@ -4,6 +4,7 @@ pub mod access;
 pub mod cgroup;
 pub mod connections;
 pub mod details;
+mod enter;
 mod error;
 pub mod executable;
 pub mod facts;
@@ -13,6 +14,7 @@ pub mod maps;
 mod modules;
 mod pin;
 pub mod select;
+pub mod sock_diag;
 
 use std::fmt;
 use std::str::FromStr;

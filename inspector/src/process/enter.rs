@@ -1,0 +1,35 @@
+//! What is done in the network namespace of a process.
+
+use std::io;
+
+use nix::sched::CloneFlags;
+
+use super::{Namespace, Process};
+
+impl Process {
+    /// Calls `act` in its network namespace: here where that is ours, else in a thread that enters it. A socket stays in
+    /// the namespace where it was made.
+    ///
+    /// # Errors
+    /// Where the namespace cannot be entered: entering takes `CAP_SYS_ADMIN` here and there.
+    pub fn in_network_namespace<T: Send>(&self, act: impl FnOnce() -> T + Send) -> io::Result<T> {
+        if self.is_in_other_namespace(Namespace::Net) != Some(true) {
+            return Ok(act());
+        }
+        let namespace = self.open_namespace(Namespace::Net)?;
+        // Only this thread moves, and it ends.
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("network namespace".to_owned()).spawn_scoped(
+                scope,
+                move || {
+                    nix::sched::setns(namespace, CloneFlags::CLONE_NEWNET)?;
+                    Ok(act())
+                },
+            );
+            match thread?.join() {
+                Ok(done) => done,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
+    }
+}

@@ -1,0 +1,295 @@
+//! TCP sockets as the kernel lists them on request (sock_diag(7)): one walk of its table for both families, and none of
+//! the table of connections where only listening sockets are asked for. /proc/PID/net has it walk all, once for each.
+//!
+//! The request is the old one, `TCPDIAG_GETSOCK`, which all kernels since 2.6.14 answer: the newer one takes one family.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use rustix::net::netlink::{SOCK_DIAG, SocketAddrNetlink};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+
+use super::{Namespace, Process};
+
+/// `TCPDIAG_GETSOCK` of `include/uapi/linux/inet_diag.h`.
+const GET_TCP: u16 = 18;
+/// `struct inet_diag_req` behind the header.
+const REQUEST: usize = HEADER + 60;
+/// `struct nlmsghdr`.
+const HEADER: usize = 16;
+/// `struct inet_diag_msg`.
+const SOCKET: usize = 72;
+/// `TCP_LISTEN` of `include/net/tcp_states.h`.
+const LISTEN: u8 = 10;
+/// `TCP_TIME_WAIT`: no process has such a socket any more.
+const TIME_WAIT: u8 = 6;
+/// `TCP_CLOSING`, the last state that /proc shows.
+const CLOSING: u8 = 11;
+
+/// A TCP socket that a process has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TcpSocket {
+    /// This end, of the family of the socket.
+    pub local: SocketAddr,
+    /// The other end.
+    pub remote: SocketAddr,
+    /// As `include/net/tcp_states.h` numbers them.
+    pub state: u8,
+    /// Its inode number, not zero.
+    pub inode: u64,
+}
+
+/// Which sockets to ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum States {
+    /// Those that wait for connections.
+    Listening,
+    /// All that a process can have.
+    All,
+}
+
+impl States {
+    fn mask(self) -> u32 {
+        match self {
+            States::Listening => 1 << LISTEN,
+            States::All => (1..=CLOSING).filter(|&s| s != TIME_WAIT).fold(0, |mask, s| mask | 1 << s),
+        }
+    }
+}
+
+/// Why a message is no part of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bad {
+    /// The kernel refuses, with this error number.
+    Refused(i32),
+    /// Lengths or addresses that cannot be, or another question's answer.
+    Damaged,
+    /// The table changed such that parts may be missing.
+    Interrupted,
+}
+
+impl From<Bad> for io::Error {
+    fn from(bad: Bad) -> Self {
+        match bad {
+            Bad::Refused(number) => io::Error::from_raw_os_error(number),
+            Bad::Damaged => io::ErrorKind::InvalidData.into(),
+            Bad::Interrupted => io::ErrorKind::Interrupted.into(),
+        }
+    }
+}
+
+impl Process {
+    /// The TCP sockets of its network namespace that `wanted` keeps, in the order of /proc/PID/net/tcp and tcp6, which
+    /// are mixed.
+    ///
+    /// # Errors
+    /// Where the kernel does not answer, or the namespace may not be entered: /proc has the same.
+    pub(crate) fn tcp_sockets(
+        &self,
+        states: States,
+        wanted: impl Fn(&TcpSocket) -> bool + Send,
+    ) -> io::Result<Vec<TcpSocket>> {
+        // Where it cannot be seen which one it is, ours may be another.
+        if self.is_in_other_namespace(Namespace::Net).is_none() {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        self.in_network_namespace(|| dump(states, wanted))?
+    }
+}
+
+/// Asks the kernel about the network namespace of this thread.
+fn dump(states: States, wanted: impl Fn(&TcpSocket) -> bool) -> io::Result<Vec<TcpSocket>> {
+    /// As long as messages of dumps get.
+    const LONGEST: usize = 32 << 10;
+    /// Of tens of millions of sockets.
+    const MOST: usize = 1 << 17;
+    /// The kernel answers while we ask; this is for kernels that are none.
+    const PATIENCE: Duration = Duration::from_secs(2);
+    const SEQUENCE: u32 = 1;
+    let socket = rustix::net::socket_with(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC,
+        Some(SOCK_DIAG),
+    )?;
+    set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
+    rustix::net::send(&socket, &request(states.mask(), SEQUENCE), SendFlags::empty())?;
+    let mut buffer = vec![0; LONGEST];
+    let mut found = Vec::new();
+    for _ in 0..MOST {
+        let (_, len, from) = rustix::net::recvfrom(&socket, &mut buffer[..], RecvFlags::TRUNC)?;
+        // Whoever rules over the namespace may send us messages too.
+        let from = from.and_then(|from| SocketAddrNetlink::try_from(from).ok());
+        if from.is_none_or(|from| from.pid() != 0) {
+            continue;
+        }
+        let message = buffer.get(..len).ok_or(Bad::Damaged)?;
+        if parse(message, SEQUENCE, |socket| found.extend(wanted(&socket).then_some(socket)))? {
+            return Ok(found);
+        }
+    }
+    Err(io::ErrorKind::TimedOut.into())
+}
+
+/// `NLM_F_REQUEST | NLM_F_DUMP`, and a `struct inet_diag_req` in which all but the states is zero.
+fn request(states: u32, sequence: u32) -> [u8; REQUEST] {
+    const DUMP: u16 = 0x301;
+    let mut request = [0; REQUEST];
+    let length = u32::try_from(REQUEST).unwrap_or(0);
+    let fields: [(usize, &[u8]); 5] = [
+        (0, &length.to_ne_bytes()),
+        (4, &GET_TCP.to_ne_bytes()),
+        (6, &DUMP.to_ne_bytes()),
+        (8, &sequence.to_ne_bytes()),
+        (HEADER + 52, &states.to_ne_bytes()),
+    ];
+    for (at, bytes) in fields {
+        for (to, from) in request.iter_mut().skip(at).zip(bytes) {
+            *to = *from;
+        }
+    }
+    request
+}
+
+/// Parses a message of the kernel: `each` is called for each socket in it that a process has. True at the end of the
+/// answer.
+///
+/// # Errors
+/// [`Bad`]: then no part of the answer may be used.
+pub fn parse(message: &[u8], sequence: u32, mut each: impl FnMut(TcpSocket)) -> Result<bool, Bad> {
+    const NOOP: u16 = 1;
+    const ERROR: u16 = 2;
+    const DONE: u16 = 3;
+    const DUMP_INTERRUPTED: u16 = 0x10;
+    let mut rest = message;
+    while !rest.is_empty() {
+        let length = usize::try_from(u32_at(rest, 0).ok_or(Bad::Damaged)?).map_err(|_| Bad::Damaged)?;
+        let kind = u16_at(rest, 4).ok_or(Bad::Damaged)?;
+        let flags = u16_at(rest, 6).ok_or(Bad::Damaged)?;
+        if u32_at(rest, 8) != Some(sequence) {
+            return Err(Bad::Damaged);
+        }
+        if flags & DUMP_INTERRUPTED != 0 {
+            return Err(Bad::Interrupted);
+        }
+        let body = rest.get(HEADER..length).ok_or(Bad::Damaged)?;
+        match kind {
+            NOOP => {}
+            GET_TCP => each_socket(body, &mut each)?,
+            ERROR | DONE => {
+                let error = u32_at(body, 0).map_or(0, u32::cast_signed);
+                return match (kind, error) {
+                    (DONE, 0..) => Ok(true),
+                    (_, ..0) => Err(Bad::Refused(error.saturating_neg())),
+                    _ => Err(Bad::Damaged),
+                };
+            }
+            _ => return Err(Bad::Damaged),
+        }
+        // Each begins at a multiple of four.
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Ok(false)
+}
+
+fn each_socket(body: &[u8], each: &mut impl FnMut(TcpSocket)) -> Result<(), Bad> {
+    let body = body.get(..SOCKET).ok_or(Bad::Damaged)?;
+    let [family, state, ..] = *body else { return Err(Bad::Damaged) };
+    let end = |port, address| {
+        let port = u16::from_be_bytes(array(body, port)?);
+        let ip: IpAddr = match i32::from(family) {
+            libc::AF_INET => Ipv4Addr::from(array::<4>(body, address)?).into(),
+            libc::AF_INET6 => Ipv6Addr::from(array::<16>(body, address)?).into(),
+            _ => return None,
+        };
+        Some(SocketAddr::new(ip, port))
+    };
+    let local = end(4, 8).ok_or(Bad::Damaged)?;
+    let remote = end(6, 24).ok_or(Bad::Damaged)?;
+    let inode = u32_at(body, 68).ok_or(Bad::Damaged)?.into();
+    // Zero: on its way to a process, or left by one.
+    if inode != 0 {
+        each(TcpSocket { local, remote, state, inode });
+    }
+    Ok(())
+}
+
+fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..at.checked_add(N)?)?.try_into().ok()
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(array(bytes, at)?))
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_ne_bytes(array(bytes, at)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
+        let mut bytes = u32::try_from(HEADER + body.len()).unwrap().to_ne_bytes().to_vec();
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(flags.to_ne_bytes());
+        bytes.extend(7_u32.to_ne_bytes());
+        bytes.extend(0_u32.to_ne_bytes());
+        bytes.extend(body);
+        bytes
+    }
+
+    fn socket(inode: u32) -> Vec<u8> {
+        let mut body = vec![0; SOCKET];
+        body[0] = 2;
+        body[1] = LISTEN;
+        body[4..8].copy_from_slice(&[0x1f, 0x90, 0, 80]);
+        body[8..12].copy_from_slice(&[127, 0, 0, 1]);
+        body[24..28].copy_from_slice(&[10, 0, 0, 2]);
+        body[68..].copy_from_slice(&inode.to_ne_bytes());
+        body
+    }
+
+    fn all(bytes: &[u8]) -> Result<(bool, Vec<TcpSocket>), Bad> {
+        let mut found = Vec::new();
+        Ok((parse(bytes, 7, |s| found.push(s))?, found))
+    }
+
+    #[test]
+    fn answers() {
+        let mut bytes = message(GET_TCP, 2, &socket(5501));
+        bytes.extend(message(GET_TCP, 2, &socket(0)));
+        let (done, found) = all(&bytes).unwrap();
+        let expected = TcpSocket {
+            local: "127.0.0.1:8080".parse().unwrap(),
+            remote: "10.0.0.2:80".parse().unwrap(),
+            state: LISTEN,
+            inode: 5501,
+        };
+        assert_eq!((done, found), (false, vec![expected]));
+        bytes.extend(message(3, 2, &0_i32.to_ne_bytes()));
+        assert_eq!(all(&bytes).unwrap(), (true, vec![expected]));
+        for end in 0..bytes.len() {
+            let _ = all(&bytes[..end]);
+        }
+    }
+
+    #[test]
+    fn no_answers() {
+        assert_eq!(all(&message(2, 0, &(-2_i32).to_ne_bytes())), Err(Bad::Refused(2)));
+        assert_eq!(all(&message(3, 2, &(-2_i32).to_ne_bytes())), Err(Bad::Refused(2)));
+        assert_eq!(all(&message(GET_TCP, 0x12, &socket(1))), Err(Bad::Interrupted));
+        assert_eq!(all(&message(GET_TCP, 2, &socket(1)[..71])), Err(Bad::Damaged));
+        assert_eq!(all(&[0; 16]), Err(Bad::Damaged));
+        assert_eq!(parse(&message(3, 2, &[0; 4]), 8, |_| {}), Err(Bad::Damaged));
+    }
+
+    #[test]
+    fn states_that_are_asked_for() {
+        assert_eq!(States::Listening.mask(), 0x400);
+        assert_eq!(States::All.mask(), 0xfbe);
+    }
+}
