@@ -14,8 +14,8 @@ use inspector::memory::LiveMemory;
 use inspector::process::Process;
 use inspector::profile::mappings;
 use inspector::runtime::buckets::{
-    self, Profilers, Sampling, Tables, TicksPerSecond, allocs_profile, block_profile, heap_profile,
-    mutex_profile, ticks_per_second,
+    self, BucketsError, Profilers, Sampling, Tables, TicksPerSecond, allocs_profile, block_profile,
+    heap_profile, mutex_profile, ticks_per_second,
 };
 use inspector::runtime::open::open;
 
@@ -54,8 +54,8 @@ impl Target {
         pprof::parse(&fs::read(&path).unwrap()).unwrap()
     }
 
-    /// What we read.
-    fn ours(&self, kind: &str) -> Plain {
+    /// What we read; `None` where a variable that it takes is not found, which some builds have none of beyond doubt.
+    fn ours(&self, kind: &str) -> Option<Plain> {
         let process = Process::pin(self.fixture.pid().to_string().parse().unwrap()).unwrap();
         let (view, _) = open(&process).unwrap();
         let memory = LiveMemory::new(process.pid().as_raw());
@@ -70,20 +70,30 @@ impl Target {
             }
             "block" => block_profile(&tables, &buckets::read_block(&tables, &memory).unwrap(), mapped),
             _ => {
-                let buckets = buckets::read_mutex(&tables, &memory).unwrap();
+                let buckets = match buckets::read_mutex(&tables, &memory) {
+                    // Its values depend on the rate, and are not guessed.
+                    Err(BucketsError::NotFound("runtime.mutexprofilerate")) if self.cell.minor() < 20 => {
+                        assert_ne!(self.cell.variant, Variant::Stripped, "{}", self.cell);
+                        return None;
+                    }
+                    other => other.unwrap(),
+                };
                 assert!(matches!(buckets.ticks, TicksPerSecond::Runtime(_)), "{}", self.cell);
                 mutex_profile(&tables, &buckets, mapped)
             }
         };
-        Plain::from(&profile)
+        Some(Plain::from(&profile))
     }
 
     /// Compares, and returns our rows. `excuse` names rows that may differ, by their cause.
-    fn compare(&mut self, kind: &str, excuse: impl Fn(&Row) -> bool) -> Vec<Row> {
+    fn compare(&mut self, kind: &str, excuse: impl Fn(&Row) -> bool) -> Option<Vec<Row>> {
         // What the writer allocates the first time it has not in its table yet.
         self.theirs(kind);
         self.theirs(kind);
-        let ours = self.ours(kind);
+        let Some(ours) = self.ours(kind) else {
+            say(&format!("profiles: {}: {kind} cannot be told", self.cell));
+            return None;
+        };
         let theirs = self.theirs(kind);
         let cell = self.cell;
         let (only_ours, only_theirs) = difference(&ours.rows, &theirs.rows);
@@ -102,7 +112,7 @@ impl Target {
             assert_eq!(ours.default_sample_type, theirs.default_sample_type, "{cell} {kind}");
         }
         assert_eq!(ours.mappings, theirs.mappings, "{cell} {kind}");
-        ours.rows
+        Some(ours.rows)
     }
 
     fn end(mut self, rate: &str) -> (usize, usize) {
@@ -138,7 +148,7 @@ fn check_memory(cell: Cell, rate: &str) -> (usize, usize) {
     target.order("allocate 2");
     target.order("gc");
     for kind in ["heap", "allocs"] {
-        let rows = target.compare(kind, of_the_writer);
+        let rows = target.compare(kind, of_the_writer).unwrap();
         if rate != "1" {
             continue;
         }
@@ -214,11 +224,11 @@ fn blocking_and_contention() {
         if cell.minor() >= 20 {
             target.order("rates 0 0");
         }
-        let rows = target.compare("block", never);
+        let rows = target.compare("block", never).unwrap();
         for site in ["blocking", "deep", "twisted", "receive", "contended"] {
             assert!(through(&rows, site) > 0, "{cell}: nothing through {site}");
         }
-        let rows = target.compare("mutex", never);
+        let Some(rows) = target.compare("mutex", never) else { return target.end("1 and 20 µs") };
         for site in ["plain", "deferred", "inlined"] {
             assert!(through(&rows, site) > 0, "{cell}: nothing through {site}");
         }
@@ -227,7 +237,7 @@ fn blocking_and_contention() {
             target.order("rates 0 3");
             target.compare("mutex", never);
             target.order("rates 0 0");
-            let rows = target.compare("mutex", never);
+            let rows = target.compare("mutex", never).unwrap();
             assert!(rows.iter().all(|row| row.values == [0, 0]), "{cell}");
         }
         target.end("1 and 20 µs")
@@ -308,7 +318,7 @@ fn ten_thousand_rows() {
     target.order("many 4");
     target.order("allocate 1");
     target.order("gc");
-    let rows = target.compare("heap", of_the_writer);
+    let rows = target.compare("heap", of_the_writer).unwrap();
     assert!(rows.len() > 10_000, "{}", rows.len());
     let process = Process::pin(target.fixture.pid().to_string().parse().unwrap()).unwrap();
     let (view, _) = open(&process).unwrap();

@@ -219,8 +219,8 @@ impl<'m> Symbolizer<'m> {
     }
 
     /// The logical stack of one that the runtime walked by frame pointers and expanded where it skipped frames, up to
-    /// `limit` frames (`runtime/pprof.expandInlinedFrames`, from Go 1.23). Never empty: a stack without any Go
-    /// function becomes one entry that is nowhere.
+    /// `limit` frames (`runtime/pprof.expandInlinedFrames`, from Go 1.23). A stack without any Go function becomes one
+    /// entry that is nowhere.
     pub fn expand_partial(&self, stack: &[u64], limit: usize) -> Vec<u64> {
         let mut expanded = Vec::with_capacity(stack.len().min(limit));
         let mut rest = stack.iter().copied().peekable();
@@ -243,7 +243,7 @@ impl<'m> Symbolizer<'m> {
                 break;
             }
         }
-        if expanded.is_empty() {
+        if expanded.is_empty() && limit > 0 {
             expanded.push(1);
         }
         expanded
