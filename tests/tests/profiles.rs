@@ -14,8 +14,8 @@ use inspector::memory::LiveMemory;
 use inspector::process::Process;
 use inspector::profile::mappings;
 use inspector::runtime::buckets::{
-    self, Profilers, Sampling, Tables, TicksPerSecond, allocs_profile, block_profile, heap_profile,
-    mutex_profile, ticks_per_second,
+    self, BucketsError, ContentionBuckets, Profilers, Sampling, Tables, TicksPerSecond, allocs_profile,
+    block_profile, heap_profile, mutex_profile, ticks_per_second,
 };
 use inspector::runtime::open::open;
 
@@ -34,13 +34,57 @@ struct Target {
     fixture: Fixture,
     files: tempfile::TempDir,
     compared: usize,
+    calibrated: usize,
     of_the_writer: usize,
+    of_others: usize,
+}
+
+/// Whether the number of ticks was found; in a usual build it always is.
+fn has_ticks(tables: &Tables<'_>, cell: Cell) -> bool {
+    let found = tables.located().at("runtime.ticks").is_some();
+    assert!(found || cell.variant != Variant::Stripped, "{cell}");
+    found
+}
+
+/// Takes out rows that differ by the error of two calibrations, and says how many. On a busy machine that of the process
+/// itself is off by several per cent.
+fn forgive_calibration(ours: &mut Vec<Row>, theirs: &mut Vec<Row>) -> usize {
+    let close = |a: &Row, b: &Row| {
+        (&a.stack, &a.labels, a.values[0]) == (&b.stack, &b.labels, b.values[0])
+            && (a.values[1] - b.values[1]).abs() <= b.values[1] / 5
+    };
+    let before = ours.len();
+    ours.retain(|row| match theirs.iter().position(|other| close(row, other)) {
+        Some(index) => {
+            theirs.remove(index);
+            false
+        }
+        None => true,
+    });
+    before - ours.len()
+}
+
+fn one_name_for_all_instances(rows: &mut Vec<Row>) {
+    for line in rows.iter_mut().flat_map(|row| &mut row.stack).flat_map(|place| &mut place.lines) {
+        if let (Some(open), Some(close)) = (line.find('['), line.rfind(']')) {
+            line.replace_range(open..=close, "[...]");
+        }
+    }
+    rows.sort();
 }
 
 impl Target {
     fn start(cell: Cell, environment: &[(&str, &str)]) -> Self {
         let fixture = Fixture::spawn(&cell, &[], environment).unwrap();
-        Target { cell, fixture, files: tempfile::tempdir().unwrap(), compared: 0, of_the_writer: 0 }
+        Target {
+            cell,
+            fixture,
+            files: tempfile::tempdir().unwrap(),
+            compared: 0,
+            calibrated: 0,
+            of_the_writer: 0,
+            of_others: 0,
+        }
     }
 
     fn order(&mut self, command: &str) {
@@ -54,13 +98,15 @@ impl Target {
         pprof::parse(&fs::read(&path).unwrap()).unwrap()
     }
 
-    /// What we read.
-    fn ours(&self, kind: &str) -> Plain {
+    /// What we read, and whether with the program's own number of ticks in a second, if it depends on that. `None` where
+    /// a variable that it takes is not found beyond doubt.
+    fn ours(&self, kind: &str) -> Option<(Plain, bool)> {
         let process = Process::pin(self.fixture.pid().to_string().parse().unwrap()).unwrap();
         let (view, _) = open(&process).unwrap();
         let memory = LiveMemory::new(process.pid().as_raw());
         let tables = Tables::locate(&view);
         let mapped = mappings::of(&process).unwrap();
+        let mut exact = true;
         let profile = match kind {
             "heap" | "allocs" => {
                 let buckets = buckets::read_memory(&tables, &memory).unwrap();
@@ -68,33 +114,55 @@ impl Target {
                 let make = if kind == "heap" { heap_profile } else { allocs_profile };
                 make(&tables, &buckets, mapped)
             }
-            "block" => block_profile(&tables, &buckets::read_block(&tables, &memory).unwrap(), mapped),
             _ => {
-                let buckets = buckets::read_mutex(&tables, &memory).unwrap();
-                assert!(matches!(buckets.ticks, TicksPerSecond::Runtime(_)), "{}", self.cell);
-                mutex_profile(&tables, &buckets, mapped)
+                let (read, make): (fn(&_, &_) -> _, fn(&_, &_, _) -> _) = match kind {
+                    "block" => (|t, m| buckets::read_block(t, m), block_profile),
+                    _ => (|t, m| buckets::read_mutex(t, m), mutex_profile),
+                };
+                let buckets: ContentionBuckets = match read(&tables, &memory) {
+                    // Its values depend on the rate, and are not guessed.
+                    Err(BucketsError::NotFound("runtime.mutexprofilerate")) if self.cell.minor() < 20 => {
+                        assert_ne!(self.cell.variant, Variant::Stripped, "{}", self.cell);
+                        return None;
+                    }
+                    other => other.unwrap(),
+                };
+                exact = matches!(buckets.ticks, TicksPerSecond::Runtime(_));
+                assert_eq!(exact, has_ticks(&tables, self.cell), "{}", self.cell);
+                make(&tables, &buckets, mapped)
             }
         };
-        Plain::from(&profile)
+        Some((Plain::from(&profile), exact))
     }
 
     /// Compares, and returns our rows. `excuse` names rows that may differ, by their cause.
-    fn compare(&mut self, kind: &str, excuse: impl Fn(&Row) -> bool) -> Vec<Row> {
+    fn compare(&mut self, kind: &str, excuse: impl Fn(&Row) -> bool) -> Option<Vec<Row>> {
         // What the writer allocates the first time it has not in its table yet.
         self.theirs(kind);
         self.theirs(kind);
-        let ours = self.ours(kind);
-        let theirs = self.theirs(kind);
+        let Some((mut ours, exact)) = self.ours(kind) else {
+            say(&format!("profiles: {}: {kind} cannot be told", self.cell));
+            return None;
+        };
+        let mut theirs = self.theirs(kind);
         let cell = self.cell;
-        let (only_ours, only_theirs) = difference(&ours.rows, &theirs.rows);
-        for row in only_ours.iter().chain(&only_theirs) {
-            let side = if only_ours.contains(row) { "we" } else { "the process" };
-            assert!(
-                excuse(row),
-                "{cell} {kind}: only {side} has {row:#?}\nours: {only_ours:#?}\ntheirs: {only_theirs:#?}"
-            );
+        if cell.toolchain == "1.21.0" {
+            // Until Go 1.21.6 all instances of a generic function had the name of the first one that was written.
+            one_name_for_all_instances(&mut ours.rows);
+            one_name_for_all_instances(&mut theirs.rows);
         }
-        self.of_the_writer += only_theirs.len();
+        let (mut only_ours, mut only_theirs) = difference(&ours.rows, &theirs.rows);
+        if !exact {
+            self.calibrated += forgive_calibration(&mut only_ours, &mut only_theirs);
+        }
+        if kind == "heap" || kind == "allocs" {
+            self.of_later(kind, &mut only_theirs);
+        }
+        if let Some(row) = only_ours.iter().chain(&only_theirs).find(|row| !excuse(row)) {
+            let side = if only_ours.contains(row) { "we have" } else { "the process has" };
+            let (ours, theirs) = (only_ours.len(), only_theirs.len());
+            panic!("{cell} {kind}: {ours} of our rows, {theirs} of its rows; only {side} {row:#?}");
+        }
         self.compared += ours.rows.len() - only_ours.len();
         assert_eq!(ours.sample_types, theirs.sample_types, "{cell} {kind}");
         assert_eq!(ours.period, theirs.period, "{cell} {kind}");
@@ -102,22 +170,39 @@ impl Target {
             assert_eq!(ours.default_sample_type, theirs.default_sample_type, "{cell} {kind}");
         }
         assert_eq!(ours.mappings, theirs.mappings, "{cell} {kind}");
-        ours.rows
+        Some(ours.rows)
+    }
+
+    /// Takes out rows that came to be after our reading: the writer makes room for more rows each time, at times the
+    /// runtime starts a thread. They count nothing yet, and our next reading has them.
+    fn of_later(&mut self, kind: &str, rows: &mut Vec<Row>) {
+        if rows.is_empty() {
+            return;
+        }
+        let (mut later, _) = self.ours(kind).unwrap();
+        if self.cell.toolchain == "1.21.0" {
+            one_name_for_all_instances(&mut later.rows);
+        }
+        let of_the_writer = |row: &Row| row.passes("runtime/pprof.");
+        rows.retain(|row| {
+            let is_new = row.values.iter().all(|value| *value == 0) && later.rows.contains(row);
+            match (is_new, of_the_writer(row)) {
+                (true, true) => self.of_the_writer += 1,
+                (true, false) => self.of_others += 1,
+                (false, _) => {}
+            }
+            !is_new
+        });
     }
 
     fn end(mut self, rate: &str) -> (usize, usize) {
         self.fixture.assert_untouched().unwrap();
         say(&format!(
-            "profiles: {} at rate {rate}: {} rows equal, {} of the writer",
-            self.cell, self.compared, self.of_the_writer
+            "profiles: {} at rate {rate}: {} rows equal ({} with calibrated ticks); newer ones: {} of the writer, {} others",
+            self.cell, self.compared, self.calibrated, self.of_the_writer, self.of_others
         ));
-        (self.compared, self.of_the_writer)
+        (self.compared, self.of_the_writer + self.of_others)
     }
-}
-
-/// The writer makes room for one row more each time it is called.
-fn of_the_writer(row: &Row) -> bool {
-    row.passes("runtime/pprof.")
 }
 
 fn never(_: &Row) -> bool {
@@ -138,7 +223,7 @@ fn check_memory(cell: Cell, rate: &str) -> (usize, usize) {
     target.order("allocate 2");
     target.order("gc");
     for kind in ["heap", "allocs"] {
-        let rows = target.compare(kind, of_the_writer);
+        let rows = target.compare(kind, never).unwrap();
         if rate != "1" {
             continue;
         }
@@ -168,13 +253,13 @@ fn check_memory(cell: Cell, rate: &str) -> (usize, usize) {
 }
 
 fn total(kind: &str, results: impl IntoIterator<Item = (usize, usize)>) {
-    let (mut cells, mut rows, mut writer) = (0, 0, 0);
-    for (compared, of_the_writer) in results {
+    let (mut cells, mut rows, mut newer) = (0, 0, 0);
+    for (compared, later) in results {
         cells += 1;
         rows += compared;
-        writer += of_the_writer;
+        newer += later;
     }
-    say(&format!("profiles: {kind}: {cells} cells, {rows} rows equal, {writer} of the writer"));
+    say(&format!("profiles: {kind}: {cells} cells, {rows} rows equal, {newer} newer than our reading"));
 }
 
 #[test]
@@ -214,11 +299,11 @@ fn blocking_and_contention() {
         if cell.minor() >= 20 {
             target.order("rates 0 0");
         }
-        let rows = target.compare("block", never);
+        let rows = target.compare("block", never).unwrap();
         for site in ["blocking", "deep", "twisted", "receive", "contended"] {
             assert!(through(&rows, site) > 0, "{cell}: nothing through {site}");
         }
-        let rows = target.compare("mutex", never);
+        let Some(rows) = target.compare("mutex", never) else { return target.end("1 and 20 µs") };
         for site in ["plain", "deferred", "inlined"] {
             assert!(through(&rows, site) > 0, "{cell}: nothing through {site}");
         }
@@ -227,7 +312,7 @@ fn blocking_and_contention() {
             target.order("rates 0 3");
             target.compare("mutex", never);
             target.order("rates 0 0");
-            let rows = target.compare("mutex", never);
+            let rows = target.compare("mutex", never).unwrap();
             assert!(rows.iter().all(|row| row.values == [0, 0]), "{cell}");
         }
         target.end("1 and 20 µs")
@@ -248,14 +333,19 @@ fn ticks_before_the_process_counts_them() {
         let before = ticks(&target);
         target.theirs("block");
         let after = ticks(&target);
-        assert!(matches!(after, TicksPerSecond::Runtime(_)), "{cell}: {after:?}");
-        match before {
-            TicksPerSecond::Calibrated(_) => assert!(cell.minor() < 22, "{cell}: {before:?}"),
-            TicksPerSecond::SinceStart(_) => assert!(cell.minor() >= 22, "{cell}: {before:?}"),
-            _ => panic!("{cell}: {before:?}"),
-        }
+        let fits = match (before, after) {
+            (TicksPerSecond::Calibrated(_), TicksPerSecond::Calibrated(_)) => {
+                cell.variant != Variant::Stripped
+            }
+            (TicksPerSecond::Calibrated(_), TicksPerSecond::Runtime(_)) => cell.minor() < 22,
+            (TicksPerSecond::SinceStart(_), TicksPerSecond::Runtime(_)) => cell.minor() >= 22,
+            _ => false,
+        };
+        assert!(fits, "{cell}: {before:?} {after:?}");
         let off = (before.value() - after.value()).abs();
-        assert!(off < after.value() / 1000, "{cell}: {before:?} {after:?}");
+        // The process calibrates as we do, and is interrupted by others meanwhile.
+        let tolerated = if cell.minor() < 22 { 5 } else { 100 };
+        assert!(off < after.value() / tolerated, "{cell}: {before:?} {after:?}");
         target.fixture.assert_untouched().unwrap();
     }
 }
@@ -308,7 +398,7 @@ fn ten_thousand_rows() {
     target.order("many 4");
     target.order("allocate 1");
     target.order("gc");
-    let rows = target.compare("heap", of_the_writer);
+    let rows = target.compare("heap", never).unwrap();
     assert!(rows.len() > 10_000, "{}", rows.len());
     let process = Process::pin(target.fixture.pid().to_string().parse().unwrap()).unwrap();
     let (view, _) = open(&process).unwrap();

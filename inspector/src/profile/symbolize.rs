@@ -21,6 +21,10 @@ const MAX_TEXT: usize = 64 << 10;
 /// Names and files of all functions together. A damaged function table can name the same bytes many times.
 const MAX_TEXTS: usize = 256 << 20;
 
+/// Frames that are added to all stacks together: inlined calls of a damaged function table may be a thousand at each
+/// address. What is beyond is not expanded.
+const MAX_ADDED: usize = 32 << 20;
+
 /// What the stacks of a profile refer to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Symbols {
@@ -42,6 +46,7 @@ pub struct Symbolizer<'m> {
     /// For each mapping: whether something in it was looked up, and whether that failed once.
     tried: Vec<(bool, bool)>,
     texts: usize,
+    added: usize,
     functions: HashMap<(&'m [u8], &'m [u8]), usize>,
     /// What an entry of a logical stack stands for.
     frames: HashMap<u64, Found<'m>>,
@@ -135,6 +140,7 @@ impl<'m> Symbolizer<'m> {
             tried: vec![(false, false); mappings.len()],
             symbols: Symbols { mappings, ..Symbols::default() },
             texts: 0,
+            added: 0,
             functions: HashMap::new(),
             frames: HashMap::new(),
             of_runtime: HashMap::new(),
@@ -195,21 +201,23 @@ impl<'m> Symbolizer<'m> {
     }
 
     /// The logical stack of a physical one, up to `limit` frames (`runtime.tracebackPCs`).
-    pub fn expand(&self, stack: &[u64], limit: usize) -> Vec<u64> {
+    pub fn expand(&mut self, stack: &[u64], limit: usize) -> Vec<u64> {
         let mut expanded = Vec::with_capacity(stack.len().min(limit));
         let mut elide = true;
         for &entry in stack {
-            let at = entry.wrapping_sub(1);
-            let Some(place) = self.modules.lookup(at) else {
+            let room = self.added < MAX_ADDED;
+            let Some(place) = self.modules.lookup(entry.wrapping_sub(1)).filter(|_| room) else {
                 expanded.push(entry);
                 continue;
             };
+            let before = expanded.len();
             for frame in &self.inlined_at(place) {
                 if !(elide && frame.func_id == self.wrapper_id) {
                     expanded.push(self.entry_of(place, frame));
                 }
                 elide = elides_wrapper(frame);
             }
+            self.added += (expanded.len() - before).saturating_sub(1);
             if expanded.len() >= limit {
                 break;
             }
@@ -219,9 +227,9 @@ impl<'m> Symbolizer<'m> {
     }
 
     /// The logical stack of one that the runtime walked by frame pointers and expanded where it skipped frames, up to
-    /// `limit` frames (`runtime/pprof.expandInlinedFrames`, from Go 1.23). Never empty: a stack without any Go
-    /// function becomes one entry that is nowhere.
-    pub fn expand_partial(&self, stack: &[u64], limit: usize) -> Vec<u64> {
+    /// `limit` frames (`runtime/pprof.expandInlinedFrames`, from Go 1.23). A stack without any Go function becomes one
+    /// entry that is nowhere.
+    pub fn expand_partial(&mut self, stack: &[u64], limit: usize) -> Vec<u64> {
         let mut expanded = Vec::with_capacity(stack.len().min(limit));
         let mut rest = stack.iter().copied().peekable();
         let mut implied = None;
@@ -239,11 +247,14 @@ impl<'m> Symbolizer<'m> {
                 if outer.func_id == self.wrapper_id && elides_wrapper(first) {
                     continue;
                 }
-                implied = Some(next);
+                if self.added < MAX_ADDED {
+                    self.added += 1;
+                    implied = Some(next);
+                }
                 break;
             }
         }
-        if expanded.is_empty() {
+        if expanded.is_empty() && limit > 0 {
             expanded.push(1);
         }
         expanded
@@ -277,7 +288,8 @@ impl<'m> Symbolizer<'m> {
     fn with_last_expanded(&mut self, stack: &[u64]) -> Option<Vec<u64>> {
         let (&last, before) = stack.split_last()?;
         if !self.tails.contains_key(&last) {
-            let tail = self.expand_one(last);
+            let tail = self.expand_one(last).filter(|tail| self.added + tail.len() <= MAX_ADDED);
+            self.added += tail.as_ref().map_or(0, Vec::len);
             self.tails.insert(last, tail);
         }
         let tail = self.tails.get(&last)?.as_deref()?;
@@ -394,4 +406,32 @@ impl<'m> Symbolizer<'m> {
 /// Whether a wrapper that called this is left out of stacks (`elideWrapperCalling`).
 fn elides_wrapper(callee: &LogicalFrame<'_>) -> bool {
     !matches!(callee.name, b"runtime.gopanic" | b"runtime.sigpanic" | b"runtime.panicwrap")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(name: &'static str, entry: u64, inlined: bool) -> Frame<'static> {
+        let go = GoFrame { name: name.as_bytes(), file: b"f.go", line: 1, start_line: 0, inlined, entry };
+        Frame { pc: entry + 1, go: Some(go) }
+    }
+
+    #[test]
+    fn what_is_one_location() {
+        let mut deck = Deck::default();
+        assert!(deck.try_add(1, frame("inner[int]", 100, true), 27));
+        assert!(!deck.try_add(2, frame("other", 200, false), 27), "of another function");
+        assert!(!deck.try_add(2, frame("inner[int]", 100, true), 27), "recursion");
+        assert!(!deck.try_add(2, Frame { pc: 0, go: None }, 27), "not of Go");
+        // Go 1.21 took names without type arguments for the same.
+        assert!(!deck.try_add(2, frame("inner[string]", 100, true), 21));
+        assert!(deck.try_add(2, frame("inner[string]", 100, true), 22));
+        assert!(deck.try_add(3, frame("outer", 100, false), 27));
+        assert!(!deck.try_add(4, frame("caller", 100, false), 27), "the outermost ends it");
+        assert_eq!(deck.entries, [1, 2, 3]);
+        let mut foreign = Deck::default();
+        assert!(foreign.try_add(1, Frame { pc: 0, go: None }, 27));
+        assert!(!foreign.try_add(2, frame("caller", 100, false), 27));
+    }
 }

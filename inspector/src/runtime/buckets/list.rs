@@ -14,9 +14,9 @@ use crate::memory::{Memory, Span};
 use crate::runtime::record::RecordError;
 
 /// More than a program has that is profiled for weeks; each is a different stack or size.
-const MAX_BUCKETS: usize = 1 << 20;
+const MAX_BUCKETS: usize = 1 << 19;
 /// Of all stacks together.
-const MAX_ENTRIES: usize = 64 << 20;
+const MAX_ENTRIES: usize = 8 << 20;
 /// Read in all, with what lies between buckets.
 const MAX_BYTES: usize = 2 << 30;
 /// Kept at a time.

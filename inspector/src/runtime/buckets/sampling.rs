@@ -60,10 +60,16 @@ fn rate(tables: &Tables<'_>, memory: &dyn Memory, name: &str) -> Sampling {
     }
 }
 
+/// The linker's flag; where it is not found, what the linker goes by: whether the program has the function that reads the
+/// profile (`cmd/link/internal/ld`).
 fn not_linked(tables: &Tables<'_>, memory: &dyn Memory) -> bool {
+    let view = tables.view;
     let mut flag = [0];
-    tables
-        .located
-        .at("runtime.disableMemoryProfiling")
-        .is_some_and(|at| memory.read(at, &mut flag).is_ok() && flag == [1])
+    match tables.located.at("runtime.disableMemoryProfiling") {
+        Some(at) => memory.read(at, &mut flag).is_ok() && flag == [1],
+        None => {
+            let reader = if view.minor >= 23 { "runtime.memProfileInternal" } else { "runtime.MemProfile" };
+            view.modules.function(reader).is_none()
+        }
+    }
 }

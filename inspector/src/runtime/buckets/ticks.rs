@@ -71,11 +71,22 @@ fn calibrate() -> i64 {
     i64::try_from(ticks).unwrap_or(i64::MAX).max(1)
 }
 
-/// CLOCK_MONOTONIC in nanoseconds, and the processor's counter.
+/// How often both clocks are read for one pair: we may be interrupted in between.
+const TRIES: usize = 8;
+
+/// CLOCK_MONOTONIC in nanoseconds, and the processor's counter, of the same moment.
 fn now() -> (i64, i64) {
-    let time = clock_gettime(ClockId::Monotonic);
-    let time = time.tv_sec * 1_000_000_000 + time.tv_nsec;
-    (time, counter(time))
+    let time = || {
+        let time = clock_gettime(ClockId::Monotonic);
+        time.tv_sec * 1_000_000_000 + time.tv_nsec
+    };
+    let pair = || {
+        let before = time();
+        let ticks = counter(before);
+        let after = time();
+        (after - before, (before + (after - before) / 2, ticks))
+    };
+    (0..TRIES).map(|_| pair()).min_by_key(|(gap, _)| *gap).unwrap_or_else(pair).1
 }
 
 #[cfg(target_arch = "x86_64")]
