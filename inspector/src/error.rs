@@ -70,6 +70,18 @@ pub enum Error {
         /// What could not be found.
         what: String,
     },
+    /// The runtime keeps no such profile now, and has nothing of before.
+    #[error("the {profiler} profiler of process {pid} is off: {because}")]
+    ProfilerOff {
+        /// The process.
+        pid: process::Pid,
+        /// Which one.
+        profiler: &'static str,
+        /// Why.
+        because: String,
+        /// What to do instead.
+        hint: Option<String>,
+    },
     /// The answer could not be written.
     #[error("cannot write {to}: {source}")]
     Output {
@@ -112,9 +124,11 @@ impl Error {
             Error::Partial(_) => Kind::Partial,
             Error::Usage(_) => Kind::Usage,
             Error::Interrupted => Kind::Interrupted,
-            Error::Agent(_) | Error::NeedsAgent { .. } | Error::Output { .. } | Error::Failed(_) => {
-                Kind::Failed
-            }
+            Error::Agent(_)
+            | Error::NeedsAgent { .. }
+            | Error::ProfilerOff { .. }
+            | Error::Output { .. }
+            | Error::Failed(_) => Kind::Failed,
         }
     }
 
@@ -123,7 +137,7 @@ impl Error {
         match self {
             Error::Process(e) => e.hint(),
             Error::Agent(e) => e.hint(),
-            Error::NeedsAgent { hint, .. } => hint.clone(),
+            Error::NeedsAgent { hint, .. } | Error::ProfilerOff { hint, .. } => hint.clone(),
             Error::Output { source, .. } if source.raw_os_error() == Some(libc::ENOSPC) => {
                 Some("the disk is full; write elsewhere with -o FILE".to_owned())
             }

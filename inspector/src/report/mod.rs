@@ -22,7 +22,7 @@ pub const SCHEMA: u32 = 1;
 mod tests {
     use std::path::Path;
 
-    use super::answers::{Gc, MemStats, Saved, Serving, SetGc, Sourced, Stats};
+    use super::answers::{Gc, MemStats, ProfileOf, Saved, Serving, SetGc, Sourced, Stats};
 
     /// `docs/schema` is made from the types here: run this test with `UPDATE_SCHEMAS=1` after changing them.
     fn check<T: schemars::JsonSchema>(name: &str) {
@@ -53,5 +53,6 @@ mod tests {
         check::<Sourced<Gc>>("gc");
         check::<Sourced<Saved>>("saved");
         check::<Sourced<Serving>>("serve");
+        check::<Sourced<ProfileOf>>("profile");
     }
 }
