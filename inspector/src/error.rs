@@ -80,6 +80,18 @@ pub enum Error {
         /// What to do about that.
         hint: Option<String>,
     },
+    /// The runtime keeps no such profile now, and has nothing of before.
+    #[error("the {profiler} profiler of process {pid} is off: {because}")]
+    ProfilerOff {
+        /// The process.
+        pid: process::Pid,
+        /// Which one.
+        profiler: &'static str,
+        /// Why.
+        because: String,
+        /// What to do instead.
+        hint: Option<String>,
+    },
     /// The answer could not be written.
     #[error("cannot write {to}: {source}")]
     Output {
@@ -125,6 +137,7 @@ impl Error {
             Error::Agent(_)
             | Error::NeedsAgent { .. }
             | Error::Refused { .. }
+            | Error::ProfilerOff { .. }
             | Error::Output { .. }
             | Error::Failed(_) => Kind::Failed,
         }
@@ -135,7 +148,9 @@ impl Error {
         match self {
             Error::Process(e) => e.hint(),
             Error::Agent(e) => e.hint(),
-            Error::NeedsAgent { hint, .. } | Error::Refused { hint, .. } => hint.clone(),
+            Error::NeedsAgent { hint, .. }
+            | Error::Refused { hint, .. }
+            | Error::ProfilerOff { hint, .. } => hint.clone(),
             Error::Output { source, .. } if source.raw_os_error() == Some(libc::ENOSPC) => {
                 Some("the disk is full; write elsewhere with -o FILE".to_owned())
             }

@@ -3,18 +3,22 @@
 mod agent;
 pub mod args;
 mod capture;
+mod destination;
 pub mod duration;
 mod generate;
 mod interrupt;
 mod knobs;
 mod list;
+mod opening;
 mod output;
 mod process;
+mod profile;
 mod progress;
 mod serve;
 mod stack;
 mod style;
 pub mod target;
+mod transport;
 mod tree;
 mod version;
 mod via;
@@ -28,8 +32,8 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::Error;
 use args::{Cli, Command};
-use capture::Capture;
 pub use generate::commands_table;
+use profile::Kind;
 
 /// Runs the program with the arguments of this process.
 pub fn main() -> ExitCode {
@@ -85,10 +89,15 @@ fn run(cli: &Cli) -> Result<(), Error> {
         Some(Command::Setmemlimit(args)) => knobs::set_mem_limit(args, &cli.common),
         Some(Command::Memstats(args)) => agent::mem_stats(args, &cli.common),
         Some(Command::Stats(args)) => agent::stats(args, &cli.common),
-        Some(Command::Trace(args)) => capture::run(Capture::Trace, &args.capture, args.open, &cli.common),
-        Some(Command::PprofHeap(args)) => capture::run(Capture::Heap, &args.capture, args.open, &cli.common),
-        Some(Command::PprofCpu(args)) => capture::run(Capture::Cpu, &args.capture, args.open, &cli.common),
-        Some(Command::Binary(args)) => capture::run(Capture::Binary, args, false, &cli.common),
+        Some(Command::Trace(args)) => capture::trace(&args.capture, args.open, &cli.common),
+        Some(Command::PprofHeap(args)) => profile::run(Kind::Heap, args, &cli.common),
+        Some(Command::PprofAllocs(args)) => profile::run(Kind::Allocs, args, &cli.common),
+        Some(Command::PprofGoroutine(args)) => profile::run(Kind::Goroutine, args, &cli.common),
+        Some(Command::PprofThreadcreate(args)) => profile::run(Kind::ThreadCreate, args, &cli.common),
+        Some(Command::PprofBlock(args)) => profile::run(Kind::Block, args, &cli.common),
+        Some(Command::PprofMutex(args)) => profile::run(Kind::Mutex, args, &cli.common),
+        Some(Command::PprofCpu(args)) => profile::cpu(args, &cli.common),
+        Some(Command::Binary(args)) => capture::binary(args, &cli.common),
         Some(Command::Serve(args)) => serve::run(args, &cli.common),
         Some(Command::Generate(args)) => generate::run(args, &cli.common),
         Some(Command::GuardOfChange { pid }) => crate::change::guard::run(*pid),

@@ -87,6 +87,13 @@ impl Write for Escaped<'_> {
     }
 }
 
+/// JSON without what could act on a terminal.
+pub(super) fn escaped(json: &[u8]) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(json.len() + 1);
+    Escaped { out: &mut bytes, lead: false }.write_all(json)?;
+    Ok(bytes)
+}
+
 /// As [`write`], for an answer that is JSON.
 pub(super) fn write_escaped(
     common: &Common,

@@ -44,6 +44,13 @@ pub(super) struct Seen {
     attach_cost: ReadCost,
 }
 
+impl Seen {
+    /// What it took.
+    pub(super) fn cost(&self) -> Cost {
+        Cost::new(self.attach_cost, &self.snapshot)
+    }
+}
+
 fn options(args: &StackArgs) -> Options {
     let pause = if args.no_pause { Pause::No } else { Pause::AtMost(args.max_pause) };
     Options { pause, system: args.all, goid: args.goroutine }
@@ -74,8 +81,8 @@ fn print(
     filter: &Filter,
     common: &Common,
 ) -> Result<(), Error> {
-    let Seen { view, snapshot, attach_cost } = seen;
-    let cost = Cost::new(*attach_cost, snapshot);
+    let Seen { view, snapshot, .. } = seen;
+    let cost = seen.cost();
     let level = if args.all { Level::System } else { Level::User };
     let report = StackReport::new(view, snapshot, filter, level);
     let counts = Cell::new(Counts::default());

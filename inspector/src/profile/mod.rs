@@ -3,10 +3,23 @@
 //! What it is made from (the runtime's tables, goroutines, samples of the kernel) and what it is written as (pprof,
 //! folded stacks, flame graph, speedscope, text, JSON) know nothing of each other.
 
+mod diff;
+pub mod flamegraph;
+pub mod folded;
+pub mod json;
 pub mod mappings;
+pub mod pprof;
+pub mod speedscope;
 pub mod symbolize;
+#[cfg(test)]
+mod tests;
+pub mod text;
+mod write;
 
 use std::time::{Duration, SystemTime};
+
+pub use diff::{DifferentTypes, diff};
+pub use write::{Frame, MAX_WRITTEN, WriteError};
 
 /// What a value of a sample is: `alloc_objects` in `count`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

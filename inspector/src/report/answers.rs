@@ -3,7 +3,9 @@
 use serde::Serialize;
 
 use super::SCHEMA;
+use super::stack::Cost;
 use crate::agent::AgentTarget;
+use crate::profile::json::ProfileAnswer;
 
 /// Who was asked, and who answered.
 #[derive(Debug, Clone, Serialize)]
@@ -220,6 +222,23 @@ pub struct Saved {
     /// Why it is not whole.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub partial: Option<String>,
+    /// What it cost the process; absent where nothing was read from its memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Cost>,
+}
+
+/// A profile.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ProfileOf {
+    /// Which one: `heap`, `goroutine`.
+    pub profile: &'static str,
+    /// What it cost the process; absent where its agent answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Cost>,
+    /// What is in it.
+    #[serde(flatten)]
+    pub content: ProfileAnswer,
 }
 
 /// Where a process is served.

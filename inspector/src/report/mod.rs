@@ -23,7 +23,7 @@ pub const SCHEMA: u32 = 1;
 mod tests {
     use std::path::Path;
 
-    use super::answers::{MemStats, Saved, Serving, Sourced, Stats};
+    use super::answers::{MemStats, ProfileOf, Saved, Serving, Sourced, Stats};
     use super::changes::{Gc, SetGc, SetMemLimit};
 
     /// `docs/schema` is made from the types here: run this test with `UPDATE_SCHEMAS=1` after changing them.
@@ -56,5 +56,6 @@ mod tests {
         check::<Sourced<SetMemLimit>>("setmemlimit");
         check::<Sourced<Saved>>("saved");
         check::<Sourced<Serving>>("serve");
+        check::<Sourced<ProfileOf>>("profile");
     }
 }

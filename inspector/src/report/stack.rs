@@ -311,6 +311,31 @@ impl Cost {
             bytes_written: 0,
         }
     }
+
+    /// The cost of reading alone.
+    pub fn of_reading(reads: ReadCost) -> Self {
+        Cost {
+            stopped_us: 0,
+            until_stopped_us: 0,
+            threads_stopped: 0,
+            bytes_read: reads.bytes,
+            read_calls: reads.calls,
+            bytes_written: 0,
+        }
+    }
+
+    /// The cost of both, one after the other.
+    #[must_use]
+    pub fn and(self, other: Cost) -> Cost {
+        Cost {
+            stopped_us: self.stopped_us.max(other.stopped_us),
+            until_stopped_us: self.until_stopped_us.max(other.until_stopped_us),
+            threads_stopped: self.threads_stopped + other.threads_stopped,
+            bytes_read: self.bytes_read + other.bytes_read,
+            read_calls: self.read_calls + other.read_calls,
+            bytes_written: self.bytes_written + other.bytes_written,
+        }
+    }
 }
 
 fn hex(value: u64) -> String {

@@ -16,6 +16,7 @@ pub mod record;
 pub mod running;
 pub mod settings;
 pub mod snapshot;
+pub mod stack_counts;
 pub mod unwind;
 pub mod view;
 pub mod wait_reasons;

@@ -7,6 +7,10 @@ use std::fmt;
 pub(in crate::cli) enum Tier {
     /// Reads /proc and the executable only.
     Look,
+    /// Reads memory; the process runs on.
+    Read,
+    /// Reads memory; single threads are stopped one at a time, for their registers.
+    Touch,
     /// Stops all threads for a measured moment; reads only.
     Pause,
     /// Writes verified words of data.
@@ -19,6 +23,8 @@ impl fmt::Display for Tier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Tier::Look => "0 look",
+            Tier::Read => "1 read",
+            Tier::Touch => "1+ touch",
             Tier::Pause => "2 pause",
             Tier::Write => "3 write",
             Tier::Agent => "its agent",
@@ -129,11 +135,50 @@ pub(in crate::cli) const TRACE: Declaration = Declaration {
     needs: AN_AGENT,
 };
 
+/// What it needs to read the memory of a process.
+const READING: &str = "root or CAP_SYS_PTRACE, or the same user where ptrace is not restricted";
+
 pub(in crate::cli) const PPROF_HEAP: Declaration = Declaration {
     name: "pprof-heap",
-    tier: Tier::Agent,
-    cost: "the agent in the process writes the profile that the runtime keeps",
-    needs: AN_AGENT,
+    tier: Tier::Read,
+    cost: "reads the table that the runtime keeps; the process is not stopped",
+    needs: READING,
+};
+
+pub(in crate::cli) const PPROF_ALLOCS: Declaration = Declaration {
+    name: "pprof-allocs",
+    tier: Tier::Read,
+    cost: "reads the table that the runtime keeps; the process is not stopped",
+    needs: READING,
+};
+
+pub(in crate::cli) const PPROF_GOROUTINE: Declaration = Declaration {
+    name: "pprof-goroutine",
+    tier: Tier::Touch,
+    cost: "reads all stacks while the process runs; threads that run goroutines are stopped one at a time, each for \
+           less than a millisecond",
+    needs: READING,
+};
+
+pub(in crate::cli) const PPROF_THREADCREATE: Declaration = Declaration {
+    name: "pprof-threadcreate",
+    tier: Tier::Read,
+    cost: "reads the list of threads that the runtime keeps; the process is not stopped",
+    needs: READING,
+};
+
+pub(in crate::cli) const PPROF_BLOCK: Declaration = Declaration {
+    name: "pprof-block",
+    tier: Tier::Read,
+    cost: "reads the table that the runtime keeps; the process is not stopped",
+    needs: READING,
+};
+
+pub(in crate::cli) const PPROF_MUTEX: Declaration = Declaration {
+    name: "pprof-mutex",
+    tier: Tier::Read,
+    cost: "reads the table that the runtime keeps; the process is not stopped",
+    needs: READING,
 };
 
 pub(in crate::cli) const PPROF_CPU: Declaration = Declaration {
@@ -157,7 +202,7 @@ pub(in crate::cli) const SERVE: Declaration = Declaration {
     needs: "root or CAP_SYS_PTRACE, or the same user where ptrace is not restricted",
 };
 
-pub(in crate::cli) const DECLARATIONS: [Declaration; 15] = [
+pub(in crate::cli) const DECLARATIONS: &[Declaration] = &[
     LIST,
     TREE,
     PROCESS,
@@ -170,6 +215,11 @@ pub(in crate::cli) const DECLARATIONS: [Declaration; 15] = [
     STATS,
     TRACE,
     PPROF_HEAP,
+    PPROF_ALLOCS,
+    PPROF_GOROUTINE,
+    PPROF_THREADCREATE,
+    PPROF_BLOCK,
+    PPROF_MUTEX,
     PPROF_CPU,
     BINARY,
     SERVE,

@@ -9,15 +9,17 @@ use clap_complete::Shell;
 
 mod declaration;
 mod knobs;
+mod profile;
 
 use super::duration::Period;
 use super::target::TargetArgs;
 pub(super) use declaration::DECLARATIONS;
 use declaration::{
-    BINARY, GC, LIST, MEMSTATS, PPROF_CPU, PPROF_HEAP, PROCESS, SERVE, SETGC, SETMEMLIMIT, STACK, STATS,
-    TRACE, TREE, VERSION,
+    BINARY, GC, LIST, MEMSTATS, PPROF_ALLOCS, PPROF_BLOCK, PPROF_CPU, PPROF_GOROUTINE, PPROF_HEAP,
+    PPROF_MUTEX, PPROF_THREADCREATE, PROCESS, SERVE, SETGC, SETMEMLIMIT, STACK, STATS, TRACE, TREE, VERSION,
 };
 pub use knobs::{GcArgs, MemoryLimit, SetGcArgs, SetMemLimitArgs};
+pub use profile::{CpuProfileArgs, Format, FormatArgs, RuntimeProfileArgs};
 
 /// Diagnoses Go processes from outside: no agent, no rebuild, no restart
 #[derive(Debug, Parser)]
@@ -116,13 +118,28 @@ pub enum Command {
     Stats(AgentArgs),
     /// Write an execution trace of 5 seconds to a file
     #[command(after_long_help = TRACE.help())]
-    Trace(ProfileArgs),
-    /// Write a heap profile to a file
+    Trace(TraceArgs),
+    /// Write a heap profile: where the memory in use was allocated
     #[command(after_long_help = PPROF_HEAP.help())]
-    PprofHeap(ProfileArgs),
-    /// Write a CPU profile of 30 seconds to a file
+    PprofHeap(RuntimeProfileArgs),
+    /// Write the same profile for all that was allocated since the start
+    #[command(after_long_help = PPROF_ALLOCS.help())]
+    PprofAllocs(RuntimeProfileArgs),
+    /// Write a profile of the goroutines: how many have which stack and labels
+    #[command(after_long_help = PPROF_GOROUTINE.help())]
+    PprofGoroutine(RuntimeProfileArgs),
+    /// Write a profile of where threads were created
+    #[command(after_long_help = PPROF_THREADCREATE.help())]
+    PprofThreadcreate(RuntimeProfileArgs),
+    /// Write a profile of where goroutines waited for channels, locks and conditions, and how long
+    #[command(after_long_help = PPROF_BLOCK.help())]
+    PprofBlock(RuntimeProfileArgs),
+    /// Write a profile of who held locks that others waited for, and how long
+    #[command(after_long_help = PPROF_MUTEX.help())]
+    PprofMutex(RuntimeProfileArgs),
+    /// Write a CPU profile of 30 seconds
     #[command(after_long_help = PPROF_CPU.help())]
-    PprofCpu(ProfileArgs),
+    PprofCpu(CpuProfileArgs),
     /// Write the program that a process executes to a file
     #[command(after_long_help = BINARY.help())]
     Binary(CaptureArgs),
@@ -207,13 +224,13 @@ pub struct CaptureArgs {
     pub way: WayArgs,
 }
 
-/// Arguments of profiles and traces.
+/// Arguments of `trace`.
 #[derive(Debug, Args)]
-pub struct ProfileArgs {
+pub struct TraceArgs {
     /// What is wanted of whom.
     #[command(flatten)]
     pub capture: CaptureArgs,
-    /// Show the file with `go tool pprof` or `go tool trace`
+    /// Show the file with `go tool trace`
     #[arg(long)]
     pub open: bool,
 }

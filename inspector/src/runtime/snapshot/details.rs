@@ -72,10 +72,13 @@ fn string(memory: &dyn Memory, header: u64) -> Option<Vec<u8>> {
 }
 
 /// A list of key–value strings: `label.Set` from Go 1.26, `pprof.LabelSet` in 1.24 and 1.25 (with a list as its
-/// first field). Before that a map, which no header shows.
+/// first field). Before that a pointer to a map.
 fn labels(view: &View, memory: &dyn Memory, at: u64) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
-    if at == 0 || view.minor < 24 {
+    if at == 0 {
         return None;
+    }
+    if view.minor < 24 {
+        return label_map(memory, word(memory, at)?);
     }
     let (array, len) = slice(memory, at, MAX_LABELS)?;
     (0..len)
@@ -84,6 +87,49 @@ fn labels(view: &View, memory: &dyn Memory, at: u64) -> Option<Vec<(Vec<u8>, Vec
             Some((string(memory, entry)?, string(memory, entry.wrapping_add(16))?))
         })
         .collect()
+}
+
+/// A `map[string]string` as Go 1.18–1.23 has it (`runtime/map.go`: `hmap`, `bmap`), sorted by its keys. Maps of labels are
+/// never changed once they are in a g.
+fn label_map(memory: &dyn Memory, map: u64) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
+    /// Eight entries: their hashes, keys, values, and the next bucket.
+    const BUCKET: u64 = 8 + 8 * 16 + 8 * 16 + 8;
+    /// Hashes below say that there is no entry (any more).
+    const MIN_HASH: u8 = 5;
+    if map == 0 {
+        return None;
+    }
+    let count = word(memory, map).filter(|count| *count <= MAX_LABELS)?;
+    let [flags, log, ..] = word(memory, map.wrapping_add(8))?.to_le_bytes();
+    let buckets = 1u64.checked_shl(log.into()).filter(|n| *n <= MAX_LABELS)?;
+    // While a map grows, what has not moved yet is in the buckets of before: half as many, or (`sameSizeGrow`) as many.
+    let [now, before] = [word(memory, map.wrapping_add(16))?, word(memory, map.wrapping_add(24))?];
+    let old = match before {
+        0 => 0,
+        _ if flags & 8 != 0 => buckets,
+        _ => buckets / 2,
+    };
+    let starts = (0..buckets).map(|i| now.wrapping_add(i * BUCKET));
+    let mut pending: Vec<u64> = starts.chain((0..old).map(|i| before.wrapping_add(i * BUCKET))).collect();
+    let mut looked_at = 0;
+    let mut labels = Vec::new();
+    while let Some(at) = pending.pop() {
+        looked_at += 1;
+        if labels.len() as u64 == count || looked_at > 4 * MAX_LABELS {
+            break;
+        }
+        let Ok(bucket) = memory.bytes(RuntimeAddr(at), BUCKET as usize) else { continue };
+        for slot in (0..8u64).filter(|&i| bucket.get(i as usize).is_some_and(|&hash| hash >= MIN_HASH)) {
+            let key = string(memory, at.wrapping_add(8 + 16 * slot))?;
+            let value = string(memory, at.wrapping_add(8 + 8 * 16 + 16 * slot))?;
+            labels.push((key, value));
+        }
+        let next = bucket.get(BUCKET as usize - 8..).and_then(|b| b.try_into().ok()).map(u64::from_le_bytes);
+        pending.extend(next.filter(|&next| next != 0));
+    }
+    labels.sort();
+    labels.dedup_by(|a, b| a.0 == b.0);
+    Some(labels)
 }
 
 /// `*[]ancestorInfo{pcs []uintptr, goid, gopc}`.

@@ -1,0 +1,53 @@
+//! `--open`: showing a file with the tools of Go.
+
+use std::fs::File;
+use std::path::Path;
+use std::process::Command;
+
+use crate::Error;
+use crate::agent::AgentTarget;
+
+/// A tool of Go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tool {
+    /// `go tool pprof`, as a web page.
+    Pprof,
+    /// `go tool trace`.
+    Trace,
+}
+
+impl Tool {
+    fn name(self) -> &'static str {
+        match self {
+            Tool::Pprof => "pprof",
+            Tool::Trace => "trace",
+        }
+    }
+}
+
+/// Shows a file until the tool ends.
+pub(super) fn show(tool: Tool, path: &Path, target: &AgentTarget) -> Result<(), Error> {
+    let mut command = Command::new("go");
+    let name = tool.name();
+    command.args(["tool", name]);
+    if tool == Tool::Pprof {
+        // A port that is free, on this machine only.
+        command.arg("-http=localhost:");
+    }
+    if let (AgentTarget::Process(pid), Tool::Pprof) = (target, tool) {
+        // With the program at hand it also shows source and assembly. Its path may mean something else to us.
+        let program = format!("/proc/{pid}/exe");
+        if File::open(&program).is_ok() {
+            command.arg(program);
+        }
+    }
+    // A name that begins with a dash is still a file.
+    let file = if path.is_absolute() { path.to_owned() } else { Path::new(".").join(path) };
+    let status = command.arg(&file).status().map_err(|e| {
+        Error::Failed(format!(
+            "cannot run `go tool {name}` ({e}); {} is there to be looked at",
+            path.display()
+        ))
+    })?;
+    if status.success() { Ok(()) } else { Err(Error::Failed(format!("`go tool {name}` failed: {status}"))) }
+}

@@ -1,0 +1,179 @@
+//! Profiles that count: goroutines by their stacks, and threads by the stacks that created them (`runtime/pprof`:
+//! `goroutine`, `threadcreate`; Go 1.18–1.27).
+
+use std::collections::HashMap;
+use std::time::SystemTime;
+
+use symbols::addr::RuntimeAddr;
+
+use super::code::CodeCache;
+use super::record::{Record, RecordError};
+use super::snapshot::stacks::Shape;
+use super::snapshot::{Details, Frames, Snapshot};
+use super::unwind::caller_was_interrupted;
+use super::view::View;
+use crate::memory::Memory;
+use crate::profile::symbolize::Symbolizer;
+use crate::profile::{Label, LabelValue, Mapping, Profile, Sample, ValueType};
+
+/// The most frames of a goroutine, where the process does not say how many (`debug.profstackdepth`, from Go 1.23).
+const DEPTH: usize = 128;
+/// As many as that can be set to (`maxProfStackDepth`).
+const MAX_DEPTH: usize = 1024;
+/// The same before Go 1.23 (`runtime.StackRecord`).
+const OLD_DEPTH: usize = 32;
+
+/// A profile of goroutines, and how well it is known.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GoroutineProfile {
+    /// The profile.
+    pub profile: Profile,
+    /// Goroutines in it.
+    pub goroutines: usize,
+    /// Goroutines that are not, since their frames could not be read.
+    pub unavailable: usize,
+}
+
+/// Makes the profile `goroutine` of a snapshot that was taken at `time`: each stack, with each set of labels, and how
+/// many goroutines have it (`goroutineProfileWithLabels`, `saveg`, `printCountProfile`).
+///
+/// As in the runtime's, there are no goroutines of the runtime itself, and a stack ends after so many frames as the
+/// runtime would keep.
+pub fn goroutine_profile(
+    view: &View,
+    memory: &dyn Memory,
+    snapshot: &Snapshot,
+    mappings: Vec<Mapping>,
+    time: SystemTime,
+) -> GoroutineProfile {
+    let depth = depth(view, memory);
+    let mut code = CodeCache::new(&view.modules);
+    let mut symbolizer = Symbolizer::new(view, mappings);
+    let mut entries: HashMap<u32, Vec<u64>> = HashMap::new();
+    let mut rows: HashMap<(Vec<u64>, Vec<Label>), i64> = HashMap::new();
+    let (mut goroutines, mut unavailable, mut unconfirmed) = (0, 0, 0);
+    for slot in &snapshot.slots {
+        if slot.g.is_dead() || view.is_system_goroutine(&slot.g, snapshot.finalizer_runs_user_code) {
+            continue;
+        }
+        let stack = match &slot.frames {
+            Frames::Unwanted => continue,
+            Frames::Unavailable(_) => {
+                unavailable += 1;
+                continue;
+            }
+            Frames::Walked(stack) => stack,
+        };
+        let Some(shape) = snapshot.shapes.get(stack.shape) else { continue };
+        let entries = entries.entry(stack.shape).or_insert_with(|| {
+            let physical = returned(view, &mut code, shape, depth);
+            symbolizer.expand(&physical, depth)
+        });
+        goroutines += 1;
+        unconfirmed += usize::from(!slot.confirmed);
+        *rows.entry((entries.clone(), labels(slot.details.as_deref()))).or_default() += 1;
+    }
+    let mut rows: Vec<_> = rows.into_iter().collect();
+    rows.sort_by(|(a, a_count), (b, b_count)| b_count.cmp(a_count).then_with(|| a.cmp(b)));
+    let mut comments = Vec::new();
+    if unavailable > 0 {
+        comments.push(format!("{unavailable} goroutines are missing: their frames could not be read"));
+    }
+    if unconfirmed > 0 {
+        comments
+            .push(format!("{unconfirmed} goroutines ran while they were read: their stacks are not certain"));
+    }
+    let profile = counted("goroutine", rows, symbolizer, time, comments);
+    GoroutineProfile { profile, goroutines, unavailable }
+}
+
+/// Makes the profile `threadcreate`: the stacks that threads were created by, and how many threads each
+/// (`runtime.ThreadCreateProfile`). Most threads have none.
+///
+/// From Go 1.23 on, `runtime/pprof` fills each of these stacks up with places that are nowhere; they are not in here.
+///
+/// # Errors
+/// Where a thread's struct cannot be read.
+pub fn thread_profile(
+    view: &View,
+    memory: &dyn Memory,
+    mappings: Vec<Mapping>,
+) -> Result<Profile, RecordError> {
+    let time = SystemTime::now();
+    let mut symbolizer_rows: HashMap<(Vec<u64>, Vec<Label>), i64> = HashMap::new();
+    for m in view.read_ms(memory) {
+        let record = Record::read(memory, &view.table, "runtime.m", RuntimeAddr(m.addr))?;
+        let mut stack = record.words("createstack")?;
+        let end = stack.iter().position(|&pc| pc == 0).unwrap_or(stack.len());
+        stack.truncate(end);
+        *symbolizer_rows.entry((stack, Vec::new())).or_default() += 1;
+    }
+    let mut rows: Vec<_> = symbolizer_rows.into_iter().collect();
+    rows.sort_by(|(a, a_count), (b, b_count)| b_count.cmp(a_count).then_with(|| a.cmp(b)));
+    Ok(counted("threadcreate", rows, Symbolizer::new(view, mappings), time, Vec::new()))
+}
+
+fn counted(
+    kind: &str,
+    rows: Vec<((Vec<u64>, Vec<Label>), i64)>,
+    mut symbolizer: Symbolizer<'_>,
+    time: SystemTime,
+    comments: Vec<String>,
+) -> Profile {
+    let sample = |((stack, labels), count): ((Vec<u64>, Vec<Label>), i64)| Sample {
+        stack: symbolizer.logical(&stack),
+        values: vec![count],
+        labels,
+    };
+    let samples = rows.into_iter().map(sample).collect();
+    let symbols = symbolizer.finish();
+    Profile {
+        sample_types: vec![ValueType::new(kind, "count")],
+        default_sample_type: 0,
+        period: Some((ValueType::new(kind, "count"), 1)),
+        time,
+        duration: None,
+        mappings: symbols.mappings,
+        locations: symbols.locations,
+        functions: symbols.functions,
+        samples,
+        comments,
+    }
+}
+
+/// The program counters of a walked stack as if all were return addresses: one more than the instruction that each
+/// stands for (`unwinder.symPC`).
+fn returned(view: &View, code: &mut CodeCache<'_>, shape: &Shape, depth: usize) -> Vec<u64> {
+    let mut interrupted = shape.interrupted;
+    // No frame has less than one entry, unless it is of a wrapper.
+    let wanted = shape.pcs.iter().take(depth.saturating_mul(2));
+    wanted
+        .map(|&pc| {
+            let info = code.get(pc);
+            let at_entry = info.is_some_and(|info| info.entry == pc);
+            let entry = if interrupted || at_entry { pc.wrapping_add(1) } else { pc };
+            interrupted = info.is_some_and(|info| caller_was_interrupted(info.special, view.minor));
+            entry
+        })
+        .collect()
+}
+
+fn depth(view: &View, memory: &dyn Memory) -> usize {
+    if view.minor < 23 {
+        return OLD_DEPTH;
+    }
+    let read = || {
+        let at = view.locate(&["runtime.debug"]).at("runtime.debug")?;
+        let place = view.table.field("runtime.debug", "profstackdepth").filter(|f| f.size == 4)?;
+        let mut word = [0; 4];
+        memory.read(at.plus(place.offset), &mut word).ok()?;
+        usize::try_from(i32::from_le_bytes(word)).ok().filter(|depth| *depth <= MAX_DEPTH)
+    };
+    read().unwrap_or(DEPTH)
+}
+
+fn labels(details: Option<&Details>) -> Vec<Label> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let labels = details.map_or(&[][..], |d| &d.labels);
+    labels.iter().map(|(key, value)| Label { key: text(key), value: LabelValue::Text(text(value)) }).collect()
+}
