@@ -10,7 +10,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use fixtures::repetition::say;
-use fixtures::{Cell, Fixture, Program, Repetitions, Variant, binary, build};
+use fixtures::{Cell, Fixture, Program, Repetitions, Selection, Variant, binary, build};
 use inspector::change::Options;
 use inspector::change::sampling::{self, Opened, Profiler};
 use inspector::change::subject::Subject;
@@ -247,6 +247,60 @@ fn collections_while_threads_are_in_c() {
         subjected.fixture.order("c 3").unwrap();
         collect(&mut subjected, "three threads in C", 100);
         subjected.fixture.order("c 0").unwrap();
+    }
+}
+
+/// However a program is built, it is changed where its runtime is known beyond doubt, and refused elsewhere.
+#[test]
+fn ways_of_building() {
+    let quick =
+        matches!(Selection::from_environment(), Ok(Selection::Quick)) && !fixtures::repetition::full();
+    if quick {
+        say("NOT TESTED with the quick selection: changes of programs built in unusual ways");
+    }
+    for (variant, refusal) in [
+        (Variant::Stripped, None),
+        (Variant::NoSections, None),
+        (Variant::NoBuildInfo, Some("exact Go release")),
+        (Variant::CShared, None),
+        (Variant::Plain, None),
+        (Variant::V3, None),
+        (Variant::Pgo, None),
+        (Variant::NoOpt, None),
+        (Variant::Race, Some("-race")),
+    ] {
+        let usual = [Variant::Stripped, Variant::NoSections, Variant::NoBuildInfo].contains(&variant);
+        if quick && !usual {
+            continue;
+        }
+        let mut cells = vec![Cell::new("1.27.4", variant, Program::States)];
+        cells.extend(variant.derived_from().map(|variant| Cell { variant, ..cells[0] }));
+        build::build(&cells, 2, &|_, _| ()).unwrap();
+        let fixture = Fixture::spawn(&cells[0], &[], &[]).unwrap();
+        let mut subjected =
+            Subjected { fixture, state: tempfile::tempdir().unwrap(), name: cells[0].to_string() };
+        match refusal {
+            None => {
+                let cycle = |subjected: &Subjected| {
+                    subjected.json(&["gc", "--via", "probe", "--json", "PID"])["cycle"].as_u64().unwrap()
+                };
+                let before = cycle(&subjected);
+                subjected.fixture.order("gc").unwrap();
+                assert_eq!(cycle(&subjected), before + 3, "{variant}");
+                let said = subjected.succeed(&["setgc", "--via", "probe", "PID", "90"]);
+                assert_eq!(said, "New GC percent set to 90. Previous value was 100.\n");
+            }
+            Some(why) => {
+                for arguments in
+                    [&["gc", "PID"][..], &["setgc", "PID", "50"], &["setmemlimit", "PID", "1GiB"]]
+                {
+                    let output = subjected.run(arguments);
+                    let stderr = String::from_utf8_lossy(&output.stderr);
+                    assert!(output.status.code() == Some(6) && stderr.contains(why), "{variant}: {stderr}");
+                }
+            }
+        }
+        subjected.fixture.assert_untouched().unwrap();
     }
 }
 
