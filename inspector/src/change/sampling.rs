@@ -115,7 +115,14 @@ pub fn open<'a, 'p>(
     writer.check_place(word.at, word.width, &word.name)?;
     let mut journal = Journal::open(process)?;
     journal.note(process, &[Entry::undo(&word, stop)])?;
-    let guard = Some(Guard::start(options.guard, process, &journal)?);
+    let guard = match Guard::start(options.guard, process, &journal) {
+        Ok(guard) => Some(guard),
+        Err(error) => {
+            // Nothing was written, so that nothing is left to anybody.
+            journal.restore(process)?;
+            return Err(error);
+        }
+    };
     let held = stop.then(|| stop_all(process)).transpose()?;
     let outcome = writer.write(std::slice::from_ref(&word));
     let stopped = held.map_or(Duration::ZERO, |held| held.thaw());
