@@ -24,22 +24,23 @@ use crate::base::{self, BASES, Base, Patched};
 use crate::input::Input;
 use crate::unwind::{code_address, words};
 
-const HEAP: u64 = 0xc0_0000_0000;
-const HEAP_SIZE: usize = 48 << 10;
+pub(crate) const HEAP: u64 = 0xc0_0000_0000;
+pub(crate) const HEAP_SIZE: usize = 48 << 10;
 const STACK: u64 = 0xc000_0100_0000;
 const STACK_SIZE: u64 = 8 << 10;
 const TIDS: [u64; 2] = [100, 101];
 const GS: u64 = 4;
 
 /// A program with the memory of a process that runs it, well-behaved.
-struct World {
+pub(crate) struct World {
     base: &'static Base,
-    view: View,
+    pub(crate) view: View,
     /// Writable segments, then heap.
-    memory: Vec<(u64, Vec<u8>)>,
+    pub(crate) memory: Vec<(u64, Vec<u8>)>,
 }
 
-static WORLDS: LazyLock<[World; 2]> = LazyLock::new(|| [World::new(&BASES[0]), World::new(&BASES[1])]);
+pub(crate) static WORLDS: LazyLock<[World; 2]> =
+    LazyLock::new(|| [World::new(&BASES[0]), World::new(&BASES[1])]);
 
 impl World {
     fn new(base: &'static Base) -> Self {

@@ -11,6 +11,7 @@
 
 pub mod agent;
 pub mod base;
+pub mod buckets;
 pub mod buildinfo;
 pub mod goroutines;
 pub mod image;
@@ -26,7 +27,7 @@ pub mod unwind;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     ("image", image::run),
     ("program", program::run),
     ("layouts", layouts::run),
@@ -34,6 +35,7 @@ pub const TARGETS: [Target; 10] = [
     ("proc", proc::run),
     ("unwind", unwind::run),
     ("goroutines", goroutines::run),
+    ("buckets", buckets::run),
     ("buildinfo", buildinfo::run),
     ("reasons", reasons::run),
     ("agent", agent::run),

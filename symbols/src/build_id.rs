@@ -1,6 +1,7 @@
 //! Build ids: what tells one build of a program from another, as linkers write it into notes.
 
 use crate::image::Image;
+use crate::sections;
 
 /// The build ids of an image.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -14,11 +15,24 @@ pub struct BuildIds {
 /// Longer than any build id.
 const MAX_ID: usize = 256;
 
+/// Where Go's linker puts the GNU build id, from Go 1.24 on, without a segment of notes around it.
+const GNU_SECTION: &str = ".note.gnu.build-id";
+
 /// Reads the build ids of an image.
 pub fn of(image: &Image) -> BuildIds {
     let mut ids = BuildIds::default();
     for notes in image.notes() {
         add(&notes, &mut ids);
+    }
+    if ids.gnu.is_none() {
+        let sections = sections::read(image).unwrap_or_default();
+        let notes = sections.iter().find(|s| s.name == GNU_SECTION && s.size <= 4 * MAX_ID as u64);
+        let len = notes.and_then(|s| usize::try_from(s.size).ok());
+        if let (Some(notes), Some(len)) = (notes, len)
+            && let Ok(bytes) = image.read_vec(notes.addr, len)
+        {
+            add(&bytes, &mut ids);
+        }
     }
     ids
 }

@@ -12,6 +12,7 @@ mod error;
 mod fixture;
 mod journal;
 pub mod matrix;
+pub mod pprof;
 mod probe;
 mod process;
 pub mod quit;

@@ -119,11 +119,15 @@ pub enum Program {
     HttpServer,
     /// Work on a heap that is checked all the time.
     Collector,
+    /// Allocations, blocking and contention at known places, and the program's own profiles of them.
+    Profiles,
+    /// The same without the profiles: the linker leaves sampling of allocations out.
+    Unprofiled,
 }
 
 impl Program {
     /// All programs.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::States,
         Self::Cgo,
         Self::Running,
@@ -132,6 +136,8 @@ impl Program {
         Self::Agent,
         Self::HttpServer,
         Self::Collector,
+        Self::Profiles,
+        Self::Unprofiled,
     ];
 
     /// The name in paths and tables.
@@ -146,6 +152,8 @@ impl Program {
             Self::Agent => "agent",
             Self::HttpServer => "httpserver",
             Self::Collector => "collector",
+            Self::Profiles => "profiles",
+            Self::Unprofiled => "unprofiled",
         }
     }
 
@@ -160,20 +168,22 @@ impl Program {
             Self::Agent => &["agent", "parked"],
             Self::HttpServer => &["cmd/httpserver"],
             Self::Collector => &["cmd/collector"],
+            Self::Profiles => &["cmd/profiles", "profiled"],
+            Self::Unprofiled => &["cmd/unprofiled", "profiled"],
         }
     }
 
     /// Toolchains of the spread selection whose stripped build of the program is needed.
     fn spread(self) -> &'static [&'static str] {
         match self {
-            Self::States => &TOOLCHAINS,
+            Self::States | Self::Profiles => &TOOLCHAINS,
             Self::Cgo => &["1.18.10", "1.20.14", "1.22.12", "1.24.13", "1.25.14", "1.26.11", "1.27.4"],
             Self::Running | Self::Churn => &["1.18.10", "1.21.13", "1.23.12", "1.24.13", "1.26.11", "1.27.4"],
             Self::Collector => &[
                 "1.18.10", "1.19.13", "1.20.14", "1.21.13", "1.22.12", "1.23.12", "1.24.13", "1.25.14",
                 "1.26.11", "1.27.4",
             ],
-            Self::Parked | Self::HttpServer => &QUICK_TOOLCHAINS,
+            Self::Parked | Self::HttpServer | Self::Unprofiled => &QUICK_TOOLCHAINS,
             // The agent's own module asks for Go 1.24.
             Self::Agent => &["1.24.13", "1.27.4"],
         }
@@ -239,6 +249,8 @@ impl Cell {
             (Program::States, _) => true,
             (Program::Running | Program::Churn, Variant::NoOpt) => deep,
             (Program::Collector, Variant::Cgo) => true,
+            (Program::Profiles, Variant::NoOpt | Variant::V3 | Variant::Pgo | Variant::Race) => deep,
+            (Program::Profiles, Variant::Plain | Variant::Cgo) => true,
             (_, variant) => matches!(variant, Variant::Stripped | Variant::Pie),
         }
     }
@@ -308,11 +320,21 @@ fn selected(selection: Selection, cell: Cell, position: usize) -> bool {
     if cell.program != Program::States {
         return match selection {
             Selection::Full => true,
-            Selection::Spread => stripped && cell.program.spread().contains(&cell.toolchain),
+            Selection::Spread => {
+                let other = match cell.variant {
+                    Variant::Pie | Variant::Cgo => QUICK_TOOLCHAINS.contains(&cell.toolchain),
+                    Variant::NoOpt | Variant::V3 => true,
+                    _ => false,
+                };
+                (stripped && cell.program.spread().contains(&cell.toolchain))
+                    || (cell.program == Program::Profiles && other)
+            }
             Selection::Quick => {
                 let newest = Some(&cell.toolchain) == QUICK_TOOLCHAINS.last();
                 let measured = matches!(cell.program, Program::Parked | Program::Agent | Program::HttpServer);
-                stripped && QUICK_TOOLCHAINS.contains(&cell.toolchain) && (newest || !measured)
+                let other = matches!(cell.variant, Variant::Pie | Variant::Cgo);
+                (stripped && QUICK_TOOLCHAINS.contains(&cell.toolchain) && (newest || !measured))
+                    || (cell.program == Program::Profiles && newest && other)
             }
         };
     }

@@ -82,8 +82,10 @@ pub struct Closed {
 /// [`Error::Uncalibrated`] where it is not known, or makes no sense.
 pub fn rate(subject: &Subject<'_>, profiler: Profiler) -> Result<u64, Error> {
     let rate = subject.read(profiler.variable(), "")?;
-    // A negative rate is off as well, in a way of the program's own.
-    if rate > MAX_RATE && rate.cast_signed() > 0 {
+    if rate.cast_signed() < 0 {
+        return Err(refused(subject.process, format!("the program itself has set {} to off", profiler.variable())));
+    }
+    if rate > MAX_RATE {
         return Err(unverified(subject.process, format!("{} would be {rate}", profiler.variable())));
     }
     Ok(rate)

@@ -3,6 +3,9 @@
 //! What it is made from (the runtime's tables, goroutines, samples of the kernel) and what it is written as (pprof,
 //! folded stacks, flame graph, speedscope, text, JSON) know nothing of each other.
 
+pub mod mappings;
+pub mod symbolize;
+
 use std::time::{Duration, SystemTime};
 
 /// What a value of a sample is: `alloc_objects` in `count`.
@@ -98,7 +101,8 @@ pub struct Line {
 /// A function.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Function {
-    /// As it is shown: for Go as pprof has it, type arguments as `[...]`.
+    /// As `runtime/pprof` writes it, so that profiles of both can be compared: for Go the linker's name, which has
+    /// type arguments in full from Go 1.21 on and as `[...]` before.
     pub name: String,
     /// As the linker has it.
     pub system_name: String,
@@ -119,7 +123,7 @@ pub struct Mapping {
     pub offset: u64,
     /// Path of the file in the target.
     pub file: String,
-    /// The GNU build id in hexadecimal, or that of Go; empty where there is none.
+    /// The GNU build id in hexadecimal; empty where there is none.
     pub build_id: String,
     /// All locations in it have functions, files and lines.
     pub symbolized: bool,

@@ -2,6 +2,7 @@
 
 pub mod arch;
 pub mod attach;
+pub mod buckets;
 pub mod calibrate;
 pub mod code;
 pub mod discover;

@@ -83,6 +83,7 @@ pub const VARIABLES: &[&str] = &[
     "runtime.mbuckets",
     "runtime.bbuckets",
     "runtime.xbuckets",
+    "runtime.mProf",
     "runtime.mProfCycle",
     "runtime.MemProfileRate",
     "runtime.disableMemoryProfiling",

@@ -173,6 +173,7 @@ pub(super) const VARIABLES: &[&str] = &[
     "runtime.bbuckets",
     "runtime.xbuckets",
     "runtime.buckhash",
+    "runtime.mProf",
     "runtime.mProfCycle",
     "runtime.MemProfileRate",
     "runtime.disableMemoryProfiling",

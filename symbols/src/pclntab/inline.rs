@@ -24,6 +24,9 @@ pub struct LogicalFrame<'t> {
     pub line: u32,
     /// The line of its `func` keyword, from Go 1.20.
     pub start_line: Option<u32>,
+    /// The address in the physical function by which it is looked up: the one asked for in the innermost frame, the
+    /// place of an inlined call in the others.
+    pub pc: LinkAddr,
 }
 
 /// The logical frames at `pc` of `func`, innermost first; the last one is `func` itself.
@@ -57,6 +60,7 @@ pub fn logical_frames_and_pc<'t>(
                 file,
                 line,
                 start_line: call.start_line,
+                pc,
             });
             pc = func.entry().plus(u64::from(call.parent_pc));
         }
@@ -69,6 +73,7 @@ pub fn logical_frames_and_pc<'t>(
         file,
         line,
         start_line: func.start_line(),
+        pc,
     });
     (frames, pc)
 }

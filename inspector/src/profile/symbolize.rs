@@ -1,0 +1,397 @@
+//! From the addresses of stacks to named places, as `runtime/pprof` of the release that built the program writes them
+//! (`runtime/pprof/proto.go`, `runtime/symtab.go`; Go 1.18–1.27).
+//!
+//! The runtime keeps two kinds of stacks. In a *logical* one each entry stands for one frame of the source: a call that
+//! was inlined has an entry of its own, which points at a mark in the function that it was inlined into. Runs of such
+//! entries are put back together into one location with several lines. In a *physical* one each entry is a return
+//! address, whose inlined frames are found first. All entries are one more than the address that they stand for.
+
+use std::collections::HashMap;
+
+use symbols::addr::LinkAddr;
+use symbols::pclntab::inline::{LogicalFrame, logical_frames};
+
+use super::{Function, Line, Location, Mapping};
+use crate::report::traceback::printed_name;
+use crate::runtime::modules::{Modules, Place};
+use crate::runtime::view::View;
+
+/// Longer than any name or path that a Go compiler writes.
+const MAX_TEXT: usize = 64 << 10;
+/// Names and files of all functions together. A damaged function table can name the same bytes many times.
+const MAX_TEXTS: usize = 256 << 20;
+
+/// What the stacks of a profile refer to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Symbols {
+    /// What is mapped where.
+    pub mappings: Vec<Mapping>,
+    /// Places in code.
+    pub locations: Vec<Location>,
+    /// Functions.
+    pub functions: Vec<Function>,
+}
+
+/// Names the addresses of stacks, each of them once.
+#[derive(Debug)]
+pub struct Symbolizer<'m> {
+    modules: &'m Modules,
+    minor: u32,
+    wrapper_id: u8,
+    symbols: Symbols,
+    /// For each mapping: whether something in it was looked up, and whether that failed once.
+    tried: Vec<(bool, bool)>,
+    texts: usize,
+    functions: HashMap<(&'m [u8], &'m [u8]), usize>,
+    /// What an entry of a logical stack stands for.
+    frames: HashMap<u64, Found<'m>>,
+    /// Whether the function of an entry is the runtime's.
+    of_runtime: HashMap<u64, bool>,
+    /// What the last entry of a stack becomes, where it was inlined.
+    tails: HashMap<u64, Option<Vec<u64>>>,
+    /// Locations by the first of the entries that they are made of.
+    known: HashMap<u64, Known<'m>>,
+    deck: Deck<'m>,
+}
+
+/// A frame as `runtime.Frames` has it.
+#[derive(Debug, Clone, Copy)]
+struct Frame<'m> {
+    /// The entry minus one, except at the entry point of a function.
+    pc: u64,
+    /// `None` where the address is in no Go function.
+    go: Option<GoFrame<'m>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct GoFrame<'m> {
+    name: &'m [u8],
+    file: &'m [u8],
+    line: u32,
+    start_line: u32,
+    inlined: bool,
+    /// Entry point of the physical function.
+    entry: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Found<'m> {
+    /// `runtime.goexit`, which profiles do not have.
+    Goexit,
+    Frame(Frame<'m>),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Known<'m> {
+    location: usize,
+    /// How many entries it is made of.
+    entries: usize,
+    first: Frame<'m>,
+}
+
+/// Entries that may be one location (`runtime/pprof.pcDeck`).
+#[derive(Debug, Default)]
+struct Deck<'m> {
+    entries: Vec<u64>,
+    frames: Vec<Frame<'m>>,
+}
+
+impl<'m> Deck<'m> {
+    /// Adds a frame if it is the caller of what is there, which was inlined into it.
+    fn try_add(&mut self, entry: u64, frame: Frame<'m>, minor: u32) -> bool {
+        if let Some(last) = self.frames.last() {
+            let (Some(last), Some(new)) = (last.go, frame.go) else { return false };
+            if !last.inlined || last.entry != new.entry {
+                return false;
+            }
+            // A function is not inlined into itself: this is recursion.
+            let same = if minor == 21 {
+                printed_name(last.name, minor) == printed_name(new.name, minor)
+            } else {
+                last.name == new.name
+            };
+            if same {
+                return false;
+            }
+        }
+        self.entries.push(entry);
+        self.frames.push(frame);
+        true
+    }
+}
+
+impl<'m> Symbolizer<'m> {
+    /// Names code of the process of `view`, in which `mappings` are mapped ([`super::mappings::of`]).
+    pub fn new(view: &'m View, mappings: Vec<Mapping>) -> Self {
+        Self::of(&view.modules, view.minor, view.wrapper_id, mappings)
+    }
+
+    /// Names code of `modules`, which Go 1.`minor` built; `wrapper_id` is that of the view.
+    pub fn of(modules: &'m Modules, minor: u32, wrapper_id: u8, mappings: Vec<Mapping>) -> Self {
+        Symbolizer {
+            modules,
+            minor,
+            wrapper_id,
+            tried: vec![(false, false); mappings.len()],
+            symbols: Symbols { mappings, ..Symbols::default() },
+            texts: 0,
+            functions: HashMap::new(),
+            frames: HashMap::new(),
+            of_runtime: HashMap::new(),
+            tails: HashMap::new(),
+            known: HashMap::new(),
+            deck: Deck::default(),
+        }
+    }
+
+    /// The locations of a logical stack, the innermost first (`appendLocsForStack`). Empty for one that is nothing but
+    /// the end of a goroutine's stack.
+    pub fn logical(&mut self, stack: &[u64]) -> Vec<usize> {
+        let expanded = self.with_last_expanded(stack);
+        let mut rest = expanded.as_deref().unwrap_or(stack);
+        let mut locations = Vec::with_capacity(rest.len());
+        while let Some((&entry, tail)) = rest.split_first() {
+            if let Some(&known) = self.known.get(&entry) {
+                // Before Go 1.19 a known one was never part of another.
+                if self.minor >= 19
+                    && !self.deck.entries.is_empty()
+                    && self.deck.try_add(entry, known.first, self.minor)
+                {
+                    rest = tail;
+                    continue;
+                }
+                self.emit(&mut locations);
+                locations.push(known.location);
+                rest = rest.get(known.entries..).unwrap_or_default();
+                continue;
+            }
+            let Found::Frame(frame) = self.frame(entry) else {
+                self.emit(&mut locations);
+                rest = tail;
+                continue;
+            };
+            if self.deck.try_add(entry, frame, self.minor) {
+                rest = tail;
+                continue;
+            }
+            self.emit(&mut locations);
+            if let Some(known) = self.known.get(&entry) {
+                locations.push(known.location);
+                rest = rest.get(known.entries..).unwrap_or_default();
+            } else {
+                self.deck.try_add(entry, frame, self.minor);
+                rest = tail;
+            }
+        }
+        self.emit(&mut locations);
+        locations
+    }
+
+    /// The locations of a physical stack, the innermost first: return addresses, from an unwinder. As the runtime
+    /// walks its own stacks (`runtime.tracebackPCs`), up to `limit` logical frames.
+    pub fn physical(&mut self, stack: &[u64], limit: usize) -> Vec<usize> {
+        let expanded = self.expand(stack, limit);
+        self.logical(&expanded)
+    }
+
+    /// The logical stack of a physical one, up to `limit` frames (`runtime.tracebackPCs`).
+    pub fn expand(&self, stack: &[u64], limit: usize) -> Vec<u64> {
+        let mut expanded = Vec::with_capacity(stack.len().min(limit));
+        let mut elide = true;
+        for &entry in stack {
+            let at = entry.wrapping_sub(1);
+            let Some(place) = self.modules.lookup(at) else {
+                expanded.push(entry);
+                continue;
+            };
+            for frame in &self.inlined_at(place) {
+                if !(elide && frame.func_id == self.wrapper_id) {
+                    expanded.push(self.entry_of(place, frame));
+                }
+                elide = elides_wrapper(frame);
+            }
+            if expanded.len() >= limit {
+                break;
+            }
+        }
+        expanded.truncate(limit);
+        expanded
+    }
+
+    /// The logical stack of one that the runtime walked by frame pointers and expanded where it skipped frames, up to
+    /// `limit` frames (`runtime/pprof.expandInlinedFrames`, from Go 1.23). A stack without any Go function becomes one
+    /// entry that is nowhere.
+    pub fn expand_partial(&self, stack: &[u64], limit: usize) -> Vec<u64> {
+        let mut expanded = Vec::with_capacity(stack.len().min(limit));
+        let mut rest = stack.iter().copied().peekable();
+        let mut implied = None;
+        while expanded.len() < limit {
+            let Some(entry) = implied.take().or_else(|| rest.next()) else { break };
+            let Some((pc, place)) = self.place_of(entry) else { continue };
+            let chain = self.inlined_at(place);
+            expanded.push(pc.wrapping_add(1));
+            let Some(first) = chain.first().filter(|f| f.inlined) else { continue };
+            for outer in chain.iter().skip(1) {
+                let next = self.entry_of(place, outer);
+                if rest.peek().is_none_or(|&given| given == next) {
+                    break;
+                }
+                if outer.func_id == self.wrapper_id && elides_wrapper(first) {
+                    continue;
+                }
+                implied = Some(next);
+                break;
+            }
+        }
+        if expanded.is_empty() && limit > 0 {
+            expanded.push(1);
+        }
+        expanded
+    }
+
+    /// Whether the function at an entry of a logical stack is one of the runtime, which a heap profile leaves out where
+    /// they are the innermost.
+    pub fn is_of_runtime(&mut self, entry: u64) -> bool {
+        if let Some(&known) = self.of_runtime.get(&entry) {
+            return known;
+        }
+        // `runtime.FuncForPC` is asked about the entry as it is.
+        let name = self.modules.lookup(entry).and_then(|p| self.inlined_at(p).first().map(|f| f.name));
+        let answer = name.is_some_and(|name| {
+            name.starts_with(b"runtime.") || (self.minor >= 24 && name.starts_with(b"internal/runtime/"))
+        });
+        self.of_runtime.insert(entry, answer);
+        answer
+    }
+
+    /// What the stacks refer to.
+    pub fn finish(mut self) -> Symbols {
+        for (mapping, &(tried, failed)) in self.symbols.mappings.iter_mut().zip(&self.tried) {
+            mapping.symbolized = tried && !failed;
+        }
+        self.symbols
+    }
+
+    /// A stack that was cut off in the middle of inlined calls gets the rest of them
+    /// (`runtime_expandFinalInlineFrame`); `None` where nothing is to be added.
+    fn with_last_expanded(&mut self, stack: &[u64]) -> Option<Vec<u64>> {
+        let (&last, before) = stack.split_last()?;
+        if !self.tails.contains_key(&last) {
+            let tail = self.expand_one(last);
+            self.tails.insert(last, tail);
+        }
+        let tail = self.tails.get(&last)?.as_deref()?;
+        Some([before, tail].concat())
+    }
+
+    fn expand_one(&self, last: u64) -> Option<Vec<u64>> {
+        let place = self.modules.lookup(last.wrapping_sub(1))?;
+        let chain = self.inlined_at(place);
+        if chain.len() < 2 {
+            return None;
+        }
+        let mut expanded = Vec::with_capacity(chain.len());
+        let mut elide = true;
+        for frame in &chain {
+            if !(elide && frame.func_id == self.wrapper_id) {
+                expanded.push(self.entry_of(place, frame));
+            }
+            elide = elides_wrapper(frame);
+        }
+        Some(expanded)
+    }
+
+    /// Where an entry is, and the address that it stands for (`runtime.Frames.Next`).
+    fn place_of(&self, entry: u64) -> Option<(u64, Place<'m>)> {
+        let place = self.modules.lookup(entry)?;
+        let before = if place.link > place.func.entry() { 1 } else { 0 };
+        let pc = entry.wrapping_sub(before);
+        Some((pc, Place { link: LinkAddr(place.link.0.wrapping_sub(before)), ..place }))
+    }
+
+    fn inlined_at(&self, place: Place<'m>) -> Vec<LogicalFrame<'m>> {
+        logical_frames(&place.module.image, place.func, place.link)
+    }
+
+    fn entry_of(&self, place: Place<'_>, frame: &LogicalFrame<'_>) -> u64 {
+        place.module.bias.runtime(frame.pc).0.wrapping_add(1)
+    }
+
+    /// What an entry stands for by itself (`allFrames`).
+    fn frame(&mut self, entry: u64) -> Found<'m> {
+        if let Some(&found) = self.frames.get(&entry) {
+            return found;
+        }
+        let found = self.look_up(entry);
+        self.frames.insert(entry, found);
+        found
+    }
+
+    fn look_up(&self, entry: u64) -> Found<'m> {
+        let nowhere = Found::Frame(Frame { pc: entry.wrapping_sub(1), go: None });
+        let Some((pc, place)) = self.place_of(entry) else { return nowhere };
+        let chain = self.inlined_at(place);
+        let Some(innermost) = chain.first() else { return nowhere };
+        if innermost.name == b"runtime.goexit" {
+            return Found::Goexit;
+        }
+        let go = GoFrame {
+            name: innermost.name,
+            file: innermost.file,
+            line: innermost.line,
+            start_line: innermost.start_line.unwrap_or(0),
+            inlined: innermost.inlined,
+            entry: place.module.bias.runtime(place.func.entry()).0,
+        };
+        Found::Frame(Frame { pc, go: Some(go) })
+    }
+
+    /// Makes a location of the deck (`emitLocation`).
+    fn emit(&mut self, locations: &mut Vec<usize>) {
+        let entries = std::mem::take(&mut self.deck.entries);
+        let frames = std::mem::take(&mut self.deck.frames);
+        let (Some(&entry), Some(&first)) = (entries.first(), frames.first()) else { return };
+        let mut lines = Vec::with_capacity(frames.len());
+        for frame in &frames {
+            let Some(go) = frame.go else { continue };
+            lines.push(Line { function: self.function(go), line: go.line });
+        }
+        let unnamed = |go: GoFrame<'_>| go.name.is_empty() || go.file.is_empty() || go.line == 0;
+        let failed = frames.iter().any(|frame| frame.go.is_none_or(unnamed));
+        let mapping = self.symbols.mappings.iter().position(|m| (m.start..m.end).contains(&entry));
+        if let Some((tried, any)) = mapping.and_then(|i| self.tried.get_mut(i)) {
+            *tried = true;
+            *any |= failed;
+        }
+        let location = self.symbols.locations.len();
+        self.symbols.locations.push(Location { mapping, address: first.pc, lines });
+        self.known.insert(entry, Known { location, entries: entries.len(), first });
+        locations.push(location);
+    }
+
+    fn function(&mut self, frame: GoFrame<'m>) -> usize {
+        let key = (frame.name, frame.file);
+        if let Some(&known) = self.functions.get(&key) {
+            return known;
+        }
+        let mut text = |bytes: &[u8]| {
+            let room = MAX_TEXT.min(MAX_TEXTS.saturating_sub(self.texts));
+            let bytes = bytes.get(..room).unwrap_or(bytes);
+            self.texts += bytes.len();
+            String::from_utf8_lossy(bytes).into_owned()
+        };
+        // From Go 1.21 on, type arguments are written in full; before, the linker had shortened them already.
+        let name = text(frame.name);
+        let file = text(frame.file);
+        let function = Function { system_name: name.clone(), name, file, start_line: frame.start_line };
+        let index = self.symbols.functions.len();
+        self.symbols.functions.push(function);
+        self.functions.insert(key, index);
+        index
+    }
+}
+
+/// Whether a wrapper that called this is left out of stacks (`elideWrapperCalling`).
+fn elides_wrapper(callee: &LogicalFrame<'_>) -> bool {
+    !matches!(callee.name, b"runtime.gopanic" | b"runtime.sigpanic" | b"runtime.panicwrap")
+}

@@ -1,0 +1,227 @@
+//! Blocking and contended locks: the profiles `block` and `mutex` (`runtime.BlockProfile`, `runtime.MutexProfile`,
+//! `runtime/pprof.printCountCycleProfile`).
+
+use std::time::SystemTime;
+
+use symbols::layout::Table;
+
+use super::list::{self, Bucket, Kind};
+use super::ticks::{TicksPerSecond, ticks_per_second};
+use super::{BucketsError, Tables};
+use crate::memory::Memory;
+use crate::profile::symbolize::Symbolizer;
+use crate::profile::{Mapping, Profile, Sample, ValueType};
+use crate::runtime::record::{Record, RecordError};
+
+/// How often a table is read until two readings agree.
+const MAX_READINGS: usize = 4;
+
+/// Which of the two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Contention {
+    /// Waiting for channels, locks, conditions, where it was waited.
+    Block,
+    /// Waiting for locks, where they were released.
+    Mutex,
+}
+
+/// Events at one place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ContentionBucket {
+    /// The stack, the innermost entry first: logical up to Go 1.22, mostly physical from 1.23 on.
+    pub stack: Vec<u64>,
+    /// How many events; an estimate, as only some are sampled. From Go 1.20 on the runtime scales what it counts.
+    pub count: f64,
+    /// How long they took, in ticks of the processor.
+    pub cycles: i64,
+}
+
+/// What was sampled in a process.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ContentionBuckets {
+    /// Of what.
+    pub of: Contention,
+    /// Longest first.
+    pub buckets: Vec<ContentionBucket>,
+    /// Ticks in a second.
+    pub ticks: TicksPerSecond,
+    /// One in how many events is a sample *now* (`mutexprofilerate`), where that scales the profile: of locks, up to Go
+    /// 1.19.
+    pub fraction: Option<u64>,
+    /// The most frames that a stack is expanded to (`debug.profstackdepth`, from Go 1.23).
+    pub max_depth: usize,
+    /// When it was read.
+    pub time: SystemTime,
+}
+
+/// Reads what blocked in a process, without stopping it.
+///
+/// # Errors
+/// [`BucketsError`].
+pub fn read_block(tables: &Tables<'_>, memory: &dyn Memory) -> Result<ContentionBuckets, BucketsError> {
+    read(tables, memory, Contention::Block)
+}
+
+/// Reads which locks were contended in a process, without stopping it.
+///
+/// # Errors
+/// [`BucketsError`]; up to Go 1.19 also where the sampling rate is not found, which its values depend on.
+pub fn read_mutex(tables: &Tables<'_>, memory: &dyn Memory) -> Result<ContentionBuckets, BucketsError> {
+    read(tables, memory, Contention::Mutex)
+}
+
+fn read(tables: &Tables<'_>, memory: &dyn Memory, of: Contention) -> Result<ContentionBuckets, BucketsError> {
+    let view = tables.view;
+    let (variable, kind) = match of {
+        Contention::Block => ("runtime.bbuckets", Kind::Block),
+        Contention::Mutex => ("runtime.xbuckets", Kind::Mutex),
+    };
+    let list = tables.at(variable)?;
+    let layout = Layout::of(&view.table)?;
+    let take = || list::read(memory, &view.table, view.minor, list, kind, layout.size);
+    let mut time = SystemTime::now();
+    let mut raw = take()?;
+    // An event that is counted right now has changed its count and not yet its ticks. Where events never end, a row
+    // may be one event off: the runtime itself reports another one the next moment.
+    for _ in 1..MAX_READINGS {
+        time = SystemTime::now();
+        let before = std::mem::replace(&mut raw, take()?);
+        if before == raw {
+            break;
+        }
+    }
+    let mut buckets: Vec<ContentionBucket> = raw.into_iter().map(|bucket| layout.bucket(bucket)).collect();
+    buckets.sort_by_key(|bucket| std::cmp::Reverse(bucket.cycles));
+    let fraction = match of {
+        Contention::Mutex if view.minor < 20 => Some(memory.word(tables.at("runtime.mutexprofilerate")?)?),
+        _ => None,
+    };
+    let max_depth = if view.minor >= 23 { depth(tables, memory)? } else { usize::MAX };
+    // With nothing to convert, nothing is waited for.
+    let ticks = if buckets.is_empty() {
+        TicksPerSecond::Calibrated(1_000_000_000)
+    } else {
+        ticks_per_second(tables, memory)?
+    };
+    Ok(ContentionBuckets { of, buckets, ticks, fraction, max_depth, time })
+}
+
+/// `debug.profstackdepth`: up to `maxProfStackDepth`, 1024.
+fn depth(tables: &Tables<'_>, memory: &dyn Memory) -> Result<usize, BucketsError> {
+    let at = tables.at("runtime.debug")?;
+    let debug = Record::read(memory, &tables.view.table, "runtime.debug", at)?;
+    Ok(usize::try_from(debug.i32("profstackdepth")?).unwrap_or(0).min(1024))
+}
+
+/// Where the fields of a `runtime.blockRecord` are.
+struct Layout {
+    size: usize,
+    count: usize,
+    cycles: usize,
+}
+
+impl Layout {
+    fn of(table: &Table) -> Result<Self, RecordError> {
+        let of = "runtime.blockRecord";
+        let missing = |field: &str| RecordError::NoField { of: of.to_owned(), field: field.to_owned() };
+        let size = table.size(of).ok_or_else(|| RecordError::NoLayout { of: of.to_owned() })?;
+        let place = |field: &str| {
+            let place = table.field(of, field).filter(|f| f.size == 8 && f.offset + 8 <= size);
+            place.and_then(|f| usize::try_from(f.offset).ok()).ok_or_else(|| missing(field))
+        };
+        let size = usize::try_from(size).ok().filter(|s| *s <= 4096).ok_or_else(|| missing(""))?;
+        Ok(Layout { size, count: place("count")?, cycles: place("cycles")? })
+    }
+
+    fn bucket(&self, bucket: Bucket) -> ContentionBucket {
+        let word =
+            |at: usize| bucket.record.get(at..at + 8).and_then(|b| b.try_into().ok()).unwrap_or([0; 8]);
+        ContentionBucket {
+            count: f64::from_le_bytes(word(self.count)),
+            cycles: i64::from_le_bytes(word(self.cycles)),
+            stack: bucket.stack,
+        }
+    }
+}
+
+/// The profile `block`.
+pub fn block_profile(tables: &Tables<'_>, buckets: &ContentionBuckets, mappings: Vec<Mapping>) -> Profile {
+    profile(tables, buckets, mappings)
+}
+
+/// The profile `mutex`.
+pub fn mutex_profile(tables: &Tables<'_>, buckets: &ContentionBuckets, mappings: Vec<Mapping>) -> Profile {
+    profile(tables, buckets, mappings)
+}
+
+fn profile(tables: &Tables<'_>, buckets: &ContentionBuckets, mappings: Vec<Mapping>) -> Profile {
+    let minor = tables.view.minor;
+    let mut symbolizer = Symbolizer::new(tables.view, mappings);
+    let ticks_per_nanosecond = buckets.ticks.value() as f64 / 1e9;
+    let mut samples = Vec::with_capacity(buckets.buckets.len());
+    for bucket in &buckets.buckets {
+        let stack = if minor >= 23 {
+            let expanded = symbolizer.expand_partial(&bucket.stack, buckets.max_depth);
+            symbolizer.logical(&expanded)
+        } else {
+            symbolizer.logical(&bucket.stack)
+        };
+        let (count, nanoseconds) = values(bucket, buckets.of, buckets.fraction, ticks_per_nanosecond);
+        samples.push(Sample { stack, values: vec![count, nanoseconds], labels: Vec::new() });
+    }
+    let symbols = symbolizer.finish();
+    let mut comments = Vec::new();
+    if let (TicksPerSecond::Calibrated(ticks), false) = (buckets.ticks, samples.is_empty()) {
+        comments.push(format!(
+            "times are ticks of the processor, of which {ticks} were measured in a second; the runtime may count with a \
+             slightly different number"
+        ));
+    }
+    Profile {
+        sample_types: vec![ValueType::new("contentions", "count"), ValueType::new("delay", "nanoseconds")],
+        default_sample_type: 1,
+        period: Some((ValueType::new("contentions", "count"), 1)),
+        time: buckets.time,
+        duration: None,
+        mappings: symbols.mappings,
+        locations: symbols.locations,
+        functions: symbols.functions,
+        samples,
+        comments,
+    }
+}
+
+/// How many events, and how long they took in nanoseconds.
+fn values(
+    bucket: &ContentionBucket,
+    of: Contention,
+    fraction: Option<u64>,
+    ticks_per_nanosecond: f64,
+) -> (i64, i64) {
+    let mut count = bucket.count as i64;
+    // A sample of an event that is rarer than sampled counts less than one.
+    if of == Contention::Block && count == 0 {
+        count = 1;
+    }
+    let nanoseconds = bucket.cycles as f64 / ticks_per_nanosecond;
+    match fraction {
+        Some(fraction) => {
+            (count.wrapping_mul(fraction.cast_signed()), (nanoseconds * fraction as f64) as i64)
+        }
+        None => (count, nanoseconds as i64),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_rows() {
+        let row = |count, cycles| ContentionBucket { stack: Vec::new(), count, cycles };
+        assert_eq!(values(&row(0.5, 250), Contention::Block, None, 2.5), (1, 100));
+        assert_eq!(values(&row(0.5, 250), Contention::Mutex, None, 2.5), (0, 100));
+        assert_eq!(values(&row(3.9, 251), Contention::Mutex, Some(5), 2.5), (15, 502));
+        assert_eq!(values(&row(3.0, 250), Contention::Mutex, Some(0), 2.5), (0, 0));
+    }
+}

@@ -1,0 +1,371 @@
+//! Sampled allocations: the profiles `heap` and `allocs` (`runtime.MemProfile`, `runtime/pprof/protomem.go`).
+
+use std::time::SystemTime;
+
+use symbols::addr::RuntimeAddr;
+use symbols::layout::Table;
+
+use super::exp::exp_of_negative;
+use super::list::{self, Bucket, Kind};
+use super::{BucketsError, Tables};
+use crate::memory::Memory;
+use crate::profile::symbolize::Symbolizer;
+use crate::profile::{Label, LabelValue, Mapping, Profile, Sample, ValueType};
+use crate::runtime::record::{Record, RecordError};
+
+/// How often the table is read until two readings agree.
+const MAX_READINGS: usize = 12;
+/// `runtime.mProfCycleWrap`: cycles are below it.
+const CYCLE_WRAP: u32 = 3 * (2 << 24);
+
+/// How many sampled objects were allocated and freed, and their bytes (`runtime.memRecordCycle`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Objects allocated.
+    pub allocs: u64,
+    /// Objects freed.
+    pub frees: u64,
+    /// Bytes allocated.
+    pub alloc_bytes: u64,
+    /// Bytes freed.
+    pub free_bytes: u64,
+}
+
+impl Counts {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Counts) -> Counts {
+        Counts {
+            allocs: self.allocs.wrapping_add(other.allocs),
+            frees: self.frees.wrapping_add(other.frees),
+            alloc_bytes: self.alloc_bytes.wrapping_add(other.alloc_bytes),
+            free_bytes: self.free_bytes.wrapping_add(other.free_bytes),
+        }
+    }
+}
+
+/// Objects of one size that were allocated at one place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryBucket {
+    /// The size of each object in bytes.
+    pub size: u64,
+    /// The logical stack, the innermost entry first.
+    pub stack: Vec<u64>,
+    /// What the profile says of them.
+    pub published: Counts,
+    /// What is counted in all, with what the profile does not say yet: allocations since the last collections. Frees
+    /// are counted by sweeping only, so this has more that is still in use than there is.
+    pub counted: Counts,
+}
+
+/// The sampled allocations of a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryBuckets {
+    /// `MemProfileRate`: a sample each so many bytes. 0 or less where it is off now.
+    pub rate: i64,
+    /// Newest first.
+    pub buckets: Vec<MemoryBucket>,
+    /// No collection has published anything yet, so everything counted is published.
+    pub before_first_collection: bool,
+    /// Two readings agreed: no collection was at work on the table meanwhile.
+    pub consistent: bool,
+    /// When it was read.
+    pub time: SystemTime,
+}
+
+/// Where the counts of a record are (`runtime.memRecord`: what is published, and three slots that will be).
+struct Layout {
+    size: usize,
+    active: usize,
+    future: usize,
+    cycle: usize,
+    allocs: usize,
+    frees: usize,
+    /// Absent from Go 1.27 on, where they are counts times size.
+    bytes: Option<(usize, usize)>,
+}
+
+impl Layout {
+    fn of(table: &Table) -> Result<Self, RecordError> {
+        let (record, cycle) = ("runtime.memRecord", "runtime.memRecordCycle");
+        let missing =
+            |of: &str, field: &str| RecordError::NoField { of: of.to_owned(), field: field.to_owned() };
+        let place = |of: &str, field: &str, size: u64| {
+            let place = table.field(of, field).filter(|f| f.size == size);
+            let offset = place.and_then(|f| usize::try_from(f.offset).ok());
+            offset.ok_or_else(|| missing(of, field))
+        };
+        let size = |of: &str| table.size(of).ok_or_else(|| RecordError::NoLayout { of: of.to_owned() });
+        let cycle_size = size(cycle)?;
+        let bytes = (place(cycle, "alloc_bytes", 8), place(cycle, "free_bytes", 8));
+        Ok(Layout {
+            size: usize::try_from(size(record)?)
+                .ok()
+                .filter(|s| *s <= 4096)
+                .ok_or_else(|| missing(record, ""))?,
+            active: place(record, "active", cycle_size)?,
+            future: place(record, "future", 3 * cycle_size)?,
+            cycle: usize::try_from(cycle_size).unwrap_or_default(),
+            allocs: place(cycle, "allocs", 8)?,
+            frees: place(cycle, "frees", 8)?,
+            bytes: match bytes {
+                (Ok(allocated), Ok(freed)) => Some((allocated, freed)),
+                _ => None,
+            },
+        })
+    }
+
+    fn counts(&self, bucket: &Bucket, at: usize) -> Counts {
+        let word = |offset: usize| {
+            let start = at + offset;
+            let bytes = bucket.record.get(start..start + 8).and_then(|b| b.try_into().ok());
+            bytes.map_or(0, u64::from_le_bytes)
+        };
+        let (allocs, frees) = (word(self.allocs), word(self.frees));
+        let (alloc_bytes, free_bytes) = match self.bytes {
+            Some((allocated, freed)) => (word(allocated), word(freed)),
+            None => (allocs.wrapping_mul(bucket.size), frees.wrapping_mul(bucket.size)),
+        };
+        Counts { allocs, frees, alloc_bytes, free_bytes }
+    }
+
+    fn active(&self, bucket: &Bucket) -> Counts {
+        self.counts(bucket, self.active)
+    }
+
+    fn future(&self, bucket: &Bucket, slot: usize) -> Counts {
+        self.counts(bucket, self.future + slot * self.cycle)
+    }
+
+    /// What `runtime.MemProfile` would publish before it reports: what is to be published in this cycle. That slot is
+    /// empty where that was done already.
+    fn published(&self, bucket: &Bucket, cycle: u32) -> Counts {
+        self.active(bucket).plus(self.future(bucket, cycle as usize % 3))
+    }
+
+    fn counted(&self, bucket: &Bucket) -> Counts {
+        (0..3).fold(self.active(bucket), |sum, slot| sum.plus(self.future(bucket, slot)))
+    }
+}
+
+struct Reading {
+    /// `None` where a cycle began meanwhile.
+    cycle: Option<u32>,
+    buckets: Vec<Bucket>,
+}
+
+impl Reading {
+    fn take(
+        tables: &Tables<'_>,
+        memory: &dyn Memory,
+        layout: &Layout,
+        list: RuntimeAddr,
+    ) -> Result<Self, BucketsError> {
+        let view = tables.view;
+        let before = cycle(tables, memory)?;
+        let buckets = list::read(memory, &view.table, view.minor, list, Kind::Memory, layout.size)?;
+        Ok(Reading { cycle: Some(before).filter(|b| cycle(tables, memory) == Ok(*b)), buckets })
+    }
+
+    /// Whether nothing was published between two readings, so that nothing was half published in the later one.
+    fn agrees(&self, later: &Reading, layout: &Layout) -> bool {
+        let (Some(cycle), true) = (later.cycle, later.cycle == self.cycle) else { return false };
+        // New buckets come first, and have nothing to publish yet.
+        let Some(new) = later.buckets.len().checked_sub(self.buckets.len()) else { return false };
+        let (new, old) = later.buckets.split_at(new);
+        let published = |bucket: &Bucket| layout.published(bucket, cycle);
+        new.iter().all(|b| published(b) == Counts::default())
+            && old.iter().zip(&self.buckets).all(|(a, b)| published(a) == published(b))
+    }
+}
+
+/// Reads the sampled allocations of a process, without stopping it.
+///
+/// What a collection publishes it moves from bucket to bucket, under a lock that is of no use to us. So the table is
+/// read until two readings agree.
+///
+/// # Errors
+/// [`BucketsError`].
+pub fn read_memory(tables: &Tables<'_>, memory: &dyn Memory) -> Result<MemoryBuckets, BucketsError> {
+    let rate = memory.word(tables.at("runtime.MemProfileRate")?)?.cast_signed();
+    let list = tables.at("runtime.mbuckets")?;
+    let layout = Layout::of(&tables.view.table)?;
+    let mut time = SystemTime::now();
+    let mut reading = Reading::take(tables, memory, &layout, list)?;
+    let mut consistent = false;
+    for _ in 1..MAX_READINGS {
+        time = SystemTime::now();
+        let again = Reading::take(tables, memory, &layout, list)?;
+        consistent = reading.agrees(&again, &layout);
+        reading = again;
+        if consistent {
+            break;
+        }
+    }
+    let cycle = match reading.cycle {
+        Some(cycle) => cycle,
+        None => cycle(tables, memory)?,
+    };
+    let before_first_collection = reading.buckets.iter().all(|bucket| {
+        let published = layout.published(bucket, cycle);
+        published.allocs == 0 && published.frees == 0
+    });
+    let buckets = reading.buckets.into_iter().map(|bucket| {
+        let counted = layout.counted(&bucket);
+        let published = if before_first_collection { counted } else { layout.published(&bucket, cycle) };
+        MemoryBucket { published, counted, size: bucket.size, stack: bucket.stack }
+    });
+    Ok(MemoryBuckets { rate, buckets: buckets.collect(), before_first_collection, consistent, time })
+}
+
+/// The number of the profile's cycle: `mProfCycle`, whose lowest bit is a flag; up to Go 1.18 in `mProf`.
+fn cycle(tables: &Tables<'_>, memory: &dyn Memory) -> Result<u32, BucketsError> {
+    let view = tables.view;
+    let cycle = if view.minor >= 19 {
+        let at = tables.at("runtime.mProfCycle")?;
+        Record::read(memory, &view.table, "runtime.mProfCycle", at)?.u32("value")? >> 1
+    } else {
+        let at = tables.at("runtime.mProf")?;
+        Record::read(memory, &view.table, "runtime.mProf", at)?.u32("cycle")?
+    };
+    if cycle >= CYCLE_WRAP {
+        let why = format!("{cycle} is no number of a cycle");
+        return Err(BucketsError::Damaged { list: tables.at("runtime.mbuckets")?, why });
+    }
+    Ok(cycle)
+}
+
+/// The profile `heap`: what is in use by default.
+pub fn heap_profile(tables: &Tables<'_>, buckets: &MemoryBuckets, mappings: Vec<Mapping>) -> Profile {
+    profile(tables, buckets, mappings, 3)
+}
+
+/// The profile `allocs`: the same, but what was allocated by default.
+pub fn allocs_profile(tables: &Tables<'_>, buckets: &MemoryBuckets, mappings: Vec<Mapping>) -> Profile {
+    profile(tables, buckets, mappings, 1)
+}
+
+fn profile(
+    tables: &Tables<'_>,
+    buckets: &MemoryBuckets,
+    mappings: Vec<Mapping>,
+    default_sample_type: usize,
+) -> Profile {
+    let minor = tables.view.minor;
+    let mut symbolizer = Symbolizer::new(tables.view, mappings);
+    let mut samples = Vec::with_capacity(buckets.buckets.len());
+    for bucket in &buckets.buckets {
+        let counts = bucket.published;
+        let in_use = counts.allocs.wrapping_sub(counts.frees).cast_signed();
+        let in_use_bytes = counts.alloc_bytes.wrapping_sub(counts.free_bytes).cast_signed();
+        let allocated = scaled(
+            counts.allocs.cast_signed(),
+            counts.alloc_bytes.cast_signed(),
+            bucket.size,
+            buckets.rate,
+            minor,
+        );
+        let used = scaled(in_use, in_use_bytes, bucket.size, buckets.rate, minor);
+        // Up to Go 1.26 it is computed from the counts.
+        let size = match counts.allocs.cast_signed() {
+            _ if minor >= 27 => Some(bucket.size.cast_signed()),
+            allocs if allocs > 0 => Some(counts.alloc_bytes.cast_signed() / allocs).filter(|s| *s != 0),
+            _ => None,
+        };
+        let label = |size| Label { key: "bytes".to_owned(), value: LabelValue::Number(size, String::new()) };
+        samples.push(Sample {
+            stack: locations(&mut symbolizer, &bucket.stack),
+            values: vec![allocated.0, allocated.1, used.0, used.1],
+            labels: size.map(label).into_iter().collect(),
+        });
+    }
+    let symbols = symbolizer.finish();
+    let mut comments = Vec::new();
+    if !buckets.consistent {
+        comments.push(
+            "collections were at work on this profile all the time while it was read: some of its rows may be of \
+             before one, others of after it"
+                .to_owned(),
+        );
+    }
+    let value_type = ValueType::new;
+    Profile {
+        sample_types: vec![
+            value_type("alloc_objects", "count"),
+            value_type("alloc_space", "bytes"),
+            value_type("inuse_objects", "count"),
+            value_type("inuse_space", "bytes"),
+        ],
+        default_sample_type,
+        period: Some((value_type("space", "bytes"), buckets.rate)),
+        time: buckets.time,
+        duration: None,
+        mappings: symbols.mappings,
+        locations: symbols.locations,
+        functions: symbols.functions,
+        samples,
+        comments,
+    }
+}
+
+/// The stack without the functions of the runtime at its inner end, unless nothing else is in it.
+fn locations(symbolizer: &mut Symbolizer<'_>, stack: &[u64]) -> Vec<usize> {
+    let first = stack.iter().position(|&entry| !symbolizer.is_of_runtime(entry)).unwrap_or(0);
+    let locations = symbolizer.logical(stack.get(first..).unwrap_or_default());
+    if locations.is_empty() && first > 0 { symbolizer.logical(stack) } else { locations }
+}
+
+/// Estimates all objects and their bytes from those sampled (`scaleHeapSample`).
+///
+/// An object of `size` is sampled with probability 1-exp(-size/rate).
+fn scaled(count: i64, bytes: i64, size: u64, rate: i64, minor: u32) -> (i64, i64) {
+    // From Go 1.27 on the size is that of the bucket, before it is the mean.
+    let (given, exact) = if minor >= 27 {
+        let size = size.cast_signed();
+        (size, count.wrapping_mul(size))
+    } else {
+        (bytes, bytes)
+    };
+    if count == 0 || given == 0 {
+        return (0, 0);
+    }
+    if rate <= 1 {
+        return (count, exact);
+    }
+    let mean = if minor >= 27 { given as f64 } else { bytes as f64 / count as f64 };
+    let scale = 1.0 / (1.0 - exp_of_negative(-mean / rate as f64));
+    ((count as f64 * scale) as i64, (exact as f64 * scale) as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scaling() {
+        assert_eq!(scaled(3, 48, 16, 1, 24), (3, 48));
+        assert_eq!(scaled(3, 0, 16, 0, 27), (3, 48));
+        assert_eq!(scaled(0, 0, 16, 524_288, 24), (0, 0));
+        // 16 bytes at one sample in 512 KiB: some 32768 objects each.
+        assert_eq!(scaled(1, 16, 16, 524_288, 24), (32_768, 524_296));
+        assert_eq!(scaled(1, 16, 16, 524_288, 27), (32_768, 524_296));
+        assert_eq!(scaled(2, 2 << 30, 1 << 30, 524_288, 24), (2, 2 << 30));
+        assert_eq!(scaled(-1, -16, 16, 524_288, 24).0, -32_768);
+    }
+
+    #[test]
+    fn records_of_each_release() {
+        for minor in 18..=27 {
+            let layout = Layout::of(&list::tests::table(minor)).unwrap();
+            let words: Vec<u64> = (1..=if minor >= 27 { 8 } else { 16 }).collect();
+            let record: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
+            assert_eq!(record.len(), layout.size, "{minor}");
+            let bucket = Bucket { size: 10, stack: Vec::new(), record };
+            let active = layout.active(&bucket);
+            assert_eq!((active.allocs, active.frees), (1, 2), "{minor}");
+            let last = layout.future(&bucket, 2);
+            let expected = if minor >= 27 { (7, 8, 70, 80) } else { (13, 14, 15, 16) };
+            assert_eq!((last.allocs, last.frees, last.alloc_bytes, last.free_bytes), expected, "{minor}");
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! How many ticks of the processor make a second.
+
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+
+use super::{BucketsError, Tables};
+use crate::memory::Memory;
+use crate::runtime::record::Record;
+
+/// Ticks of the processor (`cputicks`) in a second of CLOCK_MONOTONIC, and where that is from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub enum TicksPerSecond {
+    /// The runtime has computed it, and computes it only once.
+    Runtime(i64),
+    /// It has not yet. This is what it would compute now, from the start of the process on (from Go 1.22).
+    SinceStart(i64),
+    /// Measured by us, as the runtime does before Go 1.22: the variable was not found, or is still empty.
+    Calibrated(i64),
+}
+
+impl TicksPerSecond {
+    /// The number.
+    pub fn value(self) -> i64 {
+        match self {
+            TicksPerSecond::Runtime(v) | TicksPerSecond::SinceStart(v) | TicksPerSecond::Calibrated(v) => v,
+        }
+    }
+}
+
+/// `minTimeForTicksPerSecond`, in nanoseconds.
+const MIN_SINCE_START: i64 = 5_000_000;
+/// How long the runtime measures before Go 1.22.
+const MEASURED: Duration = Duration::from_millis(100);
+/// No processor counts slower or faster; what lies outside is something else.
+const PLAUSIBLE: std::ops::RangeInclusive<i64> = 1_000_000..=100_000_000_000;
+
+/// `runtime.ticksPerSecond` of a process. Waits up to a tenth of a second where it has to be measured.
+///
+/// # Errors
+/// Where the target's memory cannot be read any more.
+pub fn ticks_per_second(tables: &Tables<'_>, memory: &dyn Memory) -> Result<TicksPerSecond, BucketsError> {
+    if let Some(at) = tables.located.at("runtime.ticks") {
+        let ticks = Record::read(memory, &tables.view.table, "runtime.ticks", at)?;
+        if let Some(value) = ticks.i64("val").ok().filter(|v| PLAUSIBLE.contains(v)) {
+            return Ok(TicksPerSecond::Runtime(value));
+        }
+        if let (Ok(start_ticks), Ok(start_time)) = (ticks.i64("startTicks"), ticks.i64("startTime"))
+            && let Some(value) = since_start(start_ticks, start_time, tables.view.monotonic_offset)
+        {
+            return Ok(TicksPerSecond::SinceStart(value));
+        }
+    }
+    Ok(TicksPerSecond::Calibrated(calibrate()))
+}
+
+fn since_start(start_ticks: i64, start_time: i64, offset: i64) -> Option<i64> {
+    let (time, ticks) = now();
+    let elapsed = time.checked_add(offset)?.checked_sub(start_time).filter(|e| *e > MIN_SINCE_START)?;
+    let counted = ticks.checked_sub(start_ticks).filter(|t| *t > 0)?;
+    let value = (counted as f64 * 1e9 / elapsed as f64) as i64;
+    Some(value).filter(|v| PLAUSIBLE.contains(v))
+}
+
+fn calibrate() -> i64 {
+    let (t0, c0) = now();
+    std::thread::sleep(MEASURED);
+    let (t1, c1) = now();
+    let ticks = i128::from(c1.wrapping_sub(c0)) * 1_000_000_000 / i128::from((t1 - t0).max(1));
+    i64::try_from(ticks).unwrap_or(i64::MAX).max(1)
+}
+
+/// CLOCK_MONOTONIC in nanoseconds, and the processor's counter.
+fn now() -> (i64, i64) {
+    let time = clock_gettime(ClockId::Monotonic);
+    let time = time.tv_sec * 1_000_000_000 + time.tv_nsec;
+    (time, counter(time))
+}
+
+#[cfg(target_arch = "x86_64")]
+fn counter(_time: i64) -> i64 {
+    // SAFETY: the instruction reads a register and touches no memory; every amd64 processor has it.
+    unsafe { core::arch::x86_64::_rdtsc() }.cast_signed()
+}
+
+/// Elsewhere Go counts nanoseconds.
+#[cfg(not(target_arch = "x86_64"))]
+fn counter(time: i64) -> i64 {
+    time
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ways_agree() {
+        let (time, ticks) = now();
+        let measured = calibrate();
+        assert!(PLAUSIBLE.contains(&measured), "{measured}");
+        let since = since_start(ticks, time, 0).unwrap();
+        assert!((since - measured).abs() < measured / 100, "{since} {measured}");
+        assert_eq!(since_start(ticks, i64::MAX, 0), None);
+        assert_eq!(since_start(i64::MAX, time, 0), None);
+        assert_eq!(since_start(0, i64::MIN, i64::MAX), None);
+    }
+}

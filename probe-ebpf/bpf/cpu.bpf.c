@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+/*
+ * Samples of what threads of chosen processes do, taken where a perf event interrupts a CPU.
+ *
+ * User stacks are walked by frame pointers, which Go keeps. Where a goroutine called C, whose frames may have none, the
+ * walk goes on from where the goroutine left its own stack. What is doubtful is left to user space, which knows the
+ * function tables: each sample has the registers, and the top of the stack as a part of its own.
+ */
+#include "kernel.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include "records.h"
+
+char LICENSE[] SEC("license") = "Dual MIT/GPL";
+
+/* Set before loading. */
+
+/* Inode of the loader's pid namespace; 0 for the first one. */
+const volatile __u32 pid_namespace;
+/* Every process is a target. */
+const volatile __u32 whole_system;
+/* Frames of the kernel too. */
+const volatile __u32 kernel_frames;
+/* Bytes of stack to copy where Go code was interrupted, for frames that have no pointer yet. */
+const volatile __u32 go_stack = 512;
+/* The same for other code, which is unwound by its tables. */
+const volatile __u32 other_stack = 16384;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u32);
+	__type(value, struct target);
+} targets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 8 << 20);
+} records SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, COUNTERS);
+	__type(key, __u32);
+	__type(value, __u64);
+} counters SEC(".maps");
+
+struct buffers {
+	__u64 number;
+	struct sample sample;
+	struct kernel_part kernel;
+	struct stack_part stack;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct buffers);
+} buffers SEC(".maps");
+
+static __always_inline void count(__u32 counter)
+{
+	__u64 *value = bpf_map_lookup_elem(&counters, &counter);
+
+	if (value)
+		*value += 1;
+}
+
+/* Deeper nesting than the kernel has. */
+#define MAX_NAMESPACES 33
+
+/* The number of a thread in the namespace of the loader; 0 where it has none there. */
+static __always_inline __u32 number_of(struct task_struct *task)
+{
+	struct pid *pid = BPF_CORE_READ(task, thread_pid);
+	void *numbers = (void *)pid + bpf_core_field_offset(struct pid, numbers);
+	__u32 size = bpf_core_type_size(struct upid);
+
+	if (!pid_namespace)
+		return BPF_CORE_READ(task, pid);
+	for (int i = 0; i < MAX_NAMESPACES; i++) {
+		struct upid *one = numbers + (__u64)i * size;
+
+		if (i > BPF_CORE_READ(pid, level))
+			break;
+		if (BPF_CORE_READ(one, ns, ns.inum) == pid_namespace)
+			return BPF_CORE_READ(one, nr);
+	}
+	return 0;
+}
+
+static __always_inline __u64 user_word(__u64 at)
+{
+	__u64 word = 0;
+
+	bpf_probe_read_user(&word, sizeof(word), (void *)at);
+	return word;
+}
+
+/* Which goroutine the thread is on. Says whether it has called C from there. */
+static __always_inline int find_goroutine(struct sample *s, const struct target *t, struct task_struct *task)
+{
+	__u64 base = BPF_CORE_READ(task, thread.fsbase);
+	__u64 m;
+
+	s->g = base ? user_word(base + t->tls_g) : 0;
+	if (!s->g)
+		return 0;
+	m = user_word(s->g + t->g_m);
+	s->curg = m ? user_word(m + t->m_curg) : 0;
+	if (!s->curg)
+		return 0;
+	s->goid = user_word(s->curg + t->g_goid);
+	s->labels = user_word(s->curg + t->g_labels);
+	return s->curg != s->g && (s->ip < t->text_start || s->ip >= t->text_end);
+}
+
+/* Copies the stack from `from` on, up to `size` bytes or to its end. */
+static __always_inline void send_stack(struct buffers *b, __u64 from, __u32 size)
+{
+	__u32 length = 0;
+
+	for (int i = 0; i < MAX_STACK / 1024; i++) {
+		__u32 at = length;
+
+		if (at + 1024 > size || at > MAX_STACK - 1024)
+			break;
+		if (bpf_probe_read_user(&b->stack.bytes[at], 1024, (void *)(from + at)))
+			break;
+		length += 1024;
+	}
+	/* What is left before the end of the mapping, or of what is wanted. */
+	for (int i = 0; i < 16; i++) {
+		__u32 at = length;
+
+		if (at + 64 > size || at > MAX_STACK - 64)
+			break;
+		if (bpf_probe_read_user(&b->stack.bytes[at], 64, (void *)(from + at)))
+			break;
+		length += 64;
+	}
+	if (!length || length > MAX_STACK)
+		return;
+	b->stack.header = b->sample.header;
+	b->stack.header.kind = RECORD_STACK;
+	if (bpf_ringbuf_output(&records, &b->stack, sizeof(struct header) + length, 0))
+		count(COUNT_LOST_PARTS);
+}
+
+static __always_inline void send_kernel_frames(struct buffers *b, void *ctx)
+{
+	long size = bpf_get_stack(ctx, b->kernel.frames, sizeof(b->kernel.frames), 0);
+
+	if (size <= 0 || size > sizeof(b->kernel.frames))
+		return;
+	b->kernel.header = b->sample.header;
+	b->kernel.header.kind = RECORD_KERNEL;
+	if (bpf_ringbuf_output(&records, &b->kernel, sizeof(struct header) + size, 0))
+		count(COUNT_LOST_PARTS);
+}
+
+struct frame {
+	__u64 next;
+	__u64 back;
+};
+
+/* Follows frame pointers from `bp`; `length` frames are there already. */
+static __always_inline void walk(struct sample *s, __u64 bp, __u32 length)
+{
+	struct frame frame;
+	int i;
+
+	for (i = 0; i < MAX_FRAMES; i++) {
+		if (bp < 4096 || bp & 7)
+			break;
+		if (bpf_probe_read_user(&frame, sizeof(frame), (void *)bp))
+			break;
+		if (!frame.back || length >= MAX_FRAMES)
+			break;
+		s->frames[length & (MAX_FRAMES - 1)] = frame.back;
+		length++;
+		/* A stack grows down; Go changes to a higher one only by what is walked here too. */
+		if (frame.next == bp)
+			break;
+		bp = frame.next;
+	}
+	if (length >= MAX_FRAMES)
+		s->flags |= SAMPLE_CUT;
+	s->length = length;
+}
+
+SEC("perf_event")
+int on_cpu(struct bpf_perf_event_data *ctx)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	static const struct target unknown;
+	const struct target *t;
+	struct buffers *b;
+	struct sample *s;
+	__u32 zero = 0, pid, length;
+
+	count(COUNT_FIRED);
+	/* The idle thread. */
+	if (!(bpf_get_current_pid_tgid() >> 32))
+		return 0;
+	pid = number_of(BPF_CORE_READ(task, group_leader));
+	t = bpf_map_lookup_elem(&targets, &pid);
+	if (!t) {
+		if (!whole_system)
+			return 0;
+		t = &unknown;
+	}
+	b = bpf_map_lookup_elem(&buffers, &zero);
+	if (!b)
+		return 0;
+	count(COUNT_TAKEN);
+	s = &b->sample;
+	b->number++;
+	s->header.kind = RECORD_SAMPLE;
+	s->header.cpu = bpf_get_smp_processor_id();
+	s->header.number = b->number;
+	s->time = bpf_ktime_get_ns();
+	s->pid = pid;
+	s->tid = number_of(task);
+	s->flags = 0;
+	s->length = 0;
+	s->ip = s->sp = s->bp = s->g = s->curg = s->goid = s->labels = 0;
+	if ((ctx->regs.cs & 3) == 3) {
+		s->ip = ctx->regs.ip;
+		s->sp = ctx->regs.sp;
+		s->bp = ctx->regs.bp;
+		/* Code of 64 bits. */
+		if (ctx->regs.cs == 0x33)
+			s->flags |= SAMPLE_USER;
+	} else {
+		s->flags |= SAMPLE_IN_KERNEL;
+		if (!(BPF_CORE_READ(task, flags) & PF_KTHREAD)) {
+			struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
+
+			s->ip = BPF_CORE_READ(regs, ip);
+			s->sp = BPF_CORE_READ(regs, sp);
+			s->bp = BPF_CORE_READ(regs, bp);
+			if (BPF_CORE_READ(regs, cs) == 0x33)
+				s->flags |= SAMPLE_USER;
+		}
+		if (kernel_frames)
+			send_kernel_frames(b, ctx);
+	}
+	if (s->flags & SAMPLE_USER) {
+		int in_go = (t->flags & TARGET_GO) && s->ip >= t->text_start && s->ip < t->text_end;
+		__u64 bp = s->bp;
+
+		length = 0;
+		if ((t->flags & TARGET_GO) && find_goroutine(s, t, task)) {
+			/* runtime.asmcgocall left the goroutine's stack; its return address is on top of that. */
+			__u64 sp = user_word(s->curg + t->g_sched_sp);
+
+			bp = user_word(s->curg + t->g_sched_bp);
+			s->frames[0] = user_word(sp);
+			length = s->frames[0] != 0;
+			s->flags |= SAMPLE_HOPPED;
+		}
+		walk(s, bp, length);
+		send_stack(b, s->sp, in_go ? go_stack : other_stack);
+	}
+	length = s->length;
+	if (length > MAX_FRAMES)
+		return 0;
+	if (bpf_ringbuf_output(&records, s, sizeof(*s) - sizeof(s->frames) + length * 8, 0))
+		count(COUNT_LOST);
+	return 0;
+}
+
+static __always_inline void tell(__u32 kind, __u32 pid, __u32 parent)
+{
+	struct life life = {};
+
+	life.header.kind = kind;
+	life.header.cpu = bpf_get_smp_processor_id();
+	life.pid = pid;
+	life.parent = parent;
+	if (bpf_ringbuf_output(&records, &life, sizeof(life), 0))
+		count(COUNT_LOST_PARTS);
+}
+
+/* A new process has the memory of its parent, and so its layout. */
+SEC("tp_btf/sched_process_fork")
+int on_fork(__u64 *ctx)
+{
+	struct task_struct *parent = (struct task_struct *)ctx[0];
+	struct task_struct *child = (struct task_struct *)ctx[1];
+	struct target *t;
+	__u32 pid, of;
+
+	/* A new thread. */
+	if (BPF_CORE_READ(parent, tgid) == BPF_CORE_READ(child, tgid))
+		return 0;
+	of = number_of(BPF_CORE_READ(parent, group_leader));
+	t = bpf_map_lookup_elem(&targets, &of);
+	if (!t || !(t->flags & TARGET_FOLLOW))
+		return 0;
+	pid = number_of(child);
+	bpf_map_update_elem(&targets, &pid, t, BPF_ANY);
+	tell(RECORD_FORK, pid, of);
+	return 0;
+}
+
+/* Another program has another layout. */
+SEC("tp_btf/sched_process_exec")
+int on_exec(__u64 *ctx)
+{
+	struct task_struct *task = (struct task_struct *)ctx[0];
+	struct target other = { .flags = TARGET_FOLLOW };
+	struct target *t;
+	__u32 pid;
+
+	pid = number_of(BPF_CORE_READ(task, group_leader));
+	t = bpf_map_lookup_elem(&targets, &pid);
+	if (!t)
+		return 0;
+	other.flags &= t->flags;
+	bpf_map_update_elem(&targets, &pid, &other, BPF_ANY);
+	tell(RECORD_EXEC, pid, 0);
+	return 0;
+}

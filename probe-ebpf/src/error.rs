@@ -1,0 +1,123 @@
+//! Why the kernel does not run our programs.
+
+use std::io;
+
+use aya::EbpfError;
+use aya::maps::MapError;
+use aya::programs::ProgramError;
+use aya::sys::SyscallError;
+
+/// Why something could not be loaded or attached.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The kernel does not describe its types, which programs are fitted to.
+    #[error(
+        "this kernel does not describe its types (no /sys/kernel/btf/vmlinux, CONFIG_DEBUG_INFO_BTF): {0}"
+    )]
+    NoTypes(String),
+    /// The kernel denies it.
+    #[error("the kernel denies {action}: {source}")]
+    Denied {
+        /// What was tried.
+        action: &'static str,
+        /// What it said.
+        source: io::Error,
+    },
+    /// The verifier refused a program.
+    #[error("the kernel refuses the program {program} ({source}); its verifier says:\n{log}")]
+    Refused {
+        /// Which one.
+        program: &'static str,
+        /// What it said.
+        source: io::Error,
+        /// The end of the verifier's log.
+        log: String,
+    },
+    /// Anything else.
+    #[error("{action}: {text}")]
+    Other {
+        /// What was tried.
+        action: &'static str,
+        /// What happened.
+        text: String,
+    },
+}
+
+impl Error {
+    /// Whether it is a matter of permission.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Error::Denied { .. })
+    }
+
+    pub(crate) fn new(action: &'static str, error: impl Into<EbpfError>) -> Self {
+        let error = error.into();
+        match source(&error) {
+            Some(code) if denied(code) => {
+                Error::Denied { action, source: io::Error::from_raw_os_error(code) }
+            }
+            _ => Error::Other { action, text: chain(&error) },
+        }
+    }
+
+    pub(crate) fn of_program(program: &'static str, error: ProgramError) -> Self {
+        match error {
+            ProgramError::LoadError { io_error, verifier_log } => {
+                let log = verifier_log.to_string();
+                match io_error.raw_os_error() {
+                    // The verifier says EACCES too, but not without a word.
+                    Some(code) if denied(code) && log.trim().is_empty() => {
+                        Error::Denied { action: "loading a program", source: io_error }
+                    }
+                    _ => Error::Refused { program, source: io_error, log: end_of(&log).to_owned() },
+                }
+            }
+            other => Error::new("loading a program", other),
+        }
+    }
+}
+
+fn denied(code: i32) -> bool {
+    code == libc::EPERM || code == libc::EACCES
+}
+
+/// The number that the kernel gave, wherever it is in the chain.
+fn source(error: &EbpfError) -> Option<i32> {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        let io = error
+            .downcast_ref::<io::Error>()
+            .or_else(|| error.downcast_ref::<SyscallError>().map(|e| &e.io_error))
+            .or_else(|| match error.downcast_ref::<MapError>() {
+                Some(MapError::CreateError { io_error, .. }) => Some(io_error),
+                _ => None,
+            });
+        if let Some(code) = io.and_then(io::Error::raw_os_error) {
+            return Some(code);
+        }
+        next = error.source();
+    }
+    None
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        next = error.source();
+    }
+    text
+}
+
+/// The last lines of a log.
+fn end_of(log: &str) -> &str {
+    const LINES: usize = 24;
+    let log = log.trim_end();
+    let start = log.rmatch_indices('\n').nth(LINES).map_or(0, |(at, _)| at + 1);
+    log.get(start..).unwrap_or(log)
+}

@@ -1,0 +1,251 @@
+//! What the programs write and read: as `bpf/records.h` has it.
+
+use std::mem::{offset_of, size_of};
+
+/// Most return addresses of a sample.
+pub const MAX_FRAMES: usize = 512;
+
+/// A process to sample, as the programs know it (`struct target`). Offsets in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Target {
+    /// Its Go code begins there: a runtime address.
+    pub text_start: u64,
+    /// One past its Go code.
+    pub text_end: u64,
+    /// Where a thread keeps its g, from the base of its thread-local storage.
+    pub tls_g: i64,
+    /// `g.m`.
+    pub g_m: u32,
+    /// `g.goid`.
+    pub g_goid: u32,
+    /// `g.labels`.
+    pub g_labels: u32,
+    /// `g.sched.sp`.
+    pub g_sched_sp: u32,
+    /// `g.sched.bp`.
+    pub g_sched_bp: u32,
+    /// `m.curg`.
+    pub m_curg: u32,
+    /// [`target_flags`].
+    pub flags: u32,
+    /// Always 0.
+    pub padding: u32,
+}
+
+/// Flags of a [`Target`].
+pub mod target_flags {
+    /// Its Go layout is known.
+    pub const GO: u32 = 1;
+    /// Processes that it begins are targets too.
+    pub const FOLLOW: u32 = 2;
+}
+
+/// A record of the ring buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Record<'b> {
+    /// A sample; its parts came before it.
+    Sample(Sample<'b>),
+    /// Frames of the kernel of the sample with this number on this CPU, innermost first.
+    Kernel(Part<'b>),
+    /// The stack of the sample with this number on this CPU, from its stack pointer on.
+    Stack(Part<'b>),
+    /// A target began another process.
+    Fork {
+        /// The new one.
+        pid: u32,
+        /// The target.
+        parent: u32,
+    },
+    /// A target executes another program.
+    Exec {
+        /// Which one.
+        pid: u32,
+    },
+}
+
+/// A part of a sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part<'b> {
+    /// The CPU.
+    pub cpu: u32,
+    /// The number of the sample on it.
+    pub number: u64,
+    /// What it holds.
+    pub bytes: &'b [u8],
+}
+
+/// What a thread was doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sample<'b> {
+    /// The CPU.
+    pub cpu: u32,
+    /// Its number on that CPU.
+    pub number: u64,
+    /// CLOCK_MONOTONIC, in nanoseconds.
+    pub time: u64,
+    /// The process, in our pid namespace.
+    pub pid: u32,
+    /// The thread.
+    pub tid: u32,
+    /// The thread was in the kernel.
+    pub in_kernel: bool,
+    /// Registers of user space; `None` for threads of the kernel and for 32-bit code.
+    pub user: Option<Registers>,
+    /// The frames are those of the goroutine from where it called C.
+    pub hopped: bool,
+    /// The walk ended at its limit.
+    pub cut: bool,
+    /// The g in the thread-local storage; 0 where unknown.
+    pub g: u64,
+    /// The goroutine that the thread runs; 0 for none.
+    pub curg: u64,
+    /// Its number.
+    pub goid: u64,
+    /// Its labels.
+    pub labels: u64,
+    frames: &'b [u8],
+}
+
+/// Registers of user space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Registers {
+    /// Instruction pointer.
+    pub ip: u64,
+    /// Stack pointer.
+    pub sp: u64,
+    /// Frame pointer.
+    pub bp: u64,
+}
+
+impl Sample<'_> {
+    /// Return addresses that frame pointers led to, innermost first.
+    pub fn frames(&self) -> impl ExactSizeIterator<Item = u64> {
+        words(self.frames)
+    }
+}
+
+impl Part<'_> {
+    /// What it holds, as words.
+    pub fn words(&self) -> impl ExactSizeIterator<Item = u64> {
+        words(self.bytes)
+    }
+}
+
+fn words(bytes: &[u8]) -> impl ExactSizeIterator<Item = u64> {
+    bytes.chunks_exact(8).map(|w| w.try_into().map_or(0, u64::from_le_bytes))
+}
+
+/// `struct header`.
+#[repr(C)]
+struct Header {
+    kind: u32,
+    cpu: u32,
+    number: u64,
+}
+
+/// `struct sample` up to its frames.
+#[repr(C)]
+struct Head {
+    header: Header,
+    time: u64,
+    pid: u32,
+    tid: u32,
+    flags: u32,
+    length: u32,
+    ip: u64,
+    sp: u64,
+    bp: u64,
+    g: u64,
+    curg: u64,
+    goid: u64,
+    labels: u64,
+}
+
+/// `struct life`.
+#[repr(C)]
+struct Life {
+    header: Header,
+    pid: u32,
+    parent: u32,
+}
+
+mod flags {
+    pub(super) const IN_KERNEL: u32 = 1;
+    pub(super) const USER: u32 = 2;
+    pub(super) const HOPPED: u32 = 4;
+    pub(super) const CUT: u32 = 8;
+}
+
+impl<'b> Record<'b> {
+    /// Reads a record; `None` for what is none.
+    pub fn parse(bytes: &'b [u8]) -> Option<Self> {
+        let u32_at = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+        let u64_at = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+        let cpu = u32_at(offset_of!(Header, cpu))?;
+        let number = u64_at(offset_of!(Header, number))?;
+        let part = |size| Some(Part { cpu, number, bytes: bytes.get(size..)? });
+        Some(match u32_at(offset_of!(Header, kind))? {
+            1 => {
+                let set = u32_at(offset_of!(Head, flags))?;
+                let length = usize::try_from(u32_at(offset_of!(Head, length))?).ok()?;
+                let frames = bytes.get(size_of::<Head>()..)?.get(..length.checked_mul(8)?)?;
+                let registers = Registers {
+                    ip: u64_at(offset_of!(Head, ip))?,
+                    sp: u64_at(offset_of!(Head, sp))?,
+                    bp: u64_at(offset_of!(Head, bp))?,
+                };
+                Record::Sample(Sample {
+                    cpu,
+                    number,
+                    time: u64_at(offset_of!(Head, time))?,
+                    pid: u32_at(offset_of!(Head, pid))?,
+                    tid: u32_at(offset_of!(Head, tid))?,
+                    in_kernel: set & flags::IN_KERNEL != 0,
+                    user: (set & flags::USER != 0).then_some(registers),
+                    hopped: set & flags::HOPPED != 0,
+                    cut: set & flags::CUT != 0,
+                    g: u64_at(offset_of!(Head, g))?,
+                    curg: u64_at(offset_of!(Head, curg))?,
+                    goid: u64_at(offset_of!(Head, goid))?,
+                    labels: u64_at(offset_of!(Head, labels))?,
+                    frames,
+                })
+            }
+            2 => Record::Kernel(part(size_of::<Header>())?),
+            3 => Record::Stack(part(size_of::<Header>())?),
+            kind @ (4 | 5) => {
+                let pid = u32_at(offset_of!(Life, pid))?;
+                let parent = u32_at(offset_of!(Life, parent))?;
+                if kind == 4 { Record::Fork { pid, parent } } else { Record::Exec { pid } }
+            }
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_those_of_the_programs() {
+        // The object's own description of its types says so; see `cpu::tests`.
+        assert_eq!(size_of::<Target>(), 56);
+        assert_eq!(size_of::<Head>(), 16 + 8 + 4 * 4 + 7 * 8);
+        assert_eq!(size_of::<Life>(), 24);
+    }
+
+    #[test]
+    fn garbage_is_no_record() {
+        let mut bytes = vec![0u8; 200];
+        for kind in 0..8u8 {
+            bytes[0] = kind;
+            bytes[offset_of!(Head, length)] = 200;
+            for len in 0..bytes.len() {
+                let parsed = Record::parse(&bytes[..len]);
+                assert!(kind != 1 || parsed.is_none());
+            }
+        }
+    }
+}
