@@ -16,6 +16,7 @@ use inspector::change::sampling::{self, Opened, Profiler};
 use inspector::change::subject::Subject;
 use inspector::memory::{LiveMemory, Memory as _};
 use inspector::process::Process;
+use inspector::runtime::buckets::{Tables, read_memory};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -801,6 +802,49 @@ fn rates(subjected: &mut Subjected) -> (u64, u64) {
 
 fn block_rate(subject: &Subject<'_>) -> u64 {
     sampling::rate(subject, Profiler::Block).unwrap()
+}
+
+/// A site that allocates a known number of bytes is found in the profile with about that number.
+#[test]
+fn what_a_window_sees() {
+    const SIZE: u64 = 4096;
+    for version in FEW {
+        for rate in [sampling::DEFAULT_HEAP_RATE, 64 << 10] {
+            let mut subjected = Subjected::start(version, Variant::Stripped, &[]);
+            // Two thousand samples: their number varies by two percent.
+            let count = 2000 * rate / SIZE;
+            let process = subjected.pinned();
+            let subject = Subject::verify(&process).unwrap();
+            let mut child = subjected.child("heap", rate, 60_000).spawn().unwrap();
+            while rates(&mut subjected).0 == 0 {
+                assert!(child.try_wait().unwrap().is_none());
+            }
+            subjected.fixture.order(&format!("allocate {count} {SIZE}")).unwrap();
+            slay(Pid::from_raw(i32::try_from(child.id()).unwrap()));
+            child.wait().unwrap();
+            subjected.wait_for_guards();
+            assert_eq!(rates(&mut subjected), (0, 0));
+            let memory = LiveMemory::new(process.pid().as_raw());
+            let tables = Tables::locate(&subject.view);
+            let buckets = read_memory(&tables, &memory).unwrap().buckets;
+            let in_allocate = |pc: u64| {
+                let place = subject.view.modules.lookup(pc - 1);
+                place.is_some_and(|place| place.func.name() == b"main.allocate")
+            };
+            let of_it =
+                buckets.iter().filter(|b| b.size == SIZE && b.stack.iter().any(|&pc| in_allocate(pc)));
+            let sampled: u64 = of_it.map(|bucket| bucket.counted.allocs).sum();
+            // As the profile is scaled.
+            let scale = 1.0 / (1.0 - (-(SIZE as f64) / rate as f64).exp());
+            let ratio = sampled as f64 * scale / count as f64;
+            say(&format!(
+                "changes: {}: rate {rate}: {sampled} samples, {ratio:.3} of what was allocated",
+                subjected.name
+            ));
+            assert!(sampled >= 1000 && (0.9..1.1).contains(&ratio), "{version} {rate}: {sampled} {ratio}");
+            subjected.assert_sound();
+        }
+    }
 }
 
 /// The journals of this process go to the folder of the test that runs: see [`Subjected::child`].

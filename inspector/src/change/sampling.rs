@@ -83,7 +83,10 @@ pub struct Closed {
 pub fn rate(subject: &Subject<'_>, profiler: Profiler) -> Result<u64, Error> {
     let rate = subject.read(profiler.variable(), "")?;
     if rate.cast_signed() < 0 {
-        return Err(refused(subject.process, format!("the program itself has set {} to off", profiler.variable())));
+        return Err(refused(
+            subject.process,
+            format!("the program itself has set {} to off", profiler.variable()),
+        ));
     }
     if rate > MAX_RATE {
         return Err(unverified(subject.process, format!("{} would be {rate}", profiler.variable())));
