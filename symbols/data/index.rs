@@ -1,7 +1,10 @@
 // Written by generate-tables.
 &[
+    (18, 0, include_str!("go1.18.0.json")),
     (18, 10, include_str!("go1.18.10.json")),
+    (19, 0, include_str!("go1.19.0.json")),
     (19, 13, include_str!("go1.19.13.json")),
+    (20, 0, include_str!("go1.20.0.json")),
     (20, 14, include_str!("go1.20.14.json")),
     (21, 0, include_str!("go1.21.0.json")),
     (21, 5, include_str!("go1.21.5.json")),

@@ -117,12 +117,12 @@ pub enum Program {
     Agent,
     /// A server on a loopback port, or its client.
     HttpServer,
+    /// Work on a heap that is checked all the time.
+    Collector,
     /// Allocations, blocking and contention at known places, and the program's own profiles of them.
     Profiles,
     /// The same without the profiles: the linker leaves sampling of allocations out.
     Unprofiled,
-    /// Work on a heap that is checked all the time.
-    Collector,
 }
 
 impl Program {
@@ -135,9 +135,9 @@ impl Program {
         Self::Parked,
         Self::Agent,
         Self::HttpServer,
+        Self::Collector,
         Self::Profiles,
         Self::Unprofiled,
-        Self::Collector,
     ];
 
     /// The name in paths and tables.
@@ -151,9 +151,9 @@ impl Program {
             Self::Parked => "parked",
             Self::Agent => "agent",
             Self::HttpServer => "httpserver",
+            Self::Collector => "collector",
             Self::Profiles => "profiles",
             Self::Unprofiled => "unprofiled",
-            Self::Collector => "collector",
         }
     }
 
@@ -167,9 +167,9 @@ impl Program {
             Self::Parked => &["cmd/parked", "parked"],
             Self::Agent => &["agent", "parked"],
             Self::HttpServer => &["cmd/httpserver"],
+            Self::Collector => &["cmd/collector"],
             Self::Profiles => &["cmd/profiles", "profiled"],
             Self::Unprofiled => &["cmd/unprofiled", "profiled"],
-            Self::Collector => &["cmd/collector"],
         }
     }
 
@@ -179,11 +179,11 @@ impl Program {
             Self::States | Self::Profiles => &TOOLCHAINS,
             Self::Cgo => &["1.18.10", "1.20.14", "1.22.12", "1.24.13", "1.25.14", "1.26.11", "1.27.4"],
             Self::Running | Self::Churn => &["1.18.10", "1.21.13", "1.23.12", "1.24.13", "1.26.11", "1.27.4"],
-            Self::Parked | Self::HttpServer | Self::Unprofiled => &QUICK_TOOLCHAINS,
             Self::Collector => &[
                 "1.18.10", "1.19.13", "1.20.14", "1.21.13", "1.22.12", "1.23.12", "1.24.13", "1.25.14",
                 "1.26.11", "1.27.4",
             ],
+            Self::Parked | Self::HttpServer | Self::Unprofiled => &QUICK_TOOLCHAINS,
             // The agent's own module asks for Go 1.24.
             Self::Agent => &["1.24.13", "1.27.4"],
         }
@@ -248,9 +248,9 @@ impl Cell {
             ) => deep,
             (Program::States, _) => true,
             (Program::Running | Program::Churn, Variant::NoOpt) => deep,
+            (Program::Collector, Variant::Cgo) => true,
             (Program::Profiles, Variant::NoOpt | Variant::V3 | Variant::Pgo | Variant::Race) => deep,
             (Program::Profiles, Variant::Plain | Variant::Cgo) => true,
-            (Program::Collector, Variant::Cgo) => true,
             (_, variant) => matches!(variant, Variant::Stripped | Variant::Pie),
         }
     }

@@ -10,12 +10,13 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use fixtures::repetition::say;
-use fixtures::{Cell, Fixture, Program, Repetitions, Variant, binary, build};
+use fixtures::{Cell, Fixture, Program, Repetitions, Selection, Variant, binary, build};
 use inspector::change::Options;
 use inspector::change::sampling::{self, Opened, Profiler};
 use inspector::change::subject::Subject;
 use inspector::memory::{LiveMemory, Memory as _};
 use inspector::process::Process;
+use inspector::runtime::buckets::{Tables, read_memory};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -247,6 +248,60 @@ fn collections_while_threads_are_in_c() {
         subjected.fixture.order("c 3").unwrap();
         collect(&mut subjected, "three threads in C", 100);
         subjected.fixture.order("c 0").unwrap();
+    }
+}
+
+/// However a program is built, it is changed where its runtime is known beyond doubt, and refused elsewhere.
+#[test]
+fn ways_of_building() {
+    let quick =
+        matches!(Selection::from_environment(), Ok(Selection::Quick)) && !fixtures::repetition::full();
+    if quick {
+        say("NOT TESTED with the quick selection: changes of programs built in unusual ways");
+    }
+    for (variant, refusal) in [
+        (Variant::Stripped, None),
+        (Variant::NoSections, None),
+        (Variant::NoBuildInfo, Some("exact Go release")),
+        (Variant::CShared, None),
+        (Variant::Plain, None),
+        (Variant::V3, None),
+        (Variant::Pgo, None),
+        (Variant::NoOpt, None),
+        (Variant::Race, Some("-race")),
+    ] {
+        let usual = [Variant::Stripped, Variant::NoSections, Variant::NoBuildInfo].contains(&variant);
+        if quick && !usual {
+            continue;
+        }
+        let mut cells = vec![Cell::new("1.27.4", variant, Program::States)];
+        cells.extend(variant.derived_from().map(|variant| Cell { variant, ..cells[0] }));
+        build::build(&cells, 2, &|_, _| ()).unwrap();
+        let fixture = Fixture::spawn(&cells[0], &[], &[]).unwrap();
+        let mut subjected =
+            Subjected { fixture, state: tempfile::tempdir().unwrap(), name: cells[0].to_string() };
+        match refusal {
+            None => {
+                let cycle = |subjected: &Subjected| {
+                    subjected.json(&["gc", "--via", "probe", "--json", "PID"])["cycle"].as_u64().unwrap()
+                };
+                let before = cycle(&subjected);
+                subjected.fixture.order("gc").unwrap();
+                assert_eq!(cycle(&subjected), before + 3, "{variant}");
+                let said = subjected.succeed(&["setgc", "--via", "probe", "PID", "90"]);
+                assert_eq!(said, "New GC percent set to 90. Previous value was 100.\n");
+            }
+            Some(why) => {
+                for arguments in
+                    [&["gc", "PID"][..], &["setgc", "PID", "50"], &["setmemlimit", "PID", "1GiB"]]
+                {
+                    let output = subjected.run(arguments);
+                    let stderr = String::from_utf8_lossy(&output.stderr);
+                    assert!(output.status.code() == Some(6) && stderr.contains(why), "{variant}: {stderr}");
+                }
+            }
+        }
+        subjected.fixture.assert_untouched().unwrap();
     }
 }
 
@@ -747,6 +802,49 @@ fn rates(subjected: &mut Subjected) -> (u64, u64) {
 
 fn block_rate(subject: &Subject<'_>) -> u64 {
     sampling::rate(subject, Profiler::Block).unwrap()
+}
+
+/// A site that allocates a known number of bytes is found in the profile with about that number.
+#[test]
+fn what_a_window_sees() {
+    const SIZE: u64 = 4096;
+    for version in FEW {
+        for rate in [sampling::DEFAULT_HEAP_RATE, 64 << 10] {
+            let mut subjected = Subjected::start(version, Variant::Stripped, &[]);
+            // Two thousand samples: their number varies by two percent.
+            let count = 2000 * rate / SIZE;
+            let process = subjected.pinned();
+            let subject = Subject::verify(&process).unwrap();
+            let mut child = subjected.child("heap", rate, 60_000).spawn().unwrap();
+            while rates(&mut subjected).0 == 0 {
+                assert!(child.try_wait().unwrap().is_none());
+            }
+            subjected.fixture.order(&format!("allocate {count} {SIZE}")).unwrap();
+            slay(Pid::from_raw(i32::try_from(child.id()).unwrap()));
+            child.wait().unwrap();
+            subjected.wait_for_guards();
+            assert_eq!(rates(&mut subjected), (0, 0));
+            let memory = LiveMemory::new(process.pid().as_raw());
+            let tables = Tables::locate(&subject.view);
+            let buckets = read_memory(&tables, &memory).unwrap().buckets;
+            let in_allocate = |pc: u64| {
+                let place = subject.view.modules.lookup(pc - 1);
+                place.is_some_and(|place| place.func.name() == b"main.allocate")
+            };
+            let of_it =
+                buckets.iter().filter(|b| b.size == SIZE && b.stack.iter().any(|&pc| in_allocate(pc)));
+            let sampled: u64 = of_it.map(|bucket| bucket.counted.allocs).sum();
+            // As the profile is scaled.
+            let scale = 1.0 / (1.0 - (-(SIZE as f64) / rate as f64).exp());
+            let ratio = sampled as f64 * scale / count as f64;
+            say(&format!(
+                "changes: {}: rate {rate}: {sampled} samples, {ratio:.3} of what was allocated",
+                subjected.name
+            ));
+            assert!(sampled >= 1000 && (0.9..1.1).contains(&ratio), "{version} {rate}: {sampled} {ratio}");
+            subjected.assert_sound();
+        }
+    }
 }
 
 /// The journals of this process go to the folder of the test that runs: see [`Subjected::child`].

@@ -69,6 +69,8 @@ fn examine(program: &Program, installed: &Installed) -> Outcome<Record> {
     let (ours, reported) = counts(program, &mut server)?;
     let metric = metric(program, &server, ours)?;
     server.assert_untouched()?;
+    collects(&server, &go)?;
+    server.assert_untouched()?;
     let killed = against_its_end(program, installed, server)?;
     let size = std::fs::metadata(&installed.executable)?.len();
     let recipes = recipes(&installed.executable)?;
@@ -161,6 +163,28 @@ fn answer(arguments: &[&str]) -> Outcome<Value> {
     let output = probe(arguments)?;
     ensure(output.status.success(), || String::from_utf8_lossy(&output.stderr).into_owned())?;
     Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+/// It collects when it is told to, and GOGC is set and set back; where its release is not known exactly, it is not changed.
+fn collects(server: &Server, go: &Expected) -> Outcome {
+    let pid = server.pid().to_string();
+    if !go.build_info {
+        let output = probe(&["gc", "--via", "probe", &pid])?;
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        return ensure(output.status.code() == Some(6), || format!("gc: {text}"));
+    }
+    let cycle = || -> Outcome<u64> {
+        let said = answer(&["gc", "--via", "probe", "--json", &pid])?;
+        Ok(said["cycle"].as_u64().ok_or("no cycle")?)
+    };
+    let (first, second) = (cycle()?, cycle()?);
+    ensure(second > first, || format!("collections {first} and {second}"))?;
+    let set = |percent: i64| -> Outcome<i64> {
+        let said = answer(&["setgc", "--via", "probe", "--json", &pid, &percent.to_string()])?;
+        Ok(said["previous_percent"].as_i64().ok_or("no percentage")?)
+    };
+    let before = set(150)?;
+    ensure(set(before)? == 150 && set(before)? == before, || format!("GOGC was {before}"))
 }
 
 /// How many goroutines we find, and how many it reports: all of them, and those that are there for the report alone.

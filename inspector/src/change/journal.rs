@@ -45,6 +45,8 @@ struct Identity {
     start_time: u64,
     device: u64,
     inode: u64,
+    /// Where its code and its stack begin, which changes where it executes the same file again.
+    address_space: (u64, u64),
 }
 
 impl Identity {
@@ -60,6 +62,7 @@ impl Identity {
             start_time: process.pinned_stat().start_time,
             device: exe.device,
             inode: exe.inode,
+            address_space: process.pinned_stat().address_space,
         })
     }
 
@@ -421,6 +424,7 @@ mod tests {
             start_time: 9,
             device: 1,
             inode: 2,
+            address_space: (4096, 8192),
         }
     }
 

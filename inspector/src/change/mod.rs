@@ -71,7 +71,10 @@ fn stop_error(process: &Process, error: StopError) -> Error {
         },
         StopError::Timeout(tid) => refused(
             process,
-            format!("thread {tid} does not stop ({}); nothing was written", stop::wait_channel(tid)),
+            format!(
+                "thread {tid} does not stop ({}), and nothing is written while it runs",
+                stop::wait_channel(tid)
+            ),
         ),
         other => Error::Failed(format!("process {}: {other}", process.pid())),
     }

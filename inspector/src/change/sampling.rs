@@ -82,8 +82,13 @@ pub struct Closed {
 /// [`Error::Uncalibrated`] where it is not known, or makes no sense.
 pub fn rate(subject: &Subject<'_>, profiler: Profiler) -> Result<u64, Error> {
     let rate = subject.read(profiler.variable(), "")?;
-    // A negative rate is off as well, in a way of the program's own.
-    if rate > MAX_RATE && rate.cast_signed() > 0 {
+    if rate.cast_signed() < 0 {
+        return Err(refused(
+            subject.process,
+            format!("the program itself has set {} to off", profiler.variable()),
+        ));
+    }
+    if rate > MAX_RATE {
         return Err(unverified(subject.process, format!("{} would be {rate}", profiler.variable())));
     }
     Ok(rate)
@@ -115,7 +120,14 @@ pub fn open<'a, 'p>(
     writer.check_place(word.at, word.width, &word.name)?;
     let mut journal = Journal::open(process)?;
     journal.note(process, &[Entry::undo(&word, stop)])?;
-    let guard = Some(Guard::start(options.guard, process, &journal)?);
+    let guard = match Guard::start(options.guard, process, &journal) {
+        Ok(guard) => Some(guard),
+        Err(error) => {
+            // Nothing was written, so that nothing is left to anybody.
+            journal.restore(process)?;
+            return Err(error);
+        }
+    };
     let held = stop.then(|| stop_all(process)).transpose()?;
     let outcome = writer.write(std::slice::from_ref(&word));
     let stopped = held.map_or(Duration::ZERO, |held| held.thaw());

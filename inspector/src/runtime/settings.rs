@@ -48,10 +48,8 @@ fn controller(view: &View, memory: &dyn Memory, at: RuntimeAddr) -> Option<(Opti
     let field = |name| view.table.field("runtime.gcControllerState", name).map(|f| at.plus(f.offset));
     let gogc = i32::from_le_bytes(array(memory, field("gcPercent")?)?);
     let least = memory.word(field("heapMinimum")?).ok()?;
-    let fits = match u64::try_from(gogc) {
-        Ok(percent) => Some(least) == HEAP_MINIMUM.checked_mul(percent).map(|bytes| bytes / 100),
-        Err(_) => gogc == -1 && (1..=1 << 40).contains(&least),
-    };
+    // `setGCPercent` computes with whatever an unsigned -1 gives.
+    let fits = gogc >= -1 && least == HEAP_MINIMUM.wrapping_mul(i64::from(gogc).cast_unsigned()) / 100;
     fits.then_some(())?;
     let limit = field("memoryLimit").and_then(|at| Some(i64::from_le_bytes(array(memory, at)?)));
     Some((Some(gogc), limit.filter(|&limit| limit >= 0)))
