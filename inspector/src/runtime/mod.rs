@@ -2,12 +2,14 @@
 
 pub mod arch;
 pub mod attach;
+pub mod batch;
 pub mod calibrate;
 pub mod code;
 pub mod discover;
 pub mod fields;
 pub mod goroutine;
 pub mod locate;
+pub mod memstats;
 pub mod modules;
 pub mod open;
 pub mod plausible;
@@ -15,6 +17,7 @@ pub mod record;
 pub mod running;
 pub mod settings;
 pub mod snapshot;
+pub mod spans;
 pub mod unwind;
 pub mod view;
 pub mod wait_reasons;
