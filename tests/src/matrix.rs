@@ -117,12 +117,22 @@ pub enum Program {
     Agent,
     /// A server on a loopback port, or its client.
     HttpServer,
+    /// A heap of many sizes, and the program's own statistics of it.
+    Memory,
 }
 
 impl Program {
     /// All programs.
-    pub const ALL: [Self; 7] =
-        [Self::States, Self::Cgo, Self::Running, Self::Churn, Self::Parked, Self::Agent, Self::HttpServer];
+    pub const ALL: [Self; 8] = [
+        Self::States,
+        Self::Cgo,
+        Self::Running,
+        Self::Churn,
+        Self::Parked,
+        Self::Agent,
+        Self::HttpServer,
+        Self::Memory,
+    ];
 
     /// The name in paths and tables.
     #[must_use]
@@ -135,6 +145,7 @@ impl Program {
             Self::Parked => "parked",
             Self::Agent => "agent",
             Self::HttpServer => "httpserver",
+            Self::Memory => "memory",
         }
     }
 
@@ -148,13 +159,14 @@ impl Program {
             Self::Parked => &["cmd/parked", "parked"],
             Self::Agent => &["agent", "parked"],
             Self::HttpServer => &["cmd/httpserver"],
+            Self::Memory => &["cmd/memory"],
         }
     }
 
     /// Toolchains of the spread selection whose stripped build of the program is needed.
     fn spread(self) -> &'static [&'static str] {
         match self {
-            Self::States => &TOOLCHAINS,
+            Self::States | Self::Memory => &TOOLCHAINS,
             Self::Cgo => &["1.18.10", "1.20.14", "1.22.12", "1.24.13", "1.25.14", "1.26.11", "1.27.4"],
             Self::Running | Self::Churn => &["1.18.10", "1.21.13", "1.23.12", "1.24.13", "1.26.11", "1.27.4"],
             Self::Parked | Self::HttpServer => &QUICK_TOOLCHAINS,
@@ -222,6 +234,7 @@ impl Cell {
             ) => deep,
             (Program::States, _) => true,
             (Program::Running | Program::Churn, Variant::NoOpt) => deep,
+            (Program::Memory, Variant::Cgo) => true,
             (_, variant) => matches!(variant, Variant::Stripped | Variant::Pie),
         }
     }
@@ -288,6 +301,10 @@ pub fn cells(selection: Selection) -> Vec<Cell> {
 /// Whether a cell belongs to a selection; `position` is its toolchain's index in [`TOOLCHAINS`].
 fn selected(selection: Selection, cell: Cell, position: usize) -> bool {
     let stripped = cell.variant == Variant::Stripped;
+    // The numbers are the same however it is built; the newest shows that.
+    if cell.program == Program::Memory && cell.toolchain == "1.27.4" {
+        return true;
+    }
     if cell.program != Program::States {
         return match selection {
             Selection::Full => true,

@@ -1,4 +1,4 @@
-//! `gc`, `setgc`, `memstats`, `stats`, and the text of an agent in general.
+//! `gc`, `setgc`, and the text of an agent in general.
 
 use std::io::Write as _;
 use std::ops::ControlFlow;
@@ -12,7 +12,7 @@ use super::style::Style;
 use super::via::agent_only;
 use crate::Error;
 use crate::agent::{self, Answer, Connection, Limits, Request, Signal};
-use crate::report::answers::{Gc, MemStats, SetGc, Source, Sourced, Stats};
+use crate::report::answers::{Gc, SetGc, Source, Sourced};
 
 /// How much of a wrong answer a message shows.
 const SHOWN: usize = 120;
@@ -43,15 +43,6 @@ pub(super) fn gc(args: &AgentArgs, common: &Common) -> Result<(), Error> {
 pub(super) fn set_gc(args: &SetGcArgs, common: &Common) -> Result<(), Error> {
     let request = Request::SetGc(args.percent);
     text(&request, &args.agent, common, "what setgc did", SetGc::parse)
-}
-
-pub(super) fn mem_stats(args: &AgentArgs, common: &Common) -> Result<(), Error> {
-    let request = Request::Plain(Signal::MemStats);
-    text(&request, args, common, "memory statistics", MemStats::parse)
-}
-
-pub(super) fn stats(args: &AgentArgs, common: &Common) -> Result<(), Error> {
-    text(&Request::Plain(Signal::Stats), args, common, "statistics", Stats::parse)
 }
 
 /// Passes the text of an agent on, or what it means.

@@ -7,11 +7,13 @@ pub mod duration;
 mod generate;
 mod interrupt;
 mod list;
+mod memstats;
 mod output;
 mod process;
 mod progress;
 mod serve;
 mod stack;
+mod stats;
 mod style;
 pub mod target;
 mod tree;
@@ -81,8 +83,8 @@ fn run(cli: &Cli) -> Result<(), Error> {
         Some(Command::Stack(args)) => stack::run(args, &cli.common),
         Some(Command::Gc(args)) => agent::gc(args, &cli.common),
         Some(Command::Setgc(args)) => agent::set_gc(args, &cli.common),
-        Some(Command::Memstats(args)) => agent::mem_stats(args, &cli.common),
-        Some(Command::Stats(args)) => agent::stats(args, &cli.common),
+        Some(Command::Memstats(args)) => memstats::run(args, &cli.common),
+        Some(Command::Stats(args)) => stats::run(args, &cli.common),
         Some(Command::Trace(args)) => capture::run(Capture::Trace, &args.capture, args.open, &cli.common),
         Some(Command::PprofHeap(args)) => capture::run(Capture::Heap, &args.capture, args.open, &cli.common),
         Some(Command::PprofCpu(args)) => capture::run(Capture::Cpu, &args.capture, args.open, &cli.common),

@@ -13,6 +13,7 @@ pub mod maps;
 mod modules;
 mod pin;
 pub mod select;
+mod timezone;
 
 use std::fmt;
 use std::str::FromStr;

@@ -5,11 +5,14 @@
 
 pub mod answers;
 pub mod dump;
+mod go_text;
 pub mod list;
+pub mod memstats;
 pub mod printable;
 pub mod process;
 pub mod stack;
 mod stack_json;
+pub mod stats;
 pub mod terminal;
 pub mod traceback;
 pub mod tree;
@@ -22,7 +25,7 @@ pub const SCHEMA: u32 = 1;
 mod tests {
     use std::path::Path;
 
-    use super::answers::{Gc, MemStats, Saved, Serving, SetGc, Sourced, Stats};
+    use super::answers::{Gc, Saved, Serving, SetGc, Sourced};
 
     /// `docs/schema` is made from the types here: run this test with `UPDATE_SCHEMAS=1` after changing them.
     fn check<T: schemars::JsonSchema>(name: &str) {
@@ -47,8 +50,8 @@ mod tests {
         check::<super::tree::Tree>("tree");
         check::<super::version::Version>("version");
         check::<super::stack_json::Whole>("stack");
-        check::<Sourced<MemStats>>("memstats");
-        check::<Sourced<Stats>>("stats");
+        check::<super::memstats::MemStatsAnswer>("memstats");
+        check::<super::stats::SourcedStats>("stats");
         check::<Sourced<SetGc>>("setgc");
         check::<Sourced<Gc>>("gc");
         check::<Sourced<Saved>>("saved");

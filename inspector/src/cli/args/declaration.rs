@@ -7,6 +7,8 @@ use std::fmt;
 pub(in crate::cli) enum Tier {
     /// Reads /proc and the executable only.
     Look,
+    /// Reads the memory of the process, which runs on.
+    Read,
     /// Stops all threads for a measured moment; reads only.
     Pause,
     /// Asks the agent in the process, which does it there.
@@ -17,6 +19,7 @@ impl fmt::Display for Tier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Tier::Look => "0 look",
+            Tier::Read => "1 read",
             Tier::Pause => "2 pause",
             Tier::Agent => "its agent",
         })
@@ -69,8 +72,11 @@ pub(in crate::cli) const STACK: Declaration = Declaration {
     tier: Tier::Pause,
     cost: "stops all threads for about a millisecond at 10,000 goroutines, reads memory, writes nothing; \
            with --no-pause tier 1+ touch: threads that run goroutines are stopped one at a time",
-    needs: "root or CAP_SYS_PTRACE, or the same user where ptrace is not restricted",
+    needs: MEMORY,
 };
+
+/// What a command needs that reads the memory of a process.
+const MEMORY: &str = "root or CAP_SYS_PTRACE, or the same user where ptrace is not restricted";
 
 /// What a command needs that only an agent can answer.
 const AN_AGENT: &str = "a gops agent in the process; root for the agent of another user or in a container";
@@ -91,16 +97,17 @@ pub(in crate::cli) const SETGC: Declaration = Declaration {
 
 pub(in crate::cli) const MEMSTATS: Declaration = Declaration {
     name: "memstats",
-    tier: Tier::Agent,
-    cost: "the agent in the process calls runtime.ReadMemStats, which stops the world for some microseconds",
-    needs: AN_AGENT,
+    tier: Tier::Pause,
+    cost: "stops all threads for about a millisecond, reads memory, writes nothing; with --no-pause tier 1 read: nothing \
+           is stopped, and the numbers are approximate",
+    needs: MEMORY,
 };
 
 pub(in crate::cli) const STATS: Declaration = Declaration {
     name: "stats",
-    tier: Tier::Agent,
-    cost: "the agent in the process reads some counters",
-    needs: AN_AGENT,
+    tier: Tier::Read,
+    cost: "reads some counters; with -v or --json also each goroutine's state; the process is not stopped",
+    needs: MEMORY,
 };
 
 pub(in crate::cli) const TRACE: Declaration = Declaration {
@@ -135,7 +142,7 @@ pub(in crate::cli) const SERVE: Declaration = Declaration {
     name: "serve",
     tier: Tier::Pause,
     cost: "as `stack`, each time that somebody asks for it",
-    needs: "root or CAP_SYS_PTRACE, or the same user where ptrace is not restricted",
+    needs: MEMORY,
 };
 
 pub(in crate::cli) const DECLARATIONS: [Declaration; 14] = [

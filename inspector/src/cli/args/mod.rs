@@ -8,11 +8,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 mod declaration;
+mod memory;
 
 use super::duration::Period;
 use super::target::TargetArgs;
 use crate::agent::GcPercent;
 pub(super) use declaration::DECLARATIONS;
+pub use memory::{MemstatsArgs, StatsArgs};
 use declaration::{
     BINARY, GC, LIST, MEMSTATS, PPROF_CPU, PPROF_HEAP, PROCESS, SERVE, SETGC, STACK, STATS, TRACE, TREE,
     VERSION,
@@ -106,10 +108,10 @@ pub enum Command {
     Setgc(SetGcArgs),
     /// Print the allocation and garbage collection statistics
     #[command(after_long_help = MEMSTATS.help())]
-    Memstats(AgentArgs),
+    Memstats(MemstatsArgs),
     /// Print numbers of goroutines, threads and CPUs
     #[command(after_long_help = STATS.help())]
-    Stats(AgentArgs),
+    Stats(StatsArgs),
     /// Write an execution trace of 5 seconds to a file
     #[command(after_long_help = TRACE.help())]
     Trace(ProfileArgs),

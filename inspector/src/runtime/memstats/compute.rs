@@ -5,8 +5,9 @@ use symbols::layout::Table;
 use super::figures::{BY_SIZE, BySize, Collector, CpuTimes, MemStats};
 use super::goal::Pacer;
 use super::heap_stats::HeapStats;
-use super::sources::{Raw, SourceError, Sources};
+use super::sources::{Raw, Sources};
 use crate::runtime::record::{Record, RecordError};
+use crate::runtime::source::SourceError;
 use crate::runtime::spans::size_of_class;
 
 /// The statistics, and how well they fit together.

@@ -12,10 +12,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use symbols::addr::RuntimeAddr;
 use symbols::layout::{Field, Table};
 
-use super::sources::{Heap, SourceError, Sources};
+use super::sources::{Heap, Sources};
 use crate::memory::{Memory, MemoryError};
 use crate::runtime::batch::{Batch, Ticket, unsigned};
 use crate::runtime::plausible::is_heap_pointer;
+use crate::runtime::source::SourceError;
 use crate::runtime::spans::{CLASSES, MSpan, PAGE, SPAN_CLASSES, SpanFields, state};
 
 /// Where the fields of a cache are.
@@ -102,7 +103,7 @@ impl Caches {
         for ticket in tickets {
             let bytes = pieces
                 .get(ticket)
-                .ok_or_else(|| SourceError::Implausible("a P's cache cannot be read".to_owned()))?;
+                .ok_or_else(|| SourceError::implausible("a P's cache cannot be read"))?;
             let words = |field: Field| {
                 let at = usize::try_from(field.offset).unwrap_or(usize::MAX);
                 let len = usize::try_from(field.size).unwrap_or(0);
@@ -160,7 +161,7 @@ fn cached(
     let mut tickets: BTreeMap<u64, Ticket> = BTreeMap::new();
     for &(_, addr) in held {
         if !addr.is_multiple_of(8) || addr < 1 << 16 {
-            return Err(SourceError::Implausible(format!("a P's cache has a span at {addr:#x}")));
+            return Err(SourceError::implausible(format!("a P's cache has a span at {addr:#x}")));
         }
         tickets.entry(addr).or_insert_with(|| batch.add(RuntimeAddr(addr), fields.size));
     }
@@ -169,7 +170,7 @@ fn cached(
     let mut seen = BTreeSet::new();
     for &(index, addr) in held {
         let bytes = tickets.get(&addr).and_then(|&ticket| pieces.get(ticket));
-        let wrong = || SourceError::Implausible(format!("the span at {addr:#x} in a P's cache is none"));
+        let wrong = || SourceError::implausible(format!("the span at {addr:#x} in a P's cache is none"));
         let span = MSpan::parse(fields, bytes.ok_or_else(wrong)?);
         if is_dummy(&span) {
             continue;

@@ -14,10 +14,11 @@ mod take;
 
 pub(crate) use compute::phase_name;
 pub use compute::{Difference, Reading, compute};
-pub use sources::{P, Raw, SourceError, Sources};
+pub use sources::{Raw, Sources};
 pub use take::{Consistency, Taken, TakeError, Wanted, take, take_with};
 
 use crate::memory::Memory;
+use crate::runtime::source::SourceError;
 use crate::runtime::view::View;
 
 /// The statistics of a process that does not run, or that is known to change nothing meanwhile: of an instant.

@@ -4,9 +4,11 @@ use symbols::addr::RuntimeAddr;
 use symbols::layout::{Field, Table};
 
 use super::flush::{CacheFields, Caches};
-use crate::memory::{Memory, MemoryError};
+use crate::memory::Memory;
 use crate::runtime::batch::{Batch, Pieces, Ticket};
 use crate::runtime::locate::Located;
+use crate::runtime::procs::{P, Procs};
+use crate::runtime::source::SourceError;
 use crate::runtime::spans::SpanFields;
 use crate::runtime::view::View;
 
@@ -14,47 +16,12 @@ const WANTED: &[&str] = &[
     "runtime.memstats",
     "runtime.gcController",
     "runtime.mheap_",
-    "runtime.allp",
-    "runtime.gomaxprocs",
+    Procs::WANTED[0],
+    Procs::WANTED[1],
     "runtime.gcphase",
-    "runtime.sched",
     "runtime.work",
     "runtime.sweep",
-    "runtime.ncpu",
-    "runtime.numCPUStartup",
 ];
-
-/// More Ps than any machine has CPUs.
-pub(crate) const MAX_PROCS: u64 = 4096;
-
-/// Why the statistics cannot be had.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SourceError {
-    /// The target's memory.
-    #[error(transparent)]
-    Memory(#[from] MemoryError),
-    /// A variable of the runtime was not found.
-    #[error("{0} was not found in it")]
-    Missing(&'static str),
-    /// The layout in use lacks something.
-    #[error("the layout of {0} is not known")]
-    Layout(&'static str),
-    /// What was read cannot be what it should.
-    #[error("its memory statistics do not fit together: {0}")]
-    Implausible(String),
-}
-
-/// Fields of `runtime.p`.
-#[derive(Debug, Clone, Copy)]
-struct PFields {
-    id: Field,
-    status: Field,
-    mcache: Field,
-    stats_seq: Field,
-    /// `gFree.n`, from Go 1.25 `gFree.size`.
-    free_gs: Field,
-}
 
 /// Fields of `runtime.mheap_`, each read by itself: the whole struct is large.
 #[derive(Debug, Clone, Copy)]
@@ -77,17 +44,14 @@ pub struct Sources {
     pub(crate) memstats: RuntimeAddr,
     controller: RuntimeAddr,
     heap: RuntimeAddr,
-    pub(crate) allp: RuntimeAddr,
-    pub(crate) gomaxprocs: RuntimeAddr,
+    procs: Procs,
     memstats_size: usize,
     controller_size: usize,
     gen_field: Field,
-    p: PFields,
     heap_fields: HeapFields,
     pub(super) spans: SpanFields,
     pub(super) caches: CacheFields,
     work_size: Option<usize>,
-    sched_size: Option<usize>,
     sweep_state: Option<Field>,
     cache_size: u64,
 }
@@ -111,23 +75,14 @@ impl Sources {
         let table = &view.table;
         let field = |of: &'static str, name: &str| table.field(of, name).ok_or(SourceError::Layout(of));
         let heap = |name| field("runtime.mheap", name);
-        let p = |name| field("runtime.p", name);
         let sources = Sources {
             memstats: at("runtime.memstats")?,
             controller: at("runtime.gcController")?,
             heap: at("runtime.mheap_")?,
-            allp: at("runtime.allp")?,
-            gomaxprocs: at("runtime.gomaxprocs")?,
+            procs: Procs::find(&found, table)?,
             memstats_size: size_of(table, "runtime.mstats", MAX_SIZE)?,
             controller_size: size_of(table, "runtime.gcControllerState", MAX_SIZE)?,
             gen_field: field("runtime.mstats", "heapStats.gen")?,
-            p: PFields {
-                id: p("id")?,
-                status: p("status")?,
-                mcache: p("mcache")?,
-                stats_seq: p("statsSeq")?,
-                free_gs: p("gFree.n").or_else(|_| p("gFree.size"))?,
-            },
             heap_fields: HeapFields {
                 lock: heap("lock.key")?,
                 sweepgen: heap("sweepgen")?,
@@ -142,7 +97,6 @@ impl Sources {
             spans: SpanFields::from_table(table).ok_or(SourceError::Layout("runtime.mspan"))?,
             caches: CacheFields::from_table(table).ok_or(SourceError::Layout("runtime.mcache"))?,
             work_size: size_of(table, "runtime.work", MAX_SIZE).ok(),
-            sched_size: size_of(table, "runtime.sched", MAX_SIZE).ok(),
             sweep_state: table.field("runtime.sweep", "active.state"),
             cache_size: table.size("runtime.mcache").unwrap_or(0),
             found,
@@ -151,30 +105,14 @@ impl Sources {
     }
 }
 
-/// What a P says of itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct P {
-    /// `p.status`: 0 idle, 1 running, 2 in a system call, 3 stopped by the collector, 4 unused.
-    pub status: u64,
-    /// Its cache of spans and stacks; 0 for one that has none.
-    pub mcache: u64,
-    /// Odd while it changes the counters of the heap.
-    pub stats_seq: u64,
-    /// Unused gs that it keeps.
-    pub free_gs: u64,
-}
-
 /// All bytes that the statistics are made of, as read at one time.
 #[derive(Debug)]
 pub struct Raw {
     pub(crate) memstats: Vec<u8>,
     pub(crate) controller: Vec<u8>,
     pub(crate) work: Option<Vec<u8>>,
-    pub(crate) sched: Option<Vec<u8>>,
     pub(crate) gcphase: Option<u64>,
     pub(crate) sweep_state: Option<u64>,
-    pub(crate) num_cpu: Option<u64>,
-    pub(crate) gomaxprocs: u64,
     pub(crate) procs: Vec<P>,
     pub(crate) heap: Heap,
     pub(super) caches: Caches,
@@ -210,7 +148,7 @@ impl HeapTickets {
     }
 
     fn read(&self, pieces: &Pieces, sources: &Sources) -> Result<Heap, SourceError> {
-        let unreadable = || SourceError::Implausible("the heap's head cannot be read".to_owned());
+        let unreadable = || SourceError::implausible("the heap's head cannot be read");
         let mut numbers = [0; 9];
         for (number, &ticket) in numbers.iter_mut().zip(&self.fields) {
             *number = pieces.number(ticket).ok_or_else(unreadable)?;
@@ -240,32 +178,18 @@ impl Sources {
         let memstats = batch.add(self.memstats, self.memstats_size);
         let controller = batch.add(self.controller, self.controller_size);
         let heap = HeapTickets::add(&mut batch, self.heap, &self.heap_fields);
-        let procs = batch.add(self.allp, 16);
-        let gomaxprocs = batch.add(self.gomaxprocs, 4);
         let optional = |batch: &mut Batch, name: &str, len| self.found.at(name).map(|at| batch.add(at, len));
         let gcphase = optional(&mut batch, "runtime.gcphase", 4);
         let work = self.work_size.and_then(|len| optional(&mut batch, "runtime.work", len));
-        let sched = self.sched_size.and_then(|len| optional(&mut batch, "runtime.sched", len));
         let sweep = self.sweep_state.zip(self.found.at("runtime.sweep"));
         let sweep = sweep.map(|(field, at)| batch.field(at, field));
-        let num_cpu = optional(&mut batch, "runtime.numCPUStartup", 4)
-            .or_else(|| optional(&mut batch, "runtime.ncpu", 4));
         let pieces = batch.read(memory)?;
-        let unreadable = |what: &str| SourceError::Implausible(format!("{what} cannot be read"));
-        let gomaxprocs = pieces.number(gomaxprocs).ok_or_else(|| unreadable("gomaxprocs"))?;
-        let slice = pieces.get(procs).ok_or_else(|| unreadable("allp"))?;
-        let word = |at: usize| slice.get(at..at + 8).and_then(crate::runtime::batch::unsigned).unwrap_or(0);
-        let procs = self.procs(memory, word(0), word(8), gomaxprocs)?;
+        let unreadable = |what: &str| SourceError::implausible(format!("{what} cannot be read"));
+        let procs = self.procs.read(memory)?;
         let heap = heap.read(&pieces, self)?;
         let number = |ticket: Option<Ticket>| ticket.and_then(|t| pieces.number(t));
         let bytes = |ticket: Option<Ticket>| ticket.and_then(|t| pieces.get(t)).map(<[u8]>::to_vec);
-        // As the runtime's own flush: only the Ps that may run.
-        let caches: Vec<u64> = procs
-            .iter()
-            .take(usize::try_from(gomaxprocs).unwrap_or_default())
-            .map(|p| p.mcache)
-            .filter(|&cache| cache != 0)
-            .collect();
+        let caches: Vec<u64> = procs.iter().map(|p| p.mcache).filter(|&cache| cache != 0).collect();
         let caches = Caches::read(memory, self, &heap, &caches)?;
         let mut after = Batch::default();
         let last = after.field(self.memstats, self.gen_field);
@@ -275,64 +199,11 @@ impl Sources {
             memstats: bytes(Some(memstats)).ok_or_else(|| unreadable("memstats"))?,
             controller: bytes(Some(controller)).ok_or_else(|| unreadable("gcController"))?,
             work: bytes(work),
-            sched: bytes(sched),
             gcphase: number(gcphase).filter(|&phase| phase <= 2),
             sweep_state: number(sweep),
-            num_cpu: number(num_cpu),
-            gomaxprocs,
             procs,
             heap,
             caches,
         })
-    }
-
-    /// The Ps of `allp`, each of which knows its own place in it.
-    fn procs(
-        &self,
-        memory: &dyn Memory,
-        array: u64,
-        len: u64,
-        gomaxprocs: u64,
-    ) -> Result<Vec<P>, SourceError> {
-        if !(1..=MAX_PROCS).contains(&len) || gomaxprocs != len {
-            return Err(SourceError::Implausible(format!("gomaxprocs is {gomaxprocs}, and there are {len} Ps")));
-        }
-        let mut batch = Batch::default();
-        let count = usize::try_from(len).unwrap_or_default();
-        let pointers = batch.add(RuntimeAddr(array), 8 * count);
-        let pieces = batch.read(memory)?;
-        let pointers: Vec<u64> = pieces
-            .get(pointers)
-            .ok_or_else(|| SourceError::Implausible("allp cannot be read".to_owned()))?
-            .chunks_exact(8)
-            .filter_map(crate::runtime::batch::unsigned)
-            .collect();
-        let mut batch = Batch::default();
-        let fields = [self.p.id, self.p.status, self.p.mcache, self.p.stats_seq, self.p.free_gs];
-        let tickets: Vec<[Ticket; 5]> = pointers
-            .iter()
-            .map(|&p| fields.map(|field| batch.field(RuntimeAddr(p), field)))
-            .collect();
-        let pieces = batch.read(memory)?;
-        let one = |(index, tickets): (usize, &[Ticket; 5])| {
-            let [id, status, mcache, stats_seq, free_gs] = tickets.map(|t| pieces.number(t));
-            let (id, status) = (id?, status?);
-            let fits = id == index as u64 && status <= 4;
-            fits.then_some(P { status, mcache: mcache?, stats_seq: stats_seq?, free_gs: free_gs? })
-        };
-        let procs: Option<Vec<P>> = tickets.iter().enumerate().map(one).collect();
-        procs.ok_or_else(|| SourceError::Implausible("one of its Ps is none".to_owned()))
-    }
-
-    /// Reads `allp` and the Ps only, for what needs no more.
-    pub(crate) fn read_procs(&self, memory: &dyn Memory) -> Result<(u64, Vec<P>), SourceError> {
-        let mut batch = Batch::default();
-        let allp = batch.add(self.allp, 16);
-        let gomaxprocs = batch.add(self.gomaxprocs, 4);
-        let pieces = batch.read(memory)?;
-        let gomaxprocs = pieces.number(gomaxprocs).unwrap_or(0);
-        let slice = pieces.get(allp).unwrap_or_default();
-        let word = |at: usize| slice.get(at..at + 8).and_then(crate::runtime::batch::unsigned).unwrap_or(0);
-        Ok((gomaxprocs, self.procs(memory, word(0), word(8), gomaxprocs)?))
     }
 }

@@ -1,11 +1,13 @@
 //! Reading the statistics of a running process: in a short stop of all threads, or without one.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::{Reading, SourceError, Sources, read};
+use super::{Reading, Sources, read};
 use crate::memory::{LiveMemory, ReadCost};
+use crate::runtime::snapshot::stop_all;
+use crate::runtime::source::SourceError;
 use crate::runtime::view::View;
-use crate::stop::{self, StopError, StopTimes, Stopped};
+use crate::stop::{StopError, StopTimes};
 
 /// Whether the target is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +70,11 @@ const STOP_TIMEOUT: Duration = Duration::from_millis(200);
 /// # Errors
 /// Where they cannot be had, or not believed.
 pub fn take(view: &View, sources: &Sources, wanted: Wanted) -> Result<Taken<Reading>, TakeError> {
-    let exact = |reading: &Reading| reading.is_exact();
+    let exact = |reading: &Reading| match wanted {
+        Wanted::Instant => reading.is_exact(),
+        // Sums differ by what happened between two reads.
+        Wanted::Approximate => !reading.generation_changed && reading.is_plausible(),
+    };
     let taken = take_with(view, wanted, exact, |memory| read(view, sources, memory))?;
     if !taken.answer.is_plausible() {
         let differences: Vec<String> =
@@ -97,7 +103,7 @@ pub fn take_with<T: Send>(
             let result = match wanted {
                 Wanted::Approximate => read(&memory),
                 Wanted::Instant => {
-                    let stopped = stop_all(view.pid)?;
+                    let stopped = stop_all(view.pid, STOP_TIMEOUT)?;
                     let until_stopped = stopped.begun().elapsed();
                     let threads = stopped.tids().count();
                     let result = read(&memory);
@@ -133,34 +139,4 @@ pub fn take_with<T: Send>(
         Ok(result) => result,
         Err(panic) => std::panic::resume_unwind(panic),
     })
-}
-
-/// A thread that another tracer or another gops-probe holds is waited for so long.
-const TURN_TIMEOUT: Duration = Duration::from_secs(3);
-/// So often a denial is tried again for which no tracer is seen.
-const DENIED_TRIES: u32 = 5;
-/// How often stopping is tried where a thread does not stop in time.
-const STOP_TRIES: u32 = 5;
-
-/// Stops the target, trying again where a thread does not stop in time or somebody else holds one.
-fn stop_all(pid: i32) -> Result<Stopped, StopError> {
-    let begun = Instant::now();
-    let (mut tries, mut denied) = (0, 0);
-    loop {
-        match Stopped::all_threads(pid, STOP_TIMEOUT) {
-            // Whoever held it may have let go before we look; a denial without a tracer stays one.
-            Err(StopError::Denied)
-                if (stop::is_traced(pid) || denied < DENIED_TRIES) && begun.elapsed() < TURN_TIMEOUT =>
-            {
-                denied += 1;
-                let jitter = u64::from(std::process::id() % 7);
-                std::thread::sleep(Duration::from_millis(1 + jitter));
-            }
-            Err(StopError::Timeout(_)) if tries < STOP_TRIES => {
-                tries += 1;
-                std::thread::sleep(Duration::from_millis(2 << tries));
-            }
-            result => return result,
-        }
-    }
 }

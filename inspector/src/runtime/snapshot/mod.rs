@@ -17,6 +17,7 @@ mod unpaused;
 use std::time::Duration;
 
 pub use details::Details;
+pub(crate) use paused::stop_all;
 use glist::GListError;
 use stacks::{Shapes, Stack};
 
