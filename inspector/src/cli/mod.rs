@@ -5,6 +5,7 @@ pub mod args;
 mod capture;
 pub mod duration;
 mod generate;
+mod heap;
 mod interrupt;
 mod list;
 mod memstats;
@@ -85,6 +86,7 @@ fn run(cli: &Cli) -> Result<(), Error> {
         Some(Command::Setgc(args)) => agent::set_gc(args, &cli.common),
         Some(Command::Memstats(args)) => memstats::run(args, &cli.common),
         Some(Command::Stats(args)) => stats::run(args, &cli.common),
+        Some(Command::Heap(args)) => heap::run(args, &cli.common),
         Some(Command::Trace(args)) => capture::run(Capture::Trace, &args.capture, args.open, &cli.common),
         Some(Command::PprofHeap(args)) => capture::run(Capture::Heap, &args.capture, args.open, &cli.common),
         Some(Command::PprofCpu(args)) => capture::run(Capture::Cpu, &args.capture, args.open, &cli.common),

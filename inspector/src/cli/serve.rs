@@ -10,7 +10,7 @@ use symbols::image::Source as _;
 use super::args::{Common, ServeArgs};
 use super::interrupt::Interrupt;
 use super::style::Style;
-use super::{output, stack};
+use super::{memstats, output, stack, stats};
 use crate::Error;
 use crate::agent::server::{Answers, Outcome, Server};
 use crate::agent::{AgentTarget, Request, Signal};
@@ -19,6 +19,7 @@ use crate::report::answers::{Serving, Source, Sourced};
 use crate::report::printable::printable_str;
 use crate::report::stack::{Filter, StackReport};
 use crate::report::traceback::Level;
+use crate::runtime::memstats::Wanted;
 use crate::runtime::snapshot::{Options, Pause};
 
 /// As the default of `stack`.
@@ -92,6 +93,8 @@ impl Answers for Outside<'_> {
         match signal {
             Signal::Version => writeln!(out, "{}", self.version)?,
             Signal::StackTrace => self.stack(out)?,
+            Signal::MemStats => self.memstats(out)?,
+            Signal::Stats => self.stats(out)?,
             Signal::BinaryDump => self.binary(out)?,
             _ => {
                 let command = signal.command();
@@ -99,8 +102,8 @@ impl Answers for Outside<'_> {
                     out,
                     "gops-probe: {command} cannot be answered from outside of the process; it needs an agent in it"
                 )?;
-                // gops prints the text of these, and throws away or saves that of the others.
-                let shown = matches!(signal, Signal::MemStats | Signal::Stats | Signal::SetGcPercent);
+                // gops prints the text of this, and throws away or saves that of the others.
+                let shown = signal == Signal::SetGcPercent;
                 return Ok(if shown { Outcome::Answered } else { Outcome::Refused });
             }
         }
@@ -121,6 +124,24 @@ impl Outside<'_> {
                 let report = StackReport::new(&seen.view, &seen.snapshot, &filter, Level::User);
                 report.write_text(out).map(drop)
             }
+            Err(error) => failed(&error, out),
+        }
+    }
+
+    fn memstats(&self, out: &mut dyn Write) -> io::Result<()> {
+        let answer = {
+            let _one = self.one.lock().unwrap_or_else(PoisonError::into_inner);
+            memstats::look(self.process, Wanted::Instant)
+        };
+        match answer {
+            Ok(answer) => answer.write_text(out),
+            Err(error) => failed(&error, out),
+        }
+    }
+
+    fn stats(&self, out: &mut dyn Write) -> io::Result<()> {
+        match stats::look(self.process, false) {
+            Ok(answer) => answer.write_text(out),
             Err(error) => failed(&error, out),
         }
     }

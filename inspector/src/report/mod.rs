@@ -6,6 +6,7 @@
 pub mod answers;
 pub mod dump;
 mod go_text;
+pub mod heap;
 pub mod list;
 pub mod memstats;
 pub mod printable;
@@ -51,6 +52,7 @@ mod tests {
         check::<super::version::Version>("version");
         check::<super::stack_json::Whole>("stack");
         check::<super::memstats::MemStatsAnswer>("memstats");
+        check::<super::heap::HeapAnswer>("heap");
         check::<super::stats::SourcedStats>("stats");
         check::<Sourced<SetGc>>("setgc");
         check::<Sourced<Gc>>("gc");

@@ -8,6 +8,7 @@ pub mod code;
 pub mod discover;
 pub mod fields;
 pub mod goroutine;
+pub mod heap;
 pub mod histogram;
 pub mod locate;
 pub mod memstats;

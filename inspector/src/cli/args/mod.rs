@@ -14,9 +14,9 @@ use super::duration::Period;
 use super::target::TargetArgs;
 use crate::agent::GcPercent;
 pub(super) use declaration::DECLARATIONS;
-pub use memory::{MemstatsArgs, StatsArgs};
+pub use memory::{HeapArgs, MemstatsArgs, StatsArgs};
 use declaration::{
-    BINARY, GC, LIST, MEMSTATS, PPROF_CPU, PPROF_HEAP, PROCESS, SERVE, SETGC, STACK, STATS, TRACE, TREE,
+    BINARY, GC, HEAP, LIST, MEMSTATS, PPROF_CPU, PPROF_HEAP, PROCESS, SERVE, SETGC, STACK, STATS, TRACE, TREE,
     VERSION,
 };
 
@@ -112,6 +112,9 @@ pub enum Command {
     /// Print numbers of goroutines, threads and CPUs
     #[command(after_long_help = STATS.help())]
     Stats(StatsArgs),
+    /// Print what holds the memory now: objects by size, large objects, stacks, what is unused
+    #[command(after_long_help = HEAP.help())]
+    Heap(HeapArgs),
     /// Write an execution trace of 5 seconds to a file
     #[command(after_long_help = TRACE.help())]
     Trace(ProfileArgs),

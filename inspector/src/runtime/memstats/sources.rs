@@ -126,15 +126,13 @@ pub(crate) struct Heap {
     /// Not 0: somebody was changing it.
     pub(crate) lock: u64,
     pub(crate) sweepgen: u32,
-    pub(crate) spans: u64,
-    pub(crate) spans_len: u64,
     pub(crate) arenas: u64,
     pub(crate) span_in_use: u64,
     pub(crate) cache_in_use: u64,
 }
 
 struct HeapTickets {
-    fields: [Ticket; 9],
+    fields: [Ticket; 7],
 }
 
 impl HeapTickets {
@@ -142,18 +140,18 @@ impl HeapTickets {
         // `arenas` is an array of one pointer on this machine.
         let arenas = Field { size: 8, ..f.arenas };
         let all = [
-            f.lock, f.sweepgen, f.spans, f.spans_len, arenas, f.span_size, f.span_in_use, f.cache_size, f.cache_in_use,
+            f.lock, f.sweepgen, arenas, f.span_size, f.span_in_use, f.cache_size, f.cache_in_use,
         ];
         HeapTickets { fields: all.map(|field| batch.field(at, field)) }
     }
 
     fn read(&self, pieces: &Pieces, sources: &Sources) -> Result<Heap, SourceError> {
         let unreadable = || SourceError::implausible("the heap's head cannot be read");
-        let mut numbers = [0; 9];
+        let mut numbers = [0; 7];
         for (number, &ticket) in numbers.iter_mut().zip(&self.fields) {
             *number = pieces.number(ticket).ok_or_else(unreadable)?;
         }
-        let [lock, sweepgen, spans, spans_len, arenas, span_size, span_in_use, cache_size, cache_in_use] =
+        let [lock, sweepgen, arenas, span_size, span_in_use, cache_size, cache_in_use] =
             numbers;
         // The allocators of spans and caches know how large these are.
         if span_size != sources.spans.size as u64 || cache_size != sources.cache_size {
@@ -163,11 +161,29 @@ impl HeapTickets {
             )));
         }
         let sweepgen = u32::try_from(sweepgen).unwrap_or(0);
-        Ok(Heap { lock, sweepgen, spans, spans_len, arenas, span_in_use, cache_in_use })
+        Ok(Heap { lock, sweepgen, arenas, span_in_use, cache_in_use })
     }
 }
 
 impl Sources {
+    /// Where the fields of a span are.
+    pub(crate) fn span_fields(&self) -> &SpanFields {
+        &self.spans
+    }
+
+    /// The array of all spans, and its length.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub(crate) fn all_spans(&self, memory: &dyn Memory) -> Result<(u64, u64), SourceError> {
+        let mut batch = Batch::default();
+        let array = batch.field(self.heap, self.heap_fields.spans);
+        let len = batch.field(self.heap, self.heap_fields.spans_len);
+        let pieces = batch.read(memory)?;
+        let unreadable = || SourceError::implausible("the list of its spans cannot be read");
+        pieces.number(array).zip(pieces.number(len)).ok_or_else(unreadable)
+    }
+
     /// Reads everything. Nothing else of the answer needs the process: it may run on.
     ///
     /// # Errors
