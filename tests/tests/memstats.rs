@@ -1,0 +1,268 @@
+//! Memory statistics, numbers of goroutines, and the heap, from outside: equal to what the process itself reads at the same
+//! moment.
+
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+#![allow(clippy::panic, reason = "a wrong answer is a failed test")]
+
+use std::collections::BTreeMap;
+
+use fixtures::memory::{differences, histogram_differences, without_explained};
+use fixtures::{Cell, Fixture, Program, Selection, breakpoint, build, matrix};
+use inspector::memory::LiveMemory;
+use inspector::process::Process;
+use inspector::runtime::heap::{self, HeapPause};
+use inspector::runtime::memstats::figures::{Collector, CpuTimes};
+use inspector::runtime::memstats::{self, Consistency, Reading, Sources, Wanted};
+use inspector::runtime::open::open;
+use inspector::runtime::stats::{Counters, Histograms};
+use inspector::runtime::view::View;
+use serde_json::Value;
+
+/// What the runtime is set to.
+const SETTINGS: [&[(&str, &str)]; 4] = [
+    &[],
+    &[("GOMEMLIMIT", "48MiB")],
+    &[("GOGC", "off")],
+    &[("GOGC", "off"), ("GOMEMLIMIT", "40MiB"), ("GOMAXPROCS", "4")],
+];
+
+/// The runtime's own goroutines may give memory back or sweep between its reading and ours.
+const TRIES: u32 = 12;
+
+fn cells() -> Vec<Cell> {
+    let selection = Selection::from_environment().unwrap();
+    let cells: Vec<Cell> =
+        matrix::cells(selection).into_iter().filter(|cell| cell.program == Program::Memory).collect();
+    build::build(&cells, 2, &|_, _| ()).unwrap();
+    cells
+}
+
+struct Looked {
+    fixture: Fixture,
+    view: View,
+    name: String,
+}
+
+impl Looked {
+    fn start(cell: &Cell, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let fixture = Fixture::spawn(cell, arguments, environment).unwrap();
+        let process = Process::pin(fixture.pid().to_string().parse().unwrap()).unwrap();
+        let (view, _) = open(&process).unwrap();
+        Looked { fixture, view, name: format!("{cell} {environment:?}") }
+    }
+
+    fn sources(&self) -> Sources {
+        Sources::find(&self.view).unwrap_or_else(|e| panic!("{}: {e}", self.name))
+    }
+
+    fn take(&self, wanted: Wanted) -> memstats::Taken<Reading> {
+        memstats::take(&self.view, &self.sources(), wanted).unwrap_or_else(|e| panic!("{}: {e}", self.name))
+    }
+
+    /// The process has read its statistics and stands still.
+    fn parked(&mut self, state: &str) {
+        let mut last = Vec::new();
+        for _ in 0..TRIES {
+            self.fixture.park("park").unwrap();
+            let ours = self.take(Wanted::Instant);
+            let approximate = self.take(Wanted::Approximate);
+            let heap =
+                heap::take(&self.view, &self.sources(), HeapPause::AtMost(std::time::Duration::from_secs(5)), 10);
+            let heap = heap.unwrap_or_else(|e| panic!("{}: {e}", self.name));
+            let memory = LiveMemory::new(self.view.pid);
+            let stats = Counters::find(&self.view).unwrap().read(&memory).unwrap();
+            let theirs = self.fixture.unpark().unwrap();
+            let unequal = differences(&theirs["MemStats"], &ours.answer.memstats);
+            let quiet = ours.answer.memstats == approximate.answer.memstats
+                && ours.answer.collector.sweep_done == Some(true)
+                // The scavenger works in between, for long where much is free.
+                && !unequal.iter().all(|u| u.field == "HeapReleased" && u.ours.as_u64() >= u.theirs.as_u64());
+            last = unequal;
+            if !last.is_empty() && !quiet {
+                continue;
+            }
+            assert!(last.is_empty(), "{} {state}: {last:#?}", self.name);
+            assert_eq!(ours.consistency, Consistency::Instant, "{} {state}", self.name);
+            assert!(ours.answer.is_exact(), "{} {state}: {:?}", self.name, ours.answer);
+            let numbers = &theirs["Numbers"];
+            let ours = [Some(stats.goroutines), Some(stats.threads), Some(stats.gomaxprocs), stats.num_cpu];
+            let names = ["Goroutines", "Threads", "Gomaxprocs", "NumCPU"];
+            assert_eq!(ours, names.map(|name| numbers[name].as_u64()), "{} {state}", self.name);
+            assert!(heap.answer.adds_up(), "{} {state}", self.name);
+            assert_eq!(theirs["MemStats"]["HeapAlloc"].as_u64(), Some(heap.answer.spans.bytes()));
+            assert_eq!(theirs["MemStats"]["HeapObjects"].as_u64(), Some(heap.answer.spans.objects()));
+            assert_eq!(
+                theirs["MemStats"]["HeapInuse"].as_u64(),
+                Some(heap.answer.spans.total().span_bytes),
+                "{} {state}",
+                self.name
+            );
+            return;
+        }
+        panic!("{} {state}: never at rest: {last:#?}", self.name);
+    }
+
+    /// The process is stopped in the midst of reading its statistics, before it has flushed anything. Returns whether some
+    /// of the differences had to be explained.
+    fn in_the_midst(&mut self, state: &str) -> bool {
+        let function = self.view.modules.function("runtime.readmemstats_m").unwrap();
+        for _ in 0..TRIES {
+            let (pid, sources) = (self.fixture.pid(), self.sources());
+            let (view, fixture) = (&self.view, &mut self.fixture);
+            let memory = LiveMemory::new(view.pid);
+            let read = || heap::read_spans(view, &sources, &memory);
+            let ours = breakpoint::at(pid, function, || fixture.send("read").map_err(|e| e.to_string()), read);
+            let (spans, ours) = ours.unwrap().unwrap_or_else(|e| panic!("{} {state}: {e}", self.name));
+            let theirs = self.fixture.own_numbers("read").unwrap();
+            if ours.stale_spans > 0 {
+                // Known not to be known: a collection had just ended.
+                continue;
+            }
+            assert!(ours.differences.is_empty(), "{} {state}: {:?}", self.name, ours.differences);
+            assert_eq!(ours.memstats.heap_alloc, Some(spans.bytes()), "{} {state}", self.name);
+            assert_eq!(ours.memstats.heap_objects, Some(spans.objects()), "{} {state}", self.name);
+            let unequal = differences(&theirs["MemStats"], &ours.memstats);
+            let explained = !unequal.is_empty();
+            let left = without_explained(unequal.clone());
+            assert!(left.is_empty(), "{} {state}: {unequal:#?}", self.name);
+            return explained;
+        }
+        panic!("{} {state}: always at the end of a collection", self.name);
+    }
+}
+
+#[test]
+fn as_the_process_itself_reads_them() {
+    for cell in cells() {
+        for environment in SETTINGS {
+            // There is no limit before Go 1.19.
+            if cell.minor() < 19 && environment.iter().any(|(name, _)| *name == "GOMEMLIMIT") {
+                continue;
+            }
+            let mut looked = Looked::start(&cell, &[], environment);
+            looked.parked("idle");
+            looked.fixture.order("gc").unwrap();
+            looked.parked("after a collection");
+            looked.fixture.order("busy 4").unwrap();
+            looked.fixture.order("calm").unwrap();
+            looked.parked("after work on several Ps");
+            looked.fixture.order("free").unwrap();
+            looked.parked("after giving memory back");
+            looked.fixture.assert_untouched().unwrap();
+        }
+    }
+}
+
+#[test]
+fn as_the_process_reads_them_under_load() {
+    let (mut runs, mut explained) = (0, 0);
+    for cell in cells() {
+        for environment in SETTINGS {
+            if cell.minor() < 19 && environment.iter().any(|(name, _)| *name == "GOMEMLIMIT") {
+                continue;
+            }
+            let mut looked = Looked::start(&cell, &[], environment);
+            for (state, command) in [
+                ("idle", "calm"),
+                ("after a collection", "gc"),
+                ("two allocate", "busy 2"),
+                ("six allocate", "busy 4"),
+            ] {
+                looked.fixture.order(command).unwrap();
+                runs += 1;
+                explained += usize::from(looked.in_the_midst(state));
+            }
+            looked.fixture.order("calm").unwrap();
+            looked.fixture.assert_untouched().unwrap();
+        }
+    }
+    // The explanation is for what reading itself changes, not for everything.
+    assert!(explained < runs, "{explained} of {runs}");
+}
+
+/// What lies beyond `runtime.MemStats`, seen while the process stood still.
+struct Seen {
+    collector: Collector,
+    histograms: Histograms,
+}
+
+impl Seen {
+    fn take(looked: &Looked) -> Self {
+        let collector = looked.take(Wanted::Instant).answer.collector;
+        let memory = LiveMemory::new(looked.view.pid);
+        let more = Counters::find(&looked.view).unwrap().more(&memory).unwrap();
+        Seen { collector, histograms: more.histograms }
+    }
+
+    /// Metrics that are not equal, with both sides.
+    fn compare(&self, theirs: &Value) -> BTreeMap<&'static str, (String, String)> {
+        let mut unequal = BTreeMap::new();
+        let metrics = &theirs["Metrics"];
+        let c = &self.collector;
+        let size = |value: Option<u64>| value.and_then(|v| i64::try_from(v).ok());
+        let cpu = |time: fn(&CpuTimes) -> i64| c.cpu.as_ref().map(time);
+        for (name, ours) in [
+            ("/gc/gogc:percent", c.gogc_percent),
+            ("/gc/gomemlimit:bytes", size(c.memory_limit_bytes).or(Some(i64::MAX))),
+            ("/gc/heap/live:bytes", size(c.heap_marked_bytes)),
+            ("/gc/heap/goal:bytes", size(c.heap_goal_bytes)),
+            ("/gc/scan/stack:bytes", size(c.stack_scan_bytes)),
+            ("/gc/scan/globals:bytes", size(c.globals_scan_bytes)),
+            ("/gc/scan/heap:bytes", size(c.heap_scan_bytes)),
+            ("/cpu/classes/gc/mark/assist:cpu-seconds", cpu(|c| c.gc_assist_ns)),
+            ("/cpu/classes/gc/mark/dedicated:cpu-seconds", cpu(|c| c.gc_dedicated_ns)),
+            ("/cpu/classes/gc/mark/idle:cpu-seconds", cpu(|c| c.gc_idle_ns)),
+            ("/cpu/classes/gc/pause:cpu-seconds", cpu(|c| c.gc_pause_ns)),
+            ("/cpu/classes/gc/total:cpu-seconds", cpu(|c| c.gc_total_ns)),
+        ] {
+            let Some(theirs) = metrics.get(name).and_then(Value::as_f64) else { continue };
+            // Times are in seconds there.
+            let theirs = if name.ends_with("seconds") { theirs * 1e9 } else { theirs };
+            if ours.is_none_or(|ours| (ours as f64 - theirs).abs() >= 1.0) {
+                unequal.insert(name, (theirs.to_string(), format!("{ours:?}")));
+            }
+        }
+        let h = &self.histograms;
+        for (name, ours) in [
+            ("/sched/latencies:seconds", &h.scheduling_latency),
+            ("/gc/pauses:seconds", &h.gc_pause),
+            ("/sched/pauses/total/gc:seconds", &h.gc_pause),
+            ("/sched/pauses/stopping/gc:seconds", &h.gc_stopping),
+            ("/sched/pauses/total/other:seconds", &h.other_pause),
+            ("/sched/pauses/stopping/other:seconds", &h.other_stopping),
+        ] {
+            let Some(theirs) = metrics.get(name) else { continue };
+            let differences = ours.as_ref().map(|ours| histogram_differences(theirs, ours));
+            if differences.as_ref().is_none_or(|d| !d.is_empty()) {
+                unequal.insert(name, (theirs.to_string(), format!("{differences:?}")));
+            }
+        }
+        unequal
+    }
+}
+
+#[test]
+fn what_lies_beyond_is_what_the_metrics_say() {
+    for cell in cells() {
+        for environment in [&[][..], &[("GOGC", "50"), ("GOMEMLIMIT", "300MiB")]] {
+            let mut looked = Looked::start(&cell, &[], environment);
+            looked.fixture.order("busy 3").unwrap();
+            looked.fixture.order("calm").unwrap();
+            looked.fixture.order("gc").unwrap();
+            let mut last = BTreeMap::new();
+            // Whatever wakes up between both readings is scheduled and counted.
+            for _ in 0..TRIES {
+                looked.fixture.park("measure").unwrap();
+                // What it says is known once it goes on: look before, compare after.
+                let before = Seen::take(&looked);
+                let theirs = looked.fixture.unpark().unwrap();
+                last = before.compare(&theirs);
+                if last.is_empty() {
+                    break;
+                }
+            }
+            assert!(last.is_empty(), "{}: {last:#?}", looked.name);
+            looked.fixture.assert_untouched().unwrap();
+        }
+    }
+}
