@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use fixtures::memory::{differences, histogram_differences, without_explained};
+use fixtures::memory::{Flushed, differences, histogram_differences, without_explained};
 use fixtures::{Cell, Fixture, Program, Selection, breakpoint, build, matrix};
 use inspector::memory::LiveMemory;
 use inspector::process::Process;
@@ -123,7 +123,12 @@ impl Looked {
             assert_eq!(ours.memstats.heap_objects, Some(spans.objects()), "{} {state}", self.name);
             let unequal = differences(&theirs["MemStats"], &ours.memstats);
             let explained = !unequal.is_empty();
-            let left = without_explained(unequal.clone());
+            let flushed = Flushed {
+                minor: self.view.minor,
+                stack_spans: ours.stack_spans,
+                span_size: self.view.table.size("runtime.mspan").unwrap(),
+            };
+            let left = without_explained(unequal.clone(), flushed);
             assert!(left.is_empty(), "{} {state}: {unequal:#?}", self.name);
             return explained;
         }

@@ -24,6 +24,9 @@ pub struct Reading {
     pub in_change: bool,
     /// Spans in caches that the runtime would sweep before it counts: what that would free is not known here.
     pub stale_spans: usize,
+    /// Spans of stacks that the runtime would give back before it counts. The structures of these go to the P that reads, and
+    /// where that has no room for them they leave `MSpanInuse` too: which P that would be is not known here.
+    pub stack_spans: usize,
     /// The counters moved from one part into another while they were read.
     pub generation_changed: bool,
 }
@@ -109,7 +112,7 @@ fn compute_records(
     }
     heap.tiny = heap.tiny.wrapping_add(raw.caches.tiny);
     // Stacks are given back only while no collection is under way.
-    let given_back = if raw.gcphase == Some(0) { raw.caches.free_stacks() } else { 0 };
+    let (stack_spans, given_back) = if raw.gcphase == Some(0) { raw.caches.free_stacks() } else { (0, 0) };
     heap.in_stacks = heap.in_stacks.wrapping_sub(given_back);
     if !heap.is_sane() {
         return Err(implausible("counters of its heap are negative"));
@@ -132,6 +135,7 @@ fn compute_records(
         differences,
         in_change: raw.heap.lock != 0 || raw.procs.iter().any(|p| p.stats_seq % 2 != 0),
         stale_spans: raw.caches.stale(raw.heap.sweepgen),
+        stack_spans,
         generation_changed: raw.generations.0 != raw.generations.1,
     })
 }

@@ -143,10 +143,10 @@ impl Caches {
         self.spans.iter().filter(|c| c.span.sweepgen == sweepgen.wrapping_add(1)).count()
     }
 
-    /// Bytes of the spans that have no stack left once those are given back that Ps keep.
-    pub(super) fn free_stacks(&self) -> u64 {
-        let empty = self.stacks.iter().filter(|s| s.kept >= s.span.alloc_count);
-        empty.map(|s| s.span.bytes()).fold(0, u64::saturating_add)
+    /// The spans that have no stack left once those are given back that Ps keep, and their bytes.
+    pub(super) fn free_stacks(&self) -> (usize, u64) {
+        let empty = || self.stacks.iter().filter(|s| s.kept >= s.span.alloc_count);
+        (empty().count(), empty().map(|s| s.span.bytes()).fold(0, u64::saturating_add))
     }
 }
 
