@@ -4,10 +4,10 @@
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 #![allow(clippy::panic, reason = "a wrong answer is a failed test")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fixtures::memory::{Flushed, differences, histogram_differences, without_explained};
-use fixtures::{Cell, Fixture, Program, Selection, breakpoint, build, matrix};
+use fixtures::{Cell, Fixture, Program, Selection, Variant, breakpoint, build, matrix, probe};
 use inspector::memory::LiveMemory;
 use inspector::process::Process;
 use inspector::runtime::heap::{self, HeapPause};
@@ -66,8 +66,12 @@ impl Looked {
             self.fixture.park("park").unwrap();
             let ours = self.take(Wanted::Instant);
             let approximate = self.take(Wanted::Approximate);
-            let heap =
-                heap::take(&self.view, &self.sources(), HeapPause::AtMost(std::time::Duration::from_secs(5)), 10);
+            let heap = heap::take(
+                &self.view,
+                &self.sources(),
+                HeapPause::AtMost(std::time::Duration::from_secs(5)),
+                10,
+            );
             let heap = heap.unwrap_or_else(|e| panic!("{}: {e}", self.name));
             let memory = LiveMemory::new(self.view.pid);
             let stats = Counters::find(&self.view).unwrap().read(&memory).unwrap();
@@ -75,6 +79,8 @@ impl Looked {
             let unequal = differences(&theirs["MemStats"], &ours.answer.memstats);
             let quiet = ours.answer.memstats == approximate.answer.memstats
                 && ours.answer.collector.sweep_done == Some(true)
+                // A goroutine of the runtime woke up in between.
+                && ours.answer.memstats.mallocs == theirs["MemStats"]["Mallocs"].as_u64()
                 // The scavenger works in between, for long where much is free.
                 && !unequal.iter().all(|u| u.field == "HeapReleased" && u.ours.as_u64() >= u.theirs.as_u64());
             last = unequal;
@@ -102,6 +108,15 @@ impl Looked {
         panic!("{} {state}: never at rest: {last:#?}", self.name);
     }
 
+    /// What a command says, in JSON and on standard error.
+    fn probe(&mut self, arguments: &[&str]) -> (Value, String) {
+        let pid = self.fixture.pid().to_string();
+        let output = probe(&[arguments, &["--json", &pid]].concat()).unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{} {arguments:?}: {stderr}", self.name);
+        (serde_json::from_slice(&output.stdout).unwrap(), stderr)
+    }
+
     /// The process is stopped in the midst of reading its statistics, before it has flushed anything. Returns whether some
     /// of the differences had to be explained.
     fn in_the_midst(&mut self, state: &str) -> bool {
@@ -111,7 +126,8 @@ impl Looked {
             let (view, fixture) = (&self.view, &mut self.fixture);
             let memory = LiveMemory::new(view.pid);
             let read = || heap::read_spans(view, &sources, &memory);
-            let ours = breakpoint::at(pid, function, || fixture.send("read").map_err(|e| e.to_string()), read);
+            let ours =
+                breakpoint::at(pid, function, || fixture.send("read").map_err(|e| e.to_string()), read);
             let (spans, ours) = ours.unwrap().unwrap_or_else(|e| panic!("{} {state}: {e}", self.name));
             let theirs = self.fixture.own_numbers("read").unwrap();
             if ours.stale_spans > 0 {
@@ -270,4 +286,77 @@ fn what_lies_beyond_is_what_the_metrics_say() {
             looked.fixture.assert_untouched().unwrap();
         }
     }
+}
+
+fn newest() -> Cell {
+    let cell = Cell::new("1.27.4", Variant::Stripped, Program::Memory);
+    build::build(&[cell], 1, &|_, _| ()).unwrap();
+    cell
+}
+
+#[test]
+fn what_the_commands_print() {
+    let mut looked = Looked::start(&newest(), &["-n", "300"], &[]);
+    looked.fixture.order("gc").unwrap();
+    let (memstats, stderr) = looked.probe(&["memstats"]);
+    assert_eq!((&memstats["via"], &memstats["consistency"]), (&"probe".into(), &"instant".into()));
+    assert!(stderr.is_empty(), "{stderr}");
+    let own = &memstats["memstats"];
+    let theirs = {
+        looked.fixture.park("park").unwrap();
+        looked.fixture.unpark().unwrap()
+    };
+    // The same names, no more and no fewer.
+    let names = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
+    assert_eq!(names(own), names(&theirs["MemStats"]));
+    assert_eq!(own["BySize"].as_array().unwrap().len(), 61);
+    assert_eq!(own["PauseNs"].as_array().unwrap().len(), 256);
+    assert!(memstats["cost"]["threads_stopped"].as_u64().unwrap() >= 3, "{memstats}");
+    assert_eq!(memstats["cost"]["bytes_written"], 0);
+    let (approximate, stderr) = looked.probe(&["memstats", "--no-pause"]);
+    assert_eq!(approximate["consistency"], "approximate");
+    assert!(stderr.contains("approximate"), "{stderr}");
+    assert_eq!(approximate["cost"]["threads_stopped"], 0);
+
+    let (stats, _) = looked.probe(&["stats"]);
+    assert!(stats["goroutines"].as_u64().unwrap() >= 301, "{stats}");
+    assert_eq!(stats["goroutines_by_state"]["chan receive"], 300);
+    let sum: u64 = stats["goroutines_by_state"].as_object().unwrap().values().filter_map(Value::as_u64).sum();
+    assert_eq!(stats["goroutines"], sum);
+    assert_eq!((&stats["gc_phase"], stats["threads"].as_u64() >= Some(3)), (&"off".into(), true));
+    assert!(stats["system_goroutines"].as_u64().unwrap() >= 4 && stats["idle_ps"].is_u64(), "{stats}");
+
+    let (heap, _) = looked.probe(&["heap", "--top", "3"]);
+    assert_eq!((&heap["consistency"], &heap["adds_up"]), (&"instant".into(), &true.into()));
+    assert_eq!(heap["heap"]["objects"], heap["heap"]["counted_objects"]);
+    let creators = heap["stacks"]["by_creator"].as_array().unwrap();
+    assert_eq!((&creators[0]["goroutines"], &creators[0]["created_by"]), (&300.into(), &"main.main".into()));
+    assert!(creators[0]["created_at"].as_str().unwrap().contains("cmd/memory/main.go:"), "{heap}");
+    assert_eq!(heap["large"]["largest"].as_array().unwrap().len(), 3);
+    let (heap, stderr) = looked.probe(&["heap", "--max-pause", "1us"]);
+    assert_eq!((&heap["consistency"], &heap["too_large_to_stop"]), (&"approximate".into(), &true.into()));
+    assert!(stderr.contains("--max-pause"), "{stderr}");
+    looked.fixture.assert_untouched().unwrap();
+}
+
+#[test]
+fn without_a_stop_under_load() {
+    let mut looked = Looked::start(&newest(), &[], &[]);
+    looked.fixture.order("busy 4").unwrap();
+    for _ in 0..30 {
+        let taken = looked.take(Wanted::Approximate);
+        assert_eq!((taken.consistency, taken.stops), (Consistency::Approximate, 0));
+        let stats = &taken.answer.memstats;
+        assert!(!taken.answer.generation_changed && stats.alloc.unwrap() < 1 << 30, "{stats:?}");
+        let at_once = looked.take(Wanted::Instant);
+        assert!(matches!(at_once.consistency, Consistency::Instant | Consistency::InstantInChange));
+        let later = &at_once.answer.memstats;
+        // Spans that change their owner meanwhile count twice or not at all.
+        let before = stats.total_alloc.unwrap();
+        assert!(later.total_alloc.unwrap() >= before - before / 20, "{before} {:?}", later.total_alloc);
+        let heap = heap::take(&looked.view, &looked.sources(), HeapPause::No, 3).unwrap();
+        assert!(heap.answer.spans.objects() > 0);
+    }
+    looked.fixture.order("calm").unwrap();
+    looked.fixture.assert_untouched().unwrap();
 }

@@ -25,7 +25,8 @@ pub(super) fn run(args: &StatsArgs, common: &Common) -> Result<(), Error> {
             }
             let peer = connection.peer().to_owned();
             let text = agent::ask_for_text(connection, &request, &args.way)?;
-            let answer = StatsAnswer::parse(&text).ok_or_else(|| agent::garbage(peer, "statistics", &text))?;
+            let answer =
+                StatsAnswer::parse(&text).ok_or_else(|| agent::garbage(peer, "statistics", &text))?;
             (answer, "agent")
         }
     };
@@ -40,10 +41,15 @@ pub(super) fn run(args: &StatsArgs, common: &Common) -> Result<(), Error> {
 pub(super) fn look(process: &Process, more: bool) -> Result<StatsAnswer, Error> {
     let (view, _) = open(process)?;
     let counters = Counters::find(&view).map_err(|e| source_error(process, e))?;
-    let taken = take_with(&view, Wanted::Approximate, |_| true, |memory| {
-        let stats = counters.read(memory)?;
-        Ok((stats, more.then(|| counters.more(memory)).transpose()?))
-    });
+    let taken = take_with(
+        &view,
+        Wanted::Approximate,
+        |_| true,
+        |memory| {
+            let stats = counters.read(memory)?;
+            Ok((stats, more.then(|| counters.more(memory)).transpose()?))
+        },
+    );
     let (stats, more) = taken.map_err(|e| take_error(process, e))?.answer;
     let threads = process.stat()?.threads;
     process.check()?;

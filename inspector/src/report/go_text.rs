@@ -10,7 +10,8 @@ pub(super) fn bytes(value: u64) -> String {
         return format!("{value} bytes");
     }
     // The first unit that the value is less than 1024 of, or the last.
-    let (unit, name) = UNITS.iter().enumerate().find(|(i, _)| value < 1 << (10 * (i + 2))).unwrap_or((4, &"PB"));
+    let (unit, name) =
+        UNITS.iter().enumerate().find(|(i, _)| value < 1 << (10 * (i + 2))).unwrap_or((4, &"PB"));
     format!("{:.2}{name} ({value} bytes)", value as f64 / (1u64 << (10 * (unit + 1))) as f64)
 }
 

@@ -178,7 +178,8 @@ mod tests {
     #[test]
     fn summaries() {
         let bucket = |from_ns, below_ns, count| Bucket { from_ns, below_ns, count };
-        let buckets = vec![bucket(0, Some(64), 98), bucket(1 << 20, Some(5 << 18), 1), bucket(1 << 47, None, 1)];
+        let buckets =
+            vec![bucket(0, Some(64), 98), bucket(1 << 20, Some(5 << 18), 1), bucket(1 << 47, None, 1)];
         let histogram = Histogram { buckets, negative: 0 };
         assert_eq!(summary(&histogram), "100, half < 64ns, 99% < 1.31072ms, longest >= 39h5m37.488355328s");
         assert_eq!(summary(&Histogram::default()), "none");

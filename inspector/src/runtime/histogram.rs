@@ -52,11 +52,12 @@ impl Histogram {
         let overflow = word("overflow").unwrap_or(0);
         let counts = counts.into_iter().chain([overflow]).enumerate();
         let last = if edge(1) == old_edge(1) { OLD_COUNTS - 1 } else { NEW_COUNTS };
-        let buckets = counts.filter(|&(index, count)| count != 0 && index <= last).map(|(index, count)| Bucket {
-            from_ns: edge(index as u64),
-            below_ns: (index < last).then(|| edge(index as u64 + 1)),
-            count,
-        });
+        let buckets =
+            counts.filter(|&(index, count)| count != 0 && index <= last).map(|(index, count)| Bucket {
+                from_ns: edge(index as u64),
+                below_ns: (index < last).then(|| edge(index as u64 + 1)),
+                count,
+            });
         Some(Histogram { buckets: buckets.collect(), negative: word("underflow").unwrap_or(0) })
     }
 

@@ -170,12 +170,16 @@ mod tests {
     #[test]
     fn every_release_has_the_fields() {
         for release in symbols::layout::releases() {
-            let table = symbols::layout::lookup(&GoVersion::release(release.minor, release.patch)).unwrap().table;
+            let table =
+                symbols::layout::lookup(&GoVersion::release(release.minor, release.patch)).unwrap().table;
             let fields = SpanFields::from_table(&table).unwrap();
             assert_eq!(fields.before_cache.is_some(), release.minor >= 19, "{release}");
             let bytes = vec![0xff; fields.size];
             assert!(!MSpan::parse(&fields, &bytes).is_sane());
-            assert_eq!(MSpan::parse(&fields, &[]), MSpan { before_cache: fields.before_cache.map(|_| 0), ..MSpan::default() });
+            assert_eq!(
+                MSpan::parse(&fields, &[]),
+                MSpan { before_cache: fields.before_cache.map(|_| 0), ..MSpan::default() }
+            );
         }
     }
 

@@ -171,7 +171,8 @@ impl<'v> Counters<'v> {
 
     fn states(&self, memory: &dyn Memory) -> Result<BTreeMap<(u32, u8), u64>, SourceError> {
         let view = self.view;
-        let implausible = |error| SourceError::implausible(format!("its goroutines cannot be listed: {error}"));
+        let implausible =
+            |error| SourceError::implausible(format!("its goroutines cannot be listed: {error}"));
         let list = GList::new(view.allgs.read(memory, 0).map_err(implausible)?, view.g.size);
         let mut states = BTreeMap::new();
         let finalizer_runs = view.finalizer_runs_user_code(memory);

@@ -154,8 +154,8 @@ pub(in crate::cli) const SERVE: Declaration = Declaration {
 };
 
 pub(in crate::cli) const DECLARATIONS: [Declaration; 15] = [
-    LIST, TREE, PROCESS, VERSION, STACK, GC, SETGC, MEMSTATS, STATS, HEAP, TRACE, PPROF_HEAP, PPROF_CPU, BINARY,
-    SERVE,
+    LIST, TREE, PROCESS, VERSION, STACK, GC, SETGC, MEMSTATS, STATS, HEAP, TRACE, PPROF_HEAP, PPROF_CPU,
+    BINARY, SERVE,
 ];
 
 impl Declaration {

@@ -14,11 +14,11 @@ use super::duration::Period;
 use super::target::TargetArgs;
 use crate::agent::GcPercent;
 pub(super) use declaration::DECLARATIONS;
-pub use memory::{HeapArgs, MemstatsArgs, StatsArgs};
 use declaration::{
-    BINARY, GC, HEAP, LIST, MEMSTATS, PPROF_CPU, PPROF_HEAP, PROCESS, SERVE, SETGC, STACK, STATS, TRACE, TREE,
-    VERSION,
+    BINARY, GC, HEAP, LIST, MEMSTATS, PPROF_CPU, PPROF_HEAP, PROCESS, SERVE, SETGC, STACK, STATS, TRACE,
+    TREE, VERSION,
 };
+pub use memory::{HeapArgs, MemstatsArgs, StatsArgs};
 
 /// Diagnoses Go processes from outside: no agent, no rebuild, no restart
 #[derive(Debug, Parser)]

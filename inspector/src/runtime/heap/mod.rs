@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 pub use stacks::{Creator, GoroutineStack, Stacks};
 pub use walk::{Class, Half, LargeObject, Spans};
 
-use super::memstats::{Reading, Sources, Taken, TakeError, Wanted, read, take_with};
+use super::memstats::{Reading, Sources, TakeError, Taken, Wanted, read, take_with};
 use super::source::SourceError;
 use super::view::View;
 use crate::memory::{LiveMemory, Memory};

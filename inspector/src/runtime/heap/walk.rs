@@ -36,8 +36,7 @@ impl Half {
         self.spans += 1;
         self.span_bytes = self.span_bytes.saturating_add(span.bytes());
         self.objects = self.objects.saturating_add(span.alloc_count);
-        self.object_bytes =
-            self.object_bytes.saturating_add(span.alloc_count.saturating_mul(span.elem_size));
+        self.object_bytes = self.object_bytes.saturating_add(span.alloc_count.saturating_mul(span.elem_size));
     }
 
     fn plus(self, other: Half) -> Half {

@@ -160,7 +160,11 @@ fn before_limits(
         sums: vec![
             ("HeapInuse", heap_in_use, heap.in_heap),
             ("HeapReleased", heap_released, heap.released),
-            ("HeapSys - HeapReleased", heap_sys.wrapping_sub(heap_released), heap.committed.wrapping_sub(beside)),
+            (
+                "HeapSys - HeapReleased",
+                heap_sys.wrapping_sub(heap_released),
+                heap.committed.wrapping_sub(beside),
+            ),
         ],
     })
 }
@@ -236,14 +240,13 @@ fn memstats(
     let objects = heap.mallocs().wrapping_sub(heap.frees());
     let sys = heap_sys.wrapping_add(heap.beside_heap()).wrapping_add(elsewhere(stats)?);
     // A process cannot have more than the half of the address space that is a program's.
-    let sizes = [heap_in_use, heap_free, heap_released, heap_sys, sys, raw.heap.span_in_use, raw.heap.cache_in_use];
+    let sizes =
+        [heap_in_use, heap_free, heap_released, heap_sys, sys, raw.heap.span_in_use, raw.heap.cache_in_use];
     if sizes.iter().any(|&bytes| bytes > 1 << 47) || alloc > 1 << 47 || objects > 1 << 47 {
         return Err(implausible("it has more memory than there is"));
     }
-    let gc_sys = stats
-        .u64("gcMiscSys")?
-        .wrapping_add(heap.in_work_bufs)
-        .wrapping_add(heap.in_ptr_scalar_bits);
+    let gc_sys =
+        stats.u64("gcMiscSys")?.wrapping_add(heap.in_work_bufs).wrapping_add(heap.in_ptr_scalar_bits);
     let by_size = (0..BY_SIZE).map(|class| BySize {
         size: size_of_class(class),
         mallocs: heap.small_allocs.get(class).copied().unwrap_or(0),
@@ -289,13 +292,7 @@ fn memstats(
 /// `sweepDrainedMask`: all is swept, and nobody sweeps.
 const SWEPT: u64 = 1 << 31;
 
-fn collector(
-    table: &Table,
-    minor: u32,
-    raw: &Raw,
-    control: &Record<'_>,
-    counters: &Counters,
-) -> Collector {
+fn collector(table: &Table, minor: u32, raw: &Raw, control: &Record<'_>, counters: &Counters) -> Collector {
     let word = |name: &str| control.u64(name).ok();
     let size = |name: &str| word(name).filter(|&bytes| bytes < 1 << 48);
     let gogc = control.i32("gcPercent").ok().filter(|&percent| percent >= -1).map(i64::from);

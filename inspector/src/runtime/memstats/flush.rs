@@ -95,15 +95,13 @@ impl Caches {
     ) -> Result<Self, SourceError> {
         let fields = &sources.caches;
         let mut batch = Batch::default();
-        let tickets: Vec<Ticket> =
-            addrs.iter().map(|&at| batch.add(RuntimeAddr(at), fields.size)).collect();
+        let tickets: Vec<Ticket> = addrs.iter().map(|&at| batch.add(RuntimeAddr(at), fields.size)).collect();
         let pieces = batch.read(memory)?;
         let mut caches = Caches::default();
         let (mut held, mut heads) = (Vec::new(), Vec::new());
         for ticket in tickets {
-            let bytes = pieces
-                .get(ticket)
-                .ok_or_else(|| SourceError::implausible("a P's cache cannot be read"))?;
+            let bytes =
+                pieces.get(ticket).ok_or_else(|| SourceError::implausible("a P's cache cannot be read"))?;
             let words = |field: Field| {
                 let at = usize::try_from(field.offset).unwrap_or(usize::MAX);
                 let len = usize::try_from(field.size).unwrap_or(0);
@@ -236,10 +234,7 @@ fn stacks(
 }
 
 /// The words at `places`.
-fn numbers(
-    memory: &dyn Memory,
-    places: impl Iterator<Item = u64>,
-) -> Result<Vec<Option<u64>>, MemoryError> {
+fn numbers(memory: &dyn Memory, places: impl Iterator<Item = u64>) -> Result<Vec<Option<u64>>, MemoryError> {
     let mut batch = Batch::default();
     let tickets: Vec<Ticket> = places.map(|at| batch.add(RuntimeAddr(at), 8)).collect();
     let pieces = batch.read(memory)?;

@@ -69,7 +69,8 @@ impl Pacer {
     pub(super) fn trigger(&self) -> u64 {
         let (goal, least) = self.goal_and_least_trigger();
         let Some(room) = goal.checked_sub(self.heap_marked).filter(|&room| room > 0) else { return goal };
-        let part = |sixty_fourths: u64| (room / 64).wrapping_mul(sixty_fourths).wrapping_add(self.heap_marked);
+        let part =
+            |sixty_fourths: u64| (room / 64).wrapping_mul(sixty_fourths).wrapping_add(self.heap_marked);
         let least = least.max(self.heap_marked).max(part(45));
         let mut most = part(61);
         if goal > HEAP_MINIMUM {
@@ -136,7 +137,8 @@ mod tests {
             runway: u64::MAX,
         };
         let _ = (all.goal(), all.trigger());
-        let none = Pacer { memory_limit: 0, percent_goal: 0, mapped_ready: 0, heap_marked: 0, runway: 1, ..all };
+        let none =
+            Pacer { memory_limit: 0, percent_goal: 0, mapped_ready: 0, heap_marked: 0, runway: 1, ..all };
         let _ = (none.goal(), none.trigger());
     }
 }

@@ -15,7 +15,7 @@ mod take;
 pub(crate) use compute::phase_name;
 pub use compute::{Difference, Reading, compute};
 pub use sources::{Raw, Sources};
-pub use take::{Consistency, Taken, TakeError, Wanted, take, take_with};
+pub use take::{Consistency, TakeError, Taken, Wanted, take, take_with};
 
 use crate::memory::Memory;
 use crate::runtime::source::SourceError;

@@ -139,9 +139,7 @@ impl HeapTickets {
     fn add(batch: &mut Batch, at: RuntimeAddr, f: &HeapFields) -> Self {
         // `arenas` is an array of one pointer on this machine.
         let arenas = Field { size: 8, ..f.arenas };
-        let all = [
-            f.lock, f.sweepgen, arenas, f.span_size, f.span_in_use, f.cache_size, f.cache_in_use,
-        ];
+        let all = [f.lock, f.sweepgen, arenas, f.span_size, f.span_in_use, f.cache_size, f.cache_in_use];
         HeapTickets { fields: all.map(|field| batch.field(at, field)) }
     }
 
@@ -151,8 +149,7 @@ impl HeapTickets {
         for (number, &ticket) in numbers.iter_mut().zip(&self.fields) {
             *number = pieces.number(ticket).ok_or_else(unreadable)?;
         }
-        let [lock, sweepgen, arenas, span_size, span_in_use, cache_size, cache_in_use] =
-            numbers;
+        let [lock, sweepgen, arenas, span_size, span_in_use, cache_size, cache_in_use] = numbers;
         // The allocators of spans and caches know how large these are.
         if span_size != sources.spans.size as u64 || cache_size != sources.cache_size {
             return Err(SourceError::Implausible(format!(

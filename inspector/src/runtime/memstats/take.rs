@@ -128,7 +128,9 @@ pub fn take_with<T: Send>(
                 (Ok(answer), Wanted::Approximate) if tries >= TRIES => {
                     return done(answer, Consistency::Approximate);
                 }
-                (Err(error @ (SourceError::Missing(_) | SourceError::Layout(_))), _) => return Err(error.into()),
+                (Err(error @ (SourceError::Missing(_) | SourceError::Layout(_))), _) => {
+                    return Err(error.into());
+                }
                 (Err(error), _) if tries >= TRIES => return Err(error.into()),
                 _ => std::thread::sleep(BETWEEN),
             }

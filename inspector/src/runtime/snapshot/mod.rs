@@ -17,8 +17,8 @@ mod unpaused;
 use std::time::Duration;
 
 pub use details::Details;
-pub(crate) use paused::stop_all;
 use glist::GListError;
+pub(crate) use paused::stop_all;
 use stacks::{Shapes, Stack};
 
 use super::goroutine::{Goroutine, M};
