@@ -32,14 +32,14 @@ const TIDS: [u64; 2] = [100, 101];
 const GS: u64 = 4;
 
 /// A program with the memory of a process that runs it, well-behaved.
-struct World {
+pub(crate) struct World {
     base: &'static Base,
-    view: View,
+    pub(crate) view: View,
     /// Writable segments, then heap.
-    memory: Vec<(u64, Vec<u8>)>,
+    pub(crate) memory: Vec<(u64, Vec<u8>)>,
 }
 
-static WORLDS: LazyLock<[World; 2]> = LazyLock::new(|| [World::new(&BASES[0]), World::new(&BASES[1])]);
+pub(crate) static WORLDS: LazyLock<[World; 2]> = LazyLock::new(|| [World::new(&BASES[0]), World::new(&BASES[1])]);
 
 impl World {
     fn new(base: &'static Base) -> Self {

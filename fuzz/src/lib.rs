@@ -16,6 +16,7 @@ pub mod goroutines;
 pub mod image;
 pub mod input;
 pub mod layouts;
+pub mod memstats;
 pub mod proc;
 pub mod program;
 pub mod reasons;
@@ -26,7 +27,7 @@ pub mod unwind;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     ("image", image::run),
     ("program", program::run),
     ("layouts", layouts::run),
@@ -37,4 +38,5 @@ pub const TARGETS: [Target; 10] = [
     ("buildinfo", buildinfo::run),
     ("reasons", reasons::run),
     ("agent", agent::run),
+    ("memstats", memstats::run),
 ];
