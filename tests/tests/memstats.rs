@@ -78,13 +78,16 @@ impl Looked {
             let theirs = self.fixture.unpark().unwrap();
             let unequal = differences(&theirs["MemStats"], &ours.answer.memstats);
             let quiet = ours.answer.memstats == approximate.answer.memstats
+                && ours.answer.memstats == heap.answer.statistics.memstats
                 && ours.answer.collector.sweep_done == Some(true)
                 // A goroutine of the runtime woke up in between.
                 && ours.answer.memstats.mallocs == theirs["MemStats"]["Mallocs"].as_u64()
                 // The scavenger works in between, for long where much is free.
                 && !unequal.iter().all(|u| u.field == "HeapReleased" && u.ours.as_u64() >= u.theirs.as_u64());
             last = unequal;
-            if !last.is_empty() && !quiet {
+            // Of what was read later, the same is asked for where nothing happened meanwhile.
+            let same_heap = ours.answer.memstats == heap.answer.statistics.memstats;
+            if (!last.is_empty() && !quiet) || !same_heap {
                 continue;
             }
             assert!(last.is_empty(), "{} {state}: {last:#?}", self.name);
@@ -203,6 +206,7 @@ fn as_the_process_reads_them_under_load() {
 
 /// What lies beyond `runtime.MemStats`, seen while the process stood still.
 struct Seen {
+    minor: u32,
     collector: Collector,
     histograms: Histograms,
 }
@@ -212,7 +216,7 @@ impl Seen {
         let collector = looked.take(Wanted::Instant).answer.collector;
         let memory = LiveMemory::new(looked.view.pid);
         let more = Counters::find(&looked.view).unwrap().more(&memory).unwrap();
-        Seen { collector, histograms: more.histograms }
+        Seen { minor: looked.view.minor, collector, histograms: more.histograms }
     }
 
     /// Metrics that are not equal, with both sides.
@@ -237,6 +241,10 @@ impl Seen {
             ("/cpu/classes/gc/total:cpu-seconds", cpu(|c| c.gc_total_ns)),
         ] {
             let Some(theirs) = metrics.get(name).and_then(Value::as_f64) else { continue };
+            // Go 1.21.0 gives no number for these.
+            if theirs == 0.0 && name.starts_with("/gc/scan/") && self.minor == 21 {
+                continue;
+            }
             // Times are in seconds there.
             let theirs = if name.ends_with("seconds") { theirs * 1e9 } else { theirs };
             if ours.is_none_or(|ours| (ours as f64 - theirs).abs() >= 1.0) {
@@ -326,7 +334,7 @@ fn what_the_commands_print() {
     assert_eq!((&stats["gc_phase"], stats["threads"].as_u64() >= Some(3)), (&"off".into(), true));
     assert!(stats["system_goroutines"].as_u64().unwrap() >= 4 && stats["idle_ps"].is_u64(), "{stats}");
 
-    let (heap, _) = looked.probe(&["heap", "--top", "3"]);
+    let (heap, _) = looked.probe(&["heap", "--top", "3", "--max-pause", "10s"]);
     assert_eq!((&heap["consistency"], &heap["adds_up"]), (&"instant".into(), &true.into()));
     assert_eq!(heap["heap"]["objects"], heap["heap"]["counted_objects"]);
     let creators = heap["stacks"]["by_creator"].as_array().unwrap();
