@@ -6,6 +6,7 @@ use super::via::{Chosen, choose};
 use super::{agent, output};
 use crate::Error;
 use crate::agent::{Request, Signal};
+use crate::memory::LiveMemory;
 use crate::process::Process;
 use crate::report::answers::Source;
 use crate::report::stats::{SourcedStats, StatsAnswer};
@@ -41,15 +42,11 @@ pub(super) fn run(args: &StatsArgs, common: &Common) -> Result<(), Error> {
 pub(super) fn look(process: &Process, more: bool) -> Result<StatsAnswer, Error> {
     let (view, _) = open(process)?;
     let counters = Counters::find(&view).map_err(|e| source_error(process, e))?;
-    let taken = take_with(
-        &view,
-        Wanted::Approximate,
-        |_| true,
-        |memory| {
-            let stats = counters.read(memory)?;
-            Ok((stats, more.then(|| counters.more(memory)).transpose()?))
-        },
-    );
+    let read = |memory: &LiveMemory| {
+        let stats = counters.read(memory)?;
+        Ok((stats, more.then(|| counters.more(memory)).transpose()?))
+    };
+    let taken = take_with(&view, Wanted::Approximate, |_| true, read, Ok);
     let (stats, more) = taken.map_err(|e| take_error(process, e))?.answer;
     let threads = process.stat()?.threads;
     process.check()?;

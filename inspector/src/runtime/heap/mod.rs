@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 pub use stacks::{Creator, GoroutineStack, Stacks};
 pub use walk::{Class, Half, LargeObject, Spans};
 
-use super::memstats::{Reading, Sources, TakeError, Taken, Wanted, read, take_with};
+use super::memstats::{Raw, Reading, Sources, TakeError, Taken, Wanted, compute, read, take_with};
 use super::source::SourceError;
 use super::view::View;
 use crate::memory::{LiveMemory, Memory};
@@ -83,12 +83,14 @@ pub fn take(
         }
         Wanted::Approximate => !reading.generation_changed && reading.is_plausible(),
     };
-    let taken = take_with(view, wanted, exact, |memory| {
+    let look = |memory: &LiveMemory| {
         let mut list = list.lock().unwrap_or_else(PoisonError::into_inner);
         list.refresh(sources, memory)?;
-        let statistics = read(view, sources, memory)?;
-        Ok((list.walk(memory, top)?, statistics))
-    })?;
+        let raw = sources.read(memory)?;
+        Ok((list.walk(memory, top)?, raw))
+    };
+    let finish = |(spans, raw): (Spans, Raw)| Ok((spans, compute(&view.table, view.minor, sources, &raw)?));
+    let taken = take_with(view, wanted, exact, look, finish)?;
     let Taken { answer: (spans, statistics), consistency, stopped, stops, mut cost } = taken;
     if !statistics.is_plausible() {
         return Err(SourceError::implausible("its statistics do not fit together").into());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Reading, Sources, read};
+use super::{Reading, Sources, compute};
 use crate::memory::{LiveMemory, ReadCost};
 use crate::runtime::snapshot::stop_all;
 use crate::runtime::source::SourceError;
@@ -75,7 +75,13 @@ pub fn take(view: &View, sources: &Sources, wanted: Wanted) -> Result<Taken<Read
         // Sums differ by what happened between two reads.
         Wanted::Approximate => !reading.generation_changed && reading.is_plausible(),
     };
-    let taken = take_with(view, wanted, exact, |memory| read(view, sources, memory))?;
+    let taken = take_with(
+        view,
+        wanted,
+        exact,
+        |memory| sources.read(memory),
+        |raw| compute(&view.table, view.minor, sources, &raw),
+    )?;
     if !taken.answer.is_plausible() {
         let differences: Vec<String> =
             taken.answer.differences.iter().map(|d| format!("{} by {} bytes", d.of, d.bytes)).collect();
@@ -86,13 +92,16 @@ pub fn take(view: &View, sources: &Sources, wanted: Wanted) -> Result<Taken<Read
 
 /// Reads something until it is `exact`, or was tried often enough: each time in a stop of its own, or without one.
 ///
+/// `finish` makes the answer of what was read, once the process runs on.
+///
 /// # Errors
 /// Those of stopping, and of the last try to read.
-pub fn take_with<T: Send>(
+pub fn take_with<R, T: Send>(
     view: &View,
     wanted: Wanted,
     exact: impl Fn(&T) -> bool + Sync,
-    read: impl Fn(&LiveMemory) -> Result<T, SourceError> + Sync,
+    read: impl Fn(&LiveMemory) -> Result<R, SourceError> + Sync,
+    finish: impl Fn(R) -> Result<T, SourceError> + Sync,
 ) -> Result<Taken<T>, TakeError> {
     let work = || {
         let memory = LiveMemory::new(view.pid);
@@ -117,7 +126,7 @@ pub fn take_with<T: Send>(
             let done = |answer, consistency| {
                 Ok(Taken { answer, consistency, stopped: times, stops, cost: memory.cost() })
             };
-            match (result, wanted) {
+            match (result.and_then(&finish), wanted) {
                 (Ok(answer), Wanted::Instant) if exact(&answer) => return done(answer, Consistency::Instant),
                 (Ok(answer), Wanted::Approximate) if exact(&answer) => {
                     return done(answer, Consistency::Approximate);
