@@ -17,6 +17,7 @@ pub mod goroutines;
 pub mod image;
 pub mod input;
 pub mod layouts;
+pub mod memstats;
 pub mod proc;
 pub mod program;
 pub mod reasons;
@@ -39,4 +40,5 @@ pub const TARGETS: [Target; 11] = [
     ("buildinfo", buildinfo::run),
     ("reasons", reasons::run),
     ("agent", agent::run),
+    ("memstats", memstats::run),
 ];

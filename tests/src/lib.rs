@@ -4,6 +4,7 @@
 #![warn(missing_docs)]
 
 pub mod agents;
+pub mod breakpoint;
 pub mod build;
 pub mod chain;
 pub mod dump;
@@ -12,6 +13,7 @@ mod error;
 mod fixture;
 mod journal;
 pub mod matrix;
+pub mod memory;
 pub mod paired;
 pub mod pprof;
 mod probe;

@@ -123,11 +123,13 @@ pub enum Program {
     Profiles,
     /// The same without the profiles: the linker leaves sampling of allocations out.
     Unprofiled,
+    /// A heap of many sizes, and the program's own statistics of it.
+    Memory,
 }
 
 impl Program {
     /// All programs.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::States,
         Self::Cgo,
         Self::Running,
@@ -138,6 +140,7 @@ impl Program {
         Self::Collector,
         Self::Profiles,
         Self::Unprofiled,
+        Self::Memory,
     ];
 
     /// The name in paths and tables.
@@ -154,6 +157,7 @@ impl Program {
             Self::Collector => "collector",
             Self::Profiles => "profiles",
             Self::Unprofiled => "unprofiled",
+            Self::Memory => "memory",
         }
     }
 
@@ -170,13 +174,14 @@ impl Program {
             Self::Collector => &["cmd/collector"],
             Self::Profiles => &["cmd/profiles", "profiled"],
             Self::Unprofiled => &["cmd/unprofiled", "profiled"],
+            Self::Memory => &["cmd/memory"],
         }
     }
 
     /// Toolchains of the spread selection whose stripped build of the program is needed.
     fn spread(self) -> &'static [&'static str] {
         match self {
-            Self::States | Self::Profiles => &TOOLCHAINS,
+            Self::States | Self::Profiles | Self::Memory => &TOOLCHAINS,
             Self::Cgo => &["1.18.10", "1.20.14", "1.22.12", "1.24.13", "1.25.14", "1.26.11", "1.27.4"],
             Self::Running | Self::Churn => &["1.18.10", "1.21.13", "1.23.12", "1.24.13", "1.26.11", "1.27.4"],
             Self::Collector => &[
@@ -251,6 +256,7 @@ impl Cell {
             (Program::Collector, Variant::Cgo) => true,
             (Program::Profiles, Variant::NoOpt | Variant::V3 | Variant::Pgo | Variant::Race) => deep,
             (Program::Profiles, Variant::Plain | Variant::Cgo) => true,
+            (Program::Memory, Variant::Cgo) => true,
             (_, variant) => matches!(variant, Variant::Stripped | Variant::Pie),
         }
     }
@@ -317,6 +323,10 @@ pub fn cells(selection: Selection) -> Vec<Cell> {
 /// Whether a cell belongs to a selection; `position` is its toolchain's index in [`TOOLCHAINS`].
 fn selected(selection: Selection, cell: Cell, position: usize) -> bool {
     let stripped = cell.variant == Variant::Stripped;
+    // The numbers are the same however it is built; the newest shows that.
+    if cell.program == Program::Memory && cell.toolchain == "1.27.4" {
+        return true;
+    }
     if cell.program != Program::States {
         return match selection {
             Selection::Full => true,

@@ -115,25 +115,84 @@ fn every_command_says_what_gops_says() {
 }
 
 fn memory(asked: &Asked, pid: &str) {
-    let ours = asked.ours(&["memstats", pid]);
-    assert_eq!(keys(&ours), keys(&asked.theirs(&["memstats", pid])));
-    let values = asked.json(&["memstats", "--json", pid]);
-    assert_eq!(values["pid"].to_string(), pid);
-    // Each line is a value, except for the time of a collection where there was none yet.
-    let values = values.as_object().unwrap();
-    assert!(values.len() >= keys(&ours).len() + 2, "{values:?}");
-    let sum: u64 =
-        ["heap_sys_bytes", "stack_sys_bytes", "mspan_sys_bytes", "mcache_sys_bytes", "gc_sys_bytes"]
+    asked.theirs(&["gc", pid]);
+    let theirs = asked.theirs(&["memstats", pid]);
+    for way in ["probe", "agent"] {
+        let ours = asked.ours(&["memstats", "--via", way, pid]);
+        assert_eq!(keys(&ours), keys(&theirs));
+        // What changes only by a collection is the same, to the letter; what an answer itself allocates is not.
+        let since = |text: &str| -> Vec<String> {
+            let steady = |line: &&str| {
+                ["lookups:", "last-gc:", "gc-", "num-", "enable-", "debug-", "next-gc:"]
+                    .iter()
+                    .any(|k| line.starts_with(k))
+            };
+            text.lines().filter(steady).filter(|l| !l.starts_with("gc-sys")).map(str::to_owned).collect()
+        };
+        assert_eq!(since(&ours), since(&theirs));
+        // Digits apart, the other lines too.
+        let shape =
+            |text: &str| text.replace(|c: char| c.is_ascii_digit(), "").replace("KB", "B").replace("MB", "B");
+        for line in ours.lines().filter(|l| !l.starts_with("gc-")) {
+            assert!(shape(&theirs).contains(&shape(line)), "{line}: {theirs}");
+        }
+        let values = asked.json(&["memstats", "--json", "--via", way, pid]);
+        assert_eq!((values["pid"].to_string().as_str(), &values["via"]), (pid, &way.into()));
+        let memstats = values["memstats"].as_object().unwrap();
+        // Each line is a value but for those of the last pause.
+        assert!(memstats.len() + 2 >= keys(&ours).len(), "{values:?}");
+        let sum: u64 = ["HeapSys", "StackSys", "MSpanSys", "MCacheSys", "GCSys"]
             .iter()
-            .map(|key| values[*key].as_u64().unwrap())
+            .map(|key| memstats[*key].as_u64().unwrap())
             .sum();
-    assert!(sum <= values["sys_bytes"].as_u64().unwrap(), "{values:?}");
-    let stats = asked.json(&["stats", "--json", pid]);
-    assert!(stats["goroutines"].as_u64().unwrap() >= 41, "{stats}");
+        assert!(sum <= memstats["Sys"].as_u64().unwrap(), "{values:?}");
+        let seconds = memstats["LastGC"].as_u64().unwrap() / 1_000_000_000;
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        assert!(now - seconds < 600, "{values:?}");
+        assert!(values["last_pause"]["ns"].as_u64().unwrap() > 0, "{values:?}");
+    }
+    for way in ["probe", "agent"] {
+        let stats = asked.json(&["stats", "--json", "--via", way, pid]);
+        assert!(stats["goroutines"].as_u64().unwrap() >= 41, "{stats}");
+    }
+    assert_eq!(asked.ours(&["stats", "--via", "agent", pid]), asked.theirs(&["stats", pid]));
+}
+
+#[test]
+fn local_times_are_those_of_the_process() {
+    // In a zone that is half an hour off the others, from a file of its own: not every machine has names of zones.
+    let zone = tempfile::NamedTempFile::new().unwrap();
+    let mut file = b"TZif2".to_vec();
+    file.extend([0; 15]);
+    let body = |file: &mut Vec<u8>| {
+        for count in [0u32, 0, 0, 0, 1, 4] {
+            file.extend(count.to_be_bytes());
+        }
+        file.extend(19_800i32.to_be_bytes());
+        file.extend([0, 0]);
+        file.extend(b"IST\0");
+    };
+    body(&mut file);
+    file.extend(b"TZif2");
+    file.extend([0; 15]);
+    body(&mut file);
+    file.extend(b"\nIST-5:30\n");
+    fs::write(zone.path(), file).unwrap();
+    let config = tempfile::tempdir().unwrap();
+    let mut command = Command::new(agent(RELEASES[2]).unwrap());
+    command.args(QUIET).env("GOPS_CONFIG_DIR", config.path()).env("TZ", zone.path());
+    let mut asked = Asked { fixture: Fixture::start(command).unwrap(), config };
+    let pid = asked.pid();
+    asked.theirs(&["gc", &pid]);
+    let line = |text: &str| text.lines().find(|l| l.starts_with("last-gc: ")).unwrap().to_owned();
+    let theirs = line(&asked.theirs(&["memstats", &pid]));
+    assert!(theirs.ends_with("+0530 IST"), "{theirs}");
+    assert_eq!(line(&asked.ours(&["memstats", "--via", "probe", &pid])), theirs);
+    asked.fixture.assert_untouched().unwrap();
 }
 
 fn collections(asked: &Asked, pid: &str) {
-    let count = || asked.json(&["memstats", "--json", pid])["num_forced_gc"].as_u64().unwrap();
+    let count = || asked.json(&["memstats", "--json", pid])["memstats"]["NumForcedGC"].as_u64().unwrap();
     let before = count();
     assert_eq!(asked.theirs(&["gc", pid]), "");
     assert_eq!(asked.ours(&["gc", "--via", "agent", pid]), "");
@@ -405,8 +464,11 @@ fn gops_asks_us_for_a_stripped_process_without_an_agent() {
     // We are a client of it as well.
     assert_eq!(ours(&["version", &address]), theirs(&["version", &address]));
     for command in ["memstats", "stats"] {
-        let said = theirs(&[command, &address]);
-        assert!(said.contains(&format!("gops-probe: {command} cannot be answered from outside")), "{said}");
+        assert_eq!(
+            keys(&theirs(&[command, &address])),
+            keys(&ours(&[command, "--via", "probe", &pid])),
+            "{command}"
+        );
     }
     assert_eq!(theirs(&["setgc", &address, "70"]), "New GC percent set to 70. Previous value was 100.\n");
     assert_eq!(theirs(&["setgc", &address, "100"]), "New GC percent set to 100. Previous value was 70.\n");
@@ -417,6 +479,7 @@ fn gops_asks_us_for_a_stripped_process_without_an_agent() {
     let before = cycle();
     assert_eq!(theirs(&["gc", &address]), "");
     assert!(cycle() >= before + 2);
+    assert_eq!(theirs(&["stats", &address]), ours(&["stats", &pid]));
     // What gops would take for success is no success.
     let output = Command::new(gops().unwrap()).args(["trace", &address]).output().unwrap();
     assert!(!output.status.success(), "{output:?}");

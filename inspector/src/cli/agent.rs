@@ -1,47 +1,15 @@
-//! `memstats`, `stats`, and the text of an agent in general.
+//! The text of an agent.
 
 use std::ops::ControlFlow;
 
-use serde::Serialize;
-
-use super::args::{AgentArgs, Common, WayArgs};
+use super::args::{Common, WayArgs};
 use super::output;
 use super::progress::Progress;
-use super::via::agent_only;
 use crate::Error;
 use crate::agent::{self, Answer, Connection, Limits, Request, Signal};
-use crate::report::answers::{MemStats, Source, Sourced, Stats};
 
 /// How much of a wrong answer a message shows.
 const SHOWN: usize = 120;
-
-pub(super) fn mem_stats(args: &AgentArgs, common: &Common) -> Result<(), Error> {
-    let request = Request::Plain(Signal::MemStats);
-    text(&request, args, common, "memory statistics", MemStats::parse)
-}
-
-pub(super) fn stats(args: &AgentArgs, common: &Common) -> Result<(), Error> {
-    text(&Request::Plain(Signal::Stats), args, common, "statistics", Stats::parse)
-}
-
-/// Passes the text of an agent on, or what it means.
-fn text<T: Serialize>(
-    request: &Request,
-    args: &AgentArgs,
-    common: &Common,
-    expected: &'static str,
-    parse: impl FnOnce(&str) -> Option<T>,
-) -> Result<(), Error> {
-    let target = args.target.find(common)?;
-    let connection = agent_only(&target, &args.way, request.signal())?;
-    if !common.json {
-        return pass_on(connection, request, &args.way, common);
-    }
-    let peer = connection.peer().to_owned();
-    let text = ask_for_text(connection, request, &args.way)?;
-    let answer = parse(&text).ok_or_else(|| garbage(peer, expected, &text))?;
-    output::write_json(common, &Sourced { source: Source::new(&target.named(), "agent"), answer })
-}
 
 pub(super) fn garbage(peer: String, expected: &'static str, text: &str) -> Error {
     let begins = text.chars().take(SHOWN).collect();

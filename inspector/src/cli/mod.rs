@@ -6,9 +6,11 @@ mod capture;
 mod destination;
 pub mod duration;
 mod generate;
+mod heap;
 mod interrupt;
 mod knobs;
 mod list;
+mod memstats;
 mod opening;
 mod output;
 mod process;
@@ -16,6 +18,7 @@ mod profile;
 mod progress;
 mod serve;
 mod stack;
+mod stats;
 mod style;
 pub mod target;
 mod transport;
@@ -87,8 +90,9 @@ fn run(cli: &Cli) -> Result<(), Error> {
         Some(Command::Gc(args)) => knobs::gc(args, &cli.common),
         Some(Command::Setgc(args)) => knobs::set_gc(args, &cli.common),
         Some(Command::Setmemlimit(args)) => knobs::set_mem_limit(args, &cli.common),
-        Some(Command::Memstats(args)) => agent::mem_stats(args, &cli.common),
-        Some(Command::Stats(args)) => agent::stats(args, &cli.common),
+        Some(Command::Memstats(args)) => memstats::run(args, &cli.common),
+        Some(Command::Stats(args)) => stats::run(args, &cli.common),
+        Some(Command::Heap(args)) => heap::run(args, &cli.common),
         Some(Command::Trace(args)) => capture::trace(&args.capture, args.open, &cli.common),
         Some(Command::PprofHeap(args)) => profile::run(Kind::Heap, args, &cli.common),
         Some(Command::PprofAllocs(args)) => profile::run(Kind::Allocs, args, &cli.common),

@@ -11,7 +11,7 @@ use symbols::image::Source as _;
 use super::args::{Common, ServeArgs};
 use super::interrupt::Interrupt;
 use super::style::Style;
-use super::{knobs, output, stack};
+use super::{knobs, memstats, output, stack, stats};
 use crate::Error;
 use crate::agent::server::{Answers, Outcome, Server};
 use crate::agent::{AgentTarget, Request, Signal};
@@ -22,6 +22,7 @@ use crate::report::changes::SetGc;
 use crate::report::printable::printable_str;
 use crate::report::stack::{Filter, StackReport};
 use crate::report::traceback::Level;
+use crate::runtime::memstats::Wanted;
 use crate::runtime::snapshot::{Options, Pause};
 
 /// As the default of `stack`.
@@ -102,6 +103,8 @@ impl Answers for Outside<'_> {
         match signal {
             Signal::Version => writeln!(out, "{}", self.version)?,
             Signal::StackTrace => self.stack(out)?,
+            Signal::MemStats => self.memstats(out)?,
+            Signal::Stats => self.stats(out)?,
             Signal::BinaryDump => self.binary(out)?,
             Signal::Gc => return self.collect(out),
             Signal::SetGcPercent => self.set_percent(request, out)?,
@@ -111,9 +114,8 @@ impl Answers for Outside<'_> {
                     out,
                     "gops-probe: {command} cannot be answered from outside of the process; it needs an agent in it"
                 )?;
-                // gops prints the text of these, and throws away or saves that of the others.
-                let shown = matches!(signal, Signal::MemStats | Signal::Stats);
-                return Ok(if shown { Outcome::Answered } else { Outcome::Refused });
+                // gops throws away or saves what it gets here.
+                return Ok(Outcome::Refused);
             }
         }
         Ok(Outcome::Answered)
@@ -155,11 +157,29 @@ impl Outside<'_> {
         }
     }
 
+    fn memstats(&self, out: &mut dyn Write) -> io::Result<()> {
+        let answer = {
+            let _one = self.one.lock().unwrap_or_else(PoisonError::into_inner);
+            memstats::look(self.process, Wanted::Instant)
+        };
+        match answer {
+            Ok(answer) => answer.write_text(out),
+            Err(error) => failed(&error, out),
+        }
+    }
+
     fn change<T>(&self, change: impl FnOnce(&change::Options<'_>) -> Result<T, Error>) -> Result<T, Error> {
         let _one = self.one.lock().unwrap_or_else(PoisonError::into_inner);
         let interrupted = || self.interrupt.is_pending();
         let guard = Path::new(change::guard::OURSELVES);
         change(&change::Options { timeout: TIMEOUT, dry_run: false, interrupted: &interrupted, guard })
+    }
+
+    fn stats(&self, out: &mut dyn Write) -> io::Result<()> {
+        match stats::look(self.process, false) {
+            Ok(answer) => answer.write_text(out),
+            Err(error) => failed(&error, out),
+        }
     }
 
     fn binary(&self, out: &mut dyn Write) -> io::Result<()> {

@@ -209,7 +209,7 @@ fn explain(process: &Process, error: SnapshotError) -> Error {
     }
 }
 
-fn stop_error(process: &Process, error: StopError) -> Error {
+pub(super) fn stop_error(process: &Process, error: StopError) -> Error {
     if let Err(gone) = process.check() {
         return gone.into();
     }

@@ -15,6 +15,7 @@ mod modules;
 mod pin;
 pub mod select;
 pub mod sock_diag;
+mod timezone;
 
 use std::fmt;
 use std::str::FromStr;

@@ -6,11 +6,15 @@
 pub mod answers;
 pub mod changes;
 pub mod dump;
+mod go_text;
+pub mod heap;
 pub mod list;
+pub mod memstats;
 pub mod printable;
 pub mod process;
 pub mod stack;
 mod stack_json;
+pub mod stats;
 pub mod terminal;
 pub mod traceback;
 pub mod tree;
@@ -23,7 +27,7 @@ pub const SCHEMA: u32 = 1;
 mod tests {
     use std::path::Path;
 
-    use super::answers::{MemStats, ProfileOf, Saved, Serving, Sourced, Stats};
+    use super::answers::{ProfileOf, Saved, Serving, Sourced};
     use super::changes::{Gc, SetGc, SetMemLimit};
 
     /// `docs/schema` is made from the types here: run this test with `UPDATE_SCHEMAS=1` after changing them.
@@ -49,8 +53,9 @@ mod tests {
         check::<super::tree::Tree>("tree");
         check::<super::version::Version>("version");
         check::<super::stack_json::Whole>("stack");
-        check::<Sourced<MemStats>>("memstats");
-        check::<Sourced<Stats>>("stats");
+        check::<super::memstats::MemStatsAnswer>("memstats");
+        check::<super::heap::HeapAnswer>("heap");
+        check::<super::stats::SourcedStats>("stats");
         check::<Sourced<SetGc>>("setgc");
         check::<Sourced<Gc>>("gc");
         check::<Sourced<SetMemLimit>>("setmemlimit");

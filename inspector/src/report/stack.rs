@@ -11,6 +11,7 @@ use crate::memory::ReadCost;
 use crate::runtime::goroutine::Goroutine;
 use crate::runtime::snapshot::{Frames, Slot, Snapshot};
 use crate::runtime::view::View;
+use crate::stop::StopTimes;
 
 /// Which goroutines of a snapshot are wanted.
 #[derive(Debug, Default)]
@@ -334,6 +335,19 @@ impl Cost {
             bytes_read: self.bytes_read + other.bytes_read,
             read_calls: self.read_calls + other.read_calls,
             bytes_written: self.bytes_written + other.bytes_written,
+        }
+    }
+
+    /// The cost of attaching, and of reading in stops.
+    pub fn of_stops(attach: ReadCost, stops: &StopTimes, read: ReadCost) -> Self {
+        let us = |d: std::time::Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
+        Cost {
+            stopped_us: us(stops.total),
+            until_stopped_us: us(stops.until_stopped),
+            threads_stopped: stops.threads,
+            bytes_read: attach.bytes + read.bytes,
+            read_calls: attach.calls + read.calls,
+            bytes_written: 0,
         }
     }
 }

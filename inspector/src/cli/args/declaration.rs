@@ -78,8 +78,11 @@ pub(in crate::cli) const STACK: Declaration = Declaration {
     tier: Tier::Pause,
     cost: "stops all threads for about a millisecond at 10,000 goroutines, reads memory, writes nothing; \
            with --no-pause tier 1+ touch: threads that run goroutines are stopped one at a time",
-    needs: "root or CAP_SYS_PTRACE, or the same user where ptrace is not restricted",
+    needs: MEMORY,
 };
+
+/// What a command needs that reads the memory of a process.
+const MEMORY: &str = "root or CAP_SYS_PTRACE, or the same user where ptrace is not restricted";
 
 /// What a command needs that only an agent can answer.
 const AN_AGENT: &str = "a gops agent in the process; root for the agent of another user or in a container";
@@ -116,16 +119,25 @@ pub(in crate::cli) const SETMEMLIMIT: Declaration = Declaration {
 
 pub(in crate::cli) const MEMSTATS: Declaration = Declaration {
     name: "memstats",
-    tier: Tier::Agent,
-    cost: "the agent in the process calls runtime.ReadMemStats, which stops the world for some microseconds",
-    needs: AN_AGENT,
+    tier: Tier::Pause,
+    cost: "stops all threads for about a millisecond, reads memory, writes nothing; with --no-pause tier 1 read: nothing \
+           is stopped, and the numbers are approximate",
+    needs: MEMORY,
 };
 
 pub(in crate::cli) const STATS: Declaration = Declaration {
     name: "stats",
-    tier: Tier::Agent,
-    cost: "the agent in the process reads some counters",
-    needs: AN_AGENT,
+    tier: Tier::Read,
+    cost: "reads some counters; with -v or --json also each goroutine's state; the process is not stopped",
+    needs: MEMORY,
+};
+
+pub(in crate::cli) const HEAP: Declaration = Declaration {
+    name: "heap",
+    tier: Tier::Pause,
+    cost: "stops all threads for about a millisecond at 10,000 spans (80 MB of small objects), reads memory, writes \
+           nothing; with --no-pause, or where that takes longer than --max-pause, tier 1 read: nothing is stopped",
+    needs: MEMORY,
 };
 
 pub(in crate::cli) const TRACE: Declaration = Declaration {
@@ -198,7 +210,7 @@ pub(in crate::cli) const BINARY: Declaration = Declaration {
 pub(in crate::cli) const SERVE: Declaration = Declaration {
     name: "serve",
     tier: Tier::Pause,
-    cost: "as `stack`, `gc` and `setgc`, each time that somebody asks for it",
+    cost: "as `stack`, `memstats`, `gc` and `setgc`, each time that somebody asks for it",
     needs: "root or CAP_SYS_PTRACE, or the same user where ptrace is not restricted",
 };
 
@@ -213,6 +225,7 @@ pub(in crate::cli) const DECLARATIONS: &[Declaration] = &[
     SETMEMLIMIT,
     MEMSTATS,
     STATS,
+    HEAP,
     TRACE,
     PPROF_HEAP,
     PPROF_ALLOCS,

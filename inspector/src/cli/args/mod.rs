@@ -9,16 +9,18 @@ use clap_complete::Shell;
 
 mod declaration;
 mod knobs;
+mod memory;
 mod profile;
 
 use super::duration::Period;
 use super::target::TargetArgs;
 pub(super) use declaration::DECLARATIONS;
 use declaration::{
-    BINARY, GC, LIST, MEMSTATS, PPROF_ALLOCS, PPROF_BLOCK, PPROF_CPU, PPROF_GOROUTINE, PPROF_HEAP,
+    BINARY, GC, HEAP, LIST, MEMSTATS, PPROF_ALLOCS, PPROF_BLOCK, PPROF_CPU, PPROF_GOROUTINE, PPROF_HEAP,
     PPROF_MUTEX, PPROF_THREADCREATE, PROCESS, SERVE, SETGC, SETMEMLIMIT, STACK, STATS, TRACE, TREE, VERSION,
 };
 pub use knobs::{GcArgs, MemoryLimit, SetGcArgs, SetMemLimitArgs};
+pub use memory::{HeapArgs, MemstatsArgs, StatsArgs};
 pub use profile::{CpuProfileArgs, Format, FormatArgs, RuntimeProfileArgs};
 
 /// Diagnoses Go processes from outside: no agent, no rebuild, no restart
@@ -112,10 +114,13 @@ pub enum Command {
     Setmemlimit(SetMemLimitArgs),
     /// Print the allocation and garbage collection statistics
     #[command(after_long_help = MEMSTATS.help())]
-    Memstats(AgentArgs),
+    Memstats(MemstatsArgs),
     /// Print numbers of goroutines, threads and CPUs
     #[command(after_long_help = STATS.help())]
-    Stats(AgentArgs),
+    Stats(StatsArgs),
+    /// Print what holds the memory now: objects by size, large objects, stacks, what is unused
+    #[command(after_long_help = HEAP.help())]
+    Heap(HeapArgs),
     /// Write an execution trace of 5 seconds to a file
     #[command(after_long_help = TRACE.help())]
     Trace(TraceArgs),

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 pub use details::Details;
 use glist::GListError;
+pub(crate) use paused::stop_all;
 use stacks::{Shapes, Stack};
 
 use super::goroutine::{Goroutine, M};

@@ -181,7 +181,7 @@ fn pre_copy(copier: &mut Copier<'_>) -> Result<PreCopy, SnapshotError> {
 }
 
 /// Stops the target, trying again where a thread does not stop in time or somebody else holds one.
-fn stop_all(pid: i32, limit: Duration) -> Result<Stopped, StopError> {
+pub(crate) fn stop_all(pid: i32, limit: Duration) -> Result<Stopped, StopError> {
     let timeout = limit.max(MIN_STOP_TIMEOUT);
     let begun = Instant::now();
     let (mut tries, mut denied) = (0, 0);

@@ -1,0 +1,73 @@
+//! `heap`.
+
+use std::io::Write as _;
+
+use super::args::{Common, HeapArgs};
+use super::memstats::{source_error, take_error};
+use super::output;
+use super::style::Style;
+use crate::Error;
+use crate::agent::AgentTarget;
+use crate::process::Process;
+use crate::report::answers::Source;
+use crate::report::heap::HeapAnswer;
+use crate::runtime::heap::{HeapPause, take};
+use crate::runtime::memstats::{Consistency, Sources};
+use crate::runtime::open::open;
+
+pub(super) fn run(args: &HeapArgs, common: &Common) -> Result<(), Error> {
+    let process = args.target.process("heap", common)?;
+    let pause = if args.no_pause { HeapPause::No } else { HeapPause::AtMost(args.max_pause) };
+    let answer = look(&process, pause, args.top)?;
+    if common.json {
+        output::write_json(common, &answer)?;
+    } else {
+        output::write(common, |out| answer.write_text(out))?;
+    }
+    tell(&answer, common);
+    Ok(())
+}
+
+fn look(process: &Process, pause: HeapPause, top: usize) -> Result<HeapAnswer, Error> {
+    let (view, attach) = open(process)?;
+    let sources = Sources::find(&view).map_err(|e| source_error(process, e))?;
+    let taken = take(&view, &sources, pause, top).map_err(|e| take_error(process, e))?;
+    process.check()?;
+    let source = Source::new(&AgentTarget::Process(process.pid()), "probe");
+    Ok(HeapAnswer::new(source, &view, taken, attach))
+}
+
+/// How far it can be believed, on standard error.
+fn tell(answer: &HeapAnswer, common: &Common) {
+    let style = Style::for_stderr(common.color);
+    let mut err = std::io::stderr().lock();
+    let note = match answer.consistency {
+        Consistency::Instant => None,
+        Consistency::InstantInChange => {
+            Some("in each stop a thread was changing the heap: sums may differ from each other a little")
+        }
+        Consistency::Approximate if answer.too_large_to_stop => {
+            Some("approximate: to read this heap in a stop would take longer than --max-pause allows")
+        }
+        Consistency::Approximate => {
+            Some("approximate: the process ran on, so that the numbers are not all of one instant")
+        }
+    };
+    // A hint that cannot be written is no failure of the answer.
+    if let Some(note) = note {
+        let _ = writeln!(err, "{} {note}", style.hint("note:"));
+    }
+    if common.verbose > 0 {
+        let cost = &answer.cost;
+        let _ = writeln!(
+            err,
+            "{} {} threads stopped for {} µs ({} µs until all had stopped), {} bytes read in {} calls, none written",
+            style.hint("cost:"),
+            cost.threads_stopped,
+            cost.stopped_us,
+            cost.until_stopped_us,
+            cost.bytes_read,
+            cost.read_calls,
+        );
+    }
+}

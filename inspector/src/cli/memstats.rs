@@ -1,0 +1,118 @@
+//! `memstats`.
+
+use std::io::Write as _;
+
+use super::args::{Common, MemstatsArgs, Via, WayArgs};
+use super::style::Style;
+use super::via::{Chosen, choose};
+use super::{agent, output, stack};
+use crate::Error;
+use crate::agent::{AgentTarget, Request, Signal};
+use crate::process::Process;
+use crate::report::answers::Source;
+use crate::report::memstats::MemStatsAnswer;
+use crate::runtime::memstats::{Consistency, Sources, TakeError, Wanted, take};
+use crate::runtime::open::{memory_error, open};
+use crate::runtime::source::SourceError;
+
+pub(super) fn run(args: &MemstatsArgs, common: &Common) -> Result<(), Error> {
+    let target = args.target.find(common)?;
+    let wanted = if args.no_pause { Wanted::Approximate } else { Wanted::Instant };
+    let way = way(&args.way, args.no_pause)?;
+    let answer = match choose(&target, &way, common, |process| look(process, wanted))? {
+        Chosen::Probe(answer) => answer,
+        Chosen::Agent(connection) => {
+            let request = Request::Plain(Signal::MemStats);
+            if !common.json {
+                return agent::pass_on(connection, &request, &args.way, common);
+            }
+            let peer = connection.peer().to_owned();
+            let text = agent::ask_for_text(connection, &request, &args.way)?;
+            MemStatsAnswer::of_agent(Source::new(&target.named(), "agent"), &text)
+                .ok_or_else(|| agent::garbage(peer, "memory statistics", &text))?
+        }
+    };
+    if common.json {
+        output::write_json(common, &answer)?;
+    } else {
+        output::write(common, |out| {
+            answer.write_text(out)?;
+            if common.verbose > 0 { answer.write_more(out) } else { Ok(()) }
+        })?;
+    }
+    tell(&answer, common);
+    Ok(())
+}
+
+/// An agent stops the world whatever is asked.
+pub(super) fn way(way: &WayArgs, no_pause: bool) -> Result<WayArgs, Error> {
+    match way.via {
+        _ if !no_pause => Ok(*way),
+        Via::Agent => Err(Error::Usage("an agent cannot do --no-pause: use --via probe".to_owned())),
+        Via::Auto | Via::Probe => Ok(WayArgs { via: Via::Probe, ..*way }),
+    }
+}
+
+/// Reads the statistics of a process from outside.
+pub(super) fn look(process: &Process, wanted: Wanted) -> Result<MemStatsAnswer, Error> {
+    let (view, attach) = open(process)?;
+    let sources = Sources::find(&view).map_err(|e| source_error(process, e))?;
+    let taken = take(&view, &sources, wanted).map_err(|e| take_error(process, e))?;
+    process.check()?;
+    let source = Source::new(&AgentTarget::Process(process.pid()), "probe");
+    Ok(MemStatsAnswer::of_probe(source, taken, attach, &process.time_zone()))
+}
+
+/// How far the numbers can be believed, on standard error.
+fn tell(answer: &MemStatsAnswer, common: &Common) {
+    let style = Style::for_stderr(common.color);
+    let mut err = std::io::stderr().lock();
+    // A hint that cannot be written is no failure of the answer.
+    let mut say = |text: &str| {
+        let _ = writeln!(err, "{} {text}", style.hint("note:"));
+    };
+    match answer.consistency {
+        Consistency::Instant => {}
+        Consistency::InstantInChange => {
+            say("in each stop a thread was changing the heap: sizes may differ from each other a little");
+        }
+        Consistency::Approximate => {
+            say("approximate: the process ran on, so that the numbers are not all of one instant");
+        }
+    }
+    if answer.stale_spans > 0 {
+        say(&format!(
+            "a collection has just ended: {} spans in caches are not swept, so that objects in them count that are free",
+            answer.stale_spans,
+        ));
+    }
+    if let Some(cost) = answer.cost.filter(|_| common.verbose > 0) {
+        let _ = writeln!(
+            err,
+            "{} {} threads stopped for {} µs ({} µs until all had stopped), {} bytes read in {} calls, none written",
+            style.hint("cost:"),
+            cost.threads_stopped,
+            cost.stopped_us,
+            cost.until_stopped_us,
+            cost.bytes_read,
+            cost.read_calls,
+        );
+    }
+}
+
+pub(super) fn take_error(process: &Process, error: TakeError) -> Error {
+    match error {
+        TakeError::Source(error) => source_error(process, error),
+        TakeError::Stop(error) => stack::stop_error(process, error),
+    }
+}
+
+pub(super) fn source_error(process: &Process, error: SourceError) -> Error {
+    if let Err(gone) = process.check() {
+        return gone.into();
+    }
+    match error {
+        SourceError::Memory(error) => memory_error(process, error),
+        other => Error::Uncalibrated { pid: process.pid(), what: other.to_string() },
+    }
+}

@@ -1,0 +1,54 @@
+//! `stats`.
+
+use super::args::{Common, StatsArgs};
+use super::memstats::{source_error, take_error};
+use super::via::{Chosen, choose};
+use super::{agent, output};
+use crate::Error;
+use crate::agent::{Request, Signal};
+use crate::memory::LiveMemory;
+use crate::process::Process;
+use crate::report::answers::Source;
+use crate::report::stats::{SourcedStats, StatsAnswer};
+use crate::runtime::memstats::{Wanted, take_with};
+use crate::runtime::open::open;
+use crate::runtime::stats::Counters;
+
+pub(super) fn run(args: &StatsArgs, common: &Common) -> Result<(), Error> {
+    let target = args.target.find(common)?;
+    let more = common.json || common.verbose > 0;
+    let (answer, via) = match choose(&target, &args.way, common, |process| look(process, more))? {
+        Chosen::Probe(answer) => (answer, "probe"),
+        Chosen::Agent(connection) => {
+            let request = Request::Plain(Signal::Stats);
+            if !common.json {
+                return agent::pass_on(connection, &request, &args.way, common);
+            }
+            let peer = connection.peer().to_owned();
+            let text = agent::ask_for_text(connection, &request, &args.way)?;
+            let answer =
+                StatsAnswer::parse(&text).ok_or_else(|| agent::garbage(peer, "statistics", &text))?;
+            (answer, "agent")
+        }
+    };
+    if common.json {
+        let source = Source::new(&target.named(), via);
+        return output::write_json(common, &SourcedStats { source, answer });
+    }
+    output::write(common, |out| answer.write_text(out))
+}
+
+/// Counts from outside, while the process runs; `more` than what gops says where that is wanted.
+pub(super) fn look(process: &Process, more: bool) -> Result<StatsAnswer, Error> {
+    let (view, _) = open(process)?;
+    let counters = Counters::find(&view).map_err(|e| source_error(process, e))?;
+    let read = |memory: &LiveMemory| {
+        let stats = counters.read(memory)?;
+        Ok((stats, more.then(|| counters.more(memory)).transpose()?))
+    };
+    let taken = take_with(&view, Wanted::Approximate, |_| true, read, Ok);
+    let (stats, more) = taken.map_err(|e| take_error(process, e))?.answer;
+    let threads = process.stat()?.threads;
+    process.check()?;
+    Ok(StatsAnswer::new(&view, &stats, more, Some(threads)))
+}
