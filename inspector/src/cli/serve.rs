@@ -93,6 +93,13 @@ impl Answers for Outside<'_> {
             Signal::Version => writeln!(out, "{}", self.version)?,
             Signal::StackTrace => self.stack(out)?,
             Signal::BinaryDump => self.binary(out)?,
+            Signal::HeapProfile => match super::profile::heap_from_outside(self.process) {
+                Ok(profile) => out.write_all(&profile)?,
+                Err(e) => {
+                    tracing::warn!("{}: {e}", signal.command());
+                    return Ok(Outcome::Refused);
+                }
+            },
             _ => {
                 let command = signal.command();
                 writeln!(
