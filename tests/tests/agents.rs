@@ -225,6 +225,30 @@ fn files(asked: &Asked, pid: &str) {
             .arg(path("heap.pb.gz")),
     );
     assert!(report.contains("Type: alloc_objects"), "{report}");
+    // The agent's is taken as it is, or read and written in another form.
+    assert_eq!(asked.ours(&["pprof-heap", "--via", "agent", "-o", "agent.pb.gz", pid]), "agent.pb.gz\n");
+    assert!(fs::read(path("agent.pb.gz")).unwrap().starts_with(&[0x1f, 0x8b]));
+    for format in ["text", "folded", "json"] {
+        let ours = asked.ours(&["pprof-heap", "--format", format, "--sample-type", "alloc_space", pid]);
+        let theirs = asked.ours(&[
+            "pprof-heap",
+            "--via",
+            "agent",
+            "--format",
+            format,
+            "--sample-type",
+            "alloc_space",
+            pid,
+        ]);
+        for said in [&ours, &theirs] {
+            assert!(
+                said.contains("example.com/fixtures/") || said.contains("github.com/google/gops"),
+                "{said}"
+            );
+        }
+    }
+    let json = asked.json(&["pprof-heap", "--via", "agent", "--format", "json", pid]);
+    assert_eq!((&json["via"], &json["profile"]), (&"agent".into(), &"heap".into()));
     let name = asked.ours(&["pprof-heap", pid]);
     let name = name.trim();
     assert!(name.starts_with(&format!("gops-{pid}-heap-")) && path(name).exists(), "{name}");
@@ -371,6 +395,8 @@ fn through_a_port_forward() {
         let one = asked.ours(&["stack", "--goroutine", &id, address]);
         assert!(one.starts_with(&format!("goroutine {id} [")) && !one.contains("\n\n"), "{one}");
         asked.ours(&["pprof-heap", "-o", "heap.pb.gz", address]);
+        let text = asked.ours(&["pprof-heap", "--format", "text", "--sample-type", "alloc_objects", address]);
+        assert!(text.starts_with("Type: alloc_objects\n"), "{text}");
         asked.fixture.assert_untouched().unwrap();
     }
 }
@@ -542,6 +568,9 @@ fn verdict(output: &Output) -> &'static str {
         Some(0) => "yes",
         Some(2) => "not yet",
         Some(1) if String::from_utf8_lossy(&output.stderr).contains("needs a gops agent") => "needs an agent",
+        Some(1) if String::from_utf8_lossy(&output.stderr).contains("the linker left it out") => {
+            "yes, if the program has the profiler"
+        }
         _ => "FAILED",
     }
 }

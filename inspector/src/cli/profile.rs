@@ -192,6 +192,11 @@ fn threads(process: &Process) -> Result<Taken, Error> {
     Ok(Taken { profile, cost: Some(cost), missing: None, notes: Vec::new() })
 }
 
+/// The heap profile as an agent would answer it.
+pub(super) fn heap_from_outside(process: &Process) -> Result<Vec<u8>, Error> {
+    Ok(pprof::write(&read(Kind::Heap, process)?.profile))
+}
+
 /// What the runtime keeps a table of.
 fn table(kind: Kind, process: &Process) -> Result<Taken, Error> {
     let mapped = mappings::of(process)?;

@@ -108,6 +108,13 @@ impl Answers for Outside<'_> {
             Signal::BinaryDump => self.binary(out)?,
             Signal::Gc => return self.collect(out),
             Signal::SetGcPercent => self.set_percent(request, out)?,
+            Signal::HeapProfile => match super::profile::heap_from_outside(self.process) {
+                Ok(profile) => out.write_all(&profile)?,
+                Err(e) => {
+                    tracing::warn!("{}: {e}", signal.command());
+                    return Ok(Outcome::Refused);
+                }
+            },
             _ => {
                 let command = signal.command();
                 writeln!(

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::collections::HashSet;
 use std::fmt::Write as _;
+use std::time::UNIX_EPOCH;
 
 use super::write::{Bounded, Frame, WriteError};
 use super::{LabelValue, Profile, Sample};
@@ -75,7 +76,7 @@ fn write_header(
 ) -> Result<(), WriteError> {
     let kind = |index: usize| profile.sample_types.get(index).map_or("", |t| t.kind.as_str());
     out.push(&format!("Type: {}\n", printable_str(kind(sample_type))))?;
-    out.push(&format!("Time: {}\n", humantime::format_rfc3339_seconds(profile.time)))?;
+    out.push(&format!("Time: {}\n", humantime::format_rfc3339_seconds(profile.time.max(UNIX_EPOCH))))?;
     if let Some(duration) = profile.duration {
         out.push(&format!("Duration: {:.2}s\n", duration.as_secs_f64()))?;
     }

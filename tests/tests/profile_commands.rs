@@ -1,0 +1,319 @@
+//! The profile commands: goroutines and threads as the process itself counts them, and every format read by what it is for.
+
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+#![allow(clippy::panic, reason = "a wrong answer is a failed test")]
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use fixtures::pprof::{self, Place, Row};
+use fixtures::repetition::say;
+use fixtures::{Cell, Fixture, Program, Selection, Variant, binary, build, matrix};
+use serde_json::Value;
+
+/// Whose `go tool pprof` reads what we write.
+const READERS: [&str; 4] = ["1.18.10", "1.21.13", "1.24.13", "1.27.4"];
+
+fn cells(program: Program) -> Vec<Cell> {
+    let all = matrix::cells(Selection::from_environment().unwrap());
+    let only = std::env::var("GOPS_PROBE_CELL").unwrap_or_default();
+    let cells: Vec<Cell> =
+        all.into_iter().filter(|cell| cell.program == program && cell.to_string().contains(&only)).collect();
+    build::build(&cells, 2, &|_, _| ()).unwrap();
+    cells
+}
+
+#[track_caller]
+fn ours<S: AsRef<OsStr>>(arguments: &[S]) -> Vec<u8> {
+    let output = Command::new(binary().unwrap()).args(arguments).stdin(Stdio::null()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {said}", output.status);
+    output.stdout
+}
+
+#[track_caller]
+fn text<S: AsRef<OsStr>>(arguments: &[S]) -> String {
+    String::from_utf8(ours(arguments)).unwrap()
+}
+
+/// Where a program is, and with which labels: how often.
+type Counts = BTreeMap<(Vec<Place>, Vec<String>), i64>;
+
+fn counts(rows: Vec<Row>) -> Counts {
+    let mut counts = Counts::new();
+    for mut row in rows {
+        // Maps of labels have no order.
+        row.labels.sort();
+        *counts.entry((row.stack, row.labels)).or_default() += row.values[0];
+    }
+    counts
+}
+
+/// The goroutine that answers commands, and so writes the profile.
+fn answers(row: &Row) -> bool {
+    row.passes("example.com/fixtures/proto.Serve")
+}
+
+/// What the process writes before and after us, where that is the same.
+fn settled(
+    fixture: &mut Fixture,
+    kind: &str,
+    between: impl Fn(&Fixture) -> Vec<Row>,
+) -> (Vec<Row>, Vec<Row>) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("theirs");
+    let mut theirs = |fixture: &mut Fixture| {
+        fixture.order(&format!("profile {kind} {}", path.display())).unwrap();
+        pprof::parse(&fs::read(&path).unwrap()).unwrap().rows
+    };
+    theirs(fixture);
+    for _ in 0..10 {
+        let before = theirs(fixture);
+        let ours = between(fixture);
+        let keep = |rows: &[Row]| counts(rows.iter().filter(|row| !answers(row)).cloned().collect());
+        let after = theirs(fixture);
+        if keep(&before) == keep(&after) {
+            return (ours, after);
+        }
+    }
+    panic!("its {kind} profile is another one each time");
+}
+
+fn by_command(fixture: &Fixture, command: &str) -> Vec<Row> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ours");
+    ours(&[OsStr::new(command), OsStr::new(&fixture.pid().to_string()), OsStr::new("-o"), path.as_os_str()]);
+    pprof::parse(&fs::read(&path).unwrap()).unwrap().rows
+}
+
+fn assert_equal(cell: &Cell, ours: &Counts, theirs: &Counts) {
+    for (key, count) in ours.iter().chain(theirs) {
+        assert_eq!(
+            ours.get(key),
+            theirs.get(key),
+            "{cell}: {count} × {key:#?}\n ours: {}, theirs: {}",
+            ours.len(),
+            theirs.len()
+        );
+    }
+}
+
+#[test]
+fn goroutines_as_the_process_counts_them() {
+    let (mut of_cells, mut rows) = (0, 0);
+    for cell in cells(Program::States) {
+        let mut fixture = Fixture::spawn(&cell, &[], &[]).unwrap();
+        let (ours, theirs) = settled(&mut fixture, "goroutine", |f| by_command(f, "pprof-goroutine"));
+        let but_for_the_writer =
+            |rows: Vec<Row>| counts(rows.into_iter().filter(|row| !answers(row)).collect());
+        let (ours, theirs) = (but_for_the_writer(ours), but_for_the_writer(theirs));
+        assert_equal(&cell, &ours, &theirs);
+        assert!(ours.len() > 20, "{cell}: {}", ours.len());
+        let labelled = ours.keys().filter(|(_, labels)| !labels.is_empty()).count();
+        assert!(labelled >= 3, "{cell}: {labelled} with labels");
+        let deepest = ours.keys().map(|(stack, _)| stack.iter().map(|p| p.lines.len()).sum::<usize>()).max();
+        assert!(deepest >= Some(31), "{cell}: {deepest:?}");
+        fixture.assert_untouched().unwrap();
+        of_cells += 1;
+        rows += ours.len();
+    }
+    say(&format!("profile commands: goroutine: {of_cells} cells, {rows} rows equal"));
+}
+
+#[test]
+fn threads_as_the_process_counts_them() {
+    let (mut of_cells, mut threads) = (0, 0);
+    for cell in cells(Program::States) {
+        let mut fixture = Fixture::spawn(&cell, &[], &[]).unwrap();
+        let (ours, mut theirs) =
+            settled(&mut fixture, "threadcreate", |f| by_command(f, "pprof-threadcreate"));
+        // From Go 1.23 on, the process writes the unused rest of a stack too, as places that are nowhere.
+        for row in &mut theirs {
+            row.stack.retain(|place| !(place.lines.is_empty() && place.address == u64::MAX));
+        }
+        let (ours, theirs) = (counts(ours), counts(theirs));
+        assert_equal(&cell, &ours, &theirs);
+        threads += ours.values().sum::<i64>();
+        fixture.assert_untouched().unwrap();
+        of_cells += 1;
+    }
+    say(&format!("profile commands: threadcreate: {of_cells} cells, {threads} threads equal"));
+}
+
+/// A fixture that has rows in all of its profiles.
+fn busy(cell: &Cell) -> Fixture {
+    build::build(&[*cell], 1, &|_, _| ()).unwrap();
+    let mut fixture = Fixture::spawn(cell, &[], &[("RATE", "1000")]).unwrap();
+    for command in ["rates 1 1", "allocate 5", "contend", "gc"] {
+        fixture.order(command).unwrap();
+    }
+    fixture
+}
+
+const KINDS: [(&str, &str); 6] = [
+    ("heap", "inuse_space"),
+    ("allocs", "alloc_space"),
+    ("goroutine", "goroutine"),
+    ("threadcreate", "threadcreate"),
+    ("block", "delay"),
+    ("mutex", "delay"),
+];
+
+#[test]
+fn go_tools_of_four_releases_read_them() {
+    let mut fixture = busy(&Cell::new("1.24.13", Variant::Stripped, Program::Profiles));
+    let pid = fixture.pid().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let mut files: Vec<(&str, &str, _)> = Vec::new();
+    for (kind, shown) in KINDS {
+        let path = folder.path().join(kind);
+        let said = text(&[&format!("pprof-{kind}"), &pid, "-o", path.to_str().unwrap()]);
+        assert_eq!(said.trim(), path.to_str().unwrap());
+        files.push((kind, shown, path));
+    }
+    let path = folder.path().join("difference");
+    text(&["pprof-goroutine", &pid, "--diff", "--duration", "100ms", "-o", path.to_str().unwrap()]);
+    files.push(("difference", "goroutine", path));
+    for reader in READERS {
+        for (kind, shown, path) in &files {
+            for way in ["-top", "-traces", "-raw"] {
+                let report = pprof_tool(reader, way, path);
+                let expected = match way {
+                    "-raw" => "PeriodType: ".to_owned(),
+                    _ => format!("Type: {shown}"),
+                };
+                assert!(report.contains(&expected), "{reader} {way} {kind}: {report}");
+                if !matches!(*kind, "threadcreate" | "difference") {
+                    assert!(report.contains("example.com/fixtures/p"), "{reader} {way} {kind}: {report}");
+                }
+            }
+        }
+    }
+    say(&format!("profile commands: {} files read by go tool pprof of {READERS:?}", files.len()));
+    fixture.assert_untouched().unwrap();
+}
+
+fn pprof_tool(reader: &str, way: &str, path: &Path) -> String {
+    let mut command = Command::new("go");
+    command.env("GOTOOLCHAIN", format!("go{reader}")).args(["tool", "pprof", way]).arg(path);
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {said}");
+    // It looks for no program and misses none.
+    assert!(!said.contains("ailed") && !said.contains("rror"), "{command:?}: {said}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn every_format_has_the_same_sums() {
+    let mut fixture = busy(&Cell::new("1.27.4", Variant::Stripped, Program::Profiles));
+    let pid = fixture.pid().to_string();
+    // Nothing changes between the readings: the fixture waits for its next command.
+    let json = |extra: &[&str]| -> Value {
+        let arguments = ["pprof-heap", &pid, "--format", "json"].iter().chain(extra).copied();
+        serde_json::from_slice(&ours(&arguments.collect::<Vec<_>>())).unwrap()
+    };
+    let whole = json(&[]);
+    let sum = |index: usize| -> i64 {
+        let samples = whole["samples"].as_array().unwrap();
+        samples.iter().map(|sample| sample["values"][index].as_i64().unwrap()).sum()
+    };
+    assert_eq!((&whole["via"], &whole["schema"]), (&"probe".into(), &1.into()));
+    assert!(whole["cost"]["bytes_read"].as_u64().unwrap() > 0 && whole["cost"]["bytes_written"] == 0);
+    for (index, kind) in ["alloc_objects", "alloc_space", "inuse_objects", "inuse_space"].iter().enumerate() {
+        assert_eq!(whole["sample_types"][index]["type"], **kind);
+        let folded = text(&["pprof-heap", &pid, "--format", "folded", "--sample-type", kind]);
+        let values = folded.lines().map(|line| line.rsplit_once(' ').unwrap().1.parse::<i64>().unwrap());
+        assert_eq!(values.sum::<i64>(), sum(index), "{kind}");
+        let shown = text(&["pprof-heap", &pid, "--format", "text", "--sample-type", kind]);
+        assert!(shown.starts_with(&format!("Type: {kind}\n")), "{shown}");
+        assert!(shown.contains("example.com/fixtures/profiled."), "{shown}");
+        if index == 0 {
+            assert!(shown.contains(&format!("Total: {} in ", sum(0))), "{shown}");
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (speedscope, svg) = (path("speedscope"), path("svg"));
+    text(&["pprof-heap", &pid, "-f", "speedscope", "-o", &speedscope]);
+    let speedscope: Value = serde_json::from_slice(&fs::read(&speedscope).unwrap()).unwrap();
+    assert_eq!(speedscope["$schema"], "https://www.speedscope.app/file-format-schema.json");
+    assert_eq!(speedscope["activeProfileIndex"], 3);
+    let frames = speedscope["shared"]["frames"].as_array().unwrap().len() as u64;
+    for index in 0..4 {
+        let profile = &speedscope["profiles"][index];
+        let weights = profile["weights"].as_array().unwrap();
+        assert_eq!(weights.iter().map(|w| w.as_i64().unwrap()).sum::<i64>(), sum(index));
+        assert_eq!(profile["endValue"], sum(index));
+        let samples = profile["samples"].as_array().unwrap();
+        assert_eq!(samples.len(), weights.len());
+        let indices = samples.iter().flat_map(|s| s.as_array().unwrap());
+        assert!(indices.map(|i| i.as_u64().unwrap()).all(|i| i < frames));
+    }
+    text(&["pprof-heap", &pid, "-f", "flamegraph", "-o", &svg]);
+    let svg = fs::read_to_string(&svg).unwrap();
+    assert!(svg.starts_with("<?xml") && svg.trim_end().ends_with("</svg>") && svg.contains("profiled."));
+    // With --json the answer says where the profile is.
+    let saved: Value =
+        serde_json::from_slice(&ours(&["pprof-heap", &pid, "-f", "text", "--json", "-o", &path("text")]))
+            .unwrap();
+    assert_eq!(saved["bytes"], fs::read(path("text")).unwrap().len());
+    fixture.assert_untouched().unwrap();
+}
+
+#[test]
+fn a_difference_is_what_came_in_between() {
+    let mut fixture = busy(&Cell::new("1.27.4", Variant::Stripped, Program::Profiles));
+    let pid = fixture.pid().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("difference");
+    // Nothing came.
+    let nothing = text(&["pprof-block", &pid, "--diff", "--duration", "50ms", "-f", "folded"]);
+    assert_eq!(nothing, "");
+    let mut child = Command::new(binary().unwrap())
+        .args(["pprof-block", &pid, "--diff", "--duration", "3s", "--format", "json", "-o"])
+        .arg(&path)
+        .spawn()
+        .unwrap();
+    while child.try_wait().unwrap().is_none() {
+        fixture.order("contend").unwrap();
+    }
+    let difference: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    assert!(difference["duration_ns"].as_u64().unwrap() >= 3_000_000_000, "{difference}");
+    let samples = difference["samples"].as_array().unwrap();
+    assert!(!samples.is_empty());
+    for sample in samples {
+        assert!(sample["values"][0].as_i64().unwrap() > 0, "{sample}");
+    }
+    fixture.assert_untouched().unwrap();
+}
+
+#[test]
+fn what_does_not_go_together() {
+    let mut fixture = busy(&Cell::new("1.27.4", Variant::Stripped, Program::Profiles));
+    let pid = fixture.pid().to_string();
+    let fails = |arguments: &[&str], code: i32, said: &str| {
+        let output = Command::new(binary().unwrap()).args(arguments).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {stderr}");
+        assert!(stderr.contains(said), "{arguments:?}: {stderr}");
+        assert!(output.stdout.is_empty(), "{arguments:?}");
+    };
+    fails(&["pprof-goroutine", "--via", "agent", &pid], 2, "no agent answers");
+    fails(&["pprof-mutex", "127.0.0.1:1"], 2, "no agent answers");
+    fails(&["pprof-heap", "-f", "text", "--sample-type", "nothing", &pid], 2, "alloc_objects, alloc_space");
+    fails(&["pprof-heap", "-f", "text", "--open", &pid], 2, "--open needs");
+    fails(&["pprof-heap", "--diff", &pid], 2, "--duration");
+    fails(&["pprof-heap", "--json", "-o", "-", &pid], 2, "both want standard output");
+    fixture.assert_untouched().unwrap();
+    let cell = Cell::new("1.27.4", Variant::Stripped, Program::Unprofiled);
+    build::build(&[cell], 1, &|_, _| ()).unwrap();
+    let mut fixture = Fixture::spawn(&cell, &[], &[]).unwrap();
+    let pid = fixture.pid().to_string();
+    fails(&["pprof-heap", "-f", "text", &pid], 1, "the linker left it out");
+    fails(&["pprof-block", "-f", "text", &pid], 1, "SetBlockProfileRate is 0");
+    fixture.assert_untouched().unwrap();
+}
