@@ -64,7 +64,7 @@ fn forgive_calibration(ours: &mut Vec<Row>, theirs: &mut Vec<Row>) -> usize {
     before - ours.len()
 }
 
-fn one_name_for_all_instances(rows: &mut Vec<Row>) {
+fn one_name_for_all_instances(rows: &mut [Row]) {
     for line in rows.iter_mut().flat_map(|row| &mut row.stack).flat_map(|place| &mut place.lines) {
         if let (Some(open), Some(close)) = (line.find('['), line.rfind(']')) {
             line.replace_range(open..=close, "[...]");
