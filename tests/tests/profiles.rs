@@ -64,7 +64,7 @@ fn forgive_calibration(ours: &mut Vec<Row>, theirs: &mut Vec<Row>) -> usize {
     before - ours.len()
 }
 
-fn one_name_for_all_instances(rows: &mut Vec<Row>) {
+fn one_name_for_all_instances(rows: &mut [Row]) {
     for line in rows.iter_mut().flat_map(|row| &mut row.stack).flat_map(|place| &mut place.lines) {
         if let (Some(open), Some(close)) = (line.find('['), line.rfind(']')) {
             line.replace_range(open..=close, "[...]");
@@ -386,6 +386,50 @@ fn whether_a_process_samples() {
         let mut fixture = Fixture::spawn(&cell, &[], &[("RATE", "1000")]).unwrap();
         assert_eq!(profilers(&fixture).memory, Sampling::On { rate: 1000 }, "{cell}");
         fixture.assert_untouched().unwrap();
+    }
+}
+
+/// While collections publish all the time, a reading is of one moment between them: nothing is freed that was not
+/// allocated, and readings that follow one another only grow.
+#[test]
+fn memory_while_collections_are_at_work() {
+    let readings = 40;
+    for cell in cells(Program::Profiles).into_iter().filter(|cell| cell.variant == Variant::Stripped) {
+        // A collection whenever a twentieth more is in use.
+        let mut target = Target::start(cell, &[("RATE", "1"), ("GOGC", "5")]);
+        target.order("allocate 2");
+        target.order("gc");
+        target.fixture.send("allocate 30").unwrap();
+        let process = Process::pin(target.fixture.pid().to_string().parse().unwrap()).unwrap();
+        let (view, _) = open(&process).unwrap();
+        let tables = Tables::locate(&view);
+        let memory = LiveMemory::new(process.pid().as_raw());
+        let (mut last, mut consistent, mut changed) = (0, 0, 0);
+        for _ in 0..readings {
+            let found = buckets::read_memory(&tables, &memory).unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(2));
+            if !found.consistent {
+                continue;
+            }
+            consistent += 1;
+            for bucket in &found.buckets {
+                let counts = bucket.published;
+                assert!(counts.frees <= counts.allocs, "{cell}: {bucket:?}");
+                assert_eq!(counts.alloc_bytes, counts.allocs * bucket.size, "{cell}: {bucket:?}");
+                assert_eq!(counts.free_bytes, counts.frees * bucket.size, "{cell}: {bucket:?}");
+            }
+            let allocated: u64 = found.buckets.iter().map(|bucket| bucket.published.allocs).sum();
+            assert!(allocated >= last, "{cell}: {allocated} after {last}");
+            changed += usize::from(allocated > last);
+            last = allocated;
+        }
+        say(&format!(
+            "profiles: {cell}: {consistent} of {readings} readings under load are consistent, {changed} new"
+        ));
+        assert!(consistent >= readings / 2, "{cell}: {consistent}");
+        assert!(changed > 1, "{cell}: nothing went on");
+        assert_eq!(target.fixture.line("allocate").unwrap(), "ok");
+        target.fixture.assert_untouched().unwrap();
     }
 }
 
