@@ -6,6 +6,9 @@ use super::write::WriteError;
 use super::{Profile, folded};
 use crate::report::printable::printable_str;
 
+/// Whole numbers up to this many bits are floating point numbers too.
+const MOST_BITS: u32 = 53;
+
 /// Draws the values of one sample type. What a difference has less of is not drawn: a frame has no width below zero.
 ///
 /// # Errors
@@ -13,13 +16,20 @@ use crate::report::printable::printable_str;
 pub fn write(profile: &Profile, sample_type: usize, title: &str) -> Result<Vec<u8>, WriteError> {
     let text = String::from_utf8(folded::write(profile, sample_type)?)
         .map_err(|e| WriteError::Failed(e.to_string()))?;
-    let mut lines: Vec<&str> = text
+    let stacks: Vec<(&str, u64)> = text
         .lines()
-        .filter(|line| line.rsplit_once(' ').is_some_and(|(_, value)| !value.starts_with('-')))
+        .filter_map(|line| line.rsplit_once(' ').and_then(|(stack, value)| Some((stack, value.parse().ok()?))))
+        .collect();
+    // Widths are computed with numbers that hold this much; no program uses up more.
+    let total: u128 = stacks.iter().map(|&(_, value)| u128::from(value)).sum();
+    let excess = u128::BITS.saturating_sub(total.leading_zeros()).saturating_sub(MOST_BITS);
+    let mut lines: Vec<String> = stacks
+        .into_iter()
+        .map(|(stack, value)| format!("{stack} {}", value.checked_shr(excess).unwrap_or(0)))
         .collect();
     // It draws nothing at all of nothing, which is no SVG.
     if lines.is_empty() {
-        lines.push("(nothing) 1");
+        lines.push("(nothing) 1".to_owned());
     }
     let of = profile.sample_types.get(sample_type);
     let mut options = Options::default();
@@ -29,6 +39,6 @@ pub fn write(profile: &Profile, sample_type: usize, title: &str) -> Result<Vec<u
     // The same profile gives the same file.
     options.hash = true;
     let mut out = Vec::new();
-    flamegraph::from_lines(&mut options, lines, &mut out).map_err(|e| WriteError::Failed(e.to_string()))?;
+    flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), &mut out).map_err(|e| WriteError::Failed(e.to_string()))?;
     Ok(out)
 }
