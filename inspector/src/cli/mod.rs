@@ -25,6 +25,7 @@ mod transport;
 mod tree;
 mod version;
 mod via;
+mod window;
 
 use std::ffi::OsString;
 use std::io::Write as _;

@@ -14,7 +14,7 @@ use super::style::Style;
 use super::target::Found;
 use super::transport::copy_from_agent;
 use super::via::{Chosen, agent_only, choose};
-use super::{output, stack};
+use super::{output, stack, window};
 use crate::Error;
 use crate::agent::payload::Payload;
 use crate::agent::{AgentTarget, Connection, Signal};
@@ -67,14 +67,14 @@ impl Kind {
 }
 
 /// A profile, and what it took to have it.
-struct Taken {
-    profile: Profile,
+pub(super) struct Taken {
+    pub(super) profile: Profile,
     /// `None` where an agent answered.
-    cost: Option<Cost>,
+    pub(super) cost: Option<Cost>,
     /// What is missing in it.
-    missing: Option<String>,
+    pub(super) missing: Option<String>,
     /// What the user has to know of it.
-    notes: Vec<String>,
+    pub(super) notes: Vec<String>,
 }
 
 /// `pprof-heap` and its like.
@@ -83,11 +83,27 @@ pub(super) fn run(kind: Kind, args: &RuntimeProfileArgs, common: &Common) -> Res
     if kind.signal().is_none() {
         only_from_outside(kind, &found, &args.way)?;
     }
+    let duration = args.duration.map(|period| period.duration());
+    if duration.is_some() && !args.diff && args.enable.is_none() {
+        return Err(Error::Usage("--duration is how long --diff or --enable take".to_owned()));
+    }
+    let apart = duration.filter(|_| args.diff);
+    let enable = args.enable.as_deref().zip(duration);
+    let window = enable.map(|(rate, duration)| window::Request::new(kind, rate, duration)).transpose()?;
+    // An agent switches nothing on.
+    let way = match window {
+        Some(_) if args.way.via == Via::Agent => {
+            return Err(Error::Usage("an agent cannot do --enable: use --via probe".to_owned()));
+        }
+        Some(_) => WayArgs { via: Via::Probe, ..args.way },
+        None => args.way,
+    };
     let job = Job::begin(kind.name(), &args.format, &found, common)?;
-    let apart = args.duration.filter(|_| args.diff).map(|period| period.duration());
-    // What has to be switched on in the process for this, has to be so around this call.
-    let outside = |process: &Process| reading(kind, process, apart, &job.interrupt);
-    match choose(&found, &args.way, common, outside)? {
+    let outside = |process: &Process| match window {
+        Some(window) => window::profile(kind, process, window, &job.interrupt, common),
+        None => reading(kind, process, apart, &job.interrupt),
+    };
+    match choose(&found, &way, common, outside)? {
         Chosen::Probe(taken) => job.write(taken, "probe"),
         Chosen::Agent(connection) => {
             let Some(signal) = kind.signal() else { return Err(no_agent(kind)) };
@@ -227,10 +243,12 @@ fn table(kind: Kind, process: &Process) -> Result<Taken, Error> {
         let nothing = profile.samples.len() <= usize::from(!linked);
         if nothing {
             let hint = match kind {
-                Kind::Heap | Kind::Allocs => {
-                    Some(format!("`gops-probe heap {}` shows what holds memory now", process.pid()))
-                }
-                _ => None,
+                Kind::Heap | Kind::Allocs => Some(format!(
+                    "`gops-probe heap {}` shows what holds memory now; --enable --duration 30s switches it on for \
+                         a while",
+                    process.pid()
+                )),
+                _ => Some("--enable --duration 30s switches it on for a while".to_owned()),
             };
             return Err(Error::ProfilerOff { pid: process.pid(), profiler, because, hint });
         }
@@ -260,7 +278,7 @@ fn off(kind: Kind, profilers: &Profilers) -> Option<(&'static str, String)> {
     Some((profiler, because))
 }
 
-fn buckets_error(process: &Process, error: BucketsError) -> Error {
+pub(super) fn buckets_error(process: &Process, error: BucketsError) -> Error {
     match error {
         BucketsError::Memory(e) => memory_error(process, e),
         BucketsError::Record(e) => record_error(process, e),

@@ -18,7 +18,9 @@ pub fn write(profile: &Profile, sample_type: usize, title: &str) -> Result<Vec<u
         .map_err(|e| WriteError::Failed(e.to_string()))?;
     let stacks: Vec<(&str, u64)> = text
         .lines()
-        .filter_map(|line| line.rsplit_once(' ').and_then(|(stack, value)| Some((stack, value.parse().ok()?))))
+        .filter_map(|line| {
+            line.rsplit_once(' ').and_then(|(stack, value)| Some((stack, value.parse().ok()?)))
+        })
         .collect();
     // Widths are computed with numbers that hold this much; no program uses up more.
     let total: u128 = stacks.iter().map(|&(_, value)| u128::from(value)).sum();
@@ -39,6 +41,7 @@ pub fn write(profile: &Profile, sample_type: usize, title: &str) -> Result<Vec<u
     // The same profile gives the same file.
     options.hash = true;
     let mut out = Vec::new();
-    flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), &mut out).map_err(|e| WriteError::Failed(e.to_string()))?;
+    flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), &mut out)
+        .map_err(|e| WriteError::Failed(e.to_string()))?;
     Ok(out)
 }

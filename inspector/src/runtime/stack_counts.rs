@@ -113,14 +113,17 @@ pub fn thread_profile(
     Ok(counted("threadcreate", rows, Symbolizer::new(view, mappings), time, Vec::new()))
 }
 
+/// A stack, its labels, and how many have both.
+type Row = ((Vec<u64>, Vec<Label>), i64);
+
 fn counted(
     kind: &str,
-    rows: Vec<((Vec<u64>, Vec<Label>), i64)>,
+    rows: Vec<Row>,
     mut symbolizer: Symbolizer<'_>,
     time: SystemTime,
     comments: Vec<String>,
 ) -> Profile {
-    let sample = |((stack, labels), count): ((Vec<u64>, Vec<Label>), i64)| Sample {
+    let sample = |((stack, labels), count): Row| Sample {
         stack: symbolizer.logical(&stack),
         values: vec![count],
         labels,

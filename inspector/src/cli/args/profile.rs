@@ -52,8 +52,16 @@ pub struct RuntimeProfileArgs {
     /// Only what comes between two readings
     #[arg(long, requires = "duration")]
     pub diff: bool,
-    /// How far apart these are: a duration such as 500ms or 1m30s, or a number of seconds
-    #[arg(short, long, value_name = "DURATION", requires = "diff")]
+    /// Where the profiler is off, switch it on for the time of --duration and off again (tier 3 write): the profile is of that
+    /// time only. RATE is a sample each so many bytes for allocations [default: 512KiB], for each so long a wait for
+    /// pprof-block [10us], for one in so many events for pprof-mutex [10]
+    #[arg(
+        long, value_name = "RATE", num_args = 0..=1, require_equals = true, default_missing_value = "",
+        requires = "duration", conflicts_with = "diff"
+    )]
+    pub enable: Option<String>,
+    /// How long --diff or --enable take: a duration such as 500ms or 1m30s, or a number of seconds
+    #[arg(short, long, value_name = "DURATION")]
     pub duration: Option<Period>,
 }
 

@@ -1,6 +1,7 @@
 //! Blocking and contended locks: the profiles `block` and `mutex` (`runtime.BlockProfile`, `runtime.MutexProfile`,
 //! `runtime/pprof.printCountCycleProfile`).
 
+use std::collections::HashMap;
 use std::time::SystemTime;
 
 use symbols::layout::Table;
@@ -52,6 +53,25 @@ pub struct ContentionBuckets {
     pub max_depth: usize,
     /// When it was read.
     pub time: SystemTime,
+}
+
+impl ContentionBuckets {
+    /// What was counted since an `earlier` reading of the same process.
+    #[must_use]
+    pub fn since(&self, earlier: &ContentionBuckets) -> ContentionBuckets {
+        let before: HashMap<&[u64], (f64, i64)> =
+            earlier.buckets.iter().map(|b| (b.stack.as_slice(), (b.count, b.cycles))).collect();
+        let buckets = self.buckets.iter().filter_map(|bucket| {
+            let (count, cycles) = before.get(bucket.stack.as_slice()).copied().unwrap_or_default();
+            let (count, cycles) = (bucket.count - count, bucket.cycles.wrapping_sub(cycles));
+            (count > 0.0 || cycles > 0).then(|| ContentionBucket {
+                stack: bucket.stack.clone(),
+                count,
+                cycles,
+            })
+        });
+        ContentionBuckets { buckets: buckets.collect(), ..self.clone() }
+    }
 }
 
 /// Reads what blocked in a process, without stopping it.

@@ -1,5 +1,6 @@
 //! Sampled allocations: the profiles `heap` and `allocs` (`runtime.MemProfile`, `runtime/pprof/protomem.go`).
 
+use std::collections::HashMap;
 use std::time::SystemTime;
 
 use symbols::addr::RuntimeAddr;
@@ -32,6 +33,17 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// What was counted since `earlier`.
+    #[must_use]
+    pub fn since(self, earlier: Counts) -> Counts {
+        Counts {
+            allocs: self.allocs.wrapping_sub(earlier.allocs),
+            frees: self.frees.wrapping_sub(earlier.frees),
+            alloc_bytes: self.alloc_bytes.wrapping_sub(earlier.alloc_bytes),
+            free_bytes: self.free_bytes.wrapping_sub(earlier.free_bytes),
+        }
+    }
+
     /// Both together.
     #[must_use]
     pub fn plus(self, other: Counts) -> Counts {
@@ -71,6 +83,35 @@ pub struct MemoryBuckets {
     pub consistent: bool,
     /// When it was read.
     pub time: SystemTime,
+}
+
+impl MemoryBuckets {
+    /// What was counted since an `earlier` reading of the same process. It is published as it is: nothing waits for
+    /// collections. Of objects that were allocated before, frees are not in it.
+    #[must_use]
+    pub fn since(&self, earlier: &MemoryBuckets) -> MemoryBuckets {
+        let before: HashMap<(u64, &[u64]), Counts> =
+            earlier.buckets.iter().map(|b| ((b.size, b.stack.as_slice()), b.counted)).collect();
+        let buckets = self.buckets.iter().filter_map(|bucket| {
+            let known = before.get(&(bucket.size, bucket.stack.as_slice())).copied().unwrap_or_default();
+            let mut counts = bucket.counted.since(known);
+            // An object of before that was freed meanwhile is none that this is about.
+            counts.frees = counts.frees.min(counts.allocs);
+            counts.free_bytes = counts.free_bytes.min(counts.alloc_bytes);
+            (counts.allocs > 0).then(|| MemoryBucket {
+                published: counts,
+                counted: counts,
+                size: bucket.size,
+                stack: bucket.stack.clone(),
+            })
+        });
+        MemoryBuckets {
+            buckets: buckets.collect(),
+            before_first_collection: false,
+            consistent: self.consistent && earlier.consistent,
+            ..*self
+        }
+    }
 }
 
 /// Where the counts of a record are (`runtime.memRecord`: what is published, and three slots that will be).
@@ -351,6 +392,32 @@ mod tests {
         assert_eq!(scaled(1, 16, 16, 524_288, 27), (32_768, 524_296));
         assert_eq!(scaled(2, 2 << 30, 1 << 30, 524_288, 24), (2, 2 << 30));
         assert_eq!(scaled(-1, -16, 16, 524_288, 24).0, -32_768);
+    }
+
+    #[test]
+    fn what_a_window_saw() {
+        let counts =
+            |allocs, frees| Counts { allocs, frees, alloc_bytes: 16 * allocs, free_bytes: 16 * frees };
+        let bucket = |entry, counted| MemoryBucket {
+            size: 16,
+            stack: vec![entry],
+            published: Counts::default(),
+            counted,
+        };
+        let reading = |buckets| MemoryBuckets {
+            rate: 512,
+            buckets,
+            before_first_collection: true,
+            consistent: true,
+            time: SystemTime::UNIX_EPOCH,
+        };
+        let before = reading(vec![bucket(1, counts(5, 1)), bucket(2, counts(7, 0))]);
+        let after = reading(vec![bucket(3, counts(2, 1)), bucket(1, counts(6, 4)), bucket(2, counts(7, 3))]);
+        let window = after.since(&before);
+        let seen: Vec<_> = window.buckets.iter().map(|b| (b.stack[0], b.published)).collect();
+        // Of the three that were freed at 1, only one can be of those that were allocated since.
+        assert_eq!(seen, [(3, counts(2, 1)), (1, counts(1, 1))]);
+        assert!(!window.before_first_collection && window.rate == 512);
     }
 
     #[test]
