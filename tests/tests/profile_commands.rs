@@ -65,7 +65,7 @@ fn settled(
 ) -> (Vec<Row>, Vec<Row>) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("theirs");
-    let mut theirs = |fixture: &mut Fixture| {
+    let theirs = |fixture: &mut Fixture| {
         fixture.order(&format!("profile {kind} {}", path.display())).unwrap();
         pprof::parse(&fs::read(&path).unwrap()).unwrap().rows
     };
@@ -213,8 +213,8 @@ fn every_format_has_the_same_sums() {
     let pid = fixture.pid().to_string();
     // Nothing changes between the readings: the fixture waits for its next command.
     let json = |extra: &[&str]| -> Value {
-        let arguments = ["pprof-heap", &pid, "--format", "json"].iter().chain(extra).copied();
-        serde_json::from_slice(&ours(&arguments.collect::<Vec<_>>())).unwrap()
+        let arguments = [&["pprof-heap", &pid, "--format", "json"], extra].concat();
+        serde_json::from_slice(&ours(&arguments)).unwrap()
     };
     let whole = json(&[]);
     let sum = |index: usize| -> i64 {

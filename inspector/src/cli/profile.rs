@@ -29,8 +29,8 @@ use crate::report::answers::{ProfileOf, Source, Sourced};
 use crate::report::printable::printable_str;
 use crate::report::stack::Cost;
 use crate::runtime::buckets::{
-    self, BucketsError, Profilers, Sampling, Tables, allocs_profile, block_profile, heap_profile,
-    mutex_profile,
+    self, BucketsError, ContentionBuckets, Profilers, Sampling, Tables, TicksPerSecond, allocs_profile,
+    block_profile, heap_profile, mutex_profile,
 };
 use crate::runtime::open::{memory_error, open};
 use crate::runtime::record::RecordError;
@@ -75,6 +75,8 @@ pub(super) struct Taken {
     pub(super) missing: Option<String>,
     /// What the user has to know of it.
     pub(super) notes: Vec<String>,
+    /// How its times were converted, where they were.
+    pub(super) ticks: Option<TicksPerSecond>,
 }
 
 /// `pprof-heap` and its like.
@@ -141,10 +143,11 @@ fn reading(
     apart: Option<Duration>,
     interrupt: &Interrupt,
 ) -> Result<Taken, Error> {
-    let first = read(kind, process)?;
+    let first = read(kind, process, None)?;
     let Some(apart) = apart else { return Ok(first) };
     wait(kind.name(), apart, interrupt);
-    difference(first, read(kind, process)?)
+    let second = read(kind, process, first.ticks)?;
+    difference(first, second)
 }
 
 /// Waits, but no longer than until somebody interrupts.
@@ -168,15 +171,16 @@ fn difference(first: Taken, second: Taken) -> Result<Taken, Error> {
         cost: second.cost.map(|second| first.cost.map_or(second, |first| first.and(second))),
         missing: first.missing.or(second.missing),
         notes: second.notes,
+        ticks: second.ticks,
     })
 }
 
-/// Reads a profile from outside.
-fn read(kind: Kind, process: &Process) -> Result<Taken, Error> {
+/// Reads a profile from outside. Two that are compared convert their times alike, by `ticks` of the first.
+fn read(kind: Kind, process: &Process, ticks: Option<TicksPerSecond>) -> Result<Taken, Error> {
     match kind {
         Kind::Goroutine => goroutines(process),
         Kind::ThreadCreate => threads(process),
-        Kind::Heap | Kind::Allocs | Kind::Block | Kind::Mutex => table(kind, process),
+        Kind::Heap | Kind::Allocs | Kind::Block | Kind::Mutex => table(kind, process, ticks),
     }
 }
 
@@ -191,7 +195,7 @@ fn goroutines(process: &Process) -> Result<Taken, Error> {
     let missing = (made.unavailable > 0)
         .then(|| format!("the frames of {} of {all} goroutines could not be read", made.unavailable));
     let cost = seen.cost().and(Cost::of_reading(memory.cost()));
-    Ok(Taken { profile: made.profile, cost: Some(cost), missing, notes: Vec::new() })
+    Ok(Taken { profile: made.profile, cost: Some(cost), missing, notes: Vec::new(), ticks: None })
 }
 
 fn threads(process: &Process) -> Result<Taken, Error> {
@@ -205,27 +209,36 @@ fn threads(process: &Process) -> Result<Taken, Error> {
     let profile = thread_profile(&view, &memory, mapped).map_err(|e| record_error(process, e))?;
     process.check()?;
     let cost = Cost::of_reading(attached).and(Cost::of_reading(memory.cost()));
-    Ok(Taken { profile, cost: Some(cost), missing: None, notes: Vec::new() })
+    Ok(Taken { profile, cost: Some(cost), missing: None, notes: Vec::new(), ticks: None })
 }
 
 /// The heap profile as an agent would answer it.
 pub(super) fn heap_from_outside(process: &Process) -> Result<Vec<u8>, Error> {
-    Ok(pprof::write(&read(Kind::Heap, process)?.profile))
+    Ok(pprof::write(&read(Kind::Heap, process, None)?.profile))
 }
 
 /// What the runtime keeps a table of.
-fn table(kind: Kind, process: &Process) -> Result<Taken, Error> {
+fn table(kind: Kind, process: &Process, ticks: Option<TicksPerSecond>) -> Result<Taken, Error> {
     let mapped = mappings::of(process)?;
     let (view, attached) = open(process)?;
     let memory = LiveMemory::new(process.pid().as_raw());
     let tables = Tables::locate(&view);
     let failed = |e| buckets_error(process, e);
+    let mut converted = None;
+    let mut contention = |mut found: ContentionBuckets| {
+        found.ticks = ticks.unwrap_or(found.ticks);
+        // Where there is nothing to convert, nothing was measured for it.
+        converted = (!found.buckets.is_empty()).then_some(found.ticks);
+        found
+    };
     let mut profile = match kind {
         Kind::Block => {
-            block_profile(&tables, &buckets::read_block(&tables, &memory).map_err(failed)?, mapped)
+            let found = contention(buckets::read_block(&tables, &memory).map_err(failed)?);
+            block_profile(&tables, &found, mapped)
         }
         Kind::Mutex => {
-            mutex_profile(&tables, &buckets::read_mutex(&tables, &memory).map_err(failed)?, mapped)
+            let found = contention(buckets::read_mutex(&tables, &memory).map_err(failed)?);
+            mutex_profile(&tables, &found, mapped)
         }
         Kind::Allocs => {
             allocs_profile(&tables, &buckets::read_memory(&tables, &memory).map_err(failed)?, mapped)
@@ -257,7 +270,7 @@ fn table(kind: Kind, process: &Process) -> Result<Taken, Error> {
         notes.push(note);
     }
     let cost = Cost::of_reading(attached).and(Cost::of_reading(memory.cost()));
-    Ok(Taken { profile, cost: Some(cost), missing: None, notes })
+    Ok(Taken { profile, cost: Some(cost), missing: None, notes, ticks: converted })
 }
 
 /// Which profiler a profile comes from and why it is off, if it is.
@@ -366,11 +379,11 @@ impl<'a> Job<'a> {
         }
         let profile = pprof::read(&bytes.0)
             .map_err(|e| Error::Failed(format!("the profile of {peer} cannot be read: {e}")))?;
-        Ok(Taken { profile, cost: None, missing: None, notes: Vec::new() })
+        Ok(Taken { profile, cost: None, missing: None, notes: Vec::new(), ticks: None })
     }
 
     fn write(self, taken: Taken, via: &'static str) -> Result<(), Error> {
-        let Taken { mut profile, cost, missing, notes } = taken;
+        let Taken { mut profile, cost, missing, notes, .. } = taken;
         let sample_type = profile.sample_type(self.args.sample_type.as_deref()).map_err(write_error)?;
         profile.default_sample_type = sample_type;
         let title = format!("{} of {}", self.kind, self.target);

@@ -49,8 +49,8 @@ pub fn goroutine_profile(
     let depth = depth(view, memory);
     let mut code = CodeCache::new(&view.modules);
     let mut symbolizer = Symbolizer::new(view, mappings);
-    let mut entries: HashMap<u32, Vec<u64>> = HashMap::new();
-    let mut rows: HashMap<(Vec<u64>, Vec<Label>), i64> = HashMap::new();
+    // Thousands of goroutines have the same stack.
+    let mut by_shape: HashMap<(u32, Vec<Label>), i64> = HashMap::new();
     let (mut goroutines, mut unavailable, mut unconfirmed) = (0, 0, 0);
     for slot in &snapshot.slots {
         if slot.g.is_dead() || view.is_system_goroutine(&slot.g, snapshot.finalizer_runs_user_code) {
@@ -64,14 +64,16 @@ pub fn goroutine_profile(
             }
             Frames::Walked(stack) => stack,
         };
-        let Some(shape) = snapshot.shapes.get(stack.shape) else { continue };
-        let entries = entries.entry(stack.shape).or_insert_with(|| {
-            let physical = returned(view, &mut code, shape, depth);
-            symbolizer.expand(&physical, depth)
-        });
         goroutines += 1;
         unconfirmed += usize::from(!slot.confirmed);
-        *rows.entry((entries.clone(), labels(slot.details.as_deref()))).or_default() += 1;
+        *by_shape.entry((stack.shape, labels(slot.details.as_deref()))).or_default() += 1;
+    }
+    // Two stacks may differ only beyond the last frame that is kept.
+    let mut rows: HashMap<(Vec<u64>, Vec<Label>), i64> = HashMap::new();
+    for ((shape, labels), count) in by_shape {
+        let Some(shape) = snapshot.shapes.get(shape) else { continue };
+        let entries = symbolizer.expand(&returned(view, &mut code, shape, depth), depth);
+        *rows.entry((entries, labels)).or_default() += count;
     }
     let mut rows: Vec<_> = rows.into_iter().collect();
     rows.sort_by(|(a, a_count), (b, b_count)| b_count.cmp(a_count).then_with(|| a.cmp(b)));
@@ -100,15 +102,15 @@ pub fn thread_profile(
     mappings: Vec<Mapping>,
 ) -> Result<Profile, RecordError> {
     let time = SystemTime::now();
-    let mut symbolizer_rows: HashMap<(Vec<u64>, Vec<Label>), i64> = HashMap::new();
+    let mut counts: HashMap<(Vec<u64>, Vec<Label>), i64> = HashMap::new();
     for m in view.read_ms(memory) {
         let record = Record::read(memory, &view.table, "runtime.m", RuntimeAddr(m.addr))?;
         let mut stack = record.words("createstack")?;
         let end = stack.iter().position(|&pc| pc == 0).unwrap_or(stack.len());
         stack.truncate(end);
-        *symbolizer_rows.entry((stack, Vec::new())).or_default() += 1;
+        *counts.entry((stack, Vec::new())).or_default() += 1;
     }
-    let mut rows: Vec<_> = symbolizer_rows.into_iter().collect();
+    let mut rows: Vec<_> = counts.into_iter().collect();
     rows.sort_by(|(a, a_count), (b, b_count)| b_count.cmp(a_count).then_with(|| a.cmp(b)));
     Ok(counted("threadcreate", rows, Symbolizer::new(view, mappings), time, Vec::new()))
 }
