@@ -101,6 +101,15 @@ fn assert_equal(cell: &Cell, ours: &Counts, theirs: &Counts) {
     }
 }
 
+/// Leaves the type arguments out of `name (system name) file:line start line`, and what belongs to the instance.
+fn forget_instance(line: &mut String) {
+    if let (Some(open), Some(close)) = (line.find('['), line.rfind(']')) {
+        let behind = line.get(close..).unwrap_or_default();
+        let place = behind.split(' ').nth(1).unwrap_or_default();
+        *line = format!("{} {place}", line.get(..open).unwrap_or_default());
+    }
+}
+
 #[test]
 fn goroutines_as_the_process_counts_them() {
     let (mut of_cells, mut rows) = (0, 0);
@@ -109,6 +118,13 @@ fn goroutines_as_the_process_counts_them() {
         let (ours, theirs) = settled(&mut fixture, "goroutine", |f| by_command(f, "pprof-goroutine"));
         let but_for_the_writer =
             |rows: Vec<Row>| counts(rows.into_iter().filter(|row| !answers(row)).collect());
+        let (mut ours, mut theirs) = (ours, theirs);
+        if cell.toolchain == "1.21.0" {
+            // It writes one function for all instances of a generic one, whichever came first.
+            for row in ours.iter_mut().chain(&mut theirs) {
+                row.stack.iter_mut().flat_map(|place| &mut place.lines).for_each(forget_instance);
+            }
+        }
         let (ours, theirs) = (but_for_the_writer(ours), but_for_the_writer(theirs));
         assert_equal(&cell, &ours, &theirs);
         assert!(ours.len() > 20, "{cell}: {}", ours.len());

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use symbols::addr::RuntimeAddr;
 
 use super::code::CodeCache;
-use super::record::{Record, RecordError};
+use super::record::RecordError;
 use super::snapshot::stacks::Shape;
 use super::snapshot::{Details, Frames, Snapshot};
 use super::unwind::caller_was_interrupted;
@@ -22,6 +22,12 @@ const DEPTH: usize = 128;
 const MAX_DEPTH: usize = 1024;
 /// The same before Go 1.23 (`runtime.StackRecord`).
 const OLD_DEPTH: usize = 32;
+
+/// Entries of a stack, the labels of whoever has it, and how many have both.
+type Row = ((Vec<u64>, Vec<Label>), i64);
+
+/// Entries of `m.createstack`.
+const CREATE_DEPTH: usize = 32;
 
 /// A profile of goroutines, and how well it is known.
 #[derive(Debug, Clone, PartialEq)]
@@ -103,11 +109,16 @@ pub fn thread_profile(
 ) -> Result<Profile, RecordError> {
     let time = SystemTime::now();
     let mut counts: HashMap<(Vec<u64>, Vec<Label>), i64> = HashMap::new();
+    let place = created_by(view)?;
     for m in view.read_ms(memory) {
-        let record = Record::read(memory, &view.table, "runtime.m", RuntimeAddr(m.addr))?;
-        let mut stack = record.words("createstack")?;
-        let end = stack.iter().position(|&pc| pc == 0).unwrap_or(stack.len());
-        stack.truncate(end);
+        let mut words = [0; 8 * CREATE_DEPTH];
+        memory.read(RuntimeAddr(m.addr).plus(place), &mut words)?;
+        let words = words.chunks_exact(8).filter_map(|w| w.try_into().ok().map(u64::from_le_bytes));
+        let stack: Vec<u64> = words.take_while(|&pc| pc != 0).collect();
+        // Whatever the layout says, what is elsewhere is no stack.
+        if stack.iter().any(|&pc| view.modules.lookup(pc).is_none()) {
+            return Err(no_stacks());
+        }
         *counts.entry((stack, Vec::new())).or_default() += 1;
     }
     let mut rows: Vec<_> = counts.into_iter().collect();
@@ -115,8 +126,21 @@ pub fn thread_profile(
     Ok(counted("threadcreate", rows, Symbolizer::new(view, mappings), time, Vec::new()))
 }
 
-/// A stack, its labels, and how many have both.
-type Row = ((Vec<u64>, Vec<Label>), i64);
+/// Where an m has its `createstack`. Where the list of ms was found to be linked elsewhere than in the layout, which is of
+/// a neighbouring release then, what lies shortly behind that link has moved with it.
+fn created_by(view: &View) -> Result<u64, RecordError> {
+    let field = |name| view.table.field("runtime.m", name).ok_or_else(no_stacks);
+    let (stack, link) = (field("createstack")?, field("alllink")?);
+    if stack.size != 8 * CREATE_DEPTH as u64 {
+        return Err(no_stacks());
+    }
+    let behind = stack.offset.checked_sub(link.offset).ok_or_else(no_stacks)?;
+    Ok(view.m.alllink as u64 + behind)
+}
+
+fn no_stacks() -> RecordError {
+    RecordError::NoField { of: "runtime.m".to_owned(), field: "createstack".to_owned() }
+}
 
 fn counted(
     kind: &str,
