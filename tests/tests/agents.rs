@@ -568,9 +568,6 @@ fn verdict(output: &Output) -> &'static str {
         Some(0) => "yes",
         Some(2) => "not yet",
         Some(1) if String::from_utf8_lossy(&output.stderr).contains("needs a gops agent") => "needs an agent",
-        Some(1) if String::from_utf8_lossy(&output.stderr).contains("the linker left it out") => {
-            "yes, if the program has the profiler"
-        }
         _ => "FAILED",
     }
 }
