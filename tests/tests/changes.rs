@@ -977,3 +977,76 @@ fn killed_while_a_profiler_is_on() {
         subjected.assert_sound();
     }
 }
+
+/// What `--enable` writes covers the window, also where somebody interrupts it, and has what was allocated in it.
+#[test]
+fn profiles_of_a_window() {
+    const SIZE: u64 = 4096;
+    const RATE: u64 = 64 << 10;
+    for version in FEW {
+        let mut subjected = Subjected::start(version, Variant::Stripped, &[]);
+        let count = 2000 * RATE / SIZE;
+        let off = subjected.run(&["pprof-block", "PID"]);
+        let said = String::from_utf8_lossy(&off.stderr);
+        assert!(!off.status.success() && said.contains("--enable"), "{said}");
+        let arguments =
+            ["pprof-allocs", "--enable=64KiB", "--duration", "60s", "--format", "json", "-o", "-", "PID"];
+        let mut command = subjected.command(&arguments);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while rates(&mut subjected).0 != RATE {
+            assert!(Instant::now() < deadline, "{version}");
+        }
+        subjected.fixture.order(&format!("allocate {count} {SIZE}")).unwrap();
+        kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(130), "{stderr}");
+        assert!(stderr.contains("what was there before is not in it"), "{stderr}");
+        assert_eq!(rates(&mut subjected), (0, 0), "{version}");
+        assert_eq!((subjected.journals(), subjected.guards().len()), (0, 0));
+        let profile: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let function_of = |line: &Value| {
+            let function = usize::try_from(line["function"].as_u64().unwrap()).unwrap();
+            profile["functions"][function]["name"].as_str().unwrap().to_owned()
+        };
+        let passes = |sample: &Value| {
+            let stack = sample["stack"].as_array().unwrap().iter();
+            let locations =
+                stack.map(|l| &profile["locations"][usize::try_from(l.as_u64().unwrap()).unwrap()]);
+            locations
+                .flat_map(|location| location["lines"].as_array().unwrap())
+                .any(|line| function_of(line) == "main.allocate")
+        };
+        let samples = profile["samples"].as_array().unwrap().iter().filter(|sample| passes(sample));
+        let bytes: i64 = samples.map(|sample| sample["values"][1].as_i64().unwrap()).sum();
+        let ratio = bytes as f64 / (count * SIZE) as f64;
+        say(&format!("changes: {}: --enable saw {ratio:.3} of what was allocated", subjected.name));
+        assert!((0.9..1.1).contains(&ratio), "{version}: {ratio}");
+        assert!(profile["duration_ns"].as_u64().unwrap() > 0 && profile["cost"]["bytes_written"] == 16);
+        // A plain reading has nothing of it to show as its own any more, and the rate stays off.
+        subjected.succeed(&["pprof-mutex", "--enable=2", "--duration", "50ms", "-o", "/dev/null", "PID"]);
+        subjected.succeed(&["pprof-block", "--enable", "--duration", "50ms", "-o", "/dev/null", "PID"]);
+        let process = subjected.pinned();
+        assert_eq!(block_rate(&Subject::verify(&process).unwrap()), 0);
+        assert_eq!(rates(&mut subjected), (0, 0), "{version}");
+        subjected.assert_sound();
+    }
+}
+
+#[test]
+fn killed_while_a_profile_is_taken() {
+    for (version, arguments) in [
+        ("1.18.10", ["pprof-heap", "--enable", "--duration", "100ms", "-o", "/dev/null", "PID"]),
+        ("1.27.4", ["pprof-heap", "--enable=4KiB", "--duration", "100ms", "-o", "/dev/null", "PID"]),
+        ("1.24.13", ["pprof-mutex", "--enable=5", "--duration", "100ms", "-o", "/dev/null", "PID"]),
+    ] {
+        for victim in [Victim::Us, Victim::Guard, Victim::Both] {
+            let mut subjected = Subjected::start(version, Variant::Stripped, &[]);
+            kill_at_random(&mut subjected, &arguments, victim, |subjected, repetitions| {
+                let seed = repetitions.seed();
+                assert_eq!(rates(subjected), (0, 0), "{version}, seed {seed}");
+            });
+        }
+    }
+}
