@@ -357,17 +357,25 @@ fn impostors_and_what_was_left_behind() {
     let target = Target::start(&build(&config, "tiny", &[]));
     let pid = target.pid.to_string();
     fs::write(config.join(&pid), port.to_string()).unwrap();
-    let output = ask(&config, &["stats", &pid]);
+    let output = ask(&config, &["stats", "--via", "agent", &pid]);
     let us = format!("is not of process {pid}: process {} (", std::process::id());
     assert_fails(&output, 1, &us);
     // Left behind: nobody listens there any more.
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     fs::write(config.join(&pid), gone.to_string()).unwrap();
-    assert_fails(&ask(&config, &["stats", &pid]), 1, &format!("nobody listens on port {gone}"));
+    assert_fails(
+        &ask(&config, &["stats", "--via", "agent", &pid]),
+        1,
+        &format!("nobody listens on port {gone}"),
+    );
     // By an earlier process.
     let file = fs::File::options().write(true).open(config.join(&pid)).unwrap();
     file.set_modified(std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000)).unwrap();
-    assert_fails(&ask(&config, &["stats", &pid]), 1, "an earlier process with this pid wrote it");
+    assert_fails(
+        &ask(&config, &["stats", "--via", "agent", &pid]),
+        1,
+        "an earlier process with this pid wrote it",
+    );
     target.finish();
 }
 
@@ -419,7 +427,7 @@ fn a_port_that_is_shared_is_not_asked() {
     let port: u16 = target.greeting.parse().unwrap();
     bind(&other, &std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, port)).unwrap();
     listen(&other, 1).unwrap();
-    assert_fails(&ask(&config, &["stats", &pid]), 1, "is shared with another socket");
+    assert_fails(&ask(&config, &["stats", "--via", "agent", &pid]), 1, "is shared with another socket");
     assert!(!mark());
     target.finish();
 }
@@ -431,7 +439,7 @@ fn forged_port_files() {
     let file = config.join(std::process::id().to_string());
     let pid = std::process::id().to_string();
     let refused = |why: &str| {
-        let output = ask(&config, &["stats", &pid]);
+        let output = ask(&config, &["stats", "--via", "agent", &pid]);
         assert_fails(&output, 1, why);
         assert!(output.stdout.is_empty());
         fs::remove_file(&file).unwrap();
@@ -449,7 +457,7 @@ fn forged_port_files() {
         fs::write(&file, text).unwrap();
         refused("holds no port number");
     }
-    assert_fails(&ask(&config, &["stats", &pid]), 1, "there is no port file");
+    assert_fails(&ask(&config, &["stats", "--via", "agent", &pid]), 1, "there is no port file");
 }
 
 /// A process with a root directory of its own, in which links lead out.
@@ -476,7 +484,8 @@ fn links_out_of_the_root_of_a_process() {
     let pid = target.pid.to_string();
     let own = |place: PathBuf| fs::write(place.join(&pid), &target.greeting).unwrap();
     own(root.join("real"));
-    let find = |pid: &str, config: &Path| ask(config, &["stats", "--timeout", "200ms", pid]);
+    let find =
+        |pid: &str, config: &Path| ask(config, &["stats", "--via", "agent", "--timeout", "200ms", pid]);
     assert_fails(&find(&pid, &outside), 1, "did not answer within");
     // A link for the file itself is refused.
     fs::remove_file(root.join("real").join(&pid)).unwrap();
@@ -499,20 +508,12 @@ fn without_an_agent_it_is_said_what_is_needed() {
     let config = dir("none");
     let target = Target::start(&build(&config, "tiny", &["-ldflags=-s -w"]));
     let pid = target.pid.to_string();
-    for args in [
-        &["memstats"][..],
-        &["stats"],
-        &["trace"],
-        &["pprof-heap"],
-        &["pprof-cpu"],
-        &["memstats", "--via", "probe"],
-        &["trace", "--via", "probe"],
-    ] {
+    for args in [&["trace"][..], &["pprof-cpu"], &["trace", "--via", "probe"]] {
         let output = ask(&config, &[args, &[pid.as_str()]].concat());
         assert_fails(&output, 1, &format!("{} needs a gops agent in the process", args[0]));
         assert!(output.stdout.is_empty());
     }
-    for args in [["version", &pid], ["stack", &pid], ["gc", &pid]] {
+    for args in [["version", &pid], ["stack", &pid], ["gc", &pid], ["memstats", &pid], ["pprof-heap", &pid]] {
         assert_fails(&ask(&config, &[args[0], "--via", "agent", args[1]]), 1, "has no gops agent");
     }
     assert_fails(&ask(&config, &["stack", "--via", "agent", "--all", &pid]), 2, "an agent cannot do --all");
