@@ -8,11 +8,12 @@ use inspector::agent::server::read_request;
 use inspector::agent::signal::read_varint;
 use inspector::agent::sockets::listeners;
 use inspector::agent::{Address, AgentTarget, GcPercent, Request};
-use inspector::report::answers::{SetGc, Source};
-use inspector::report::memstats::MemStatsAnswer;
-use inspector::report::stats::StatsAnswer;
+use inspector::report::answers::Source;
+use inspector::report::changes::SetGc;
 use inspector::report::dump::Dump;
+use inspector::report::memstats::MemStatsAnswer;
 use inspector::report::stack::Filter;
+use inspector::report::stats::StatsAnswer;
 use inspector::report::terminal::TerminalSafe;
 use inspector::report::version::Version;
 
@@ -51,7 +52,10 @@ pub fn run(data: &[u8]) {
         4 => drop(read_request(&mut &bytes[..])),
         5 => {
             let target = AgentTarget::Address("localhost:1".parse().expect("an address"));
-            let _ = MemStatsAnswer::of_agent(Source::new(&AgentTarget::Process("1".parse().expect("a pid")), "agent"), &text);
+            let _ = MemStatsAnswer::of_agent(
+                Source::new(&AgentTarget::Process("1".parse().expect("a pid")), "agent"),
+                &text,
+            );
             let _ = StatsAnswer::parse(&text);
             let _ = SetGc::parse(&text);
             let _ = Version::from_agent(&target, &text);

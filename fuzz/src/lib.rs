@@ -28,7 +28,7 @@ pub mod unwind;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 12] = [
     ("image", image::run),
     ("program", program::run),
     ("layouts", layouts::run),

@@ -113,7 +113,9 @@ impl Numbers {
         // The head of the heap is far into it.
         places.push((heap + field("runtime.mheap", "sweepgen").offset, 200));
         places.push((heap + field("runtime.mheap", "spanalloc.size").offset, 200));
-        places.extend((0..PS).flat_map(|i| [(p_at(i), size("runtime.p")), (cache_at(i), size("runtime.mcache"))]));
+        places.extend(
+            (0..PS).flat_map(|i| [(p_at(i), size("runtime.p")), (cache_at(i), size("runtime.mcache"))]),
+        );
         places.push((span_at(0), 1024));
         places.push((AREA, AREA_SIZE as u64));
         let sources = Sources::find(view).expect("a process that does not lie");
@@ -177,7 +179,9 @@ fn check(text: Vec<u8>) {
 fn change(memory: &mut [(u64, Vec<u8>)], numbers: &Numbers, input: &mut Input<'_>) {
     let kind = input.u8();
     let (start, len) = numbers.places[usize::from(input.u8()) % numbers.places.len()];
-    let at = start + 8 * (u64::from(input.u16()) % (len / 8).max(1)) + u64::from(kind >> 4 & 7) * u64::from(kind >> 7);
+    let at = start
+        + 8 * (u64::from(input.u16()) % (len / 8).max(1))
+        + u64::from(kind >> 4 & 7) * u64::from(kind >> 7);
     let value = match kind & 15 {
         0..=3 => AREA + 8 * u64::from(input.u16()),
         4..=6 => u64::from(input.u8()),
