@@ -67,6 +67,11 @@ impl Numbers {
         put(at("runtime.allp"), AREA, 8);
         put(at("runtime.allp") + 8, PS, 8);
         put(at("runtime.gomaxprocs"), PS, 4);
+        // The stack span that the flush gives back is one that was taken.
+        let counters = at("runtime.memstats") + field("runtime.mstats", "heapStats.stats").offset;
+        put(counters + field("runtime.heapStatsDelta", "inStacks").offset, 1 << 20, 8);
+        // Up to Go 1.18 all of a cached span counts as allocated until it is flushed.
+        put(counters + field("runtime.heapStatsDelta", "smallAllocCount").offset + 8 * 5, 1000, 8);
         let heap = at("runtime.mheap_");
         for (name, value) in [
             ("spanalloc.size", size("runtime.mspan")),
