@@ -12,15 +12,15 @@ const INTRODUCTION: &str = "\
 Written by `cargo run --release -p gops-probe-tests --bin bench_profiles` (a release build of everything; as root; on an
 idle machine, for other jobs falsify it).
 
-The target is a stripped Go 1.27.4 program with the agent of gops v0.3.28 inside and many parked goroutines. Two more compute
-and allocate as fast as they can on the machine's cores. In each round every way has a window of 0.4 s or one answer,
+The target is a stripped Go 1.27.4 program with the agent of gops v0.3.28 inside and many parked goroutines. One more computes
+and allocates as fast as it can. In each round every way has a window of 0.4 s or one answer,
 whichever is longer, in which it asks again and again, and there is one window in which nobody asks.
 
 * **Stall**: the longest gap between two steps of a clock inside the target (a thread that sleeps 0.2 ms at a time), in
   milliseconds, median / maximum of the windows.
 * **Throughput**: work done in the window, as a share of that in the window of the same round in which nobody asked:
-  median with its 95 % bootstrap interval. The target's goroutines want both cores, so whoever computes anything on the
-  machine takes from it.
+  median with its 95 % bootstrap interval. The target's collector wants the other core too, so whoever computes anything on
+  the machine takes from it.
 * **Control**: the same command asked of another process. What asking the target costs beyond its control is what it does to
   the target.
 * **Total**: one answer, in milliseconds, median / maximum; inside the target that is the call alone.
