@@ -47,6 +47,14 @@ impl TryFrom<u64> for Pid {
     }
 }
 
+impl TryFrom<u32> for Pid {
+    type Error = InvalidPid;
+
+    fn try_from(value: u32) -> Result<Self, InvalidPid> {
+        u64::from(value).try_into()
+    }
+}
+
 impl FromStr for Pid {
     type Err = InvalidPid;
 

@@ -99,6 +99,10 @@ impl Hasher for AddressHasher {
 /// A map keyed by addresses.
 pub type AddressMap<V> = HashMap<u64, V, BuildHasherDefault<AddressHasher>>;
 
+/// What a [`CodeCache`] knew.
+#[derive(Debug, Default)]
+pub struct KnownCode(AddressMap<Option<PcInfo>>);
+
 /// Instructions seen so far.
 #[derive(Debug)]
 pub struct CodeCache<'m> {
@@ -110,6 +114,16 @@ impl<'m> CodeCache<'m> {
     /// An empty cache over `modules`.
     pub fn new(modules: &'m Modules) -> Self {
         CodeCache { modules, known: AddressMap::default() }
+    }
+
+    /// A cache over `modules` that goes on with what an earlier one knew of them.
+    pub fn resume(modules: &'m Modules, known: KnownCode) -> Self {
+        CodeCache { modules, known: known.0 }
+    }
+
+    /// What it knows, to be kept beside the modules.
+    pub fn into_known(self) -> KnownCode {
+        KnownCode(self.known)
     }
 
     /// The modules that it looks into.

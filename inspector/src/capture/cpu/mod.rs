@@ -2,4 +2,10 @@
 //!
 //! A [`source::Source`] gives samples as the kernel took them; what they mean is found here, whoever took them.
 
+pub mod bpf;
+pub mod collect;
+pub mod join;
+pub mod known;
+pub mod profile;
+pub mod session;
 pub mod source;

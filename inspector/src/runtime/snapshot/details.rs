@@ -17,11 +17,14 @@ pub struct Ancestor {
     pub pcs: Vec<u64>,
 }
 
+/// Profiler labels in the order in which the runtime keeps them.
+pub type Labels = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Details {
     /// Profiler labels in the order in which the runtime keeps them.
-    pub labels: Vec<(Vec<u8>, Vec<u8>)>,
+    pub labels: Labels,
     /// Ancestors, parent first.
     pub ancestors: Vec<Ancestor>,
     /// The synctest bubble's id (from Go 1.25) or its root goroutine (1.24).
@@ -73,7 +76,7 @@ fn string(memory: &dyn Memory, header: u64) -> Option<Vec<u8>> {
 
 /// A list of key–value strings: `label.Set` from Go 1.26, `pprof.LabelSet` in 1.24 and 1.25 (with a list as its
 /// first field). Before that a pointer to a map.
-fn labels(view: &View, memory: &dyn Memory, at: u64) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
+pub fn labels(view: &View, memory: &dyn Memory, at: u64) -> Option<Labels> {
     if at == 0 {
         return None;
     }

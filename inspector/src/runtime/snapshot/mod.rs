@@ -4,7 +4,7 @@
 //! reading counts only if the goroutine's epoch was the same before and after it.
 
 mod copier;
-mod details;
+pub mod details;
 pub mod glist;
 mod paused;
 mod scan;

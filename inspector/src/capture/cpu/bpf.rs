@@ -1,0 +1,152 @@
+//! Samples by BPF programs on a perf event of each CPU.
+
+use std::collections::HashMap;
+use std::io;
+use std::time::Duration;
+
+use probe_ebpf::cpu::{Options, Sampler};
+use probe_ebpf::records::{Record, Target, target_flags};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::source::{Counts, Event, GoTarget, OnGoroutine, RawSample, Source};
+use crate::process::Pid;
+
+/// BPF programs that sample.
+#[derive(Debug)]
+pub struct Bpf {
+    sampler: Sampler,
+    options: Options,
+    started: bool,
+    /// What came before its sample, by CPU.
+    parts: HashMap<u32, Parts>,
+}
+
+/// Parts of the next sample of a CPU.
+#[derive(Debug, Default)]
+struct Parts {
+    number: u64,
+    kernel: Vec<u64>,
+    stack: Vec<u8>,
+}
+
+impl Parts {
+    /// Those of the sample with this number; what was left of another one goes.
+    fn of(&mut self, number: u64) -> &mut Self {
+        if self.number != number {
+            self.number = number;
+            self.kernel.clear();
+            self.stack.clear();
+        }
+        self
+    }
+}
+
+impl Bpf {
+    /// Loads the programs; they run from the first [`Source::poll`] on.
+    ///
+    /// # Errors
+    /// What the kernel lacks or denies.
+    pub fn load(options: Options) -> Result<Self, probe_ebpf::Error> {
+        let sampler = Sampler::load(&options)?;
+        Ok(Bpf { sampler, options, started: false, parts: HashMap::new() })
+    }
+
+    /// Begins to sample, if it has not.
+    ///
+    /// # Errors
+    /// What the kernel denies.
+    pub fn start(&mut self) -> Result<(), probe_ebpf::Error> {
+        if !self.started {
+            self.sampler.start(&self.options)?;
+            self.started = true;
+        }
+        Ok(())
+    }
+}
+
+impl Source for Bpf {
+    fn add(&mut self, pid: Pid, go: Option<&GoTarget>) -> io::Result<()> {
+        let follow = if self.options.follow { target_flags::FOLLOW } else { 0 };
+        let target = match go {
+            None => Target { flags: follow, ..Target::default() },
+            Some(go) => Target {
+                text_start: go.text.0,
+                text_end: go.text.1,
+                tls_g: go.tls_g,
+                g_m: go.g.m,
+                g_goid: go.g.goid,
+                g_labels: go.g.labels,
+                g_sched_sp: go.g.sched_sp,
+                g_sched_bp: go.g.sched_bp,
+                m_curg: go.m_curg,
+                flags: follow | target_flags::GO,
+                padding: 0,
+            },
+        };
+        self.sampler.add(number(pid), &target).map_err(io::Error::other)
+    }
+
+    fn poll(&mut self, timeout: Duration, each: &mut dyn FnMut(Event<'_>)) -> io::Result<()> {
+        self.start().map_err(io::Error::other)?;
+        let timeout =
+            Timespec { tv_sec: timeout.as_secs().cast_signed(), tv_nsec: timeout.subsec_nanos().into() };
+        match poll(&mut [PollFd::new(&self.sampler, PollFlags::IN)], Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+        let parts = &mut self.parts;
+        self.sampler.read(|record| match record {
+            Record::Kernel(part) => {
+                let own = parts.entry(part.cpu).or_default().of(part.number);
+                own.kernel.extend(part.words());
+            }
+            Record::Stack(part) => {
+                let own = parts.entry(part.cpu).or_default().of(part.number);
+                own.stack.extend_from_slice(part.bytes);
+            }
+            Record::Fork { pid, parent } => {
+                if let (Some(pid), Some(parent)) = (process(pid), process(parent)) {
+                    each(Event::Fork { pid, parent });
+                }
+            }
+            Record::Exec { pid } => {
+                if let Some(pid) = process(pid) {
+                    each(Event::Exec(pid));
+                }
+            }
+            Record::Sample(sample) => {
+                let own = parts.entry(sample.cpu).or_default().of(sample.number);
+                let Some(pid) = process(sample.pid) else { return };
+                let goroutine =
+                    (sample.curg != 0).then_some(OnGoroutine { goid: sample.goid, labels: sample.labels });
+                each(Event::Sample(RawSample {
+                    pid,
+                    tid: i32::try_from(sample.tid).unwrap_or_default(),
+                    time: sample.time,
+                    in_kernel: sample.in_kernel,
+                    user: sample.user,
+                    frames: sample.frames().collect(),
+                    hopped: sample.hopped,
+                    cut: sample.cut,
+                    goroutine,
+                    kernel: std::mem::take(&mut own.kernel),
+                    stack: &own.stack,
+                }));
+            }
+        });
+        Ok(())
+    }
+
+    fn counts(&self) -> Counts {
+        let counts = self.sampler.counts().unwrap_or_default();
+        Counts { taken: counts.taken, lost: counts.lost }
+    }
+}
+
+fn number(pid: Pid) -> u32 {
+    pid.as_raw().unsigned_abs()
+}
+
+fn process(number: u32) -> Option<Pid> {
+    number.try_into().ok()
+}

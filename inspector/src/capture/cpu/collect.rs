@@ -1,0 +1,113 @@
+//! Samples with the same stack are one sample of the profile.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use super::join::{Place, join};
+use super::known::Known;
+use super::source::{OnGoroutine, RawSample};
+use crate::process::Pid;
+use crate::runtime::code::CodeCache;
+use crate::runtime::snapshot::details::Labels;
+
+/// What makes samples one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// The process.
+    pub pid: Pid,
+    /// Which of the programs that were looked at it executed; `None` where it was gone before.
+    pub known: Option<usize>,
+    /// The thread, where threads are told apart.
+    pub tid: Option<i32>,
+    /// Frames of the kernel, innermost first.
+    pub kernel: Vec<u64>,
+    /// Frames of user space, innermost first.
+    pub places: Vec<Place>,
+    /// The goroutine's number.
+    pub goid: Option<u64>,
+    /// Its labels.
+    pub labels: Rc<Labels>,
+}
+
+/// How good the stacks are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Quality {
+    /// Samples in all.
+    pub samples: u64,
+    /// Samples of user space, or of the kernel on behalf of it.
+    pub user: u64,
+    /// Those whose stack is whole: it ends at the first function of a goroutine or thread, or where the scheduler left a
+    /// goroutine.
+    pub rooted: u64,
+    /// Those whose stack was deeper than what is walked.
+    pub cut: u64,
+    /// Samples of a goroutine.
+    pub on_goroutine: u64,
+    /// Samples of processes that ended before they could be looked at.
+    pub unknown: u64,
+}
+
+/// Collects samples.
+#[derive(Debug, Default)]
+pub struct Collected {
+    samples: HashMap<Key, u64>,
+    quality: Quality,
+}
+
+impl Collected {
+    /// Adds a sample of a process that is known, or of one that was gone before it could be.
+    pub fn add(&mut self, sample: &RawSample<'_>, known: Option<(usize, &mut Known)>, by_thread: bool) {
+        self.quality.samples += 1;
+        let tid = by_thread.then_some(sample.tid);
+        let Some((index, known)) = known else {
+            self.quality.unknown += 1;
+            let places = sample.user.map(|r| Place { pc: r.ip, exact: true }).into_iter().collect();
+            let key = Key {
+                pid: sample.pid,
+                known: None,
+                tid,
+                kernel: sample.kernel.clone(),
+                places,
+                goid: None,
+                labels: Rc::default(),
+            };
+            *self.samples.entry(key).or_default() += 1;
+            return;
+        };
+        let joined = match &known.view {
+            Some(view) => {
+                let mut code = CodeCache::resume(&view.modules, std::mem::take(&mut known.code));
+                let joined = join(sample, Some(&mut code), &mut *known.foreign);
+                known.code = code.into_known();
+                joined
+            }
+            None => join(sample, None, &mut *known.foreign),
+        };
+        let goroutine: Option<OnGoroutine> = sample.goroutine.filter(|_| known.view.is_some());
+        self.quality.user += u64::from(sample.user.is_some());
+        self.quality.rooted += u64::from(joined.rooted);
+        self.quality.cut += u64::from(sample.cut);
+        self.quality.on_goroutine += u64::from(goroutine.is_some());
+        let key = Key {
+            pid: sample.pid,
+            known: Some(index),
+            tid,
+            kernel: sample.kernel.clone(),
+            places: joined.places,
+            goid: goroutine.map(|g| g.goid),
+            labels: goroutine.map(|g| known.labels(g)).unwrap_or_default(),
+        };
+        *self.samples.entry(key).or_default() += 1;
+    }
+
+    /// The samples, and how many there are of each.
+    pub fn samples(&self) -> impl Iterator<Item = (&Key, u64)> {
+        self.samples.iter().map(|(key, count)| (key, *count))
+    }
+
+    /// How good the stacks are.
+    pub fn quality(&self) -> Quality {
+        self.quality
+    }
+}

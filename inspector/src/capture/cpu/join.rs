@@ -1,0 +1,256 @@
+//! One stack from the parts that a sample has: where the thread was interrupted, what frame pointers led to, the top of
+//! the stack itself, and the frames of C that have tables instead of frame pointers.
+
+use super::source::{RawSample, Registers};
+use crate::profile::Function;
+use crate::runtime::code::CodeCache;
+
+/// A frame's place in code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// A runtime address.
+    pub pc: u64,
+    /// The thread was interrupted there; else a call returns there.
+    pub exact: bool,
+}
+
+/// A joined stack.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Joined {
+    /// Its frames, innermost first.
+    pub places: Vec<Place>,
+    /// It ends at the first function of a goroutine, of a thread, or where the scheduler left a goroutine: nothing is
+    /// missing.
+    pub rooted: bool,
+}
+
+/// What unwinding by tables found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unwound {
+    /// Frames, innermost first; the first is where the thread was interrupted.
+    pub pcs: Vec<u64>,
+    /// Where it entered Go code: the registers there. Not among `pcs`.
+    pub entered_go: Option<Registers>,
+    /// It came to the end of the stack.
+    pub whole: bool,
+}
+
+/// A frame with its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// The function.
+    pub function: Function,
+    /// The line in its file; 0 where unknown.
+    pub line: u32,
+}
+
+/// Unwinds and names code that is not Go's, by its tables.
+pub trait Foreign {
+    /// Unwinds from `start` until `is_go` holds of a frame.
+    fn unwind(&mut self, start: Registers, stack: &[u8], is_go: &mut dyn FnMut(u64) -> bool) -> Unwound;
+
+    /// Whether there can be code at `pc`.
+    fn is_code(&mut self, pc: u64) -> bool;
+
+    /// The frames at an address inside of an instruction, what was inlined first; none where nothing is known.
+    fn names(&mut self, address: u64) -> Vec<Named>;
+}
+
+/// Functions that nothing called, or below which the stack belongs to somebody else: `mcall` left its goroutine, C called
+/// `cgocallback`, `morestack` runs on the stack of the thread.
+const ROOTS: &[&[u8]] = &[b"runtime.mcall", b"runtime.morestack", b"runtime.cgocallback", b"runtime.rt0_go"];
+
+/// Joins the parts of a sample. `code` is the Go code of its process, if it has any.
+pub fn join(sample: &RawSample<'_>, code: Option<&mut CodeCache<'_>>, foreign: &mut dyn Foreign) -> Joined {
+    let Some(start) = sample.user else { return Joined::default() };
+    let mut join = Join { code, foreign, stack: sample.stack, sp: start.sp, joined: Joined::default() };
+    if join.is_go(start.ip) {
+        join.push(start.ip, true);
+        let caller = join.caller_of_leaf(start);
+        join.follow(caller.filter(|c| sample.frames.first() != Some(c)).into_iter());
+        join.follow(sample.frames.iter().copied());
+        return join.joined;
+    }
+    let Join { code, foreign, .. } = &mut join;
+    let mut is_go = |pc: u64| code.as_mut().is_some_and(|code| code.get(pc).is_some());
+    let unwound = foreign.unwind(start, sample.stack, &mut is_go);
+    let mut pcs = unwound.pcs.into_iter();
+    let first = pcs.next().unwrap_or(start.ip);
+    join.push(first, true);
+    for pc in pcs {
+        join.push(pc, false);
+    }
+    if unwound.whole && !sample.hopped && unwound.entered_go.is_none() {
+        join.joined.rooted = true;
+        return join.joined;
+    }
+    match unwound.entered_go {
+        // The frames of Go below C are on the stack of the thread; those of the goroutine are already found.
+        _ if sample.hopped => {
+            // On top of the goroutine's stack is the return address of asmcgocall, or what that pushed: from Go 1.21 on it has
+            // a frame pointer, which then leads to its return address.
+            let top = sample.frames.first().and_then(|pc| pc.checked_sub(1));
+            let skipped = usize::from(!top.is_some_and(|call| join.is_go(call)));
+            join.follow(sample.frames.iter().skip(skipped).copied());
+        }
+        Some(registers) => match sample.frames.iter().position(|&pc| pc == registers.ip) {
+            Some(at) => join.follow(sample.frames.iter().skip(at).copied()),
+            None => join.follow_pointers(registers),
+        },
+        None => join.follow(sample.frames.iter().copied()),
+    }
+    join.joined
+}
+
+struct Join<'a, 'm> {
+    code: Option<&'a mut CodeCache<'m>>,
+    foreign: &'a mut dyn Foreign,
+    stack: &'a [u8],
+    sp: u64,
+    joined: Joined,
+}
+
+impl Join<'_, '_> {
+    fn is_go(&mut self, pc: u64) -> bool {
+        self.code.as_mut().is_some_and(|code| code.get(pc).is_some())
+    }
+
+    fn push(&mut self, pc: u64, exact: bool) {
+        self.joined.places.push(Place { pc, exact });
+    }
+
+    /// A word of the copied stack.
+    fn word(&self, at: u64) -> Option<u64> {
+        let start = usize::try_from(at.checked_sub(self.sp)?).ok()?;
+        self.stack.get(start..start.checked_add(8)?)?.try_into().ok().map(u64::from_le_bytes)
+    }
+
+    /// Where an interrupted Go function returns to, by its frame size: in its first and last instructions, and where it
+    /// has no frame, its frame pointer is still that of its caller, who would be left out.
+    fn caller_of_leaf(&mut self, start: Registers) -> Option<u64> {
+        let info = self.code.as_mut()?.get(start.ip)?;
+        if info.top_frame || info.writes_sp {
+            return None;
+        }
+        let delta = info.sp_delta?;
+        let caller = self.word(start.sp.checked_add(delta.into())?)?;
+        self.is_go(caller.checked_sub(1)?).then_some(caller)
+    }
+
+    /// Takes return addresses until a root, or until there is no code.
+    fn follow(&mut self, frames: impl Iterator<Item = u64>) {
+        for pc in frames {
+            if self.joined.rooted {
+                return;
+            }
+            let Some(call) = pc.checked_sub(1) else { return };
+            if let Some(code) = self.code.as_mut()
+                && let Some(info) = code.get(call)
+            {
+                let top = info.top_frame;
+                let root = top || {
+                    let place = code.modules().lookup(call);
+                    place.is_some_and(|place| ROOTS.contains(&place.func.name()))
+                };
+                self.push(pc, false);
+                self.joined.rooted = root;
+            } else if self.foreign.is_code(call) {
+                self.push(pc, false);
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Follows frame pointers in the copied stack.
+    fn follow_pointers(&mut self, from: Registers) {
+        self.follow(std::iter::once(from.ip));
+        let mut bp = from.bp;
+        while !self.joined.rooted
+            && let (Some(next), Some(pc)) = (self.word(bp), bp.checked_add(8).and_then(|at| self.word(at)))
+        {
+            self.follow(std::iter::once(pc));
+            // Upwards, or it would go round.
+            if next <= bp {
+                return;
+            }
+            bp = next;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// C code at 0x1000..0x2000 whose every frame takes 16 bytes of stack; "Go" above 0x5000.
+    struct Fake;
+
+    impl Foreign for Fake {
+        fn unwind(&mut self, start: Registers, stack: &[u8], is_go: &mut dyn FnMut(u64) -> bool) -> Unwound {
+            let mut unwound = Unwound { pcs: vec![start.ip], ..Unwound::default() };
+            for word in stack.chunks_exact(8) {
+                let pc = u64::from_le_bytes(word.try_into().unwrap());
+                if pc == 0 {
+                    unwound.whole = true;
+                    break;
+                }
+                if is_go(pc) {
+                    unwound.entered_go = Some(Registers { ip: pc, ..start });
+                    break;
+                }
+                unwound.pcs.push(pc);
+            }
+            unwound
+        }
+
+        fn is_code(&mut self, pc: u64) -> bool {
+            (0x1000..0x2000).contains(&pc)
+        }
+
+        fn names(&mut self, _: u64) -> Vec<Named> {
+            Vec::new()
+        }
+    }
+
+    fn sample<'b>(stack: &'b [u8], frames: &[u64]) -> RawSample<'b> {
+        RawSample {
+            pid: "1".parse().unwrap(),
+            tid: 1,
+            time: 0,
+            in_kernel: false,
+            user: Some(Registers { ip: 0x1010, sp: 0x9000, bp: 0x9010 }),
+            frames: frames.to_vec(),
+            hopped: false,
+            cut: false,
+            goroutine: None,
+            kernel: Vec::new(),
+            stack,
+        }
+    }
+
+    fn pcs(joined: &Joined) -> Vec<u64> {
+        joined.places.iter().map(|p| p.pc).collect()
+    }
+
+    #[test]
+    fn tables_before_pointers() {
+        let stack: Vec<u8> = [0x1100u64, 0x1200, 0].into_iter().flat_map(u64::to_le_bytes).collect();
+        let joined = join(&sample(&stack, &[0x1900]), None, &mut Fake);
+        assert_eq!((pcs(&joined), joined.rooted), (vec![0x1010, 0x1100, 0x1200], true));
+        assert!(joined.places[0].exact && !joined.places[1].exact);
+    }
+
+    #[test]
+    fn pointers_where_tables_end() {
+        let stack = 0x1100u64.to_le_bytes();
+        let joined = join(&sample(&stack, &[0x1900, 0x7777, 0x1800]), None, &mut Fake);
+        assert_eq!((pcs(&joined), joined.rooted), (vec![0x1010, 0x1100, 0x1900], false));
+    }
+
+    #[test]
+    fn threads_of_the_kernel_have_no_stack() {
+        let kernel = RawSample { user: None, ..sample(&[], &[1]) };
+        assert_eq!(join(&kernel, None, &mut Fake), Joined::default());
+    }
+}

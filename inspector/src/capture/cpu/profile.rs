@@ -1,0 +1,203 @@
+//! Samples as a profile.
+
+use std::collections::HashMap;
+
+use super::join::{Named, Place};
+use super::known::Known;
+use super::session::Captured;
+use crate::profile::symbolize::{Symbolizer, Symbols};
+use crate::profile::{Function, Label, LabelValue, Line, Location, Mapping, Profile, Sample, ValueType};
+
+/// As deep as any stack is walked, inlined frames and those of C included.
+const MAX_DEPTH: usize = 2048;
+
+/// Makes a profile of what was captured. `kernel` names addresses of the kernel.
+pub fn profile(captured: &mut Captured, rate: u32, kernel: &dyn Fn(u64) -> Option<Named>) -> Profile {
+    let period = i64::from(1_000_000_000 / rate.max(1));
+    let mut profile = Profile {
+        sample_types: vec![ValueType::new("samples", "count"), ValueType::new("cpu", "nanoseconds")],
+        default_sample_type: 1,
+        period: Some((ValueType::new("cpu", "nanoseconds"), period)),
+        time: captured.begun,
+        duration: Some(captured.took),
+        mappings: Vec::new(),
+        locations: Vec::new(),
+        functions: Vec::new(),
+        samples: Vec::new(),
+        comments: comments(captured),
+    };
+    let several =
+        captured.known.len() > 1 || captured.collected.samples().any(|(key, _)| key.known.is_none());
+    let mut in_kernel = KernelNames { names: kernel, mapping: None, known: HashMap::new() };
+    let programs = captured.known.iter_mut().map(Some).chain([None]);
+    for (index, mut known) in programs.enumerate() {
+        let is_this = known.is_some().then_some(index);
+        let keys: Vec<_> = captured.collected.samples().filter(|(key, _)| key.known == is_this).collect();
+        if keys.is_empty() {
+            continue;
+        }
+        let stacks: Vec<&[Place]> = keys.iter().map(|(key, _)| key.places.as_slice()).collect();
+        let name = known.as_ref().map_or("unknown", |known| known.name.as_str()).to_owned();
+        let (symbols, stacks) = match known.as_mut() {
+            Some(known) => name_stacks(known, &stacks),
+            None => foreign(&stacks, Vec::new(), &mut |_| Vec::new()),
+        };
+        let base = append(&mut profile, symbols);
+        for ((key, count), user) in keys.into_iter().zip(stacks) {
+            let mut stack: Vec<usize> =
+                key.kernel.iter().map(|&pc| in_kernel.location(&mut profile, pc)).collect();
+            stack.extend(user.into_iter().map(|location| location + base));
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            let mut labels: Vec<Label> = key
+                .labels
+                .iter()
+                .map(|(key, value)| Label { key: text(key), value: LabelValue::Text(text(value)) })
+                .collect();
+            let mut number = |key: &str, value: i64| {
+                let value = LabelValue::Number(value, String::new());
+                labels.push(Label { key: key.to_owned(), value });
+            };
+            if let Some(goid) = key.goid {
+                number("goroutine", i64::try_from(goid).unwrap_or(i64::MAX));
+            }
+            if let Some(tid) = key.tid {
+                number("thread", tid.into());
+            }
+            if several {
+                number("pid", key.pid.as_raw().into());
+                labels.push(Label { key: "process".to_owned(), value: LabelValue::Text(name.clone()) });
+            }
+            profile.samples.push(Sample { stack, values: vec![count, count.saturating_mul(period)], labels });
+        }
+    }
+    profile
+}
+
+fn comments(captured: &Captured) -> Vec<String> {
+    let quality = captured.collected.quality();
+    let mut comments = vec![format!("samples were taken by {}", captured.mode)];
+    comments.extend(captured.because.iter().map(|why| format!("not {why}")));
+    if captured.counts.lost > 0 {
+        comments.push(format!("{} of {} samples were lost", captured.counts.lost, captured.counts.taken));
+    }
+    if quality.cut > 0 {
+        comments.push(format!("{} stacks were deeper than what is walked", quality.cut));
+    }
+    if let Some(why) = captured.early {
+        comments.push(format!("it ended early: {why}"));
+    }
+    comments
+}
+
+/// Adds locations, functions and mappings; gives the index of the first of its locations.
+fn append(profile: &mut Profile, symbols: Symbols) -> usize {
+    let (mapping, function, location) =
+        (profile.mappings.len(), profile.functions.len(), profile.locations.len());
+    profile.mappings.extend(symbols.mappings);
+    profile.functions.extend(symbols.functions);
+    profile.locations.extend(symbols.locations.into_iter().map(|mut l| {
+        l.mapping = l.mapping.map(|m| m + mapping);
+        l.lines.iter_mut().for_each(|line| line.function += function);
+        l
+    }));
+    location
+}
+
+/// Names the stacks of a process.
+fn name_stacks(known: &mut Known, stacks: &[&[Place]]) -> (Symbols, Vec<Vec<usize>>) {
+    let Known { view, foreign: native, mappings, .. } = known;
+    let shown = std::mem::take(mappings);
+    let Some(view) = view.as_ref() else {
+        return foreign(stacks, shown, &mut |address| native.names(address));
+    };
+    let mut symbolizer = Symbolizer::new(view, shown);
+    let named: Vec<Vec<usize>> = stacks
+        .iter()
+        .map(|places| {
+            let entries: Vec<u64> = places.iter().map(|p| p.pc.wrapping_add(u64::from(p.exact))).collect();
+            symbolizer.physical(&entries, MAX_DEPTH)
+        })
+        .collect();
+    let mut symbols = symbolizer.finish();
+    add_names(&mut symbols, &mut |address| native.names(address));
+    (symbols, named)
+}
+
+/// Names stacks without any Go code.
+fn foreign(
+    stacks: &[&[Place]],
+    mappings: Vec<Mapping>,
+    names: &mut dyn FnMut(u64) -> Vec<Named>,
+) -> (Symbols, Vec<Vec<usize>>) {
+    let mut symbols = Symbols { mappings, ..Symbols::default() };
+    let mut known: HashMap<u64, usize> = HashMap::new();
+    let stacks = stacks
+        .iter()
+        .map(|places| {
+            let addresses = places.iter().map(|p| if p.exact { p.pc } else { p.pc.wrapping_sub(1) });
+            addresses
+                .map(|address| {
+                    *known.entry(address).or_insert_with(|| {
+                        let within = |m: &Mapping| (m.start..m.end).contains(&address);
+                        let mapping = symbols.mappings.iter().position(within);
+                        symbols.locations.push(Location { mapping, address, lines: Vec::new() });
+                        symbols.locations.len() - 1
+                    })
+                })
+                .collect()
+        })
+        .collect();
+    add_names(&mut symbols, names);
+    (symbols, stacks)
+}
+
+/// Names the locations that have none yet.
+fn add_names(symbols: &mut Symbols, names: &mut dyn FnMut(u64) -> Vec<Named>) {
+    let Symbols { locations, functions, .. } = symbols;
+    let mut known: HashMap<Function, usize> = HashMap::new();
+    for location in locations.iter_mut().filter(|l| l.lines.is_empty()) {
+        for Named { function, line } in names(location.address) {
+            let function = *known.entry(function).or_insert_with_key(|function| {
+                functions.push(function.clone());
+                functions.len() - 1
+            });
+            location.lines.push(Line { function, line });
+        }
+    }
+}
+
+/// Locations in the kernel.
+struct KernelNames<'n> {
+    names: &'n dyn Fn(u64) -> Option<Named>,
+    mapping: Option<usize>,
+    known: HashMap<u64, usize>,
+}
+
+impl KernelNames<'_> {
+    fn location(&mut self, profile: &mut Profile, pc: u64) -> usize {
+        if let Some(&location) = self.known.get(&pc) {
+            return location;
+        }
+        let mapping = *self.mapping.get_or_insert_with(|| {
+            // Where all of the kernel is, on every machine.
+            profile.mappings.push(Mapping {
+                start: 1 << 63,
+                end: u64::MAX,
+                offset: 0,
+                file: "[kernel.kallsyms]".to_owned(),
+                build_id: String::new(),
+                symbolized: true,
+            });
+            profile.mappings.len() - 1
+        });
+        let lines = (self.names)(pc).into_iter().map(|Named { function, line }| {
+            profile.functions.push(function);
+            Line { function: profile.functions.len() - 1, line }
+        });
+        let lines = lines.collect();
+        profile.locations.push(Location { mapping: Some(mapping), address: pc, lines });
+        self.known.insert(pc, profile.locations.len() - 1);
+        profile.locations.len() - 1
+    }
+}

@@ -1,0 +1,241 @@
+//! A capture from its beginning to its end: who takes the samples, of which processes, and for how long.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::bpf::Bpf;
+use super::collect::Collected;
+use super::known::Known;
+use super::source::{Counts, Event, RawSample, Source};
+use crate::Error;
+use crate::process::{Pid, Process};
+
+/// How samples are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// BPF programs on perf events.
+    Bpf,
+    /// Perf events without BPF.
+    Perf,
+    /// Threads are stopped one at a time.
+    Ptrace,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Mode::Bpf => "bpf",
+            Mode::Perf => "perf",
+            Mode::Ptrace => "ptrace",
+        })
+    }
+}
+
+/// What to capture.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Samples of each CPU in a second.
+    pub rate: u32,
+    /// For how long.
+    pub duration: Duration,
+    /// All processes of the machine.
+    pub whole_system: bool,
+    /// Processes that the targets begin, too.
+    pub children: bool,
+    /// Tell threads apart.
+    pub by_thread: bool,
+    /// Frames of the kernel too, where that is permitted.
+    pub kernel_frames: bool,
+    /// How; `None` for the best that is possible.
+    pub mode: Option<Mode>,
+}
+
+/// What was captured.
+#[allow(missing_debug_implementations, reason = "some of what is known has none")]
+pub struct Captured {
+    /// The programs that were seen, as the samples name them.
+    pub known: Vec<Known>,
+    /// The samples.
+    pub collected: Collected,
+    /// What the source counted.
+    pub counts: Counts,
+    /// How it was done.
+    pub mode: Mode,
+    /// Why not in a better way.
+    pub because: Vec<String>,
+    /// When it began.
+    pub begun: SystemTime,
+    /// How long it took.
+    pub took: Duration,
+    /// It ended before its time.
+    pub early: Option<&'static str>,
+}
+
+/// How long to wait for samples until the clock and the target are looked at.
+const TICK: Duration = Duration::from_millis(100);
+/// More programs than are looked at in one capture.
+const MAX_KNOWN: usize = 4096;
+
+/// Captures samples of `processes`; `watch` is asked several times a second whether to go on.
+///
+/// # Errors
+/// Where no sample can be taken in any way that is allowed.
+pub fn capture(
+    processes: &[Process],
+    options: &Options,
+    watch: &mut dyn FnMut() -> ControlFlow<()>,
+) -> Result<Captured, Error> {
+    let mut session = Session { options, known: Vec::new(), now: HashMap::new(), parents: HashMap::new() };
+    for process in processes {
+        let known = Known::open(process)?;
+        session.add(process.pid(), known);
+    }
+    let Chosen { mut source, mode, because } = session.source()?;
+    let (begun, start) = (SystemTime::now(), Instant::now());
+    let mut collected = Collected::default();
+    let mut early = None;
+    while start.elapsed() < options.duration {
+        if watch().is_break() {
+            early = Some("it was interrupted");
+            break;
+        }
+        if !processes.is_empty() && !options.children && processes.iter().all(|p| p.check().is_err()) {
+            early = Some("the process ended");
+            break;
+        }
+        let left = options.duration.saturating_sub(start.elapsed()).min(TICK);
+        session.poll(&mut *source, left, &mut collected)?;
+    }
+    let took = start.elapsed();
+    session.poll(&mut *source, Duration::ZERO, &mut collected)?;
+    let counts = source.counts();
+    Ok(Captured { known: session.known, collected, counts, mode, because, begun, took, early })
+}
+
+/// Who takes the samples.
+struct Chosen {
+    source: Box<dyn Source>,
+    mode: Mode,
+    /// Why not somebody better.
+    because: Vec<String>,
+}
+
+struct Session<'o> {
+    options: &'o Options,
+    known: Vec<Known>,
+    /// What each process executes now; `None` where it could not be looked at.
+    now: HashMap<Pid, Option<usize>>,
+    /// Of processes that began meanwhile.
+    parents: HashMap<Pid, Pid>,
+}
+
+impl Session<'_> {
+    fn add(&mut self, pid: Pid, known: Known) -> usize {
+        self.known.push(known);
+        self.now.insert(pid, Some(self.known.len() - 1));
+        self.known.len() - 1
+    }
+
+    /// The best source that works, and what kept us from better ones.
+    fn source(&self) -> Result<Chosen, Error> {
+        let mut because = Vec::new();
+        let wanted = |mode| self.options.mode.is_none_or(|m| m == mode);
+        if wanted(Mode::Bpf) {
+            match self.bpf() {
+                Ok(source) => {
+                    return Ok(Chosen { source: Box::new(source), mode: Mode::Bpf, because });
+                }
+                Err(error) => because.push(format!("{}: {error}", Mode::Bpf)),
+            }
+        }
+        Err(Error::Failed(format!("no samples can be taken: {}", because.join("; "))))
+    }
+
+    fn bpf(&self) -> Result<Bpf, Box<dyn std::error::Error>> {
+        let mut source = Bpf::load(probe_ebpf::cpu::Options {
+            rate: self.options.rate,
+            whole_system: self.options.whole_system,
+            kernel_frames: self.options.kernel_frames,
+            stack: 16 << 10,
+            follow: self.options.children,
+        })?;
+        for known in &self.known {
+            source.add(known.pid, known.go_target().as_ref())?;
+        }
+        source.start()?;
+        Ok(source)
+    }
+
+    fn poll(
+        &mut self,
+        source: &mut dyn Source,
+        timeout: Duration,
+        collected: &mut Collected,
+    ) -> Result<(), Error> {
+        // What was found out about new processes is for the source, which is busy until it has told all.
+        let mut found = HashSet::new();
+        let by_thread = self.options.by_thread;
+        let polled = source.poll(timeout, &mut |event| match event {
+            Event::Sample(sample) => {
+                if let Some(index) = self.known_of(&sample, &mut found) {
+                    let known = self.known.get_mut(index).map(|known| (index, known));
+                    collected.add(&sample, known, by_thread);
+                } else {
+                    collected.add(&sample, None, by_thread);
+                }
+            }
+            Event::Fork { pid, parent } => {
+                self.parents.insert(pid, parent);
+                self.now.remove(&pid);
+            }
+            Event::Exec(pid) => {
+                self.parents.remove(&pid);
+                self.now.remove(&pid);
+                if let Some(index) = self.look(pid) {
+                    found.insert(index);
+                }
+            }
+        });
+        polled.map_err(|e| Error::Failed(format!("taking samples: {e}")))?;
+        for known in found.into_iter().filter_map(|index| self.known.get(index)) {
+            // It may have ended again.
+            if let Err(error) = source.add(known.pid, known.go_target().as_ref()) {
+                tracing::info!("process {}: {error}", known.pid);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is known of the process of a sample; it is looked at where it is a new one.
+    fn known_of(&mut self, sample: &RawSample<'_>, found: &mut HashSet<usize>) -> Option<usize> {
+        if let Some(known) = self.now.get(&sample.pid) {
+            return *known;
+        }
+        if let Some(index) = self.look(sample.pid) {
+            found.insert(index);
+            return Some(index);
+        }
+        // It has ended. If it executed nothing else, its code was that of its parent.
+        let parent = self.parents.get(&sample.pid).and_then(|parent| self.now.get(parent).copied().flatten());
+        self.now.insert(sample.pid, parent);
+        parent
+    }
+
+    fn look(&mut self, pid: Pid) -> Option<usize> {
+        if self.known.len() >= MAX_KNOWN {
+            return None;
+        }
+        let known = Process::pin(pid).map_err(Error::from).and_then(|process| Known::open(&process));
+        match known {
+            Ok(known) => Some(self.add(pid, known)),
+            Err(error) => {
+                tracing::debug!("process {pid}: {error}");
+                None
+            }
+        }
+    }
+}
