@@ -8,7 +8,6 @@ pub mod change;
 pub mod cli;
 mod error;
 pub mod memory;
-pub mod native;
 pub mod process;
 pub mod profile;
 pub mod report;

@@ -7,6 +7,7 @@ use symbols::addr::RuntimeAddr;
 use symbols::tls::{self, GPlace};
 
 use super::join::Foreign;
+use super::pointers::PointersOnly;
 use super::source::{GoOffsets, GoTarget, OnGoroutine};
 use crate::memory::{LiveMemory, Memory as _};
 use crate::process::{Pid, Process};
@@ -44,6 +45,7 @@ impl Known {
     /// # Errors
     /// Where it is gone, or may not be looked at.
     pub fn open(process: &Process) -> Result<Self, crate::Error> {
+        let mapped = mappings::of(process)?;
         let view = match open::open(process) {
             Ok((view, _)) => Some(view),
             Err(error) => {
@@ -54,8 +56,8 @@ impl Known {
         Ok(Known {
             pid: process.pid(),
             name: process.name().to_owned(),
-            foreign: Box::new(crate::native::Unwinder::new(process, &process.mappings()?)),
-            mappings: mappings::of(process)?,
+            foreign: Box::new(PointersOnly::new(mapped.iter().map(|m| (m.start, m.end)).collect())),
+            mappings: mapped,
             view,
             code: KnownCode::default(),
             memory: LiveMemory::new(process.pid().as_raw()),
