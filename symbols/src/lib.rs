@@ -13,6 +13,7 @@ pub mod globals;
 pub mod image;
 pub mod layout;
 pub mod moduledata;
+pub mod native;
 pub mod pclntab;
 pub mod program;
 pub mod sections;

@@ -1,6 +1,6 @@
 //! Layouts from DWARF, of the target itself or of the program that a table is made from.
 
-mod abbreviations;
+pub(crate) mod abbreviations;
 mod work;
 
 use std::borrow::Cow;

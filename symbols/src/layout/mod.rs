@@ -4,7 +4,7 @@
 //! a program built with that release, or from the DWARF of the target itself ([`from_dwarf`]). A table that is
 //! not exact is a hypothesis that the caller calibrates against live memory.
 
-mod dwarf;
+pub(crate) mod dwarf;
 mod wanted;
 
 use std::borrow::Cow;

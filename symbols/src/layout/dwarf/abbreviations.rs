@@ -12,7 +12,7 @@ use super::DwarfError;
 
 /// The lists that were asked for.
 #[derive(Debug)]
-pub(super) struct Abbreviations<'a> {
+pub(crate) struct Abbreviations<'a> {
     section: &'a [u8],
     known: HashMap<usize, Arc<gimli::Abbreviations>>,
     /// Bytes of lists that may still be parsed.
@@ -23,12 +23,12 @@ pub(super) struct Abbreviations<'a> {
 const MAX_BYTES: usize = 32 << 20;
 
 impl<'a> Abbreviations<'a> {
-    pub(super) fn new(section: &'a [u8]) -> Self {
+    pub(crate) fn new(section: &'a [u8]) -> Self {
         Abbreviations { section, known: HashMap::new(), left: section.len().min(MAX_BYTES) }
     }
 
     /// The list at an offset in the section.
-    pub(super) fn at(&mut self, offset: usize) -> Result<Arc<gimli::Abbreviations>, DwarfError> {
+    pub(crate) fn at(&mut self, offset: usize) -> Result<Arc<gimli::Abbreviations>, DwarfError> {
         if let Some(list) = self.known.get(&offset) {
             return Ok(Arc::clone(list));
         }
