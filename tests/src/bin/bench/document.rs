@@ -61,8 +61,9 @@ const REASONS: &str = "
   such wait, the median a tenth of a millisecond.
 * **`list`, `tree`.** A third is the start of the program, the rest system calls: one for a process with one thread, nine for a
   Go process.
-* **`process`.** Two thirds are in the kernel: each of `/proc/PID/net/tcp` and `tcp6` has it walk the whole table of connections,
-  4 ms here, which gops has to wait for as well.
+* **`process`.** The kernel walks its whole table of connections for it, 2.3 ms here for both families by sock_diag, where a process has
+  connections; where it only listens, 0.1 ms. gops waits for `/proc/PID/net/tcp` and `tcp6`, 4 ms each. The program's start and end
+  are most of the rest. The row above is of before sock_diag; afterwards 40 pairs with a process that has connections gave 0.42.
 * The machine counts: `runtime.Stack(all)` of 10,000 goroutines took 73 ms in another run on a machine of this kind.
 ";
 
