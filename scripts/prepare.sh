@@ -25,7 +25,7 @@ install() {
         -o DPkg::Lock::Timeout=300 "$@" >/dev/null
 }
 
-# Rust links with the C compiler; Go's cgo compiles with it.
+# Rust links with the C compiler; Go's cgo compiles with it; tests look into what the C++ compiler makes.
 require_tools() {
     [ "$(uname -sm)" = "Linux x86_64" ] || give_up "this is for Linux on amd64, not for $(uname -sm)"
     command -v cargo >/dev/null || give_up "cargo is missing: install Rust 1.88 or newer"
@@ -34,8 +34,8 @@ require_tools() {
     minor=$(GOTOOLCHAIN=local go env GOVERSION | sed -nE 's/^go1\.([0-9]+).*/\1/p')
     # From 1.21 on, `go` fetches the toolchain that GOTOOLCHAIN names.
     [ "${minor:-0}" -ge 21 ] || give_up "Go 1.21 or newer is needed, not $(GOTOOLCHAIN=local go env GOVERSION)"
-    if ! command -v gcc >/dev/null || [ ! -e /usr/include/stdio.h ]; then
-        install gcc libc6-dev
+    if ! command -v gcc >/dev/null || ! command -v g++ >/dev/null || [ ! -e /usr/include/stdio.h ]; then
+        install gcc g++ libc6-dev
     fi
 }
 
