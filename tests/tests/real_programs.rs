@@ -69,6 +69,9 @@ fn examine(program: &Program, installed: &Installed) -> Outcome<Record> {
     let (ours, reported) = counts(program, &mut server)?;
     let metric = metric(program, &server, ours)?;
     server.assert_untouched()?;
+    remembers(program, &server, ours)?;
+    profiles(&server, &go)?;
+    server.assert_untouched()?;
     collects(&server, &go)?;
     server.assert_untouched()?;
     let killed = against_its_end(program, installed, server)?;
@@ -165,6 +168,71 @@ fn answer(arguments: &[&str]) -> Outcome<Value> {
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
+/// Its statistics lie between two reports of its own, or make sense together where it has none.
+fn remembers(program: &Program, server: &Server, goroutines: usize) -> Outcome {
+    /// Objects in caches of processors, which its metrics may leave out.
+    const IN_CACHES: u64 = 100_000;
+    let pid = server.pid().to_string();
+    let reported = || -> Outcome<Option<u64>> {
+        let Some(path) = program.metrics else { return Ok(None) };
+        Ok(Some(u64::try_from(server.metric(path, "go_memstats_mallocs_total")?)?))
+    };
+    let before = reported()?;
+    let said = answer(&["memstats", "--via", "probe", "--json", &pid])?;
+    let after = reported()?;
+    let number = |name: &str| said["memstats"][name].as_u64().ok_or_else(|| format!("no {name}: {said}"));
+    ensure(said["consistency"] == "instant" || said["consistency"] == "instant-in-change", || {
+        said.to_string()
+    })?;
+    let (mallocs, frees) = (number("Mallocs")?, number("Frees")?);
+    ensure(number("HeapObjects")? == mallocs - frees, || format!("objects: {said}"))?;
+    ensure(number("HeapAlloc")? <= number("HeapSys")? && number("HeapSys")? <= number("Sys")?, || {
+        format!("sizes: {said}")
+    })?;
+    if let (Some(before), Some(after)) = (before, after) {
+        ensure((before..=after + IN_CACHES).contains(&mallocs), || {
+            format!("{mallocs} allocations, it reports {before} and {after}")
+        })?;
+    }
+    let stats = answer(&["stats", "--via", "probe", "--json", &pid])?;
+    let found = stats["goroutines"].as_u64().ok_or_else(|| format!("no goroutines: {stats}"))?;
+    ensure(found.abs_diff(goroutines as u64) <= 4, || format!("{goroutines} goroutines in a dump: {stats}"))?;
+    let heap = answer(&["heap", "--json", &pid])?;
+    let approximate = heap["consistency"] == "approximate";
+    ensure(approximate || heap["adds_up"] == true, || format!("heap: {}", heap["heap"]))?;
+    ensure(heap["heap"]["objects"].as_u64().is_some_and(|objects| objects > 0), || {
+        format!("heap: {}", heap["heap"])
+    })
+}
+
+/// Its heap profile, for which the profiler is switched on where the linker left it out.
+fn profiles(server: &Server, go: &Expected) -> Outcome {
+    let pid = server.pid().to_string();
+    let plain = ["pprof-heap", "--via", "probe", "--format", "json", &pid];
+    let output = probe(&plain)?;
+    if output.status.success() {
+        let profile: Value = serde_json::from_slice(&output.stdout)?;
+        return ensure(profile["samples"].as_array().is_some_and(|s| !s.is_empty()), || profile.to_string());
+    }
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure(text.contains("profiler of process") && text.contains("is off"), || text)?;
+    let enable = ["pprof-heap", "--enable=4KiB", "--duration", "300ms", "--format", "json", &pid];
+    let output = probe(&enable)?;
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    if !go.build_info {
+        return ensure(output.status.code() == Some(6), || format!("--enable: {text}"));
+    }
+    ensure(output.status.success(), || format!("--enable: {text}"))?;
+    let profile: Value = serde_json::from_slice(&output.stdout)?;
+    ensure(profile["cost"]["bytes_written"] == 16 && profile["duration_ns"].as_u64() > Some(0), || {
+        format!("--enable: {}", profile["cost"])
+    })?;
+    // What is left of the window is of before; the profiler is off again.
+    let output = probe(&plain)?;
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure(text.contains("is off"), || format!("after --enable: {text}"))
+}
+
 /// It collects when it is told to, and GOGC is set and set back; where its release is not known exactly, it is not changed.
 fn collects(server: &Server, go: &Expected) -> Outcome {
     let pid = server.pid().to_string();
@@ -216,7 +284,8 @@ fn counts(program: &Program, server: &mut Server) -> Outcome<(usize, Option<(usi
 /// The metric `go_goroutines`, the least of some: it is taken amid the goroutines that a request for it starts.
 fn metric(program: &Program, server: &Server, ours: usize) -> Outcome<Option<usize>> {
     let Some(path) = program.metrics else { return Ok(None) };
-    let values = (0..QUESTIONS).map(|_| server.metric(path)).collect::<Result<Vec<usize>, _>>()?;
+    let values =
+        (0..QUESTIONS).map(|_| server.metric(path, "go_goroutines")).collect::<Result<Vec<usize>, _>>()?;
     let least = values.iter().copied().min().unwrap_or(0);
     // The one that reads the connection, and, where they have not ended yet, the one that waits for the collectors and
     // the two that collect first.

@@ -154,14 +154,16 @@ impl Server {
         Ok(Report { dumper, total, dump })
     }
 
-    /// The metric `go_goroutines`.
+    /// The metric of this name, such as `go_goroutines`, a whole number.
     ///
     /// # Errors
     ///
     /// Where it does not answer, or without it.
-    pub fn metric(&self, path: &str) -> Result<usize> {
+    pub fn metric(&self, path: &str, name: &str) -> Result<usize> {
         let text = self.get(path)?;
-        let value = text.lines().find_map(|line| line.strip_prefix("go_goroutines ")?.parse().ok());
+        let value = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.parse::<f64>().ok();
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts")]
+        let value = text.lines().find_map(value).map(|value| value as usize);
         value.ok_or_else(|| self.process.bad_answer(path, &text))
     }
 
