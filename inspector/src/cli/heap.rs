@@ -58,16 +58,6 @@ fn tell(answer: &HeapAnswer, common: &Common) {
         let _ = writeln!(err, "{} {note}", style.hint("note:"));
     }
     if common.verbose > 0 {
-        let cost = &answer.cost;
-        let _ = writeln!(
-            err,
-            "{} {} threads stopped for {} µs ({} µs until all had stopped), {} bytes read in {} calls, none written",
-            style.hint("cost:"),
-            cost.threads_stopped,
-            cost.stopped_us,
-            cost.until_stopped_us,
-            cost.bytes_read,
-            cost.read_calls,
-        );
+        let _ = writeln!(err, "{} {}", style.hint("cost:"), answer.cost);
     }
 }

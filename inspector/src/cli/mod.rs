@@ -16,6 +16,7 @@ mod output;
 mod process;
 mod profile;
 mod progress;
+mod reading;
 mod serve;
 mod stack;
 mod stats;

@@ -10,6 +10,7 @@ use super::destination::{About, Content, Destination, Failed, Form, Written};
 use super::interrupt::Interrupt;
 use super::opening::{Tool, show};
 use super::progress::Progress;
+use super::reading::Reading;
 use super::style::Style;
 use super::target::Found;
 use super::transport::copy_from_agent;
@@ -28,10 +29,7 @@ use crate::profile::{
 use crate::report::answers::{ProfileOf, Source, Sourced};
 use crate::report::printable::printable_str;
 use crate::report::stack::Cost;
-use crate::runtime::buckets::{
-    self, BucketsError, ContentionBuckets, Profilers, Sampling, Tables, TicksPerSecond, allocs_profile,
-    block_profile, heap_profile, mutex_profile,
-};
+use crate::runtime::buckets::{BucketsError, Profilers, Sampling, Tables, TicksPerSecond};
 use crate::runtime::open::{memory_error, open};
 use crate::runtime::record::RecordError;
 use crate::runtime::snapshot::{Options, Pause};
@@ -223,30 +221,9 @@ fn table(kind: Kind, process: &Process, ticks: Option<TicksPerSecond>) -> Result
     let (view, attached) = open(process)?;
     let memory = LiveMemory::new(process.pid().as_raw());
     let tables = Tables::locate(&view);
-    let failed = |e| buckets_error(process, e);
-    let mut converted = None;
-    let mut contention = |mut found: ContentionBuckets| {
-        found.ticks = ticks.unwrap_or(found.ticks);
-        // Where there is nothing to convert, nothing was measured for it.
-        converted = (!found.buckets.is_empty()).then_some(found.ticks);
-        found
-    };
-    let mut profile = match kind {
-        Kind::Block => {
-            let found = contention(buckets::read_block(&tables, &memory).map_err(failed)?);
-            block_profile(&tables, &found, mapped)
-        }
-        Kind::Mutex => {
-            let found = contention(buckets::read_mutex(&tables, &memory).map_err(failed)?);
-            mutex_profile(&tables, &found, mapped)
-        }
-        Kind::Allocs => {
-            allocs_profile(&tables, &buckets::read_memory(&tables, &memory).map_err(failed)?, mapped)
-        }
-        Kind::Heap | Kind::Goroutine | Kind::ThreadCreate => {
-            heap_profile(&tables, &buckets::read_memory(&tables, &memory).map_err(failed)?, mapped)
-        }
-    };
+    let mut reading = Reading::take(kind, &tables, &memory).map_err(|e| buckets_error(process, e))?;
+    let converted = reading.convert(ticks);
+    let mut profile = reading.profile(kind, &tables, mapped);
     let profilers = Profilers::read(&tables, &memory);
     process.check()?;
     let mut notes = Vec::new();
@@ -440,12 +417,13 @@ impl<'a> Job<'a> {
         if let Some(cost) = cost.filter(|_| self.common.verbose > 0) {
             let _ = writeln!(
                 err,
-                "{} {} threads stopped, the longest for {} µs; {} bytes read in {} calls, none written",
+                "{} {} threads stopped, the longest for {} µs; {} bytes read in {} calls, {}",
                 style.hint("cost:"),
                 cost.threads_stopped,
                 cost.stopped_us,
                 cost.bytes_read,
                 cost.read_calls,
+                cost.written(),
             );
         }
     }

@@ -186,13 +186,8 @@ fn tell_evidence(view: &View, cost: &Cost, snapshot: &Snapshot, common: &Common)
     }
     let _ = writeln!(
         err,
-        "{} {} threads stopped for {} µs ({} µs until all had stopped), {} bytes read in {} calls, none written; {}",
+        "{} {cost}; {}",
         style.hint("cost:"),
-        cost.threads_stopped,
-        cost.stopped_us,
-        cost.until_stopped_us,
-        cost.bytes_read,
-        cost.read_calls,
         match snapshot.consistency {
             Consistency::Instant => "all of one instant",
             Consistency::InstantVerifiedAfterwards => "of one instant, verified after it",

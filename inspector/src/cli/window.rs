@@ -9,6 +9,7 @@ use super::args::MemoryLimit;
 use super::duration::parse_duration;
 use super::interrupt::Interrupt;
 use super::profile::{Kind, Taken, buckets_error};
+use super::reading::Reading;
 use super::style::Style;
 use crate::Error;
 use crate::change::sampling::{self, Closed, DEFAULT_HEAP_RATE, Opened, Profiler};
@@ -16,11 +17,11 @@ use crate::change::subject::Subject;
 use crate::change::{Options, guard};
 use crate::memory::LiveMemory;
 use crate::process::Process;
-use crate::profile::{Profile, mappings};
+use crate::profile::mappings;
 use crate::report::changes::Written;
 use crate::report::printable::printable_str;
 use crate::report::stack::Cost;
-use crate::runtime::buckets::{self, Tables, allocs_profile, block_profile, heap_profile, mutex_profile};
+use crate::runtime::buckets::{self, Tables};
 
 /// How long threads may take to stop, where they have to.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -163,41 +164,6 @@ fn tell(closed: &Closed, common: &Common) {
             printable_str(&restored.name),
             restored.value
         );
-    }
-}
-
-/// A reading of the table that a profile is made of.
-enum Reading {
-    Memory(buckets::MemoryBuckets),
-    Contention(buckets::ContentionBuckets),
-}
-
-impl Reading {
-    fn take(kind: Kind, tables: &Tables<'_>, memory: &LiveMemory) -> Result<Self, buckets::BucketsError> {
-        Ok(match kind {
-            Kind::Block => Reading::Contention(buckets::read_block(tables, memory)?),
-            Kind::Mutex => Reading::Contention(buckets::read_mutex(tables, memory)?),
-            _ => Reading::Memory(buckets::read_memory(tables, memory)?),
-        })
-    }
-
-    fn since(&self, earlier: &Reading) -> Reading {
-        match (self, earlier) {
-            (Reading::Memory(now), Reading::Memory(then)) => Reading::Memory(now.since(then)),
-            (Reading::Contention(now), Reading::Contention(then)) => Reading::Contention(now.since(then)),
-            // Both are of one kind.
-            (Reading::Memory(now), _) => Reading::Memory(now.clone()),
-            (Reading::Contention(now), _) => Reading::Contention(now.clone()),
-        }
-    }
-
-    fn profile(&self, kind: Kind, tables: &Tables<'_>, mappings: Vec<crate::profile::Mapping>) -> Profile {
-        match self {
-            Reading::Memory(memory) if kind == Kind::Allocs => allocs_profile(tables, memory, mappings),
-            Reading::Memory(memory) => heap_profile(tables, memory, mappings),
-            Reading::Contention(events) if kind == Kind::Block => block_profile(tables, events, mappings),
-            Reading::Contention(events) => mutex_profile(tables, events, mappings),
-        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The answer of `stack`.
 
+use std::fmt;
 use std::io::{self, Write};
 use std::sync::mpsc::{channel, sync_channel};
 
@@ -299,7 +300,31 @@ pub struct Cost {
     pub bytes_written: u64,
 }
 
+/// As `-v` says it, where all threads were stopped at once.
+impl fmt::Display for Cost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} threads stopped for {} µs ({} µs until all had stopped), {} bytes read in {} calls, {}",
+            self.threads_stopped,
+            self.stopped_us,
+            self.until_stopped_us,
+            self.bytes_read,
+            self.read_calls,
+            self.written(),
+        )
+    }
+}
+
 impl Cost {
+    /// How much was written, in words.
+    pub fn written(&self) -> String {
+        match self.bytes_written {
+            0 => "none written".to_owned(),
+            bytes => format!("{bytes} written"),
+        }
+    }
+
     /// The cost of attaching and of a snapshot.
     pub fn new(attach: ReadCost, snapshot: &Snapshot) -> Self {
         let us = |d: std::time::Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);

@@ -1,0 +1,55 @@
+//! A table of the runtime as it was read at one time, of which a profile is made.
+
+use super::profile::Kind;
+use crate::memory::LiveMemory;
+use crate::profile::{Mapping, Profile};
+use crate::runtime::buckets::{
+    BucketsError, ContentionBuckets, MemoryBuckets, Tables, TicksPerSecond, allocs_profile, block_profile,
+    heap_profile, mutex_profile, read_block, read_memory, read_mutex,
+};
+
+/// See the module.
+pub(super) enum Reading {
+    Memory(MemoryBuckets),
+    Contention(ContentionBuckets),
+}
+
+impl Reading {
+    /// Reads the table of a profile that the runtime keeps one for.
+    pub(super) fn take(kind: Kind, tables: &Tables<'_>, memory: &LiveMemory) -> Result<Self, BucketsError> {
+        Ok(match kind {
+            Kind::Block => Reading::Contention(read_block(tables, memory)?),
+            Kind::Mutex => Reading::Contention(read_mutex(tables, memory)?),
+            _ => Reading::Memory(read_memory(tables, memory)?),
+        })
+    }
+
+    /// Has its times converted by `ticks`, where those are given, and says by what they are. Where there is nothing to
+    /// convert, nothing was measured for it.
+    pub(super) fn convert(&mut self, ticks: Option<TicksPerSecond>) -> Option<TicksPerSecond> {
+        let Reading::Contention(found) = self else { return None };
+        found.ticks = ticks.unwrap_or(found.ticks);
+        (!found.buckets.is_empty()).then_some(found.ticks)
+    }
+
+    /// What was counted since an earlier reading of the same table.
+    pub(super) fn since(&self, earlier: &Reading) -> Reading {
+        match (self, earlier) {
+            (Reading::Memory(now), Reading::Memory(then)) => Reading::Memory(now.since(then)),
+            (Reading::Contention(now), Reading::Contention(then)) => Reading::Contention(now.since(then)),
+            // Both are of one kind.
+            (Reading::Memory(now), _) => Reading::Memory(now.clone()),
+            (Reading::Contention(now), _) => Reading::Contention(now.clone()),
+        }
+    }
+
+    /// The profile of it.
+    pub(super) fn profile(&self, kind: Kind, tables: &Tables<'_>, mappings: Vec<Mapping>) -> Profile {
+        match self {
+            Reading::Memory(memory) if kind == Kind::Allocs => allocs_profile(tables, memory, mappings),
+            Reading::Memory(memory) => heap_profile(tables, memory, mappings),
+            Reading::Contention(events) if kind == Kind::Block => block_profile(tables, events, mappings),
+            Reading::Contention(events) => mutex_profile(tables, events, mappings),
+        }
+    }
+}
