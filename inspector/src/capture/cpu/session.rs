@@ -10,7 +10,7 @@ use super::collect::Collected;
 use super::known::Known;
 use super::source::{Counts, Event, RawSample, Source};
 use crate::Error;
-use crate::process::{Pid, Process};
+use crate::process::{self, Pid, Process, find};
 
 /// How samples are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -95,6 +95,9 @@ pub fn capture(
         session.add(process.pid(), known);
     }
     let Chosen { mut source, mode, because } = session.source()?;
+    if options.children {
+        session.add_descendants(processes, &mut *source)?;
+    }
     let (begun, start) = (SystemTime::now(), Instant::now());
     let mut collected = Collected::default();
     let mut early = None;
@@ -103,8 +106,8 @@ pub fn capture(
             early = Some("it was interrupted");
             break;
         }
-        if !processes.is_empty() && !options.children && processes.iter().all(|p| p.check().is_err()) {
-            early = Some("the process ended");
+        if !processes.is_empty() && !options.children && processes.iter().all(has_ended) {
+            early = Some(if processes.len() == 1 { "the process ended" } else { "the processes ended" });
             break;
         }
         let left = options.duration.saturating_sub(start.elapsed()).min(TICK);
@@ -114,6 +117,11 @@ pub fn capture(
     session.poll(&mut *source, Duration::ZERO, &mut collected)?;
     let counts = source.counts();
     Ok(Captured { known: session.known, collected, counts, mode, because, begun, took, early })
+}
+
+/// A process that executes another program is still there.
+fn has_ended(process: &Process) -> bool {
+    matches!(process.check(), Err(process::Error::Exited(_) | process::Error::NoSuchProcess(_)))
 }
 
 /// Who takes the samples.
@@ -138,6 +146,21 @@ impl Session<'_> {
         self.known.push(known);
         self.now.insert(pid, Some(self.known.len() - 1));
         self.known.len() - 1
+    }
+
+    /// Adds the processes that the targets have begun before.
+    fn add_descendants(&mut self, of: &[Process], source: &mut dyn Source) -> Result<(), Error> {
+        for pid in find::descendants(of)? {
+            if self.now.contains_key(&pid) {
+                continue;
+            }
+            if let Some(known) = self.look(pid).and_then(|index| self.known.get(index))
+                && let Err(error) = source.add(pid, known.go_target().as_ref())
+            {
+                tracing::info!("process {pid}: {error}");
+            }
+        }
+        Ok(())
     }
 
     /// The best source that works, and what kept us from better ones.
