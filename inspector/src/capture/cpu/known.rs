@@ -9,7 +9,7 @@ use symbols::tls::{self, GPlace};
 use super::join::Foreign;
 use super::pointers::PointersOnly;
 use super::source::{GoOffsets, GoTarget, OnGoroutine};
-use crate::memory::{LiveMemory, Memory as _};
+use crate::memory::{LiveMemory, Memory as _, ReadCost};
 use crate::process::{Pid, Process};
 use crate::profile::{Mapping, mappings};
 use crate::runtime::code::KnownCode;
@@ -35,6 +35,8 @@ pub struct Known {
     pub code: KnownCode,
     /// Its other code.
     pub foreign: Box<dyn Foreign>,
+    /// What it cost to find its runtime.
+    attached: ReadCost,
     memory: LiveMemory,
     labels: HashMap<OnGoroutine, Rc<Labels>>,
 }
@@ -46,11 +48,11 @@ impl Known {
     /// Where it is gone, or may not be looked at.
     pub fn open(process: &Process) -> Result<Self, crate::Error> {
         let mapped = mappings::of(process)?;
-        let view = match open::open(process) {
-            Ok((view, _)) => Some(view),
+        let (view, attached) = match open::open(process) {
+            Ok((view, attached)) => (Some(view), attached),
             Err(error) => {
                 tracing::info!("process {}: {error}", process.pid());
-                None
+                (None, ReadCost::default())
             }
         };
         Ok(Known {
@@ -59,10 +61,17 @@ impl Known {
             foreign: Box::new(PointersOnly::new(mapped.iter().map(|m| (m.start, m.end)).collect())),
             mappings: mapped,
             view,
+            attached,
             code: KnownCode::default(),
             memory: LiveMemory::new(process.pid().as_raw()),
             labels: HashMap::new(),
         })
+    }
+
+    /// What was read from its memory so far.
+    pub fn cost(&self) -> ReadCost {
+        let read = self.memory.cost();
+        ReadCost { bytes: self.attached.bytes + read.bytes, calls: self.attached.calls + read.calls }
     }
 
     /// What a source has to know to find goroutines; `None` where that is not known.
