@@ -98,7 +98,7 @@ pub fn capture(
 ) -> Result<Captured, Error> {
     let mut session = Session { options, known: Vec::new(), now: HashMap::new(), parents: HashMap::new() };
     for process in processes {
-        let known = Known::open(process)?;
+        let known = Known::open(process, &session.known)?;
         session.add(process.pid(), known);
     }
     let Chosen { mut source, mode, rate, because } = session.source()?;
@@ -291,8 +291,13 @@ impl Session<'_> {
 
     /// What is known of the process of a sample; it is looked at where it is a new one.
     fn known_of(&mut self, sample: &RawSample<'_>, found: &mut HashSet<usize>) -> Option<usize> {
-        if let Some(known) = self.now.get(&sample.pid) {
-            return *known;
+        if let Some(&known) = self.now.get(&sample.pid) {
+            if let Some(index) = known
+                && self.known.get_mut(index).is_some_and(Known::try_again)
+            {
+                found.insert(index);
+            }
+            return known;
         }
         if let Some(index) = self.look(sample.pid) {
             found.insert(index);
@@ -308,7 +313,8 @@ impl Session<'_> {
         if self.known.len() >= MAX_KNOWN {
             return None;
         }
-        let known = Process::pin(pid).map_err(Error::from).and_then(|process| Known::open(&process));
+        let known =
+            Process::pin(pid).map_err(Error::from).and_then(|process| Known::open(&process, &self.known));
         match known {
             Ok(known) => Some(self.add(pid, known)),
             Err(error) => {
