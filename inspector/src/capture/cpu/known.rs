@@ -7,11 +7,11 @@ use symbols::addr::RuntimeAddr;
 use symbols::tls::{self, GPlace};
 
 use super::join::Foreign;
-use super::pointers::PointersOnly;
 use super::source::{GoOffsets, GoTarget, OnGoroutine};
 use crate::memory::{LiveMemory, Memory as _};
+use crate::native::{Files, Native};
 use crate::process::{Pid, Process};
-use crate::profile::{Mapping, mappings};
+use crate::profile::Mapping;
 use crate::runtime::code::KnownCode;
 use crate::runtime::open;
 use crate::runtime::snapshot::details::{self, Labels};
@@ -40,12 +40,12 @@ pub struct Known {
 }
 
 impl Known {
-    /// Looks at a process. That it is none of Go's is no failure.
+    /// Looks at a process. That it is none of Go's is no failure. `files` are shared by all that are looked at.
     ///
     /// # Errors
     /// Where it is gone, or may not be looked at.
-    pub fn open(process: &Process) -> Result<Self, crate::Error> {
-        let mapped = mappings::of(process)?;
+    pub fn open(process: &Process, files: &Files) -> Result<Self, crate::Error> {
+        let native = Native::open(process, files)?;
         let view = match open::open(process) {
             Ok((view, _)) => Some(view),
             Err(error) => {
@@ -56,8 +56,8 @@ impl Known {
         Ok(Known {
             pid: process.pid(),
             name: process.name().to_owned(),
-            foreign: Box::new(PointersOnly::new(mapped.iter().map(|m| (m.start, m.end)).collect())),
-            mappings: mapped,
+            mappings: native.mappings(process),
+            foreign: Box::new(native),
             view,
             code: KnownCode::default(),
             memory: LiveMemory::new(process.pid().as_raw()),

@@ -6,7 +6,6 @@ pub mod bpf;
 pub mod collect;
 pub mod join;
 pub mod known;
-pub mod pointers;
 pub mod profile;
 pub mod session;
 pub mod source;

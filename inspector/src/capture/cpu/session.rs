@@ -10,6 +10,7 @@ use super::collect::Collected;
 use super::known::Known;
 use super::source::{Counts, Event, RawSample, Source};
 use crate::Error;
+use crate::native::Files;
 use crate::process::{Pid, Process};
 
 /// How samples are taken.
@@ -89,9 +90,15 @@ pub fn capture(
     options: &Options,
     watch: &mut dyn FnMut() -> ControlFlow<()>,
 ) -> Result<Captured, Error> {
-    let mut session = Session { options, known: Vec::new(), now: HashMap::new(), parents: HashMap::new() };
+    let mut session = Session {
+        options,
+        files: Files::default(),
+        known: Vec::new(),
+        now: HashMap::new(),
+        parents: HashMap::new(),
+    };
     for process in processes {
-        let known = Known::open(process)?;
+        let known = Known::open(process, &session.files)?;
         session.add(process.pid(), known);
     }
     let Chosen { mut source, mode, because } = session.source()?;
@@ -126,6 +133,8 @@ struct Chosen {
 
 struct Session<'o> {
     options: &'o Options,
+    /// What processes have mapped.
+    files: Files,
     known: Vec<Known>,
     /// What each process executes now; `None` where it could not be looked at.
     now: HashMap<Pid, Option<usize>>,
@@ -229,7 +238,8 @@ impl Session<'_> {
         if self.known.len() >= MAX_KNOWN {
             return None;
         }
-        let known = Process::pin(pid).map_err(Error::from).and_then(|process| Known::open(&process));
+        let open = |process| Known::open(&process, &self.files);
+        let known = Process::pin(pid).map_err(Error::from).and_then(open);
         match known {
             Ok(known) => Some(self.add(pid, known)),
             Err(error) => {
