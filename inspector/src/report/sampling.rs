@@ -15,7 +15,9 @@ pub struct Sampling {
     pub mode: Mode,
     /// Why not by something better; empty where there is nothing better, or it was not wanted.
     pub because: Vec<String>,
-    /// Samples of each CPU in a second.
+    /// What it cannot tell, in sentences.
+    pub notes: Vec<String>,
+    /// Samples of each CPU in a second: what was asked for, or what could be had of that.
     pub rate_hz: u32,
     /// For how long, in nanoseconds.
     pub duration_ns: u64,
@@ -30,12 +32,13 @@ pub struct Sampling {
 }
 
 impl Sampling {
-    /// How a capture at `rate` samples a second was done.
-    pub fn of(captured: &Captured, rate: u32) -> Self {
+    /// How a capture was done.
+    pub fn of(captured: &Captured) -> Self {
         Sampling {
             mode: captured.mode,
             because: captured.because.clone(),
-            rate_hz: rate,
+            notes: captured.notes.clone(),
+            rate_hz: captured.rate,
             duration_ns: u64::try_from(captured.took.as_nanos()).unwrap_or(u64::MAX),
             early: captured.early,
             lost: captured.counts.lost,
@@ -44,12 +47,13 @@ impl Sampling {
     }
 
     /// What the user has to know of it, in sentences.
-    pub fn notes(&self) -> Vec<String> {
+    pub fn sentences(&self) -> Vec<String> {
         let mut notes: Vec<String> = self
             .because
             .iter()
             .map(|why| format!("samples are taken by {}, not by {why}", self.mode))
             .collect();
+        notes.extend(self.notes.iter().map(|note| format!("{}: {note}", self.mode)));
         let Quality { samples, cut, unknown, .. } = self.quality;
         if let Some(why) = self.early {
             notes.push(format!("{:.1} s only: {why}", self.seconds()));

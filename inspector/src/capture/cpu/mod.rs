@@ -7,7 +7,6 @@ pub mod collect;
 pub mod join;
 pub mod known;
 pub mod perf;
-pub mod pointers;
 mod privileges;
 pub mod profile;
 pub mod ptrace;

@@ -12,8 +12,8 @@ use crate::profile::{Function, Label, LabelValue, Line, Location, Mapping, Profi
 const MAX_DEPTH: usize = 2048;
 
 /// Makes a profile of what was captured. `kernel` names addresses of the kernel.
-pub fn profile(captured: &mut Captured, rate: u32, kernel: &dyn Fn(u64) -> Option<Named>) -> Profile {
-    let period = i64::from(1_000_000_000 / rate.max(1));
+pub fn profile(captured: &mut Captured, kernel: &dyn Fn(u64) -> Option<Named>) -> Profile {
+    let period = i64::from(1_000_000_000 / captured.rate.max(1));
     let mut profile = Profile {
         sample_types: vec![ValueType::new("samples", "count"), ValueType::new("cpu", "nanoseconds")],
         default_sample_type: 1,
@@ -107,7 +107,8 @@ fn append(profile: &mut Profile, symbols: Symbols) -> usize {
 /// Names the stacks of a process.
 fn name_stacks(known: &mut Known, stacks: &[&[Place]]) -> (Symbols, Vec<Vec<usize>>) {
     let Known { view, foreign: native, mappings, .. } = known;
-    let shown = std::mem::take(mappings);
+    let mut shown = std::mem::take(mappings);
+    shown.extend(native.added());
     let Some(view) = view.as_ref() else {
         return foreign(stacks, shown, &mut |address| native.names(address));
     };
@@ -164,6 +165,27 @@ fn add_names(symbols: &mut Symbols, names: &mut dyn FnMut(u64) -> Vec<Named>) {
             });
             location.lines.push(Line { function, line });
         }
+    }
+    mark_symbolized(symbols);
+}
+
+/// Says of each mapping whether all that is known of it is in the profile, so that readers need not look for its file
+/// (`runtime/pprof/proto.go:locForPC`): it has locations, and each has functions, files and lines.
+fn mark_symbolized(symbols: &mut Symbols) {
+    let Symbols { mappings, locations, functions } = symbols;
+    let is_named = |line: &Line| {
+        line.line > 0
+            && functions.get(line.function).is_some_and(|f| !f.name.is_empty() && !f.file.is_empty())
+    };
+    let mut named: Vec<Option<bool>> = vec![None; mappings.len()];
+    for location in locations.iter() {
+        if let Some(all) = location.mapping.and_then(|m| named.get_mut(m)) {
+            let is = !location.lines.is_empty() && location.lines.iter().all(is_named);
+            *all = Some(all.unwrap_or(true) && is);
+        }
+    }
+    for (mapping, named) in mappings.iter_mut().zip(named) {
+        mapping.symbolized = named.unwrap_or(false);
     }
 }
 

@@ -13,6 +13,7 @@ use super::privileges;
 use super::ptrace::{self, Ptrace};
 use super::source::{Counts, Event, RawSample, Source};
 use crate::Error;
+use crate::native::Files;
 use crate::process::{self, Pid, Process, find};
 
 /// How samples are taken.
@@ -96,9 +97,15 @@ pub fn capture(
     options: &Options,
     watch: &mut dyn FnMut() -> ControlFlow<()>,
 ) -> Result<Captured, Error> {
-    let mut session = Session { options, known: Vec::new(), now: HashMap::new(), parents: HashMap::new() };
+    let mut session = Session {
+        options,
+        files: Files::default(),
+        known: Vec::new(),
+        now: HashMap::new(),
+        parents: HashMap::new(),
+    };
     for process in processes {
-        let known = Known::open(process, &session.known)?;
+        let known = Known::open(process, &session.files, &session.known)?;
         session.add(process.pid(), known);
     }
     let Chosen { mut source, mode, rate, because } = session.source()?;
@@ -155,6 +162,8 @@ struct Chosen {
 
 struct Session<'o> {
     options: &'o Options,
+    /// What processes have mapped.
+    files: Files,
     known: Vec<Known>,
     /// What each process executes now; `None` where it could not be looked at.
     now: HashMap<Pid, Option<usize>>,
@@ -313,8 +322,8 @@ impl Session<'_> {
         if self.known.len() >= MAX_KNOWN {
             return None;
         }
-        let known =
-            Process::pin(pid).map_err(Error::from).and_then(|process| Known::open(&process, &self.known));
+        let open = |process| Known::open(&process, &self.files, &self.known);
+        let known = Process::pin(pid).map_err(Error::from).and_then(open);
         match known {
             Ok(known) => Some(self.add(pid, known)),
             Err(error) => {

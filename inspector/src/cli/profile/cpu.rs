@@ -41,7 +41,7 @@ pub(in crate::cli) fn run(args: &CpuProfileArgs, common: &Common) -> Result<(), 
             goes_on(&job.interrupt)
         })?;
         drop(progress);
-        Ok(taken(captured, args.sampled.rate))
+        Ok(taken(captured))
     };
     let [one] = found.as_slice() else {
         if args.way.via == Via::Agent {
@@ -117,16 +117,20 @@ pub(in crate::cli) fn goes_on(interrupt: &Interrupt) -> ControlFlow<()> {
     if interrupt.is_pending() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 
-fn taken(mut captured: Captured, rate: u32) -> Taken {
-    let sampling = Sampling::of(&captured, rate);
+fn taken(mut captured: Captured) -> Taken {
+    let sampling = Sampling::of(&captured);
     let kernel = kernel_names(&captured);
     let names = |address: u64| {
         let name = kernel.name(address)?.to_owned();
         Some(Named { function: Function { name, ..Function::default() }, line: 0 })
     };
-    let profile = profile(&mut captured, rate, &names);
-    let cost = captured.known.iter().map(|known| Cost::of_reading(known.cost())).reduce(Cost::and);
-    Taken { profile, cost, missing: None, notes: sampling.notes(), ticks: None, sampling: Some(sampling) }
+    let profile = profile(&mut captured, &names);
+    let mut cost = captured.known.iter().map(|known| Cost::of_reading(known.cost())).reduce(Cost::and);
+    if let (Some(cost), Some(pauses)) = (&mut cost, captured.counts.pauses) {
+        cost.stopped_us = u64::try_from(pauses.longest.as_micros()).unwrap_or(u64::MAX);
+        cost.threads_stopped = usize::try_from(pauses.number).unwrap_or(usize::MAX);
+    }
+    Taken { profile, cost, missing: None, notes: sampling.sentences(), ticks: None, sampling: Some(sampling) }
 }
 
 /// The kernel's functions, where there are frames of them.
