@@ -22,6 +22,7 @@ mod stack;
 mod stats;
 mod style;
 pub mod target;
+mod top;
 mod transport;
 mod tree;
 mod version;
@@ -103,6 +104,7 @@ fn run(cli: &Cli) -> Result<(), Error> {
         Some(Command::PprofBlock(args)) => profile::run(Kind::Block, args, &cli.common),
         Some(Command::PprofMutex(args)) => profile::run(Kind::Mutex, args, &cli.common),
         Some(Command::PprofCpu(args)) => profile::cpu::run(args, &cli.common),
+        Some(Command::Top(args)) => top::run(args, &cli.common),
         Some(Command::Binary(args)) => capture::binary(args, &cli.common),
         Some(Command::Serve(args)) => serve::run(args, &cli.common),
         Some(Command::Generate(args)) => generate::run(args, &cli.common),

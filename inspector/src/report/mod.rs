@@ -17,6 +17,7 @@ pub mod stack;
 mod stack_json;
 pub mod stats;
 pub mod terminal;
+pub mod top;
 pub mod traceback;
 pub mod tree;
 pub mod version;
@@ -63,5 +64,6 @@ mod tests {
         check::<Sourced<Saved>>("saved");
         check::<Sourced<Serving>>("serve");
         check::<Sourced<ProfileOf>>("profile");
+        check::<Sourced<super::top::Top>>("top");
     }
 }

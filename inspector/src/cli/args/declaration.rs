@@ -205,6 +205,13 @@ pub(in crate::cli) const PPROF_CPU: Declaration = Declaration {
             kernel.perf_event_paranoid is at most 2, or else what `stack` needs",
 };
 
+pub(in crate::cli) const TOP: Declaration = Declaration {
+    name: "top",
+    tier: Tier::Probe,
+    cost: "as `pprof-cpu`, until it is ended",
+    needs: "as `pprof-cpu`",
+};
+
 pub(in crate::cli) const BINARY: Declaration = Declaration {
     name: "binary",
     tier: Tier::Look,
@@ -239,6 +246,7 @@ pub(in crate::cli) const DECLARATIONS: &[Declaration] = &[
     PPROF_BLOCK,
     PPROF_MUTEX,
     PPROF_CPU,
+    TOP,
     BINARY,
     SERVE,
 ];

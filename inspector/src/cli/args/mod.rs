@@ -17,11 +17,12 @@ use super::target::TargetArgs;
 pub(super) use declaration::DECLARATIONS;
 use declaration::{
     BINARY, GC, HEAP, LIST, MEMSTATS, PPROF_ALLOCS, PPROF_BLOCK, PPROF_CPU, PPROF_GOROUTINE, PPROF_HEAP,
-    PPROF_MUTEX, PPROF_THREADCREATE, PROCESS, SERVE, SETGC, SETMEMLIMIT, STACK, STATS, TRACE, TREE, VERSION,
+    PPROF_MUTEX, PPROF_THREADCREATE, PROCESS, SERVE, SETGC, SETMEMLIMIT, STACK, STATS, TOP, TRACE, TREE,
+    VERSION,
 };
 pub use knobs::{GcArgs, MemoryLimit, SetGcArgs, SetMemLimitArgs};
 pub use memory::{HeapArgs, MemstatsArgs, StatsArgs};
-pub use profile::{CpuProfileArgs, Format, FormatArgs, RuntimeProfileArgs, SampledArgs};
+pub use profile::{CpuProfileArgs, Format, FormatArgs, RuntimeProfileArgs, SampledArgs, TopArgs, TopSort};
 
 /// Diagnoses Go processes from outside: no agent, no rebuild, no restart
 #[derive(Debug, Parser)]
@@ -146,6 +147,9 @@ pub enum Command {
     /// the kernel
     #[command(after_long_help = PPROF_CPU.help())]
     PprofCpu(CpuProfileArgs),
+    /// Show live what runs: functions, goroutines and processes with their shares of the CPUs
+    #[command(after_long_help = TOP.help())]
+    Top(TopArgs),
     /// Write the program that a process executes to a file
     #[command(after_long_help = BINARY.help())]
     Binary(CaptureArgs),

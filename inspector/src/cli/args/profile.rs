@@ -84,6 +84,37 @@ pub struct CpuProfileArgs {
     pub duration: Period,
 }
 
+/// Arguments of `top`.
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    /// What to look at.
+    #[command(flatten)]
+    pub sampled: SampledArgs,
+    /// The order of functions
+    #[arg(short, long, value_enum, default_value_t = TopSort::Flat, value_name = "BY")]
+    pub sort: TopSort,
+    /// How often it is refreshed: a duration such as 500ms, or a number of seconds
+    #[arg(short, long, value_name = "DURATION", default_value = "1s")]
+    pub interval: Period,
+    /// How long a time is shown
+    #[arg(long, value_name = "DURATION", default_value = "5s")]
+    pub window: Period,
+    /// Write it so many times to standard output, and end; without a terminal, it is written until somebody interrupts
+    #[arg(short = 'n', long, value_name = "TIMES", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+}
+
+/// Orders of functions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TopSort {
+    /// By what they have themselves
+    Flat,
+    /// By what they have with all that they call
+    Cum,
+    /// By name
+    Name,
+}
+
 /// What to sample, and how.
 #[derive(Debug, Args)]
 pub struct SampledArgs {

@@ -1,5 +1,6 @@
 //! `pprof-cpu`: samples of what runs on the CPUs.
 
+use std::cell::OnceCell;
 use std::fs;
 use std::io::Write as _;
 use std::ops::ControlFlow;
@@ -138,12 +139,8 @@ pub(in crate::cli) fn goes_on(interrupt: &Interrupt) -> ControlFlow<()> {
 }
 
 fn taken(mut captured: Captured) -> Taken {
-    let kernel = kernel_names(&captured);
-    let names = |address: u64| {
-        let name = kernel.name(address)?.to_owned();
-        Some(Named { function: Function { name, ..Function::default() }, line: 0 })
-    };
-    let profile = profile(&mut captured, &names);
+    let kernel = KernelNames::default();
+    let profile = profile(&mut captured, &|address| kernel.name(address));
     let sampling = Sampling::of(&captured, Works::new(&profile).all());
     let mut cost = captured.known.iter().map(|known| Cost::of_reading(known.cost())).reduce(Cost::and);
     if let (Some(cost), Some(pauses)) = (&mut cost, captured.counts.pauses) {
@@ -153,11 +150,18 @@ fn taken(mut captured: Captured) -> Taken {
     Taken { profile, cost, missing: None, notes: sampling.sentences(), ticks: None, sampling: Some(sampling) }
 }
 
-/// The kernel's functions, where there are frames of them.
-fn kernel_names(captured: &Captured) -> KernelSymbols {
-    if captured.collected.samples().all(|(key, _)| key.kernel.is_empty()) {
-        return KernelSymbols::default();
+/// The kernel's functions, which are read when there is a frame of one.
+#[derive(Debug, Default)]
+pub(in crate::cli) struct KernelNames(OnceCell<KernelSymbols>);
+
+impl KernelNames {
+    /// The function at an address.
+    pub(in crate::cli) fn name(&self, address: u64) -> Option<Named> {
+        // Without it, the frames have addresses only.
+        let read = || {
+            fs::read_to_string("/proc/kallsyms").map(|text| KernelSymbols::parse(&text)).unwrap_or_default()
+        };
+        let name = self.0.get_or_init(read).name(address)?.to_owned();
+        Some(Named { function: Function { name, ..Function::default() }, line: 0 })
     }
-    // Without it, the frames have addresses only.
-    fs::read_to_string("/proc/kallsyms").map(|text| KernelSymbols::parse(&text)).unwrap_or_default()
 }

@@ -1,0 +1,137 @@
+//! `top`: the samples of a CPU profile, live.
+
+mod keys;
+mod screen;
+
+use std::io::IsTerminal as _;
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+use self::keys::Wish;
+use self::screen::{Screen, Shown};
+use super::args::{Common, TopArgs, TopSort};
+use super::capture::catch;
+use super::output;
+use super::profile::cpu::{self, KernelNames};
+use super::style::Style;
+use crate::Error;
+use crate::capture::cpu::profile::named;
+use crate::capture::cpu::session::Capture;
+use crate::report::answers::{Source, Sourced};
+use crate::report::printable::printable_str;
+use crate::report::top::{Interval, Sort, Window};
+
+/// How long is waited for samples until somebody may have pressed a key.
+const TICK: Duration = Duration::from_millis(50);
+/// So many functions are written where there is no screen.
+const ROWS: usize = 30;
+
+impl From<TopSort> for Sort {
+    fn from(sort: TopSort) -> Self {
+        match sort {
+            TopSort::Flat => Sort::Flat,
+            TopSort::Cum => Sort::Cumulative,
+            TopSort::Name => Sort::Name,
+        }
+    }
+}
+
+/// `top`.
+pub(super) fn run(args: &TopArgs, common: &Common) -> Result<(), Error> {
+    let found = args.sampled.find(common)?;
+    let asked = cpu::asked(&found);
+    let processes = cpu::processes(found)?;
+    let interval = args.interval.duration();
+    if interval < TICK {
+        return Err(Error::Usage("--interval is at least 50ms".to_owned()));
+    }
+    let interrupt = catch()?;
+    let options = cpu::options(&args.sampled, Duration::MAX);
+    let mut capture = Capture::begin(&processes, &options)?;
+    let kernel = KernelNames::default();
+    let intervals = args.window.duration().as_secs_f64() / interval.as_secs_f64();
+    let mut window = Window::new(intervals.round() as usize);
+    let source = Source::of(&asked, "probe");
+    let on_screen =
+        std::io::stdout().is_terminal() && common.output.is_none() && !common.json && args.count.is_none();
+    let mut notes: Vec<String> = capture
+        .because()
+        .iter()
+        .map(|why| format!("samples are taken by {}, not by {why}", capture.mode()))
+        .collect();
+    let mut screen = match on_screen {
+        true => Some(Screen::open(Shown::new(&asked, args.sort.into(), &notes)).map_err(no_screen)?),
+        false => {
+            tell(&notes, common);
+            None
+        }
+    };
+    let mut left = args.count;
+    let mut since = Instant::now();
+    while left != Some(0) {
+        let wait = interval.saturating_sub(since.elapsed());
+        capture.poll(wait.min(TICK))?;
+        if let Some(screen) = &mut screen {
+            while let Some(wish) = keys::pressed().map_err(no_screen)? {
+                match wish {
+                    Wish::End => return Ok(()),
+                    Wish::Forget => window.clear(),
+                    Wish::Show(change) => screen.change(change),
+                }
+                screen.draw(None).map_err(no_screen)?;
+            }
+        }
+        if interrupt.is_pending() {
+            return Err(Error::Interrupted);
+        }
+        let ended = capture.ended();
+        if since.elapsed() < interval && ended.is_none() {
+            continue;
+        }
+        let (took, rate) = (since.elapsed(), capture.rate());
+        since = Instant::now();
+        let (collected, known) = capture.take();
+        let profile = named(known, &collected, rate, &|address| kernel.name(address));
+        window.push(Interval::new(&profile, took));
+        let mut top = window.top(capture.mode(), rate, capture.counts().lost);
+        match &mut screen {
+            Some(screen) => screen.draw(Some(top)).map_err(no_screen)?,
+            None if common.json => {
+                output::write_json(common, &Sourced { source: source.clone(), answer: top })?
+            }
+            None => {
+                top.sort(args.sort.into());
+                output::write(common, |out| {
+                    top.write(ROWS, out)?;
+                    writeln!(out)
+                })?;
+            }
+        }
+        left = left.map(|left| left - 1);
+        if let Some(why) = ended {
+            notes.push(why.to_owned());
+            break;
+        }
+    }
+    if let Some(screen) = screen {
+        // What was to be seen last stays, and what it was about.
+        screen.close().map_err(no_screen)?;
+        tell(&notes, common);
+    } else if let Some(last) = notes.last().filter(|_| left != Some(0)) {
+        tell(std::slice::from_ref(last), common);
+    }
+    Ok(())
+}
+
+fn no_screen(error: std::io::Error) -> Error {
+    Error::Output { to: "the terminal".to_owned(), source: error }
+}
+
+fn tell(notes: &[String], common: &Common) {
+    let style = Style::for_stderr(common.color);
+    let mut err = std::io::stderr().lock();
+    for note in notes {
+        // A hint that cannot be written is no failure of the answer.
+        let _ = writeln!(err, "{} {}", style.hint("note:"), printable_str(note));
+    }
+}
