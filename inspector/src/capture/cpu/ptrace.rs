@@ -36,8 +36,8 @@ pub struct Options {
 
 /// The highest rate.
 pub const MAX_RATE: u32 = 100;
-/// A thread that does not come to its stop in this time is left alone.
-const STOP_TIMEOUT: Duration = Duration::from_millis(20);
+/// A thread that does not come to its stop in this time is left alone: it waits for a core for long.
+const STOP_TIMEOUT: Duration = Duration::from_millis(50);
 /// Stops take up no more than this part of the time: one in so many.
 const PAUSED_PART: u32 = 100;
 /// Looking takes up no more of our own time than one part in so many.
@@ -145,7 +145,7 @@ impl Ptrace {
 
     fn sample(&mut self, due: Due, each: &mut dyn FnMut(Event<'_>)) -> io::Result<()> {
         let Some(target) = self.targets.get_mut(&due.pid) else { return Ok(()) };
-        let stopped = match Stopped::one_thread(due.tid, STOP_TIMEOUT) {
+        let stopped = match Stopped::one_in_passing(due.tid, STOP_TIMEOUT) {
             Ok(stopped) => stopped,
             Err(StopError::Exited) => return Ok(()),
             Err(StopError::Timeout(_)) => {
@@ -159,7 +159,7 @@ impl Ptrace {
             let walked = walk::walk(&registers, target.go.as_ref(), &target.memory);
             (Registers { ip: registers.pc, sp: registers.sp, bp: registers.fp }, walked)
         });
-        self.pauses.add(stopped.thaw());
+        self.pauses.add(stopped.resume());
         // It was killed while it was held.
         let Some((user, walked)) = walked else { return Ok(()) };
         let Some(account) = target.threads.get_mut(&due.tid) else { return Ok(()) };
