@@ -162,7 +162,9 @@ fn ptrace_has_the_shares() {
         assert!(pauses.number > 0 && pauses.longest <= pauses.total, "{pauses:?}");
         // The last one may be longer than those before it.
         assert!((pauses.total - pauses.longest) * 100 <= captured.took, "{pauses:?}");
-        check_shares(&by_function(&mut captured.known, &captured.collected), 5.0, toolchain);
+        // Where cores are scarce a stop takes longer, so that there are fewer: four times the standard error of one half.
+        let tolerance = f64::max(5.0, 200.0 / (pauses.number as f64).sqrt());
+        check_shares(&by_function(&mut captured.known, &captured.collected), tolerance, toolchain);
         check_rooted(&captured.collected, toolchain);
         fixture.assert_untouched().unwrap();
     }

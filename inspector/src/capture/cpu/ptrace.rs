@@ -15,6 +15,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, Instant};
 
+use rustix::process::{getpriority_process, setpriority_process};
 use rustix::time::{ClockId, clock_gettime};
 
 use self::account::{Account, Turn};
@@ -46,6 +47,8 @@ const LOOKING_PART: u32 = 5;
 const FAMILY_EVERY: Duration = Duration::from_millis(100);
 /// More threads than are looked at.
 const MAX_THREADS: usize = 1 << 16;
+/// As `nice` counts.
+const HIGH_PRIORITY: i32 = -20;
 /// As many periods as one sample can count for.
 const MAX_WEIGHT: u64 = 1 << 10;
 
@@ -65,6 +68,30 @@ pub struct Ptrace {
     missed: u64,
     /// CPU time of threads that ended before it was sampled.
     unseen: Duration,
+    priority: Option<Priority>,
+}
+
+/// A higher priority of this thread, until it is dropped: whoever holds others should not wait for a core meanwhile.
+#[derive(Debug)]
+struct Priority {
+    before: i32,
+}
+
+impl Priority {
+    /// `None` where it is not permitted (CAP_SYS_NICE).
+    fn raise() -> Option<Self> {
+        // Of the calling thread, other than POSIX says.
+        let before = getpriority_process(None).ok()?;
+        setpriority_process(None, HIGH_PRIORITY).ok()?;
+        Some(Priority { before })
+    }
+}
+
+impl Drop for Priority {
+    fn drop(&mut self) {
+        // To lower it is always permitted.
+        let _ = setpriority_process(None, self.before);
+    }
 }
 
 /// A process that is looked at.
@@ -104,6 +131,7 @@ impl Ptrace {
             counts: Counts::default(),
             missed: 0,
             unseen: Duration::ZERO,
+            priority: None,
         }
     }
 
@@ -237,6 +265,9 @@ impl Source for Ptrace {
     }
 
     fn poll(&mut self, timeout: Duration, each: &mut dyn FnMut(Event<'_>)) -> io::Result<()> {
+        if self.started.is_none() {
+            self.priority = Priority::raise();
+        }
         let begun = *self.started.get_or_insert_with(Instant::now);
         let until = Instant::now() + timeout;
         // Time up to the first look is nobody's.
