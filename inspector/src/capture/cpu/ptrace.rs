@@ -1,10 +1,9 @@
 //! Samples by looking at threads from time to time, and stopping one that runs for a moment.
 //!
-//! That a thread is found running says little: it may be waiting for a CPU. How much counts a sample for is what the
-//! kernel says that the thread has used (`/proc/PID/task/TID/schedstat`). Each thread is owed a sample for each period
-//! of CPU time. Once it is owed one, the next look that finds it running takes it, for all the periods that it is owed
-//! by then. So the share of each thread is right whenever the looks come, and within a thread the places are those of
-//! looks at irregular times.
+//! Each look takes a sample of each thread that runs. That a thread is found running says little about how much of a CPU
+//! it has: it may be waiting for one. So a sample counts for as much as the thread has used of the time that its samples
+//! stand for, by what the kernel says (`/proc/PID/task/TID/schedstat`): see [`account`]. The looks come at irregular
+//! times, and less often where stops take longer than what they may take of the time.
 
 mod account;
 mod walk;
@@ -18,7 +17,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{getpriority_process, setpriority_process};
 use rustix::time::{ClockId, clock_gettime};
 
-use self::account::{Account, Turn};
+use self::account::Account;
 use self::walk::Walked;
 use super::source::{Counts, Event, GoTarget, Pauses, RawSample, Registers, Source};
 use crate::memory::LiveMemory;
@@ -41,6 +40,8 @@ pub const MAX_RATE: u32 = 100;
 const STOP_TIMEOUT: Duration = Duration::from_millis(50);
 /// Stops take up no more than this part of the time: one in so many.
 const PAUSED_PART: u32 = 100;
+/// A guess at how long a stop takes, until it is known.
+const FIRST_PAUSE: Duration = Duration::from_micros(100);
 /// Looking takes up no more of our own time than one part in so many.
 const LOOKING_PART: u32 = 5;
 /// How often new processes and other programs are looked for.
@@ -58,6 +59,7 @@ pub struct Ptrace {
     options: Options,
     period: Duration,
     targets: HashMap<Pid, Target>,
+    last_look: Option<Instant>,
     next_look: Instant,
     next_family: Instant,
     random: u64,
@@ -106,12 +108,11 @@ struct Target {
     program: Option<(u64, u64)>,
 }
 
-/// Whom to stop.
+/// A thread that was found running.
 #[derive(Debug, Clone, Copy)]
-struct Due {
+struct Running {
     pid: Pid,
     tid: i32,
-    owed: Duration,
 }
 
 impl Ptrace {
@@ -123,6 +124,7 @@ impl Ptrace {
             options: Options { rate, ..options },
             period: Duration::from_secs(1) / rate,
             targets: HashMap::new(),
+            last_look: None,
             next_look: now,
             next_family: now,
             random: clock() | 1,
@@ -140,64 +142,93 @@ impl Ptrace {
         self.options.rate
     }
 
-    /// Looks at all threads once, and takes the samples that are due.
-    fn look(&mut self, each: &mut dyn FnMut(Event<'_>)) -> io::Result<()> {
-        let mut due = Vec::new();
+    /// Looks at all threads once, `after` the last look, and takes samples of those that run.
+    fn look(&mut self, after: Duration, each: &mut dyn FnMut(Event<'_>)) -> io::Result<()> {
+        let mut running = Vec::new();
         let mut gone = Vec::new();
         for (&pid, target) in &mut self.targets {
-            match target.look(pid, self.period, &mut due) {
+            match target.look(pid, after, &mut running) {
                 Ok(unseen) => self.unseen += unseen,
                 Err(_) => gone.push(pid),
             }
         }
-        for pid in gone {
-            self.targets.remove(&pid);
+        for target in gone.iter().filter_map(|pid| self.targets.remove(pid)) {
+            self.unseen += target.unseen();
         }
-        // Who waits for longest comes first, as time may not do for all.
-        due.sort_by_key(|due| std::cmp::Reverse(due.owed));
-        for due in due {
-            if !self.may_pause() {
-                break;
+        // Where not all may be stopped, those that are by chance stand for the others.
+        let all = u32::try_from(running.len()).unwrap_or(u32::MAX);
+        let chosen = all.min(self.stops_left());
+        for n in 0..chosen {
+            let (at, rest) = (n as usize, u64::from(all - n));
+            let other = at + usize::try_from(self.random() % rest).unwrap_or_default();
+            running.swap(at, other);
+            if let Some(&thread) = running.get(at) {
+                self.sample(thread, after * all / chosen, each)?;
             }
-            self.sample(due, each)?;
         }
         Ok(())
     }
 
-    /// Whether another stop, as long as those before, keeps within what they may take.
-    fn may_pause(&self) -> bool {
-        let Some(started) = self.started else { return false };
-        let mean = self.pauses.total / u32::try_from(self.pauses.number).unwrap_or(u32::MAX).max(1);
-        (self.pauses.total + mean) * PAUSED_PART <= started.elapsed() || self.pauses.number == 0
+    /// How many stops, as long as those before, keep within what they may take.
+    fn stops_left(&self) -> u32 {
+        let Some(started) = self.started else { return 0 };
+        let left = (started.elapsed() / PAUSED_PART).saturating_sub(self.pauses.total);
+        let stops = left.as_nanos() / self.mean_pause().as_nanos().max(1);
+        u32::try_from(stops).unwrap_or(u32::MAX)
     }
 
-    fn sample(&mut self, due: Due, each: &mut dyn FnMut(Event<'_>)) -> io::Result<()> {
-        let Some(target) = self.targets.get_mut(&due.pid) else { return Ok(()) };
-        let stopped = match Stopped::one_in_passing(due.tid, STOP_TIMEOUT) {
+    fn mean_pause(&self) -> Duration {
+        match u32::try_from(self.pauses.number) {
+            Ok(0) => FIRST_PAUSE,
+            number => self.pauses.total / number.unwrap_or(u32::MAX),
+        }
+    }
+
+    /// CPU time of threads that no look found running.
+    fn all_unseen(&self) -> Duration {
+        self.unseen + self.targets.values().map(Target::unseen).sum::<Duration>()
+    }
+
+    fn random(&mut self) -> u64 {
+        // Xorshift: there is no need of better numbers.
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random
+    }
+
+    /// Takes a sample that stands for some time of a running thread.
+    fn sample(&mut self, thread: Running, time: Duration, each: &mut dyn FnMut(Event<'_>)) -> io::Result<()> {
+        let Some(target) = self.targets.get_mut(&thread.pid) else { return Ok(()) };
+        let Some(account) = target.threads.get_mut(&thread.tid) else { return Ok(()) };
+        account.owe(time, self.period);
+        if !account.is_due(self.period) {
+            return Ok(());
+        }
+        let stopped = match Stopped::one_in_passing(thread.tid, STOP_TIMEOUT) {
             Ok(stopped) => stopped,
             Err(StopError::Exited) => return Ok(()),
             Err(StopError::Timeout(_)) => {
                 self.missed += 1;
                 return Ok(());
             }
-            Err(error) => return Err(io::Error::other(format!("stopping thread {}: {error}", due.tid))),
+            Err(error) => return Err(io::Error::other(format!("stopping thread {}: {error}", thread.tid))),
         };
         let time = clock();
-        let walked = stopped.registers(due.tid).ok().map(|registers| {
+        let walked = stopped.registers(thread.tid).ok().map(|registers| {
             let walked = walk::walk(&registers, target.go.as_ref(), &target.memory);
             (Registers { ip: registers.pc, sp: registers.sp, bp: registers.fp }, walked)
         });
         self.pauses.add(stopped.resume());
         // It was killed while it was held.
         let Some((user, walked)) = walked else { return Ok(()) };
-        let Some(account) = target.threads.get_mut(&due.tid) else { return Ok(()) };
         let weight = account.take(self.period).min(MAX_WEIGHT);
         let Walked { frames, hopped, cut, goroutine, stack } = walked;
         self.counts.taken += weight;
         for _ in 0..weight {
             each(Event::Sample(RawSample {
-                pid: due.pid,
-                tid: due.tid,
+                pid: thread.pid,
+                tid: thread.tid,
                 time,
                 in_kernel: false,
                 user: Some(user),
@@ -238,13 +269,15 @@ impl Ptrace {
 
     /// When to look next: at irregular times, or looks would keep step with what works in steps.
     fn schedule(&mut self, looked: Duration) {
-        // Of xorshift, for want of any need of better numbers.
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        let part = u32::try_from(self.random % 1024).unwrap_or(512);
+        let part = u32::try_from(self.random() % 1024).unwrap_or(512);
         let jittered = self.period / 2 + self.period * part / 1024;
-        self.next_look = Instant::now() + jittered.max(looked * LOOKING_PART);
+        let now = Instant::now();
+        self.next_look = now + jittered.max(looked * LOOKING_PART);
+        // Not before there is time for one stop.
+        if let Some(started) = self.started {
+            self.next_look =
+                self.next_look.max(started + (self.pauses.total + self.mean_pause()) * PAUSED_PART);
+        }
     }
 }
 
@@ -277,12 +310,18 @@ impl Source for Ptrace {
         while self.next_look < until {
             std::thread::sleep(self.next_look.saturating_duration_since(Instant::now()));
             let looking = Instant::now();
+            // The first look only sees what threads have used before.
+            if self.last_look.is_some() && self.stops_left() == 0 {
+                self.schedule(Duration::ZERO);
+                continue;
+            }
             if looking >= self.next_family {
                 self.family(each);
                 self.next_family = looking + FAMILY_EVERY;
             }
             let paused = self.pauses.total;
-            self.look(each)?;
+            let after = self.last_look.replace(looking).map_or(Duration::ZERO, |last| looking - last);
+            self.look(after, each)?;
             let looked = looking.elapsed().saturating_sub(self.pauses.total - paused);
             self.schedule(looked);
         }
@@ -291,7 +330,7 @@ impl Source for Ptrace {
     }
 
     fn counts(&self) -> Counts {
-        let lost = self.unseen.as_nanos() / self.period.as_nanos().max(1);
+        let lost = self.all_unseen().as_nanos() / self.period.as_nanos().max(1);
         let pauses = Some(self.pauses);
         Counts { lost: u64::try_from(lost).unwrap_or(u64::MAX), pauses, ..self.counts }
     }
@@ -300,11 +339,11 @@ impl Source for Ptrace {
         let mut notes = vec![
             "threads were stopped one at a time: those that began and ended between two looks are not seen, and time in the kernel counts for the system call".to_owned(),
         ];
-        let owed: Duration = self.targets.values().flat_map(|t| t.threads.values()).map(Account::owed).sum();
-        if owed >= self.period * 10 {
+        let unseen = self.all_unseen();
+        if unseen >= self.period * 10 {
             notes.push(format!(
                 "{} ms of CPU time are of threads that no look found running",
-                owed.as_millis()
+                unseen.as_millis()
             ));
         }
         if self.missed > 0 {
@@ -325,10 +364,17 @@ impl Target {
         }
     }
 
-    /// Looks at the threads. Those that are owed a sample and run go to `due`; gives what ended threads were owed.
-    fn look(&mut self, pid: Pid, period: Duration, due: &mut Vec<Due>) -> Result<Duration, StopError> {
+    /// Looks at the threads; gives what threads that have ended used without being seen.
+    fn look(&mut self, pid: Pid, after: Duration, running: &mut Vec<Running>) -> Result<Duration, StopError> {
         let mut known = std::mem::take(&mut self.threads);
-        for tid in stop::threads(pid.as_raw())?.into_iter().take(MAX_THREADS) {
+        let tids = match stop::threads(pid.as_raw()) {
+            Ok(tids) => tids,
+            Err(error) => {
+                self.threads = known;
+                return Err(error);
+            }
+        };
+        for tid in tids.into_iter().take(MAX_THREADS) {
             let dir = format!("/proc/{pid}/task/{tid}");
             let Some(used) = cpu_time(&dir) else { continue };
             let account = match known.remove(&tid) {
@@ -337,12 +383,18 @@ impl Target {
                 None => Account::known(used),
             };
             let account = self.threads.entry(tid).or_insert(account);
-            if account.turn(used, period) == Turn::Due && runs(&dir) {
-                due.push(Due { pid, tid, owed: account.owed() });
+            account.saw(used);
+            if runs(&dir) {
+                account.found(after);
+                running.push(Running { pid, tid });
             }
         }
         self.seen = true;
-        Ok(known.values().map(Account::owed).sum())
+        Ok(known.values().map(Account::unseen).sum())
+    }
+
+    fn unseen(&self) -> Duration {
+        self.threads.values().map(Account::unseen).sum()
     }
 }
 
