@@ -156,6 +156,11 @@ impl Stopped {
         self.begun
     }
 
+    /// When one of them was last seen not to have stopped.
+    pub fn seen_running(&self) -> Instant {
+        self.seen_running
+    }
+
     /// The registers of a held thread.
     pub fn registers(&self, tid: i32) -> Result<Registers, StopError> {
         Ok(registers::read(Pid::from_raw(tid))?)

@@ -1,9 +1,10 @@
 //! Samples by looking at threads from time to time, and stopping one that runs for a moment.
 //!
-//! Each look takes a sample of each thread that runs. That a thread is found running says little about how much of a CPU
-//! it has: it may be waiting for one. So a sample counts for as much as the thread has used of the time that its samples
-//! stand for, by what the kernel says (`/proc/PID/task/TID/schedstat`): see [`account`]. The looks come at irregular
-//! times, and less often where stops take longer than what they may take of the time.
+//! Each look takes a sample of each thread that is on a CPU. The kernel does not tell those from others that wait for one,
+//! which are often in few places: where they let others run, or woke them. So each thread that runs or waits is stopped;
+//! if it had to wait for its CPU from before the look (`/proc/PID/task/TID/schedstat`), it was not on one, and the sample
+//! is dropped. Another one counts for what the thread has used of the time that its samples stand for: see [`account`].
+//! The looks come at irregular times, and less often where stops take longer than what they may take of the time.
 
 mod account;
 mod walk;
@@ -40,6 +41,8 @@ pub const MAX_RATE: u32 = 100;
 const STOP_TIMEOUT: Duration = Duration::from_millis(50);
 /// Stops take up no more than this part of the time: one in so many.
 const PAUSED_PART: u32 = 100;
+/// The kernel takes us for running a little before we do.
+const LATE: Duration = Duration::from_micros(20);
 /// A guess at how long a stop takes, until it is known.
 const FIRST_PAUSE: Duration = Duration::from_micros(100);
 /// Looking takes up no more of our own time than one part in so many.
@@ -113,6 +116,8 @@ struct Target {
 struct Running {
     pid: Pid,
     tid: i32,
+    /// How long it has waited for CPUs, as far as the kernel says.
+    waited: Option<Duration>,
 }
 
 impl Ptrace {
@@ -143,11 +148,11 @@ impl Ptrace {
     }
 
     /// Looks at all threads once, `after` the last look, and takes samples of those that run.
-    fn look(&mut self, after: Duration, each: &mut dyn FnMut(Event<'_>)) -> io::Result<()> {
+    fn look(&mut self, at: Instant, after: Duration, each: &mut dyn FnMut(Event<'_>)) -> io::Result<()> {
         let mut running = Vec::new();
         let mut gone = Vec::new();
         for (&pid, target) in &mut self.targets {
-            match target.look(pid, after, &mut running) {
+            match target.look(pid, &mut running) {
                 Ok(unseen) => self.unseen += unseen,
                 Err(_) => gone.push(pid),
             }
@@ -159,11 +164,11 @@ impl Ptrace {
         let all = u32::try_from(running.len()).unwrap_or(u32::MAX);
         let chosen = all.min(self.stops_left());
         for n in 0..chosen {
-            let (at, rest) = (n as usize, u64::from(all - n));
-            let other = at + usize::try_from(self.random() % rest).unwrap_or_default();
-            running.swap(at, other);
-            if let Some(&thread) = running.get(at) {
-                self.sample(thread, after * all / chosen, each)?;
+            let (next, rest) = (n as usize, u64::from(all - n));
+            let other = next + usize::try_from(self.random() % rest).unwrap_or_default();
+            running.swap(next, other);
+            if let Some(&thread) = running.get(next) {
+                self.sample(thread, at, after * all / chosen, each)?;
             }
         }
         Ok(())
@@ -197,14 +202,15 @@ impl Ptrace {
         self.random
     }
 
-    /// Takes a sample that stands for some time of a running thread.
-    fn sample(&mut self, thread: Running, time: Duration, each: &mut dyn FnMut(Event<'_>)) -> io::Result<()> {
+    /// Takes a sample that stands for some time of a thread, if that was on a CPU at the time of the look.
+    fn sample(
+        &mut self,
+        thread: Running,
+        look: Instant,
+        stands_for: Duration,
+        each: &mut dyn FnMut(Event<'_>),
+    ) -> io::Result<()> {
         let Some(target) = self.targets.get_mut(&thread.pid) else { return Ok(()) };
-        let Some(account) = target.threads.get_mut(&thread.tid) else { return Ok(()) };
-        account.owe(time, self.period);
-        if !account.is_due(self.period) {
-            return Ok(());
-        }
         let stopped = match Stopped::one_in_passing(thread.tid, STOP_TIMEOUT) {
             Ok(stopped) => stopped,
             Err(StopError::Exited) => return Ok(()),
@@ -219,9 +225,19 @@ impl Ptrace {
             let walked = walk::walk(&registers, target.go.as_ref(), &target.memory);
             (Registers { ip: registers.pc, sp: registers.sp, bp: registers.fp }, walked)
         });
+        let waited = Times::read(thread.pid, thread.tid).and_then(|times| times.waited);
+        let since_look = stopped.seen_running().saturating_duration_since(look) + LATE;
         self.pauses.add(stopped.resume());
         // It was killed while it was held.
         let Some((user, walked)) = walked else { return Ok(()) };
+        if let (Some(before), Some(now)) = (thread.waited, waited)
+            && now.saturating_sub(before) > since_look
+        {
+            return Ok(());
+        }
+        let Some(account) = target.threads.get_mut(&thread.tid) else { return Ok(()) };
+        account.found(stands_for);
+        account.owe(stands_for, self.period);
         let weight = account.take(self.period).min(MAX_WEIGHT);
         let Walked { frames, hopped, cut, goroutine, stack } = walked;
         self.counts.taken += weight;
@@ -321,7 +337,7 @@ impl Source for Ptrace {
             }
             let paused = self.pauses.total;
             let after = self.last_look.replace(looking).map_or(Duration::ZERO, |last| looking - last);
-            self.look(after, each)?;
+            self.look(looking, after, each)?;
             let looked = looking.elapsed().saturating_sub(self.pauses.total - paused);
             self.schedule(looked);
         }
@@ -365,7 +381,7 @@ impl Target {
     }
 
     /// Looks at the threads; gives what threads that have ended used without being seen.
-    fn look(&mut self, pid: Pid, after: Duration, running: &mut Vec<Running>) -> Result<Duration, StopError> {
+    fn look(&mut self, pid: Pid, running: &mut Vec<Running>) -> Result<Duration, StopError> {
         let mut known = std::mem::take(&mut self.threads);
         let tids = match stop::threads(pid.as_raw()) {
             Ok(tids) => tids,
@@ -375,8 +391,7 @@ impl Target {
             }
         };
         for tid in tids.into_iter().take(MAX_THREADS) {
-            let dir = format!("/proc/{pid}/task/{tid}");
-            let Some(used) = cpu_time(&dir) else { continue };
+            let Some(Times { used, waited }) = Times::read(pid, tid) else { continue };
             let account = match known.remove(&tid) {
                 Some(account) => account,
                 None if self.seen => Account::begun(),
@@ -384,9 +399,8 @@ impl Target {
             };
             let account = self.threads.entry(tid).or_insert(account);
             account.saw(used);
-            if runs(&dir) {
-                account.found(after);
-                running.push(Running { pid, tid });
+            if runs(pid, tid) {
+                running.push(Running { pid, tid, waited });
             }
         }
         self.seen = true;
@@ -398,22 +412,34 @@ impl Target {
     }
 }
 
-/// What a thread has used of CPUs.
-fn cpu_time(dir: &str) -> Option<Duration> {
-    if let Ok(text) = fs::read_to_string(format!("{dir}/schedstat"))
-        && let Some(used) = text.split_ascii_whitespace().next().and_then(|word| word.parse().ok())
-        && used > 0
-    {
-        return Some(Duration::from_nanos(used));
-    }
-    // A kernel without CONFIG_SCHED_INFO, or a thread that has not run yet.
-    let stat = Stat::parse(&fs::read(format!("{dir}/stat")).ok()?)?;
-    // USER_HZ, the same everywhere.
-    Some(Duration::from_millis(stat.cpu_ticks.saturating_mul(10)))
+/// What a thread has had of CPUs.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    used: Duration,
+    waited: Option<Duration>,
 }
 
-fn runs(dir: &str) -> bool {
-    let stat = fs::read(format!("{dir}/stat")).ok();
+impl Times {
+    fn read(pid: Pid, tid: i32) -> Option<Self> {
+        let dir = format!("/proc/{pid}/task/{tid}");
+        if let Ok(text) = fs::read_to_string(format!("{dir}/schedstat")) {
+            let mut words = text.split_ascii_whitespace().map(|word| word.parse().map(Duration::from_nanos));
+            if let (Some(Ok(used)), Some(Ok(waited))) = (words.next(), words.next())
+                && !used.is_zero()
+            {
+                return Some(Times { used, waited: Some(waited) });
+            }
+        }
+        // A kernel without CONFIG_SCHED_INFO, or a thread that has not run yet.
+        let stat = Stat::parse(&fs::read(format!("{dir}/stat")).ok()?)?;
+        // USER_HZ, the same everywhere.
+        Some(Times { used: Duration::from_millis(stat.cpu_ticks.saturating_mul(10)), waited: None })
+    }
+}
+
+/// Whether a thread is on a CPU, or waits for one.
+fn runs(pid: Pid, tid: i32) -> bool {
+    let stat = fs::read(format!("/proc/{pid}/task/{tid}/stat")).ok();
     stat.and_then(|bytes| Stat::parse(&bytes)).is_some_and(|stat| stat.state == 'R')
 }
 

@@ -1,7 +1,8 @@
 //! How much CPU time of a thread a look stands for that found it running.
 //!
-//! "Running" includes waiting for a CPU. Over a while, a thread is found so in looks that stand for some time, and uses
-//! less, or as much, of a CPU; the relation of the two is what a look counts for of the time since the look before.
+//! Over a while, a thread is found running in looks that stand for some time, and uses about as much of CPUs, or less
+//! where it was only thought to run. The relation of the two is what a look counts for of the time since the look before:
+//! so the samples of a thread are as many as it has used periods of CPU time.
 
 use std::time::Duration;
 
@@ -49,11 +50,6 @@ impl Account {
         self.owed += time.mul_f64(part);
     }
 
-    /// Whether it is owed at least one sample.
-    pub(super) fn is_due(&self, period: Duration) -> bool {
-        self.owed >= period
-    }
-
     /// The samples that it is owed, which are paid with that.
     pub(super) fn take(&mut self, period: Duration) -> u64 {
         let (owed, period) = (self.owed.as_nanos(), period.as_nanos().max(1));
@@ -86,9 +82,7 @@ mod tests {
             if (random >> 16) % of < on_cpu + waits {
                 account.found(PERIOD);
                 account.owe(PERIOD, PERIOD);
-                if account.is_due(PERIOD) {
-                    samples += account.take(PERIOD);
-                }
+                samples += account.take(PERIOD);
             }
         }
         samples
@@ -110,6 +104,6 @@ mod tests {
         account.saw(Duration::from_secs(2));
         assert_eq!(account.unseen(), Duration::from_secs(2));
         account.found(PERIOD);
-        assert_eq!((account.unseen(), account.is_due(PERIOD)), (Duration::ZERO, false));
+        assert_eq!(account.unseen(), Duration::ZERO);
     }
 }
