@@ -10,6 +10,7 @@ mod account;
 mod walk;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -276,8 +277,8 @@ impl Ptrace {
             }
         }
         for (pid, parent) in begun {
-            if !self.targets.contains_key(&pid) {
-                self.targets.insert(pid, Target::new(pid, None, true));
+            if let Entry::Vacant(place) = self.targets.entry(pid) {
+                place.insert(Target::new(pid, None, true));
                 each(Event::Fork { pid, parent });
             }
         }
