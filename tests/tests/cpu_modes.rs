@@ -11,6 +11,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use fixtures::matrix::QUICK_TOOLCHAINS;
+use fixtures::repetition::say;
 use fixtures::{Cell, Fixture, Process as Spawned, Program, Variant, build};
 use inspector::capture::cpu::collect::Collected;
 use inspector::capture::cpu::known::Known;
@@ -55,7 +56,7 @@ fn captured(fixture: &Fixture, options: &Options) -> Option<Captured> {
     match capture(&[pinned(fixture)], options, &mut || ControlFlow::Continue(())) {
         Ok(captured) => Some(captured),
         Err(error) if error.to_string().contains("denies") => {
-            println!("NOT TESTED: {error}");
+            say(&format!("NOT TESTED: {error}"));
             None
         }
         Err(error) => panic!("{error}"),
@@ -84,14 +85,14 @@ fn check_shares(counts: &BTreeMap<String, u64>, tolerance: f64, what: &str) {
     let all = of("fifty") + of("thirty") + of("twenty");
     for (name, expected) in [("fifty", 50.0), ("thirty", 30.0), ("twenty", 20.0)] {
         let share = of(name) * 100.0 / all;
-        println!("{what}: {name} {share:.1} of {all}");
+        say(&format!("{what}: {name} {share:.1} of {all}"));
         assert!((share - expected).abs() <= tolerance, "{what}: {name} {share:.1}: {counts:?}");
     }
 }
 
 fn check_rooted(collected: &Collected, what: &str) {
     let quality = collected.quality();
-    println!("{what}: {quality:?}");
+    say(&format!("{what}: {quality:?}"));
     assert!(quality.rooted * 100 >= quality.user * 99, "{what}: {quality:?}");
 }
 
