@@ -60,6 +60,8 @@ enum ThreadState {
 pub struct Stopped {
     threads: BTreeMap<i32, ThreadState>,
     begun: Instant,
+    /// When one of them was last seen not to have stopped yet.
+    seen_running: Instant,
     not_send: std::marker::PhantomData<*const ()>,
 }
 
@@ -83,7 +85,7 @@ impl Stopped {
         let tids = threads(pid)?;
         let begun = Instant::now();
         let deadline = begun + timeout;
-        let mut stopped = Stopped { threads: BTreeMap::new(), begun, not_send: std::marker::PhantomData };
+        let mut stopped = Stopped::since(begun);
         for tid in tids {
             stopped.seize(tid)?;
         }
@@ -114,7 +116,7 @@ impl Stopped {
     /// On any error the thread runs on.
     pub fn one_thread(tid: i32, timeout: Duration) -> Result<Self, StopError> {
         let begun = Instant::now();
-        let mut stopped = Stopped { threads: BTreeMap::new(), begun, not_send: std::marker::PhantomData };
+        let mut stopped = Stopped::since(begun);
         stopped.seize(tid)?;
         if stopped.threads.is_empty() {
             return Err(StopError::Exited);
@@ -122,6 +124,26 @@ impl Stopped {
         stopped.interrupt(tid);
         stopped.wait(begun + timeout)?;
         if stopped.threads.is_empty() { Err(StopError::Exited) } else { Ok(stopped) }
+    }
+
+    /// Stops a single thread of many that are stopped one after the other: does not give our core away while it can come
+    /// to its stop on another one, so that it is not held for the time that we would wait for a core.
+    ///
+    /// # Errors
+    /// On any error the thread runs on.
+    pub fn one_in_passing(tid: i32, timeout: Duration) -> Result<Self, StopError> {
+        let begun = Instant::now();
+        let mut stopped = Stopped::since(begun);
+        stopped.seize(tid)?;
+        stopped.interrupt(tid);
+        stopped.wait_with(begun + timeout, |idle_rounds| {
+            if idle_rounds < SPINS { std::hint::spin_loop() } else { std::thread::sleep(NAP) }
+        })?;
+        if stopped.threads.is_empty() { Err(StopError::Exited) } else { Ok(stopped) }
+    }
+
+    fn since(begun: Instant) -> Self {
+        Stopped { threads: BTreeMap::new(), begun, seen_running: begun, not_send: std::marker::PhantomData }
     }
 
     /// The threads that are held.
@@ -134,9 +156,21 @@ impl Stopped {
         self.begun
     }
 
+    /// When one of them was last seen not to have stopped.
+    pub fn seen_running(&self) -> Instant {
+        self.seen_running
+    }
+
     /// The registers of a held thread.
     pub fn registers(&self, tid: i32) -> Result<Registers, StopError> {
         Ok(registers::read(Pid::from_raw(tid))?)
+    }
+
+    /// Lets all threads run on and says how long they can have stood still: from when one was last seen not to have
+    /// stopped. Before that they may have waited for a core, which they would have done without us.
+    pub fn resume(mut self) -> Duration {
+        self.release();
+        self.seen_running.elapsed()
     }
 
     /// Lets all threads run on and says how long they were held.
@@ -175,8 +209,16 @@ impl Stopped {
 
     /// Waits until every held thread has stopped.
     fn wait(&mut self, deadline: Instant) -> Result<(), StopError> {
+        // The threads need a core to get to their stop: give ours away, first briefly.
+        self.wait_with(deadline, |idle_rounds| {
+            if idle_rounds < SPINS { std::thread::yield_now() } else { std::thread::sleep(NAP) }
+        })
+    }
+
+    fn wait_with(&mut self, deadline: Instant, idle: impl Fn(u32)) -> Result<(), StopError> {
         let mut idle_rounds = 0u32;
         loop {
+            let now = Instant::now();
             let waiting: Vec<i32> = self
                 .threads
                 .iter()
@@ -192,16 +234,12 @@ impl Stopped {
                 idle_rounds = 0;
                 continue;
             }
-            if Instant::now() >= deadline {
+            self.seen_running = now;
+            if now >= deadline {
                 return Err(StopError::Timeout(first));
             }
-            // The threads need a core to get to their stop: give ours away, first briefly.
             idle_rounds += 1;
-            if idle_rounds < 64 {
-                std::thread::yield_now();
-            } else {
-                std::thread::sleep(Duration::from_micros(50));
-            }
+            idle(idle_rounds);
         }
     }
 
@@ -255,8 +293,7 @@ impl Stopped {
         }
         let deadline = Instant::now() + RELEASE_TIMEOUT;
         for tid in stopping {
-            let mut one =
-                Stopped { threads: BTreeMap::new(), begun: self.begun, not_send: std::marker::PhantomData };
+            let mut one = Stopped::since(self.begun);
             one.threads.insert(tid, ThreadState::Stopping);
             if one.wait(deadline).is_err() {
                 // It stays seized, which the kernel undoes when we exit; it is not held before it stops.
@@ -275,6 +312,9 @@ impl Drop for Stopped {
 /// New threads appear at most while the last unseized ones run.
 const MAX_ROUNDS: usize = 64;
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Looks in quick succession, until naps are taken between them.
+const SPINS: u32 = 64;
+const NAP: Duration = Duration::from_micros(50);
 
 /// The thread ids of a process, as seen in our pid namespace.
 pub fn threads(pid: i32) -> Result<Vec<i32>, StopError> {

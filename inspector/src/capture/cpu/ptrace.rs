@@ -1,23 +1,25 @@
 //! Samples by looking at threads from time to time, and stopping one that runs for a moment.
 //!
-//! That a thread is found running says little: it may be waiting for a CPU. How much counts a sample for is what the
-//! kernel says that the thread has used (`/proc/PID/task/TID/schedstat`). Each thread is owed a sample for each period
-//! of CPU time. Once it is owed one, the next look that finds it running takes it, for all the periods that it is owed
-//! by then. So the share of each thread is right whenever the looks come, and within a thread the places are those of
-//! looks at irregular times.
+//! Each look takes a sample of each thread that is on a CPU. The kernel does not tell those from others that wait for one,
+//! which are often in few places: where they let others run, or woke them. So each thread that runs or waits is stopped;
+//! if it had to wait for its CPU from before the look (`/proc/PID/task/TID/schedstat`), it was not on one, and the sample
+//! is dropped. Another one counts for what the thread has used of the time that its samples stand for: see [`account`].
+//! The looks come at irregular times, and less often where stops take longer than what they may take of the time.
 
 mod account;
 mod walk;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, Instant};
 
+use rustix::process::{getpriority_process, setpriority_process};
 use rustix::time::{ClockId, clock_gettime};
 
-use self::account::{Account, Turn};
+use self::account::Account;
 use self::walk::Walked;
 use super::source::{Counts, Event, GoTarget, Pauses, RawSample, Registers, Source};
 use crate::memory::LiveMemory;
@@ -36,16 +38,22 @@ pub struct Options {
 
 /// The highest rate.
 pub const MAX_RATE: u32 = 100;
-/// A thread that does not come to its stop in this time is left alone.
-const STOP_TIMEOUT: Duration = Duration::from_millis(20);
+/// A thread that does not come to its stop in this time is left alone: it waits for a core for long.
+const STOP_TIMEOUT: Duration = Duration::from_millis(50);
 /// Stops take up no more than this part of the time: one in so many.
 const PAUSED_PART: u32 = 100;
+/// The kernel takes us for running a little before we do.
+const LATE: Duration = Duration::from_micros(20);
+/// A guess at how long a stop takes, until it is known.
+const FIRST_PAUSE: Duration = Duration::from_micros(100);
 /// Looking takes up no more of our own time than one part in so many.
 const LOOKING_PART: u32 = 5;
 /// How often new processes and other programs are looked for.
 const FAMILY_EVERY: Duration = Duration::from_millis(100);
 /// More threads than are looked at.
 const MAX_THREADS: usize = 1 << 16;
+/// As `nice` counts.
+const HIGH_PRIORITY: i32 = -20;
 /// As many periods as one sample can count for.
 const MAX_WEIGHT: u64 = 1 << 10;
 
@@ -55,6 +63,7 @@ pub struct Ptrace {
     options: Options,
     period: Duration,
     targets: HashMap<Pid, Target>,
+    last_look: Option<Instant>,
     next_look: Instant,
     next_family: Instant,
     random: u64,
@@ -65,6 +74,30 @@ pub struct Ptrace {
     missed: u64,
     /// CPU time of threads that ended before it was sampled.
     unseen: Duration,
+    priority: Option<Priority>,
+}
+
+/// A higher priority of this thread, until it is dropped: whoever holds others should not wait for a core meanwhile.
+#[derive(Debug)]
+struct Priority {
+    before: i32,
+}
+
+impl Priority {
+    /// `None` where it is not permitted (CAP_SYS_NICE).
+    fn raise() -> Option<Self> {
+        // Of the calling thread, other than POSIX says.
+        let before = getpriority_process(None).ok()?;
+        setpriority_process(None, HIGH_PRIORITY).ok()?;
+        Some(Priority { before })
+    }
+}
+
+impl Drop for Priority {
+    fn drop(&mut self) {
+        // To lower it is always permitted.
+        let _ = setpriority_process(None, self.before);
+    }
 }
 
 /// A process that is looked at.
@@ -79,12 +112,13 @@ struct Target {
     program: Option<(u64, u64)>,
 }
 
-/// Whom to stop.
+/// A thread that was found running.
 #[derive(Debug, Clone, Copy)]
-struct Due {
+struct Running {
     pid: Pid,
     tid: i32,
-    owed: Duration,
+    /// How long it has waited for CPUs, as far as the kernel says.
+    waited: Option<Duration>,
 }
 
 impl Ptrace {
@@ -96,6 +130,7 @@ impl Ptrace {
             options: Options { rate, ..options },
             period: Duration::from_secs(1) / rate,
             targets: HashMap::new(),
+            last_look: None,
             next_look: now,
             next_family: now,
             random: clock() | 1,
@@ -104,6 +139,7 @@ impl Ptrace {
             counts: Counts::default(),
             missed: 0,
             unseen: Duration::ZERO,
+            priority: None,
         }
     }
 
@@ -112,64 +148,104 @@ impl Ptrace {
         self.options.rate
     }
 
-    /// Looks at all threads once, and takes the samples that are due.
-    fn look(&mut self, each: &mut dyn FnMut(Event<'_>)) -> io::Result<()> {
-        let mut due = Vec::new();
+    /// Looks at all threads once, `after` the last look, and takes samples of those that run.
+    fn look(&mut self, at: Instant, after: Duration, each: &mut dyn FnMut(Event<'_>)) -> io::Result<()> {
+        let mut running = Vec::new();
         let mut gone = Vec::new();
         for (&pid, target) in &mut self.targets {
-            match target.look(pid, self.period, &mut due) {
+            match target.look(pid, &mut running) {
                 Ok(unseen) => self.unseen += unseen,
                 Err(_) => gone.push(pid),
             }
         }
-        for pid in gone {
-            self.targets.remove(&pid);
+        for target in gone.iter().filter_map(|pid| self.targets.remove(pid)) {
+            self.unseen += target.unseen();
         }
-        // Who waits for longest comes first, as time may not do for all.
-        due.sort_by_key(|due| std::cmp::Reverse(due.owed));
-        for due in due {
-            if !self.may_pause() {
-                break;
+        // Where not all may be stopped, those that are by chance stand for the others.
+        let all = u32::try_from(running.len()).unwrap_or(u32::MAX);
+        let chosen = all.min(self.stops_left());
+        for n in 0..chosen {
+            let (next, rest) = (n as usize, u64::from(all - n));
+            let other = next + usize::try_from(self.random() % rest).unwrap_or_default();
+            running.swap(next, other);
+            if let Some(&thread) = running.get(next) {
+                self.sample(thread, at, after * all / chosen, each)?;
             }
-            self.sample(due, each)?;
         }
         Ok(())
     }
 
-    /// Whether another stop, as long as those before, keeps within what they may take.
-    fn may_pause(&self) -> bool {
-        let Some(started) = self.started else { return false };
-        let mean = self.pauses.total / u32::try_from(self.pauses.number).unwrap_or(u32::MAX).max(1);
-        (self.pauses.total + mean) * PAUSED_PART <= started.elapsed() || self.pauses.number == 0
+    /// How many stops, as long as those before, keep within what they may take.
+    fn stops_left(&self) -> u32 {
+        let Some(started) = self.started else { return 0 };
+        let left = (started.elapsed() / PAUSED_PART).saturating_sub(self.pauses.total);
+        let stops = left.as_nanos() / self.mean_pause().as_nanos().max(1);
+        u32::try_from(stops).unwrap_or(u32::MAX)
     }
 
-    fn sample(&mut self, due: Due, each: &mut dyn FnMut(Event<'_>)) -> io::Result<()> {
-        let Some(target) = self.targets.get_mut(&due.pid) else { return Ok(()) };
-        let stopped = match Stopped::one_thread(due.tid, STOP_TIMEOUT) {
+    fn mean_pause(&self) -> Duration {
+        match u32::try_from(self.pauses.number) {
+            Ok(0) => FIRST_PAUSE,
+            number => self.pauses.total / number.unwrap_or(u32::MAX),
+        }
+    }
+
+    /// CPU time of threads that no look found running.
+    fn all_unseen(&self) -> Duration {
+        self.unseen + self.targets.values().map(Target::unseen).sum::<Duration>()
+    }
+
+    fn random(&mut self) -> u64 {
+        // Xorshift: there is no need of better numbers.
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random
+    }
+
+    /// Takes a sample that stands for some time of a thread, if that was on a CPU at the time of the look.
+    fn sample(
+        &mut self,
+        thread: Running,
+        look: Instant,
+        stands_for: Duration,
+        each: &mut dyn FnMut(Event<'_>),
+    ) -> io::Result<()> {
+        let Some(target) = self.targets.get_mut(&thread.pid) else { return Ok(()) };
+        let stopped = match Stopped::one_in_passing(thread.tid, STOP_TIMEOUT) {
             Ok(stopped) => stopped,
             Err(StopError::Exited) => return Ok(()),
             Err(StopError::Timeout(_)) => {
                 self.missed += 1;
                 return Ok(());
             }
-            Err(error) => return Err(io::Error::other(format!("stopping thread {}: {error}", due.tid))),
+            Err(error) => return Err(io::Error::other(format!("stopping thread {}: {error}", thread.tid))),
         };
         let time = clock();
-        let walked = stopped.registers(due.tid).ok().map(|registers| {
+        let walked = stopped.registers(thread.tid).ok().map(|registers| {
             let walked = walk::walk(&registers, target.go.as_ref(), &target.memory);
             (Registers { ip: registers.pc, sp: registers.sp, bp: registers.fp }, walked)
         });
-        self.pauses.add(stopped.thaw());
+        let waited = Times::read(thread.pid, thread.tid).and_then(|times| times.waited);
+        let since_look = stopped.seen_running().saturating_duration_since(look) + LATE;
+        self.pauses.add(stopped.resume());
         // It was killed while it was held.
         let Some((user, walked)) = walked else { return Ok(()) };
-        let Some(account) = target.threads.get_mut(&due.tid) else { return Ok(()) };
+        if let (Some(before), Some(now)) = (thread.waited, waited)
+            && now.saturating_sub(before) > since_look
+        {
+            return Ok(());
+        }
+        let Some(account) = target.threads.get_mut(&thread.tid) else { return Ok(()) };
+        account.found(stands_for);
+        account.owe(stands_for, self.period);
         let weight = account.take(self.period).min(MAX_WEIGHT);
         let Walked { frames, hopped, cut, goroutine, stack } = walked;
         self.counts.taken += weight;
         for _ in 0..weight {
             each(Event::Sample(RawSample {
-                pid: due.pid,
-                tid: due.tid,
+                pid: thread.pid,
+                tid: thread.tid,
                 time,
                 in_kernel: false,
                 user: Some(user),
@@ -201,8 +277,8 @@ impl Ptrace {
             }
         }
         for (pid, parent) in begun {
-            if !self.targets.contains_key(&pid) {
-                self.targets.insert(pid, Target::new(pid, None, true));
+            if let Entry::Vacant(place) = self.targets.entry(pid) {
+                place.insert(Target::new(pid, None, true));
                 each(Event::Fork { pid, parent });
             }
         }
@@ -210,13 +286,15 @@ impl Ptrace {
 
     /// When to look next: at irregular times, or looks would keep step with what works in steps.
     fn schedule(&mut self, looked: Duration) {
-        // Of xorshift, for want of any need of better numbers.
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        let part = u32::try_from(self.random % 1024).unwrap_or(512);
+        let part = u32::try_from(self.random() % 1024).unwrap_or(512);
         let jittered = self.period / 2 + self.period * part / 1024;
-        self.next_look = Instant::now() + jittered.max(looked * LOOKING_PART);
+        let now = Instant::now();
+        self.next_look = now + jittered.max(looked * LOOKING_PART);
+        // Not before there is time for one stop.
+        if let Some(started) = self.started {
+            self.next_look =
+                self.next_look.max(started + (self.pauses.total + self.mean_pause()) * PAUSED_PART);
+        }
     }
 }
 
@@ -237,6 +315,9 @@ impl Source for Ptrace {
     }
 
     fn poll(&mut self, timeout: Duration, each: &mut dyn FnMut(Event<'_>)) -> io::Result<()> {
+        if self.started.is_none() {
+            self.priority = Priority::raise();
+        }
         let begun = *self.started.get_or_insert_with(Instant::now);
         let until = Instant::now() + timeout;
         // Time up to the first look is nobody's.
@@ -246,12 +327,18 @@ impl Source for Ptrace {
         while self.next_look < until {
             std::thread::sleep(self.next_look.saturating_duration_since(Instant::now()));
             let looking = Instant::now();
+            // The first look only sees what threads have used before.
+            if self.last_look.is_some() && self.stops_left() == 0 {
+                self.schedule(Duration::ZERO);
+                continue;
+            }
             if looking >= self.next_family {
                 self.family(each);
                 self.next_family = looking + FAMILY_EVERY;
             }
             let paused = self.pauses.total;
-            self.look(each)?;
+            let after = self.last_look.replace(looking).map_or(Duration::ZERO, |last| looking - last);
+            self.look(looking, after, each)?;
             let looked = looking.elapsed().saturating_sub(self.pauses.total - paused);
             self.schedule(looked);
         }
@@ -260,7 +347,7 @@ impl Source for Ptrace {
     }
 
     fn counts(&self) -> Counts {
-        let lost = self.unseen.as_nanos() / self.period.as_nanos().max(1);
+        let lost = self.all_unseen().as_nanos() / self.period.as_nanos().max(1);
         let pauses = Some(self.pauses);
         Counts { lost: u64::try_from(lost).unwrap_or(u64::MAX), pauses, ..self.counts }
     }
@@ -269,11 +356,11 @@ impl Source for Ptrace {
         let mut notes = vec![
             "threads were stopped one at a time: those that began and ended between two looks are not seen, and time in the kernel counts for the system call".to_owned(),
         ];
-        let owed: Duration = self.targets.values().flat_map(|t| t.threads.values()).map(Account::owed).sum();
-        if owed >= self.period * 10 {
+        let unseen = self.all_unseen();
+        if unseen >= self.period * 10 {
             notes.push(format!(
                 "{} ms of CPU time are of threads that no look found running",
-                owed.as_millis()
+                unseen.as_millis()
             ));
         }
         if self.missed > 0 {
@@ -294,43 +381,66 @@ impl Target {
         }
     }
 
-    /// Looks at the threads. Those that are owed a sample and run go to `due`; gives what ended threads were owed.
-    fn look(&mut self, pid: Pid, period: Duration, due: &mut Vec<Due>) -> Result<Duration, StopError> {
+    /// Looks at the threads; gives what threads that have ended used without being seen.
+    fn look(&mut self, pid: Pid, running: &mut Vec<Running>) -> Result<Duration, StopError> {
         let mut known = std::mem::take(&mut self.threads);
-        for tid in stop::threads(pid.as_raw())?.into_iter().take(MAX_THREADS) {
-            let dir = format!("/proc/{pid}/task/{tid}");
-            let Some(used) = cpu_time(&dir) else { continue };
+        let tids = match stop::threads(pid.as_raw()) {
+            Ok(tids) => tids,
+            Err(error) => {
+                self.threads = known;
+                return Err(error);
+            }
+        };
+        for tid in tids.into_iter().take(MAX_THREADS) {
+            let Some(Times { used, waited }) = Times::read(pid, tid) else { continue };
             let account = match known.remove(&tid) {
                 Some(account) => account,
                 None if self.seen => Account::begun(),
                 None => Account::known(used),
             };
             let account = self.threads.entry(tid).or_insert(account);
-            if account.turn(used, period) == Turn::Due && runs(&dir) {
-                due.push(Due { pid, tid, owed: account.owed() });
+            account.saw(used);
+            if runs(pid, tid) {
+                running.push(Running { pid, tid, waited });
             }
         }
         self.seen = true;
-        Ok(known.values().map(Account::owed).sum())
+        Ok(known.values().map(Account::unseen).sum())
+    }
+
+    fn unseen(&self) -> Duration {
+        self.threads.values().map(Account::unseen).sum()
     }
 }
 
-/// What a thread has used of CPUs.
-fn cpu_time(dir: &str) -> Option<Duration> {
-    if let Ok(text) = fs::read_to_string(format!("{dir}/schedstat"))
-        && let Some(used) = text.split_ascii_whitespace().next().and_then(|word| word.parse().ok())
-        && used > 0
-    {
-        return Some(Duration::from_nanos(used));
-    }
-    // A kernel without CONFIG_SCHED_INFO, or a thread that has not run yet.
-    let stat = Stat::parse(&fs::read(format!("{dir}/stat")).ok()?)?;
-    // USER_HZ, the same everywhere.
-    Some(Duration::from_millis(stat.cpu_ticks.saturating_mul(10)))
+/// What a thread has had of CPUs.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    used: Duration,
+    waited: Option<Duration>,
 }
 
-fn runs(dir: &str) -> bool {
-    let stat = fs::read(format!("{dir}/stat")).ok();
+impl Times {
+    fn read(pid: Pid, tid: i32) -> Option<Self> {
+        let dir = format!("/proc/{pid}/task/{tid}");
+        if let Ok(text) = fs::read_to_string(format!("{dir}/schedstat")) {
+            let mut words = text.split_ascii_whitespace().map(|word| word.parse().map(Duration::from_nanos));
+            if let (Some(Ok(used)), Some(Ok(waited))) = (words.next(), words.next())
+                && !used.is_zero()
+            {
+                return Some(Times { used, waited: Some(waited) });
+            }
+        }
+        // A kernel without CONFIG_SCHED_INFO, or a thread that has not run yet.
+        let stat = Stat::parse(&fs::read(format!("{dir}/stat")).ok()?)?;
+        // USER_HZ, the same everywhere.
+        Some(Times { used: Duration::from_millis(stat.cpu_ticks.saturating_mul(10)), waited: None })
+    }
+}
+
+/// Whether a thread is on a CPU, or waits for one.
+fn runs(pid: Pid, tid: i32) -> bool {
+    let stat = fs::read(format!("/proc/{pid}/task/{tid}/stat")).ok();
     stat.and_then(|bytes| Stat::parse(&bytes)).is_some_and(|stat| stat.state == 'R')
 }
 

@@ -75,7 +75,7 @@ pub struct Counts {
 pub struct Pauses {
     /// How many.
     pub number: u64,
-    /// The longest, from the request to stop until the thread was let go.
+    /// The longest, from when the thread was last seen not to have stopped until it was let go.
     pub longest: Duration,
     /// All together.
     pub total: Duration,

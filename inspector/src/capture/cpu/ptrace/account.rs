@@ -1,29 +1,28 @@
-//! How much CPU time of a thread no sample stands for yet.
+//! How much CPU time of a thread a look stands for that found it running.
+//!
+//! Over a while, a thread is found running in looks that stand for some time, and uses about as much of CPUs, or less
+//! where it was only thought to run. The relation of the two is what a look counts for of the time since the look before:
+//! so the samples of a thread are as many as it has used periods of CPU time.
 
 use std::time::Duration;
 
 /// The account of a thread.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Account {
-    /// What it had used when it was last looked at.
+    /// What it had used when it was first looked at.
+    before: Duration,
+    /// What it has used by now.
     used: Duration,
-    /// What it has used since samples stood for all of it.
+    /// How much time there was between looks that found it running and those before them.
+    found: Duration,
+    /// What samples are owed for.
     owed: Duration,
-}
-
-/// Whether it is a thread's turn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Turn {
-    /// It is owed a sample.
-    Due,
-    /// It is not.
-    NotYet,
 }
 
 impl Account {
     /// Of a thread that has used this much before it is sampled.
-    pub(super) fn known(used: Duration) -> Self {
-        Account { used, owed: Duration::ZERO }
+    pub(super) fn known(before: Duration) -> Self {
+        Account { before, used: before, found: Duration::ZERO, owed: Duration::ZERO }
     }
 
     /// Of a thread that began while its process was sampled.
@@ -31,23 +30,40 @@ impl Account {
         Account::known(Duration::ZERO)
     }
 
-    /// Adds what it has used by now.
-    pub(super) fn turn(&mut self, used: Duration, period: Duration) -> Turn {
-        self.owed += used.saturating_sub(self.used);
+    /// It has used this much by now.
+    pub(super) fn saw(&mut self, used: Duration) {
+        // The kernel's clocks of a thread may go back a little.
         self.used = self.used.max(used);
-        if self.owed >= period { Turn::Due } else { Turn::NotYet }
     }
 
-    /// The whole periods that it is owed, which are paid with that.
+    /// It was found running, so much after the last look.
+    pub(super) fn found(&mut self, after: Duration) {
+        self.found += after;
+    }
+
+    /// Owes samples for `time` in which it seemed to run.
+    pub(super) fn owe(&mut self, time: Duration, period: Duration) {
+        // As long as little is known of it, it runs when it seems to.
+        let prior = (period * 2).as_secs_f64();
+        let used = self.used().as_secs_f64();
+        let part = (used + prior) / (self.found.as_secs_f64() + prior);
+        self.owed += time.mul_f64(part);
+    }
+
+    /// The samples that it is owed, which are paid with that.
     pub(super) fn take(&mut self, period: Duration) -> u64 {
         let (owed, period) = (self.owed.as_nanos(), period.as_nanos().max(1));
         self.owed = Duration::from_nanos(u64::try_from(owed % period).unwrap_or_default());
         u64::try_from(owed / period).unwrap_or(u64::MAX)
     }
 
-    /// What it is owed.
-    pub(super) fn owed(&self) -> Duration {
-        self.owed
+    /// What it has used without ever having been found running.
+    pub(super) fn unseen(&self) -> Duration {
+        if self.found.is_zero() { self.used() } else { Duration::ZERO }
+    }
+
+    fn used(&self) -> Duration {
+        self.used.saturating_sub(self.before)
     }
 }
 
@@ -55,18 +71,39 @@ impl Account {
 mod tests {
     use super::*;
 
+    const PERIOD: Duration = Duration::from_millis(10);
+
+    /// Samples of ten seconds of a thread that is on a CPU for one part of the time, and waits for one for another part.
+    fn samples(on_cpu: u32, waits: u32, of: u32) -> u64 {
+        let (mut account, mut samples, mut random) = (Account::known(Duration::from_secs(5)), 0, 12345u32);
+        for look in 1..=1000u32 {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            account.saw(Duration::from_secs(5) + PERIOD * look * on_cpu / of);
+            if (random >> 16) % of < on_cpu + waits {
+                account.found(PERIOD);
+                account.owe(PERIOD, PERIOD);
+                samples += account.take(PERIOD);
+            }
+        }
+        samples
+    }
+
     #[test]
-    fn all_time_is_paid_for_once() {
-        const PERIOD: Duration = Duration::from_millis(10);
-        let at = Duration::from_millis;
-        let mut account = Account::known(at(1000));
-        assert_eq!(account.turn(at(1009), PERIOD), Turn::NotYet);
-        assert_eq!(account.turn(at(1035), PERIOD), Turn::Due);
-        assert_eq!((account.take(PERIOD), account.owed()), (3, at(5)));
-        // A clock that goes back a little changes nothing.
-        assert_eq!(account.turn(at(1034), PERIOD), Turn::NotYet);
-        assert_eq!(account.turn(at(1040), PERIOD), Turn::Due);
-        assert_eq!((account.take(PERIOD), account.owed()), (1, Duration::ZERO));
-        assert_eq!(Account::begun().turn(at(10), PERIOD), Turn::Due);
+    fn samples_are_of_cpu_time() {
+        for (on_cpu, waits, of) in [(10, 0, 10), (5, 5, 10), (2, 8, 10), (5, 0, 10), (1, 1, 10), (1, 0, 50)] {
+            let expected = 1000 * u64::from(on_cpu) / u64::from(of);
+            let samples = samples(on_cpu, waits, of);
+            assert!(samples.abs_diff(expected) <= 10 + expected / 20, "{samples} for {expected}");
+        }
+    }
+
+    #[test]
+    fn what_no_look_found() {
+        let mut account = Account::known(Duration::from_secs(1));
+        account.saw(Duration::from_secs(3));
+        account.saw(Duration::from_secs(2));
+        assert_eq!(account.unseen(), Duration::from_secs(2));
+        account.found(PERIOD);
+        assert_eq!(account.unseen(), Duration::ZERO);
     }
 }
