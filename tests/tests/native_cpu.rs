@@ -48,7 +48,8 @@ fn sample(pids: &[u32], seconds: u32) -> (Captured, Profile) {
         kernel_frames: false,
         mode: None,
     };
-    let processes: Vec<Process> = pids.iter().map(|&pid| Process::pin(pid.try_into().unwrap()).unwrap()).collect();
+    let processes: Vec<Process> =
+        pids.iter().map(|&pid| Process::pin(pid.try_into().unwrap()).unwrap()).collect();
     let mut captured = capture(&processes, &options, &mut || ControlFlow::Continue(())).unwrap();
     let profile = profile(&mut captured, RATE, &|_| None);
     assert_eq!(captured.counts.lost, 0);
@@ -68,7 +69,9 @@ fn token(symbol: &str, file: &str) -> String {
     if symbol.contains("std::") {
         return "std::".to_owned();
     }
-    if symbol.starts_with("_R") || (symbol.contains("::") && !symbol.contains("shapes") && !symbol.contains("<anonymous>")) {
+    if symbol.starts_with("_R")
+        || (symbol.contains("::") && !symbol.contains("shapes") && !symbol.contains("<anonymous>"))
+    {
         return "::".to_owned();
     }
     let symbol = symbol.split('(').next().unwrap_or_default();
@@ -118,13 +121,18 @@ fn compare(what: &str, found: &Stacks, expected: &Stacks, functions: &[(&str, f6
     for (name, _) in functions {
         let (a, b) = (own_share(found, name), own_share(expected, name));
         let limit = tolerance(b, &[found_total, expected_total]);
-        say(&format!("{what}: {name}: {:.1} % here, {:.1} % by perf", 100.0 * a, 100.0 * b));
+        say(&format!(
+            "{what}: {name}: {:.1} % of {found_total} here, {:.1} % of {expected_total} by perf",
+            100.0 * a,
+            100.0 * b
+        ));
         assert!((a - b).abs() <= limit, "{what}: {name}: {a:.3}, but {b:.3} by perf (±{limit:.3})");
     }
     // What is rare may be seen by one of them only.
     let frequent = |stacks: &Stacks| {
         let least = total(stacks) / 50;
-        let mut all: Vec<Vec<String>> = stacks.iter().filter(|(_, n)| **n > least).map(|(s, _)| s.clone()).collect();
+        let mut all: Vec<Vec<String>> =
+            stacks.iter().filter(|(_, n)| **n > least).map(|(s, _)| s.clone()).collect();
         all.sort();
         all
     };
@@ -147,7 +155,10 @@ fn check(build: Build, arguments: &[&str], functions: &[(&str, f64)]) -> Profile
     assert!(count > 500, "{what}: {count} samples");
     for (name, share) in functions {
         let own = own_share(&found, name);
-        assert!((own - share).abs() <= 0.02 + tolerance(*share, &[count]), "{what}: {name}: {own:.3}, not {share}");
+        assert!(
+            (own - share).abs() <= 0.02 + tolerance(*share, &[count]),
+            "{what}: {name}: {own:.3}, not {share}"
+        );
     }
     assert!(quality.rooted * 100 >= quality.user * 99, "{what}: {quality:?}");
     let ends = ["_start", "clone3", "__clone3", "clone", "__clone"];
@@ -271,7 +282,8 @@ fn c_called_by_go() {
         fixture.order("end").unwrap();
         fixture.assert_untouched().unwrap();
         let quality = captured.collected.quality();
-        let wanted = ["in_c", "call_c", "_cgo_*", "runtime.asmcgocall*", "*", "main._Cfunc_call_c", "main.callsC"];
+        let wanted =
+            ["in_c", "call_c", "_cgo_*", "runtime.asmcgocall*", "*", "main._Cfunc_call_c", "main.callsC"];
         let (mut in_c, mut whole) = (0, 0);
         let mut others: HashMap<Vec<&str>, i64> = HashMap::new();
         for sample in &profile.samples {
