@@ -162,15 +162,16 @@ fn check(build: Build, arguments: &[&str], functions: &[(&str, f64)]) -> Profile
     }
     assert!(quality.rooted * 100 >= quality.user * 99, "{what}: {quality:?}");
     let ends = ["_start", "clone3", "__clone3", "clone", "__clone"];
-    let ended: i64 = profile
-        .samples
-        .iter()
-        .filter(|s| {
-            let last = s.stack.last().and_then(|&l| profile.locations[l].lines.last());
-            last.is_some_and(|line| ends.contains(&profile.functions[line.function].name.as_str()))
-        })
-        .map(|s| s.values[0])
-        .sum();
+    let mut ended = 0;
+    for sample in &profile.samples {
+        let lines = sample.stack.iter().filter_map(|&l| profile.locations[l].lines.last());
+        let names: Vec<&str> = lines.map(|line| profile.functions[line.function].name.as_str()).collect();
+        if names.last().is_some_and(|last| ends.contains(last)) {
+            ended += sample.values[0];
+        } else {
+            say(&format!("{what}: not whole: {} of {names:?}", sample.values[0]));
+        }
+    }
     assert!(ended.unsigned_abs() * 100 >= count * 99, "{what}: {ended} of {count} end where threads begin");
     match perf {
         Some(perf) => compare(&what, &found, &perfs(perf.stacks().unwrap()), functions),
@@ -218,8 +219,8 @@ fn c_without_frame_pointers() {
     // Functions, files and lines of the program are all there; those of the C library depend on the machine.
     let program = profile.mappings.iter().find(|m| m.symbolized && m.file.ends_with("/libcalls.so"));
     assert!(program.is_some(), "{:#?}", profile.mappings);
-    let lines = profile.locations.iter().flat_map(|l| &l.lines);
-    let plain = lines.filter(|line| profile.functions[line.function].name == "spin_plain").next().unwrap();
+    let mut lines = profile.locations.iter().flat_map(|l| &l.lines);
+    let plain = lines.find(|line| profile.functions[line.function].name == "spin_plain").unwrap();
     assert!(profile.functions[plain.function].file.ends_with("calls.c") && plain.line > 0);
 }
 
