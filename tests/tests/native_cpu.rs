@@ -51,7 +51,7 @@ fn sample(pids: &[u32], seconds: u32) -> (Captured, Profile) {
     let processes: Vec<Process> =
         pids.iter().map(|&pid| Process::pin(pid.try_into().unwrap()).unwrap()).collect();
     let mut captured = capture(&processes, &options, &mut || ControlFlow::Continue(())).unwrap();
-    let profile = profile(&mut captured, RATE, &|_| None);
+    let profile = profile(&mut captured, &|_| None);
     assert_eq!(captured.counts.lost, 0);
     (captured, profile)
 }

@@ -66,7 +66,8 @@ impl Bpf {
 
 impl Source for Bpf {
     fn add(&mut self, pid: Pid, go: Option<&GoTarget>) -> io::Result<()> {
-        let follow = if self.options.follow { target_flags::FOLLOW } else { 0 };
+        let follows = self.options.follow || self.options.whole_system;
+        let follow = if follows { target_flags::FOLLOW } else { 0 };
         let target = match go {
             None => Target { flags: follow, ..Target::default() },
             Some(go) => Target {
@@ -139,7 +140,7 @@ impl Source for Bpf {
 
     fn counts(&self) -> Counts {
         let counts = self.sampler.counts().unwrap_or_default();
-        Counts { taken: counts.taken, lost: counts.lost }
+        Counts { taken: counts.taken, lost: counts.lost, pauses: None }
     }
 }
 

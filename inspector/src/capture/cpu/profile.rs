@@ -12,8 +12,8 @@ use crate::profile::{Function, Label, LabelValue, Line, Location, Mapping, Profi
 const MAX_DEPTH: usize = 2048;
 
 /// Makes a profile of what was captured. `kernel` names addresses of the kernel.
-pub fn profile(captured: &mut Captured, rate: u32, kernel: &dyn Fn(u64) -> Option<Named>) -> Profile {
-    let period = i64::from(1_000_000_000 / rate.max(1));
+pub fn profile(captured: &mut Captured, kernel: &dyn Fn(u64) -> Option<Named>) -> Profile {
+    let period = i64::from(1_000_000_000 / captured.rate.max(1));
     let mut profile = Profile {
         sample_types: vec![ValueType::new("samples", "count"), ValueType::new("cpu", "nanoseconds")],
         default_sample_type: 1,

@@ -8,10 +8,13 @@ use std::time::{Duration, Instant, SystemTime};
 use super::bpf::Bpf;
 use super::collect::Collected;
 use super::known::Known;
+use super::perf::{self, Perf};
+use super::privileges;
+use super::ptrace::{self, Ptrace};
 use super::source::{Counts, Event, RawSample, Source};
 use crate::Error;
 use crate::native::Files;
-use crate::process::{Pid, Process};
+use crate::process::{self, Pid, Process, find};
 
 /// How samples are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -68,6 +71,10 @@ pub struct Captured {
     pub mode: Mode,
     /// Why not in a better way.
     pub because: Vec<String>,
+    /// What it cannot tell, in sentences.
+    pub notes: Vec<String>,
+    /// Samples of each CPU in a second: what was asked for, or what could be had of that.
+    pub rate: u32,
     /// When it began.
     pub begun: SystemTime,
     /// How long it took.
@@ -98,10 +105,13 @@ pub fn capture(
         parents: HashMap::new(),
     };
     for process in processes {
-        let known = Known::open(process, &session.files)?;
+        let known = Known::open(process, &session.files, &session.known)?;
         session.add(process.pid(), known);
     }
-    let Chosen { mut source, mode, because } = session.source()?;
+    let Chosen { mut source, mode, rate, because } = session.source()?;
+    if options.children {
+        session.add_descendants(processes, &mut *source)?;
+    }
     let (begun, start) = (SystemTime::now(), Instant::now());
     let mut collected = Collected::default();
     let mut early = None;
@@ -110,8 +120,8 @@ pub fn capture(
             early = Some("it was interrupted");
             break;
         }
-        if !processes.is_empty() && !options.children && processes.iter().all(|p| p.check().is_err()) {
-            early = Some("the process ended");
+        if !processes.is_empty() && !options.children && processes.iter().all(has_ended) {
+            early = Some(if processes.len() == 1 { "the process ended" } else { "the processes ended" });
             break;
         }
         let left = options.duration.saturating_sub(start.elapsed()).min(TICK);
@@ -119,14 +129,33 @@ pub fn capture(
     }
     let took = start.elapsed();
     session.poll(&mut *source, Duration::ZERO, &mut collected)?;
-    let counts = source.counts();
-    Ok(Captured { known: session.known, collected, counts, mode, because, begun, took, early })
+    let (counts, mut notes) = (source.counts(), source.notes());
+    if rate != options.rate {
+        notes.push(format!(
+            "{rate} samples in a second, not {}: more are not to be had by {mode}",
+            options.rate
+        ));
+    }
+    Ok(Captured { known: session.known, collected, counts, mode, because, notes, rate, begun, took, early })
+}
+
+/// A process that executes another program is still there.
+fn has_ended(process: &Process) -> bool {
+    matches!(process.check(), Err(process::Error::Exited(_) | process::Error::NoSuchProcess(_)))
+}
+
+/// Why somebody cannot take the samples.
+type Why = Box<dyn std::error::Error>;
+
+fn why_no_bpf(error: probe_ebpf::Error) -> Why {
+    if error.is_denied() { format!("{error}: {}", privileges::for_bpf()).into() } else { error.into() }
 }
 
 /// Who takes the samples.
 struct Chosen {
     source: Box<dyn Source>,
     mode: Mode,
+    rate: u32,
     /// Why not somebody better.
     because: Vec<String>,
 }
@@ -149,34 +178,84 @@ impl Session<'_> {
         self.known.len() - 1
     }
 
+    /// Adds the processes that the targets have begun before.
+    fn add_descendants(&mut self, of: &[Process], source: &mut dyn Source) -> Result<(), Error> {
+        for pid in find::descendants(of)? {
+            if self.now.contains_key(&pid) {
+                continue;
+            }
+            if let Some(known) = self.look(pid).and_then(|index| self.known.get(index))
+                && let Err(error) = source.add(pid, known.go_target().as_ref())
+            {
+                tracing::info!("process {pid}: {error}");
+            }
+        }
+        Ok(())
+    }
+
     /// The best source that works, and what kept us from better ones.
     fn source(&self) -> Result<Chosen, Error> {
         let mut because = Vec::new();
-        let wanted = |mode| self.options.mode.is_none_or(|m| m == mode);
-        if wanted(Mode::Bpf) {
-            match self.bpf() {
-                Ok(source) => {
-                    return Ok(Chosen { source: Box::new(source), mode: Mode::Bpf, because });
-                }
-                Err(error) => because.push(format!("{}: {error}", Mode::Bpf)),
+        for mode in [Mode::Bpf, Mode::Perf, Mode::Ptrace] {
+            if self.options.mode.is_some_and(|wanted| wanted != mode) {
+                continue;
+            }
+            let tried = match mode {
+                Mode::Bpf => self.bpf(),
+                Mode::Perf => self.perf(),
+                Mode::Ptrace => self.ptrace(),
+            };
+            match tried {
+                Ok((source, rate)) => return Ok(Chosen { source, mode, rate, because }),
+                Err(why) => because.push(format!("{mode}: {why}")),
             }
         }
         Err(Error::Failed(format!("no samples can be taken: {}", because.join("; "))))
     }
 
-    fn bpf(&self) -> Result<Bpf, Box<dyn std::error::Error>> {
-        let mut source = Bpf::load(probe_ebpf::cpu::Options {
+    fn bpf(&self) -> Result<(Box<dyn Source>, u32), Why> {
+        let loaded = Bpf::load(probe_ebpf::cpu::Options {
             rate: self.options.rate,
             whole_system: self.options.whole_system,
             kernel_frames: self.options.kernel_frames,
             stack: 16 << 10,
             follow: self.options.children,
+        });
+        let mut source = loaded.map_err(why_no_bpf)?;
+        self.add_all(&mut source)?;
+        source.start().map_err(why_no_bpf)?;
+        Ok((Box::new(source), self.options.rate))
+    }
+
+    fn perf(&self) -> Result<(Box<dyn Source>, u32), Why> {
+        let mut source = Perf::open(perf::Options {
+            rate: self.options.rate,
+            whole_system: self.options.whole_system,
+            kernel_frames: self.options.kernel_frames,
+            follow: self.options.children,
+            scope: None,
         })?;
+        self.add_all(&mut source)?;
+        let rate = source.rate();
+        Ok((Box::new(source), rate))
+    }
+
+    fn ptrace(&self) -> Result<(Box<dyn Source>, u32), Why> {
+        if self.options.whole_system {
+            return Err("it takes processes to stop: name some".into());
+        }
+        let options = ptrace::Options { rate: self.options.rate, follow: self.options.children };
+        let mut source = Ptrace::new(options);
+        self.add_all(&mut source)?;
+        let rate = source.rate();
+        Ok((Box::new(source), rate))
+    }
+
+    fn add_all(&self, source: &mut dyn Source) -> Result<(), Why> {
         for known in &self.known {
             source.add(known.pid, known.go_target().as_ref())?;
         }
-        source.start()?;
-        Ok(source)
+        Ok(())
     }
 
     fn poll(
@@ -221,8 +300,13 @@ impl Session<'_> {
 
     /// What is known of the process of a sample; it is looked at where it is a new one.
     fn known_of(&mut self, sample: &RawSample<'_>, found: &mut HashSet<usize>) -> Option<usize> {
-        if let Some(known) = self.now.get(&sample.pid) {
-            return *known;
+        if let Some(&known) = self.now.get(&sample.pid) {
+            if let Some(index) = known
+                && self.known.get_mut(index).is_some_and(Known::try_again)
+            {
+                found.insert(index);
+            }
+            return known;
         }
         if let Some(index) = self.look(sample.pid) {
             found.insert(index);
@@ -238,7 +322,7 @@ impl Session<'_> {
         if self.known.len() >= MAX_KNOWN {
             return None;
         }
-        let open = |process| Known::open(&process, &self.files);
+        let open = |process| Known::open(&process, &self.files, &self.known);
         let known = Process::pin(pid).map_err(Error::from).and_then(open);
         match known {
             Ok(known) => Some(self.add(pid, known)),
