@@ -214,6 +214,9 @@ fn the_first_function_and_signals() {
     assert!(by_code.is_empty());
     let read = by_code.row(CodeAddr::Return(at)).unwrap();
     assert!(read.is_signal() && said.is_signal());
+    // In the system call itself.
+    let inside = table.row(CodeAddr::Pc(at.plus(code.len() as u64))).unwrap();
+    assert!(inside.is_signal());
     let memory = &mut |at: u64| Some(at ^ 0x5555);
     let registers = Registers::new(at.0, SP, BP);
     let (Step::To(said), Step::To(read)) = (said.step(&registers, memory), read.step(&registers, memory))
