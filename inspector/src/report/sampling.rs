@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::capture::cpu::collect::Quality;
 use crate::capture::cpu::session::{Captured, Mode};
+use crate::capture::cpu::work::Work;
 
 /// How samples were taken.
 #[derive(Debug, Clone, Serialize)]
@@ -29,11 +30,14 @@ pub struct Sampling {
     /// The samples.
     #[serde(flatten)]
     pub quality: Quality,
+    /// What they were doing, beside what the program is for.
+    #[serde(flatten)]
+    pub work: Work,
 }
 
 impl Sampling {
-    /// How a capture was done.
-    pub fn of(captured: &Captured) -> Self {
+    /// How a capture was done, whose samples did this `work`.
+    pub fn of(captured: &Captured, work: Work) -> Self {
         Sampling {
             mode: captured.mode,
             because: captured.because.clone(),
@@ -43,6 +47,7 @@ impl Sampling {
             early: captured.early,
             lost: captured.counts.lost,
             quality: captured.collected.quality(),
+            work,
         }
     }
 
@@ -86,15 +91,20 @@ impl Sampling {
 impl fmt::Display for Sampling {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Quality { samples, user, rooted, on_goroutine, .. } = self.quality;
+        let Work { garbage_collection, scheduler, kernel } = self.work;
+        let share = |count: u64| 100.0 * count as f64 / samples.max(1) as f64;
         let seconds = samples as f64 / f64::from(self.rate_hz.max(1));
         write!(
             f,
             "{samples} samples by {} ({seconds:.2} s of CPU time in {:.1} s, {} samples/s), {} lost; {rooted} of {user} stacks \
-             whole, {on_goroutine} on goroutines",
+             whole, {on_goroutine} on goroutines; garbage collection {:.1} %, scheduler {:.1} %, kernel {:.1} %",
             self.mode,
             self.seconds(),
             self.rate_hz,
             self.lost,
+            share(garbage_collection),
+            share(scheduler),
+            share(kernel),
         )
     }
 }

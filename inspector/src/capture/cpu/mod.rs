@@ -12,3 +12,4 @@ pub mod profile;
 pub mod ptrace;
 pub mod session;
 pub mod source;
+pub mod work;

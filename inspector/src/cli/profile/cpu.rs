@@ -14,6 +14,7 @@ use crate::agent::Signal;
 use crate::capture::cpu::join::Named;
 use crate::capture::cpu::profile::profile;
 use crate::capture::cpu::session::{self, Captured, Options};
+use crate::capture::cpu::work::Works;
 use crate::cli::args::{Common, CpuProfileArgs, SampledArgs, Via};
 use crate::cli::interrupt::Interrupt;
 use crate::cli::progress::Progress;
@@ -137,13 +138,13 @@ pub(in crate::cli) fn goes_on(interrupt: &Interrupt) -> ControlFlow<()> {
 }
 
 fn taken(mut captured: Captured) -> Taken {
-    let sampling = Sampling::of(&captured);
     let kernel = kernel_names(&captured);
     let names = |address: u64| {
         let name = kernel.name(address)?.to_owned();
         Some(Named { function: Function { name, ..Function::default() }, line: 0 })
     };
     let profile = profile(&mut captured, &names);
+    let sampling = Sampling::of(&captured, Works::new(&profile).all());
     let mut cost = captured.known.iter().map(|known| Cost::of_reading(known.cost())).reduce(Cost::and);
     if let (Some(cost), Some(pauses)) = (&mut cost, captured.counts.pauses) {
         cost.stopped_us = u64::try_from(pauses.longest.as_micros()).unwrap_or(u64::MAX);
