@@ -287,7 +287,7 @@ fn whoever_takes_the_samples() {
         assert!(quality.rooted * 100 >= quality.user * 99, "{mode}: {quality:?}");
         let handler = profile.samples.iter().map(|s| names(&profile, &s.stack)).find(|names| {
             names.starts_with(&["mix", "spin_handler", "handler", "__restore_rt"])
-                && names.iter().any(|name| *name == "interrupted")
+                && names.contains(&"interrupted")
         });
         assert!(handler.is_some(), "{mode}");
     }
