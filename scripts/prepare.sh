@@ -49,6 +49,11 @@ require_fetchers() {
     command -v npm >/dev/null || say "npm is missing: real programs that are published by it DO NOT RUN"
 }
 
+# What samples of native programs are compared with. Without it they are compared with what the programs are made to do.
+want_perf() {
+    command -v perf >/dev/null || (install linux-perf) || say "perf is missing: samples ARE NOT COMPARED with its own"
+}
+
 # Whether a process may look into another one of the same user that it did not start.
 may_look_at_siblings() {
     [ "$(id -u)" = 0 ] || [ "$(cat /proc/sys/kernel/yama/ptrace_scope 2>/dev/null || echo 0)" = 0 ]

@@ -18,6 +18,7 @@ pub mod image;
 pub mod input;
 pub mod layouts;
 pub mod memstats;
+pub mod native;
 pub mod proc;
 pub mod program;
 pub mod reasons;
@@ -28,7 +29,7 @@ pub mod unwind;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 13] = [
     ("image", image::run),
     ("program", program::run),
     ("layouts", layouts::run),
@@ -41,4 +42,5 @@ pub const TARGETS: [Target; 12] = [
     ("reasons", reasons::run),
     ("agent", agent::run),
     ("memstats", memstats::run),
+    ("native", native::run),
 ];

@@ -1,6 +1,6 @@
 //! Call frame information of real files, against what `readelf` says of them; and of damaged ones.
 
-#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed step is a failed test")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -214,6 +214,9 @@ fn the_first_function_and_signals() {
     assert!(by_code.is_empty());
     let read = by_code.row(CodeAddr::Return(at)).unwrap();
     assert!(read.is_signal() && said.is_signal());
+    // In the system call itself.
+    let inside = table.row(CodeAddr::Pc(at.plus(code.len() as u64))).unwrap();
+    assert!(inside.is_signal());
     let memory = &mut |at: u64| Some(at ^ 0x5555);
     let registers = Registers::new(at.0, SP, BP);
     let (Step::To(said), Step::To(read)) = (said.step(&registers, memory), read.step(&registers, memory))

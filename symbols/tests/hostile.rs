@@ -5,9 +5,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use symbols::addr::LinkAddr;
+use symbols::addr::{CodeAddr, LinkAddr};
+use symbols::cfi::FrameTable;
 use symbols::image::{Image, Source};
 use symbols::moduledata::{self, Moduledata, Range};
+use symbols::native::{Links, NativeSymbols};
 use symbols::pclntab::header::{self, Header};
 use symbols::pclntab::{Pclntab, PclntabError};
 use symbols::{buildinfo, program};
@@ -278,4 +280,109 @@ fn identification_of_a_hole() {
     assert!(program::recognise(&file.image()).is_none());
     assert!(file.read() < 5 * GIB, "{} MiB", file.read() / MIB);
     assert_little_memory();
+}
+
+/// A file with these sections: name, type, flags, offset, size; the first is that of the names.
+fn sections(len: u64, list: &[(&str, u32, u64, u64, u64)]) -> Sparse {
+    let (table, names) = (8 * MIB, 9 * MIB);
+    let (mut headers, mut strings) = (Vec::new(), Vec::new());
+    for &(name, kind, flags, offset, size) in list {
+        headers.extend((strings.len() as u32).to_le_bytes());
+        headers.extend(kind.to_le_bytes());
+        // Each is linked to the second, which is the table of strings.
+        headers.extend(words(&[flags, 0, offset, size, 1, 1, 24]));
+        strings.extend(name.as_bytes());
+        strings.push(0);
+    }
+    headers[24..40].copy_from_slice(&words(&[names, strings.len() as u64]));
+    let mut file = Sparse::elf(len, 2, &[load(READ, 0, 0, MIB)]);
+    let head = &mut file.parts[0].1;
+    head[40..48].copy_from_slice(&table.to_le_bytes());
+    head[58..60].copy_from_slice(&64u16.to_le_bytes());
+    head[60..62].copy_from_slice(&(list.len() as u16).to_le_bytes());
+    file.with(table, headers).with(names, strings)
+}
+
+#[test]
+fn symbols_and_lines_of_a_hole() {
+    const COMPRESSED: u64 = 0x800;
+    let part = |name, kind, flags| (name, kind, flags, 16 * MIB, TIB);
+    let all = [
+        (".shstrtab", 3, 0, 0, 0),
+        part(".strtab", 3, 0),
+        part(".symtab", 2, 0),
+        part(".dynsym", 11, 0),
+        part(".debug_info", 1, COMPRESSED),
+        part(".debug_abbrev", 1, 0),
+        part(".debug_line", 1, 0),
+        part(".note.gnu.build-id", 7, 0),
+        part(".gnu_debuglink", 1, 0),
+        part(".gnu_debugaltlink", 1, COMPRESSED),
+    ];
+    let file = sections(2 * TIB, &all);
+    let links = Links::read(&file);
+    assert_eq!(links, Links { has_dwarf: true, ..Links::default() });
+    let names = NativeSymbols::parse(
+        Box::new(file.clone()),
+        Some(Box::new(file.clone())),
+        Some(Box::new(file.clone())),
+    );
+    assert!(names.is_empty() && names.frames(LinkAddr(0x1000)).is_empty());
+    assert!(file.read() < MIB, "{}", file.read());
+    assert_little_memory();
+}
+
+#[test]
+fn lines_that_unpack_to_more_than_they_can() {
+    const COMPRESSED: u64 = 0x800;
+    let small = |name, at: u64| (name, 1, COMPRESSED, at * MIB, 4096);
+    let all = [(".shstrtab", 3, 0, 0, 0), small(".debug_info", 16), small(".debug_abbrev", 17)];
+    // A header of ELF compression: zlib, 700 megabytes.
+    let head = [&1u32.to_le_bytes()[..], &[0; 4], &words(&[700 * MIB, 1])].concat();
+    let file = sections(32 * MIB, &all).with(16 * MIB, head.clone()).with(17 * MIB, head);
+    let names = NativeSymbols::parse(Box::new(file.clone()), None, None);
+    assert!(names.frames(LinkAddr(0x1000)).is_empty());
+    assert_little_memory();
+}
+
+/// A program header of `.eh_frame_hdr`.
+fn frame_header(addr: u64) -> Part {
+    Part { kind: 0x6474_e550, flags: READ, offset: addr, addr, size: 64 }
+}
+
+#[test]
+fn call_frame_information_in_a_hole() {
+    let at = MIB;
+    let parts = [load(5, 0, 0, TIB), frame_header(at)];
+    for count in [u32::MAX, 8 << 20, 1000] {
+        // As linkers write it, with the section right behind: zeros, which end it.
+        let head = [&[1, 0x1b, 0x03, 0x3b][..], &60u32.to_le_bytes(), &count.to_le_bytes()].concat();
+        let file = Sparse::elf(2 * TIB, 2, &parts).with(at, head);
+        let mut table = FrameTable::load(file.image());
+        assert!(file.read() <= 128 * MIB + MIB, "{} MiB", file.read() / MIB);
+        for pc in (0..TIB).step_by(1 << 34) {
+            assert_eq!(table.row(CodeAddr::Pc(LinkAddr(pc))), None);
+        }
+    }
+    assert_little_memory();
+}
+
+#[test]
+fn call_frame_information_of_nothing_but_references() {
+    let at = MIB;
+    let parts = [load(5, 0, 0, 64 * MIB), frame_header(at)];
+    let head = [&[1, 0x1b, 0xff, 0xff][..], &60u32.to_le_bytes()].concat();
+    // One entry with what functions have in common, whose text has no end, and a million that refer to it.
+    let mut section = [&60_000u32.to_le_bytes()[..], &0u32.to_le_bytes(), &[1], &[b'z'; 59_995]].concat();
+    while section.len() < 16 << 20 {
+        let back = section.len() as u32 + 4;
+        section.extend([16, back, 0x1000, 0x10, 0].into_iter().flat_map(u32::to_le_bytes));
+    }
+    let file = Sparse::elf(64 * MIB, 2, &parts).with(at, head).with(at + 64, section);
+    let begun = std::time::Instant::now();
+    let mut table = FrameTable::load(file.image());
+    assert!(table.is_empty());
+    assert_eq!(table.row(CodeAddr::Pc(LinkAddr(0x1008))), None);
+    // Hours without a limit; far below a second with it.
+    assert!(begun.elapsed() < std::time::Duration::from_secs(60));
 }

@@ -99,8 +99,11 @@ impl Build {
             shared.args(["-g", "-O2", "-fPIC", "-shared", pointers, &id, "-o"]);
             shared.arg(&library).arg(sources.join("library.c"));
             run(shared)?;
+            // The same once more, for who loads one later.
+            let extra = folder.join("libextra.so");
+            fs::copy(&library, &extra).map_err(Error::file(&extra))?;
             // Calls go through its table of procedures.
-            command.args(["-g", "-O2", pointers, &id, "-Wl,-rpath,$ORIGIN", "-fplt", "-pthread"]);
+            command.args(["-g", "-O2", pointers, &id, "-Wl,-rpath,$ORIGIN", "-fplt", "-pthread", "-ldl"]);
             command.arg(&source).arg(&library);
         }
         if self.source == Source::Traits {

@@ -41,6 +41,11 @@ pub(super) fn walk(
         let row = space.find(address).and_then(|(file, link)| {
             file.row(if exact { CodeAddr::Pc(link) } else { CodeAddr::Return(link.plus(1)) })
         });
+        let signal = row.as_ref().is_some_and(|row| row.is_signal());
+        if signal && let Some(place) = unwound.places.last_mut() {
+            // Nobody called from the code before: the kernel made the handler return to the beginning of this.
+            place.exact = true;
+        }
         let step = match &row {
             Some(row) => row.step(&registers, &mut word),
             None => by_pointer(&registers, &mut word),
@@ -53,14 +58,14 @@ pub(super) fn walk(
             }
             Step::Lost => break,
         }
-        exact = row.is_some_and(|row| row.is_signal());
+        exact = signal;
     }
     unwound
 }
 
 /// The step from code of which nothing is said: compiled at run time, or written in assembly.
 fn by_pointer(registers: &Registers, word: &mut dyn FnMut(u64) -> Option<u64>) -> Step {
-    let step = || {
+    let mut step = || {
         let bp = registers.bp()?;
         // The first frame of a thread has none (System V ABI, "Initial Stack and Register State").
         if bp == 0 {
@@ -75,6 +80,5 @@ fn by_pointer(registers: &Registers, word: &mut dyn FnMut(u64) -> Option<u64>) -
         }
         Some(Step::To(Registers::new(back, bp.checked_add(16)?, next)))
     };
-    let mut step = step;
     step().unwrap_or(Step::Lost)
 }

@@ -23,34 +23,53 @@ const MAX_OPERATIONS: u32 = 256;
 
 /// Registers of a frame, as far as they are known.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Registers([Option<u64>; REGISTERS]);
+pub struct Registers {
+    /// 0 where unknown.
+    values: [u64; REGISTERS],
+    /// A bit for each.
+    known: u32,
+}
 
 impl Registers {
     /// The instruction pointer, the stack pointer and the frame pointer; the others are unknown.
     pub fn new(ip: u64, sp: u64, bp: u64) -> Self {
-        let mut all = [None; REGISTERS];
-        (all[RIP], all[RSP], all[RBP]) = (Some(ip), Some(sp), Some(bp));
-        Registers(all)
+        let mut all = Self::unknown();
+        for (number, value) in [(RIP, ip), (RSP, sp), (RBP, bp)] {
+            all.set(number, Some(value));
+        }
+        all
+    }
+
+    fn unknown() -> Self {
+        Registers { values: [0; REGISTERS], known: 0 }
     }
 
     /// The instruction pointer: where the frame goes on.
     pub fn ip(&self) -> u64 {
-        self.0[RIP].unwrap_or_default()
+        self.values[RIP]
     }
 
     /// The stack pointer.
     pub fn sp(&self) -> u64 {
-        self.0[RSP].unwrap_or_default()
+        self.values[RSP]
     }
 
     /// The frame pointer, or what else was kept in its register; `None` where it is lost.
     pub fn bp(&self) -> Option<u64> {
-        self.0[RBP]
+        self.get(RBP)
     }
 
     /// A register by DWARF's number for it: 3 is rbx, 12 to 15 are r12 to r15.
     pub fn get(&self, number: usize) -> Option<u64> {
-        self.0.get(number).copied().flatten()
+        let value = self.values.get(number).copied()?;
+        (self.known >> number & 1 == 1).then_some(value)
+    }
+
+    fn set(&mut self, number: usize, value: Option<u64>) {
+        if let Some(place) = self.values.get_mut(number) {
+            *place = value.unwrap_or_default();
+            self.known = self.known & !(1 << number) | u32::from(value.is_some()) << number;
+        }
     }
 }
 
@@ -175,12 +194,12 @@ impl Row {
         if cfa == sp || (cfa < sp && !self.signal) {
             return None;
         }
-        let mut caller = Registers([None; REGISTERS]);
+        let mut caller = Registers::unknown();
         // What functions leave as they found it needs no rule.
         for same in [RBX, RBP].into_iter().chain(R12..=R15) {
-            caller.0[same] = registers.0[same];
+            caller.set(same, registers.get(same));
         }
-        caller.0[RSP] = Some(cfa);
+        caller.set(RSP, Some(cfa));
         for (register, rule) in &self.rules {
             let value = match rule {
                 Rule::Undefined => None,
@@ -191,11 +210,11 @@ impl Row {
                 Rule::AtExpression(e) => evaluate(e, Some(cfa), registers, word).and_then(&mut *word),
                 Rule::IsExpression(e) => evaluate(e, Some(cfa), registers, word),
             };
-            *caller.0.get_mut(usize::from(*register))? = value;
+            caller.set(usize::from(*register), value);
         }
-        match caller.0[RIP]? {
+        match caller.get(RIP)? {
             0 => Some(Step::End),
-            _ => caller.0[RSP].map(|_| Step::To(caller)),
+            _ => caller.get(RSP).map(|_| Step::To(caller)),
         }
     }
 }

@@ -16,8 +16,8 @@ use crate::sections;
 type Bytes<'b> = EndianSlice<'b, LittleEndian>;
 type Fde<'b> = gimli::FrameDescriptionEntry<Bytes<'b>>;
 
-/// The largest programs have a tenth of that.
-const MAX_SECTION: usize = 128 << 20;
+/// The largest programs have a third of that.
+const MAX_SECTION: usize = 64 << 20;
 /// Functions that a table names.
 const MAX_FUNCTIONS: usize = 8 << 20;
 /// An entry: what is said of one function, or of all those of a source file.
@@ -128,8 +128,16 @@ impl FrameTable {
             CodeAddr::Return(_) => {
                 SIGRETURN.iter().any(|bytes| code.starts_with(bytes)).then(Row::of_sigreturn)
             }
-            // A jump to a function of another file: [endbr64]; [bnd] jmp *place(%rip)
-            CodeAddr::Pc(_) => {
+            CodeAddr::Pc(pc) => {
+                // In the system call, which is the last that is said of the function.
+                let is_behind = |bytes: &&[u8]| {
+                    let before = LinkAddr(pc.0.wrapping_sub(bytes.len() as u64));
+                    self.image.read_vec(before, bytes.len()).is_ok_and(|code| code == **bytes)
+                };
+                if SIGRETURN.iter().any(is_behind) {
+                    return Some(Row::of_sigreturn());
+                }
+                // A jump to a function of another file: [endbr64]; [bnd] jmp *place(%rip)
                 let code = code.strip_prefix(b"\xf3\x0f\x1e\xfa").unwrap_or(&code);
                 let code = code.strip_prefix(b"\xf2").unwrap_or(code);
                 code.starts_with(b"\xff\x25").then(Row::of_stub)

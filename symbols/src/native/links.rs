@@ -82,7 +82,7 @@ mod tests {
     fn links_to_other_files() {
         let link = |bytes: &[u8]| DebugLink::parse(bytes).map(|l| (l.name, l.crc));
         assert_eq!(link(b"a.debug\0\x01\0\0\0"), Some((b"a.debug".to_vec(), 1)));
-        assert_eq!(link(b"ab\0\x02\0\0\0"), Some((b"ab".to_vec(), 2)));
+        assert_eq!(link(b"ab\0\0\x02\0\0\0"), Some((b"ab".to_vec(), 2)));
         for hostile in [
             &b"../a\0\0\0\0\x01\0\0\0"[..],
             b"..\0\x01\0\0\0",

@@ -10,7 +10,7 @@ use crate::runtime::code::CodeCache;
 pub struct Place {
     /// A runtime address.
     pub pc: u64,
-    /// The thread was interrupted there; else a call returns there.
+    /// The thread was interrupted there, or a signal's handler returns there; else a call does.
     pub exact: bool,
 }
 
