@@ -14,8 +14,8 @@ const FOLDERS: [&str; 10] = ["bin", "dev", "etc", "proc", "root", "run", "sys", 
 
 /// The users that sub-tests run programs as.
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n\
-                      owner:x:1000:1000::/tmp:/bin/sh\n\
-                      other:x:1001:1001::/tmp:/bin/sh\n";
+                      daemon:x:1:1::/tmp:/bin/sh\n\
+                      bin:x:2:2::/tmp:/bin/sh\n";
 
 /// Writes the archive with these programs; the first of them is also what the kernel starts.
 pub(crate) fn write(programs: &[Program], path: &Path) -> Result<()> {

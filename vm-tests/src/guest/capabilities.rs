@@ -171,10 +171,10 @@ pub(crate) fn serve(machine: &Machine) -> Result<Done, Failure> {
     let pid = target.pid().to_string();
     let (works, refused): (Vec<Case>, Vec<Case>) =
         stack_cases().into_iter().partition(|case| case.refused.is_none());
-    try_all(machine, &mut target, &["serve", &pid], "", &refused)?;
+    try_all(machine, &mut target, &["serve", "--gops", &pid], "", &refused)?;
     for Case { who, .. } in works {
         let mut command = machine.command_as(who, &machine.probe_path());
-        command.args(["serve", &pid]).stdout(Stdio::piped()).stderr(Stdio::null());
+        command.args(["serve", "--gops", &pid]).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut server = Server(command.spawn()?);
         let mut address = String::new();
         let output = server.0.stdout.take().ok_or("no pipe")?;

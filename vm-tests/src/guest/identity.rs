@@ -17,11 +17,11 @@ pub struct Identity {
     pub capabilities: &'static [Capability],
 }
 
-/// The user that targets belong to.
-pub(crate) const OWNER: Identity = Identity { uid: 1000, capabilities: &[] };
+/// The user that targets belong to: one that each machine knows, as static programs cannot load what looks up others.
+pub(crate) const OWNER: Identity = Identity { uid: 1, capabilities: &[] };
 
 /// Another user.
-pub(crate) const OTHER: Identity = Identity { uid: 1001, capabilities: &[] };
+pub(crate) const OTHER: Identity = Identity { uid: 2, capabilities: &[] };
 
 /// Root in name only.
 pub(crate) const BARE_ROOT: Identity = Identity { uid: 0, capabilities: &[] };

@@ -77,7 +77,7 @@ impl Machine {
     pub(crate) fn command_as(&self, who: Identity, program: &Path) -> Command {
         let mut command = Command::new(self.runner_path());
         command.args(["as", &who.uid.to_string(), &format!("--capabilities={}", who.names())]).arg(program);
-        command.env_remove("HOME").current_dir("/");
+        command.env("HOME", "/tmp").current_dir("/");
         command
     }
 
