@@ -11,6 +11,8 @@ use super::machine::expect;
 use super::targets::STATES;
 use super::{Done, Failure, Machine, ensure};
 
+const PTRACE_AND_FOLDERS: &[Capability] = &[Capability::CAP_SYS_PTRACE, Capability::CAP_DAC_READ_SEARCH];
+
 /// The exit code of an answer that lacks something.
 pub(crate) const PARTIAL: i32 = 7;
 
@@ -114,8 +116,12 @@ pub(crate) fn look(machine: &Machine) -> Result<Done, Failure> {
     if !restricted() {
         try_all(machine, &mut target, &["process", "--json", &pid], "\"gogc\": 100", &[works(OWNER)])?;
     }
-    let with = [works(OTHER.with(PTRACE)), works(BARE_ROOT.with(PTRACE))];
+    let with = [works(OTHER.with(PTRACE_AND_FOLDERS)), works(BARE_ROOT.with(PTRACE_AND_FOLDERS))];
     try_all(machine, &mut target, &["process", "--json", &pid], "\"gogc\": 100", &with)?;
+    // The folder of a process's descriptors is readable to its owner alone, whatever ptrace allows.
+    let fewer = machine.probe_as(OTHER.with(PTRACE), &["process", "--json", &pid])?;
+    let text = expect("process --json", &fewer, PARTIAL, &["cannot list the open files"])?;
+    ensure(text.contains("\"gogc\": 100"), || format!("process --json with CAP_SYS_PTRACE: {text}"))?;
     let without = machine.probe_as(OTHER, &["process", "--json", &pid])?;
     let text = expect("process --json", &without, PARTIAL, &[theirs, "hint: "])?;
     ensure(!text.contains("gogc"), || format!("process --json of another user's process: {text}"))?;
