@@ -107,7 +107,7 @@ pub(crate) fn look(machine: &Machine) -> Result<Done, Failure> {
     declares(
         machine,
         "process",
-        "nothing for your own processes; root or CAP_SYS_PTRACE for the connections",
+        "nothing for your own processes; root or CAP_SYS_PTRACE for settings in the memory of those of others or where ptrace is restricted, with CAP_DAC_READ_SEARCH for the connections of those of others",
     )?;
     try_all(machine, &mut target, &["process", &pid], "elapsed time", &[works(OWNER)])?;
     let partial = machine.probe_as(OTHER, &["process", &pid])?;
