@@ -49,6 +49,17 @@ require_fetchers() {
     command -v npm >/dev/null || say "npm is missing: real programs that are published by it DO NOT RUN"
 }
 
+# What boots other kernels, and the package lists that they are found in.
+require_emulator() {
+    if command -v qemu-system-x86_64 >/dev/null; then
+        # With old lists, packages that were replaced since are not found.
+        ! command -v apt-get >/dev/null || as_root apt-get update -qq ||
+            say "the package lists cannot be renewed: kernels of the old ones are used"
+    else
+        install qemu-system-x86
+    fi
+}
+
 # Whether a process may look into another one of the same user that it did not start.
 may_look_at_siblings() {
     [ "$(id -u)" = 0 ] || [ "$(cat /proc/sys/kernel/yama/ptrace_scope 2>/dev/null || echo 0)" = 0 ]

@@ -1,0 +1,108 @@
+//! Boots a kernel under QEMU and listens to its console.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::guest::{BEGUN, DONE};
+
+/// What a machine said until it was off.
+#[derive(Debug, Default)]
+pub(crate) struct Console {
+    /// Its lines.
+    pub(crate) lines: Vec<String>,
+    /// From the start of QEMU to the first word of the runner.
+    pub(crate) boot: Option<Duration>,
+    /// From the start to its end.
+    pub(crate) total: Duration,
+    /// Why it is not to be trusted, beside what its lines say.
+    pub(crate) problem: Option<String>,
+}
+
+const EMULATOR: &str = "qemu-system-x86_64";
+
+/// Boots a kernel with an initial file system, until it switches itself off or `limit` is over.
+///
+/// # Errors
+/// Where the emulator does not start.
+pub(crate) fn boot(kernel: &Path, image: &Path, limit: Duration) -> Result<Console> {
+    let mut command = Command::new(EMULATOR);
+    // With virtualisation where there is some, else without.
+    if std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok() {
+        command.args(["-accel", "kvm"]);
+    }
+    command.args(["-accel", "tcg", "-machine", "pc", "-cpu", "max", "-smp", "2", "-m", "640"]);
+    command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"]);
+    command.arg("-kernel").arg(kernel).arg("-initrd").arg(image);
+    // A panic reboots at once, which ends the emulator.
+    command.args(["-append", "console=ttyS0 quiet panic=-1 rdinit=/init"]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let begin = Instant::now();
+    let child = command.spawn().map_err(|source| Error::Start {
+        program: EMULATOR.to_owned(),
+        source,
+        hint: "; install qemu-system-x86",
+    })?;
+    let mut child = Ended(child);
+    let mut console = Console::default();
+    let (Some(output), Some(mut errors)) = (child.0.stdout.take(), child.0.stderr.take()) else {
+        console.problem = Some("no pipes".to_owned());
+        return Ok(console);
+    };
+    let errors = std::thread::spawn(move || {
+        let mut text = Vec::new();
+        let _ = errors.read_to_end(&mut text);
+        String::from_utf8_lossy(&text).trim().to_owned()
+    });
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        let mut output = BufReader::new(output);
+        let mut line = Vec::new();
+        while output.read_until(b'\n', &mut line).is_ok_and(|size| size > 0) {
+            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+            line.clear();
+            if sender.send(text).is_err() {
+                break;
+            }
+        }
+    });
+    loop {
+        match receiver.recv_timeout(limit.saturating_sub(begin.elapsed())) {
+            Ok(line) => {
+                if line.contains(BEGUN) {
+                    console.boot.get_or_insert(begin.elapsed());
+                }
+                console.lines.push(line);
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                console.problem = Some(format!("it was not done after {limit:?}"));
+                break;
+            }
+        }
+    }
+    drop(child);
+    console.total = begin.elapsed();
+    let errors = errors.join().unwrap_or_default();
+    let panic = console.lines.iter().find(|line| line.contains("Kernel panic"));
+    if let Some(line) = panic {
+        console.problem = Some(line.clone());
+    } else if console.problem.is_none() && !console.lines.iter().any(|line| line.contains(DONE)) {
+        console.problem = Some(format!("it ended before the sub-tests did {errors}"));
+    }
+    Ok(console)
+}
+
+/// A child that does not outlive this.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // After the console's end it goes by itself; a machine that hangs does not.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

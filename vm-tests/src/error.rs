@@ -1,0 +1,68 @@
+//! Why a machine could not be prepared or run.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a machine could not be prepared or run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file cannot be read or written.
+    #[error("{path}: {source}")]
+    File {
+        /// Which one.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A program does not start.
+    #[error("{program} cannot be started: {source}{hint}")]
+    Start {
+        /// Which one.
+        program: String,
+        /// What the kernel said.
+        source: io::Error,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// A program failed.
+    #[error("{program} failed ({status}): {stderr}")]
+    Failed {
+        /// Its command line.
+        program: String,
+        /// How it ended.
+        status: std::process::ExitStatus,
+        /// What it said.
+        stderr: String,
+    },
+    /// No package has the kernel.
+    #[error(
+        "no package has a kernel {series} (linux-image-{series}*-cloud-amd64): not in the package lists of this \
+         machine, and not in {tried}; name a kernel image by its path in GOPS_PROBE_VM_KERNELS"
+    )]
+    NoKernel {
+        /// As `6.1`.
+        series: String,
+        /// Which further lists were searched, or why none were.
+        tried: String,
+    },
+    /// A package has no kernel image in it.
+    #[error("{package} has no kernel image /boot/vmlinuz-*")]
+    NoImage {
+        /// Its file.
+        package: PathBuf,
+    },
+    /// The harness of the fixtures failed.
+    #[error(transparent)]
+    Fixtures(#[from] fixtures::Error),
+}
+
+impl Error {
+    pub(crate) fn file(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::File { path, source }
+    }
+}

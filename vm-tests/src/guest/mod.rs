@@ -1,0 +1,129 @@
+//! What runs on the kernel that is tested.
+//!
+//! A further sub-test is a function and its line in [`SUBTESTS`].
+
+mod answers;
+mod capabilities;
+pub mod identity;
+pub mod init;
+mod machine;
+mod sampling;
+pub mod targets;
+mod yama;
+
+use std::io::{self, Write};
+
+pub use identity::Identity;
+pub use machine::Machine;
+pub use sampling::sample;
+
+use crate::outcome::{Outcome, Verdict};
+
+/// The runner's first word on a console.
+pub const BEGUN: &str = "SUB-TESTS BEGIN";
+
+/// Its last.
+pub const DONE: &str = "SUB-TESTS DONE";
+
+/// What was not as it should be.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// How a sub-test ended that did not fail.
+#[derive(Debug)]
+pub enum Done {
+    /// All was as it should be; with figures.
+    Passed(String),
+    /// It did not run, because the machine lacks this.
+    Lacking(String),
+}
+
+/// One question to a kernel.
+#[derive(Debug)]
+pub struct SubTest {
+    /// A word for consoles and tables.
+    pub name: &'static str,
+    /// What is tested, for tables.
+    pub what: &'static str,
+    run: fn(&Machine) -> Result<Done, Failure>,
+}
+
+/// All sub-tests, in their order. What changes the machine for good comes last.
+pub const SUBTESTS: &[SubTest] = &[
+    SubTest { name: "kernel", what: "what it is and has", run: init::kernel },
+    SubTest { name: "list", what: "`list` finds each target", run: answers::list },
+    SubTest { name: "version", what: "`version` says what built it", run: answers::version },
+    SubTest { name: "process", what: "`process` against /proc", run: answers::process },
+    SubTest { name: "tree", what: "`tree` has each target below its parent", run: answers::tree },
+    SubTest { name: "stack", what: "`stack` against the target's own `runtime.Stack`", run: answers::stack },
+    SubTest {
+        name: "stack-no-pause",
+        what: "`stack --no-pause` against the same",
+        run: answers::stack_no_pause,
+    },
+    SubTest {
+        name: "sampler",
+        what: "BPF programs load and sample a busy Go process",
+        run: sampling::sampler,
+    },
+    SubTest {
+        name: "sampler-needs",
+        what: "BPF sampling of another user's process with CAP_BPF and CAP_PERFMON, and with one of them only",
+        run: sampling::needs,
+    },
+    SubTest {
+        name: "look-needs",
+        what: "`list`, `tree`, `process`, `version`, `binary` with what they declare to need, and with less",
+        run: capabilities::look,
+    },
+    SubTest {
+        name: "stack-needs",
+        what: "`stack` with CAP_SYS_PTRACE and without, root and not",
+        run: capabilities::stack,
+    },
+    SubTest {
+        name: "serve-needs",
+        what: "`serve` with CAP_SYS_PTRACE and without",
+        run: capabilities::serve,
+    },
+    SubTest { name: "yama-0", what: "Yama allows the same user", run: |machine| yama::scope(machine, 0) },
+    SubTest { name: "yama-1", what: "Yama allows ancestors", run: |machine| yama::scope(machine, 1) },
+    SubTest { name: "yama-2", what: "Yama allows CAP_SYS_PTRACE", run: |machine| yama::scope(machine, 2) },
+    SubTest { name: "yama-3", what: "Yama allows nobody", run: |machine| yama::scope(machine, 3) },
+];
+
+/// Runs all sub-tests and writes a line for each.
+///
+/// # Errors
+/// Where the lines cannot be written.
+pub fn run_all(machine: &Machine, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "{BEGUN}")?;
+    for subtest in SUBTESTS {
+        let (verdict, detail) = match (subtest.run)(machine) {
+            Ok(Done::Passed(detail)) => (Verdict::Pass, detail),
+            Ok(Done::Lacking(detail)) => (Verdict::Skip, detail),
+            Err(error) => (Verdict::Fail, error.to_string()),
+        };
+        writeln!(out, "{}", Outcome { name: subtest.name.to_owned(), verdict, detail })?;
+        out.flush()?;
+    }
+    writeln!(out, "{DONE}")?;
+    out.flush()
+}
+
+/// Fails with a text unless something holds.
+fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), Failure> {
+    if holds { Ok(()) } else { Err(otherwise().into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_words_and_differ() {
+        for (n, subtest) in SUBTESTS.iter().enumerate() {
+            assert!(!subtest.name.contains(char::is_whitespace));
+            assert!(SUBTESTS[..n].iter().all(|other| other.name != subtest.name), "{}", subtest.name);
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! All sub-tests on this machine's kernel and on the distribution's, in machines under QEMU.
+//!
+//! `UPDATE_KERNELS=1` writes `docs/kernels.md`; see `suite::Options::from_environment` for what else can be set.
+
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+use std::path::Path;
+
+use fixtures::repetition::say;
+use vm_tests::outcome::Verdict;
+use vm_tests::suite::{Options, run};
+use vm_tests::table;
+
+#[test]
+fn sub_tests_on_each_kernel() {
+    let test = std::env::current_exe().unwrap();
+    // target/PROFILE/deps/kernels-0123
+    let options = Options::from_environment(test.ancestors().nth(3).unwrap().join("vm"));
+    let report = run(&options, &|run| {
+        let host = if run.host { ", this machine" } else { "" };
+        say(&format!("kernel {}{host}: {:.1} s", run.kernel, run.total.as_secs_f64()));
+        say(table::details(run).trim_end());
+        for outcome in run.outcomes.iter().filter(|outcome| outcome.verdict == Verdict::Skip) {
+            say(&format!("NOT TESTED on {}: {}: {}", run.kernel, outcome.name, outcome.detail));
+        }
+    })
+    .unwrap_or_else(|error| panic!("{error}"));
+    say(&format!("\n{}prepared in {:.1} s", table::overview(&report), report.prepared.as_secs_f64()));
+    if std::env::var_os("UPDATE_KERNELS").is_some() {
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/kernels.md");
+        std::fs::write(page, table::page(&report)).unwrap();
+    }
+    let failures: Vec<String> = report
+        .runs
+        .iter()
+        .filter(|run| !run.failures.is_empty())
+        .map(|run| format!("kernel {}:\n{}", run.kernel, run.failures.join("\n")))
+        .collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
