@@ -24,17 +24,16 @@ pub(crate) struct Console {
 
 const EMULATOR: &str = "qemu-system-x86_64";
 
-/// Boots a kernel with an initial file system, until it switches itself off or `limit` is over.
+/// Boots a kernel with an initial file system, until it switches itself off or `limit` is over. `said` is told each line.
 ///
 /// # Errors
 /// Where the emulator does not start.
-pub(crate) fn boot(kernel: &Path, image: &Path, limit: Duration) -> Result<Console> {
+pub(crate) fn boot(kernel: &Path, image: &Path, limit: Duration, said: &dyn Fn(&str)) -> Result<Console> {
     let mut command = Command::new(EMULATOR);
-    // With virtualisation where there is some, else without.
-    if std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok() {
-        command.args(["-accel", "kvm"]);
-    }
-    command.args(["-accel", "tcg", "-machine", "pc", "-cpu", "max", "-smp", "2", "-m", "640"]);
+    // Without virtualisation, as it is missing in most machines that are virtual themselves, or there and broken.
+    // Less room for translated code than this, and it is translated again and again.
+    command.args(["-accel", "tcg,thread=multi,tb-size=512", "-machine", "pc"]);
+    command.args(["-cpu", "max", "-smp", "2", "-m", "640"]);
     command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"]);
     command.arg("-kernel").arg(kernel).arg("-initrd").arg(image);
     // A panic reboots at once, which ends the emulator.
@@ -75,6 +74,7 @@ pub(crate) fn boot(kernel: &Path, image: &Path, limit: Duration) -> Result<Conso
                 if line.contains(BEGUN) {
                     console.boot.get_or_insert(begin.elapsed());
                 }
+                said(&line);
                 console.lines.push(line);
             }
             Err(RecvTimeoutError::Disconnected) => break,

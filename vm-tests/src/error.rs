@@ -49,12 +49,21 @@ pub enum Error {
         /// Which further lists were searched, or why none were.
         tried: String,
     },
+    /// Cargo built something, but does not say what.
+    #[error("cargo does not say where it put {name}")]
+    NoProgram {
+        /// The program.
+        name: &'static str,
+    },
     /// A package has no kernel image in it.
     #[error("{package} has no kernel image /boot/vmlinuz-*")]
     NoImage {
         /// Its file.
         package: PathBuf,
     },
+    /// A thread of ours.
+    #[error("a thread panicked")]
+    Panicked,
     /// The harness of the fixtures failed.
     #[error(transparent)]
     Fixtures(#[from] fixtures::Error),

@@ -71,11 +71,11 @@ pub struct Report {
     pub runs: Vec<Run>,
 }
 
-/// Runs everything; `progress` is told after each kernel.
+/// Runs everything; `progress` is told each result of a kernel when it is there.
 ///
 /// # Errors
 /// Where a machine cannot be prepared: a kernel cannot be had, a program cannot be built, there is no emulator.
-pub fn run(options: &Options, progress: &dyn Fn(&Run)) -> Result<Report> {
+pub fn run(options: &Options, progress: Progress<'_>) -> Result<Report> {
     let begin = Instant::now();
     fs::create_dir_all(&options.folder).map_err(Error::file(&options.folder))?;
     let mut kernels = Vec::new();
@@ -87,18 +87,27 @@ pub fn run(options: &Options, progress: &dyn Fn(&Run)) -> Result<Report> {
     let image = options.folder.join("initramfs.cpio");
     image::write(&programs, &image)?;
     let prepared = begin.elapsed();
-    let mut runs = vec![on_host(&programs, options)?];
-    runs.iter().for_each(progress);
-    for kernel in kernels {
-        let run = in_machine(&kernel, &image, options)?;
-        progress(&run);
-        runs.push(run);
+    // First alone, then all machines at once: each has about one thread's work at a time.
+    let mut runs = vec![on_host(&programs, options, progress)?];
+    let machines: Vec<Result<Run>> = std::thread::scope(|scope| {
+        let image = &image;
+        let start = |kernel| scope.spawn(move || in_machine(kernel, image, options, progress));
+        let machines: Vec<_> = kernels.iter().map(start).collect();
+        let joined = machines.into_iter().map(|machine| machine.join());
+        joined.map(|run| run.unwrap_or(Err(Error::Panicked))).collect()
+    });
+    for run in machines {
+        runs.push(run?);
     }
     Ok(Report { prepared, runs })
 }
 
-fn in_machine(kernel: &Kernel, image: &Path, options: &Options) -> Result<Run> {
-    let console = boot(&kernel.image, image, options.limit)?;
+/// Told the kernel and a result.
+pub type Progress<'a> = &'a (dyn Fn(&str, &Outcome) + Sync);
+
+fn in_machine(kernel: &Kernel, image: &Path, options: &Options, progress: Progress<'_>) -> Result<Run> {
+    let said = |line: &str| Outcome::parse(line).iter().for_each(|outcome| progress(&kernel.name, outcome));
+    let console = boot(&kernel.image, image, options.limit, &said)?;
     let log = options.folder.join(format!("console-{}.log", kernel.name));
     fs::write(&log, console.lines.join("\n")).map_err(Error::file(&log))?;
     let mut run = judge(&console, kernel.complete);
@@ -111,7 +120,7 @@ fn in_machine(kernel: &Kernel, image: &Path, options: &Options) -> Result<Run> {
 }
 
 /// Runs the runner beside copies of the programs, where any user may execute them.
-fn on_host(programs: &[Program], options: &Options) -> Result<Run> {
+fn on_host(programs: &[Program], options: &Options, progress: Progress<'_>) -> Result<Run> {
     let public = fs::Permissions::from_mode(0o755);
     let root = tempfile::Builder::new().permissions(public.clone()).tempdir();
     let root = root.map_err(Error::file(Path::new("temporary folder")))?;
@@ -153,6 +162,7 @@ fn on_host(programs: &[Program], options: &Options) -> Result<Run> {
     let mut run = judge(&Console { lines, boot: None, total: begin.elapsed(), problem }, false);
     run.host = true;
     run.kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
+    run.outcomes.iter().for_each(|outcome| progress(&run.kernel, outcome));
     Ok(run)
 }
 

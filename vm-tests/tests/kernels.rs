@@ -16,13 +16,9 @@ fn sub_tests_on_each_kernel() {
     let test = std::env::current_exe().unwrap();
     // target/PROFILE/deps/kernels-0123
     let options = Options::from_environment(test.ancestors().nth(3).unwrap().join("vm"));
-    let report = run(&options, &|run| {
-        let host = if run.host { ", this machine" } else { "" };
-        say(&format!("kernel {}{host}: {:.1} s", run.kernel, run.total.as_secs_f64()));
-        say(table::details(run).trim_end());
-        for outcome in run.outcomes.iter().filter(|outcome| outcome.verdict == Verdict::Skip) {
-            say(&format!("NOT TESTED on {}: {}: {}", run.kernel, outcome.name, outcome.detail));
-        }
+    let report = run(&options, &|kernel, outcome| {
+        let missing = if outcome.verdict == Verdict::Skip { "NOT TESTED HERE: " } else { "" };
+        say(&format!("{kernel}: {missing}{outcome}"));
     })
     .unwrap_or_else(|error| panic!("{error}"));
     say(&format!("\n{}prepared in {:.1} s", table::overview(&report), report.prepared.as_secs_f64()));
