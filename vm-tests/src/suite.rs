@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::boot::{Console, boot};
 use crate::error::{Error, Result};
-use crate::guest::{DONE, SUBTESTS};
+use crate::guest::{DONE, ONLY, SubTest, selected};
 use crate::image;
 use crate::kernel::{self, Kernel};
 use crate::outcome::{Outcome, Verdict};
@@ -25,11 +25,14 @@ pub struct Options {
     pub kernels: Vec<PathBuf>,
     /// How long a machine may run.
     pub limit: Duration,
+    /// Names of sub-tests, separated by commas, where not all are wanted.
+    pub only: Option<String>,
 }
 
 impl Options {
     /// As the environment says: `GOPS_PROBE_VM_SERIES` (separated by commas, `6.1,6.12` by default),
-    /// `GOPS_PROBE_VM_KERNELS` (paths, separated by colons), `GOPS_PROBE_VM_LIMIT` (seconds, 240 by default).
+    /// `GOPS_PROBE_VM_KERNELS` (paths, separated by colons), `GOPS_PROBE_VM_LIMIT` (seconds, 300 by default),
+    /// `GOPS_PROBE_VM_ONLY` (names of sub-tests, separated by commas).
     #[must_use]
     pub fn from_environment(folder: PathBuf) -> Self {
         let series = std::env::var("GOPS_PROBE_VM_SERIES");
@@ -40,7 +43,8 @@ impl Options {
             folder,
             series: series.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect(),
             kernels: std::env::split_paths(&kernels).filter(|path| !path.as_os_str().is_empty()).collect(),
-            limit: Duration::from_secs(limit.unwrap_or(240)),
+            limit: Duration::from_secs(limit.unwrap_or(300)),
+            only: std::env::var(ONLY).ok(),
         }
     }
 }
@@ -107,10 +111,10 @@ pub type Progress<'a> = &'a (dyn Fn(&str, &Outcome) + Sync);
 
 fn in_machine(kernel: &Kernel, image: &Path, options: &Options, progress: Progress<'_>) -> Result<Run> {
     let said = |line: &str| Outcome::parse(line).iter().for_each(|outcome| progress(&kernel.name, outcome));
-    let console = boot(&kernel.image, image, options.limit, &said)?;
+    let console = boot(&kernel.image, image, options.limit, options.only.as_deref(), &said)?;
     let log = options.folder.join(format!("console-{}.log", kernel.name));
     fs::write(&log, console.lines.join("\n")).map_err(Error::file(&log))?;
-    let mut run = judge(&console, kernel.complete);
+    let mut run = judge(&console, &selected(options.only.as_deref()), kernel.complete);
     run.kernel.clone_from(&kernel.name);
     if !run.failures.is_empty() {
         let tail = console.lines.len().saturating_sub(20);
@@ -139,6 +143,7 @@ fn on_host(programs: &[Program], options: &Options, progress: Progress<'_>) -> R
     let mut child = Command::new(&runner)
         .arg("host")
         .arg(root.path())
+        .envs(options.only.iter().map(|names| (ONLY, names)))
         .stdin(Stdio::null())
         .stdout(fs::File::create(&log).map_err(Error::file(&log))?)
         .spawn()
@@ -159,7 +164,8 @@ fn on_host(programs: &[Program], options: &Options, progress: Progress<'_>) -> R
     if problem.is_none() && !lines.iter().any(|line| line.contains(DONE)) {
         problem = Some(format!("it ended before the sub-tests did: {status:?}"));
     }
-    let mut run = judge(&Console { lines, boot: None, total: begin.elapsed(), problem }, false);
+    let wanted = selected(options.only.as_deref());
+    let mut run = judge(&Console { lines, boot: None, total: begin.elapsed(), problem }, &wanted, false);
     run.host = true;
     run.kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
     run.outcomes.iter().for_each(|outcome| progress(&run.kernel, outcome));
@@ -167,11 +173,11 @@ fn on_host(programs: &[Program], options: &Options, progress: Progress<'_>) -> R
 }
 
 /// Holds what a console says against the list of sub-tests.
-fn judge(console: &Console, complete: bool) -> Run {
+fn judge(console: &Console, wanted: &[&SubTest], complete: bool) -> Run {
     let said: Vec<Outcome> = console.lines.iter().filter_map(|line| Outcome::parse(line)).collect();
     let mut failures: Vec<String> = console.problem.iter().cloned().collect();
     let mut outcomes = Vec::new();
-    for subtest in SUBTESTS {
+    for subtest in wanted {
         let mut lines = said.iter().filter(|outcome| outcome.name == subtest.name);
         let outcome = match (lines.next(), lines.next()) {
             (Some(outcome), None) => outcome.clone(),
@@ -187,7 +193,7 @@ fn judge(console: &Console, complete: bool) -> Run {
         outcomes.push(outcome);
     }
     for outcome in said {
-        if !SUBTESTS.iter().any(|subtest| subtest.name == outcome.name) {
+        if !wanted.iter().any(|subtest| subtest.name == outcome.name) {
             failures.push(format!("not a sub-test that is known: {outcome}"));
         }
     }
@@ -197,6 +203,7 @@ fn judge(console: &Console, complete: bool) -> Run {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guest::SUBTESTS;
 
     fn console(lines: &[String]) -> Console {
         Console { lines: lines.to_vec(), ..Console::default() }
@@ -210,26 +217,29 @@ mod tests {
     #[test]
     fn each_line_has_to_be_there_once() {
         let lines = all(Verdict::Pass);
-        assert!(judge(&console(&lines), true).failures.is_empty());
+        assert!(judge(&console(&lines), &selected(None), true).failures.is_empty());
         for n in 0..lines.len() {
             let mut fewer = lines.clone();
             let removed = fewer.remove(n);
-            let run = judge(&console(&fewer), false);
+            let run = judge(&console(&fewer), &selected(None), false);
             assert_eq!(run.failures.len(), 1, "{removed}");
             assert_eq!(run.outcomes[n].verdict, Verdict::Fail);
             fewer.extend([removed.clone(), removed]);
-            assert_eq!(judge(&console(&fewer), false).failures.len(), 1);
+            assert_eq!(judge(&console(&fewer), &selected(None), false).failures.len(), 1);
         }
         let mut more = lines;
         more.push("RESULT surprise pass".to_owned());
-        assert_eq!(judge(&console(&more), true).failures.len(), 1);
+        assert_eq!(judge(&console(&more), &selected(None), true).failures.len(), 1);
     }
 
     #[test]
     fn only_known_kernels_may_not_skip() {
         let lines = all(Verdict::Skip);
-        assert!(judge(&console(&lines), false).failures.is_empty());
-        assert_eq!(judge(&console(&lines), true).failures.len(), SUBTESTS.len());
-        assert_eq!(judge(&console(&all(Verdict::Fail)), false).failures.len(), SUBTESTS.len());
+        assert!(judge(&console(&lines), &selected(None), false).failures.is_empty());
+        assert_eq!(judge(&console(&lines), &selected(None), true).failures.len(), SUBTESTS.len());
+        assert_eq!(
+            judge(&console(&all(Verdict::Fail)), &selected(None), false).failures.len(),
+            SUBTESTS.len()
+        );
     }
 }

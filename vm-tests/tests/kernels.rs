@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 use std::path::Path;
+use std::time::Instant;
 
 use fixtures::repetition::say;
 use vm_tests::outcome::Verdict;
@@ -16,9 +17,10 @@ fn sub_tests_on_each_kernel() {
     let test = std::env::current_exe().unwrap();
     // target/PROFILE/deps/kernels-0123
     let options = Options::from_environment(test.ancestors().nth(3).unwrap().join("vm"));
+    let begin = Instant::now();
     let report = run(&options, &|kernel, outcome| {
         let missing = if outcome.verdict == Verdict::Skip { "NOT TESTED HERE: " } else { "" };
-        say(&format!("{kernel}: {missing}{outcome}"));
+        say(&format!("{:5.1} s {kernel}: {missing}{outcome}", begin.elapsed().as_secs_f64()));
     })
     .unwrap_or_else(|error| panic!("{error}"));
     say(&format!("\n{}prepared in {:.1} s", table::overview(&report), report.prepared.as_secs_f64()));

@@ -25,6 +25,16 @@ pub const BEGUN: &str = "SUB-TESTS BEGIN";
 /// Its last.
 pub const DONE: &str = "SUB-TESTS DONE";
 
+/// The variable with the names of sub-tests, where not all are wanted.
+pub const ONLY: &str = "GOPS_PROBE_VM_ONLY";
+
+/// The sub-tests with these names (separated by commas), or all, in their order.
+#[must_use]
+pub fn selected(only: Option<&str>) -> Vec<&'static SubTest> {
+    let wanted = |name: &str| only.is_none_or(|names| names.split(',').any(|wanted| wanted == name));
+    SUBTESTS.iter().filter(|subtest| wanted(subtest.name)).collect()
+}
+
 /// What was not as it should be.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -91,13 +101,13 @@ pub const SUBTESTS: &[SubTest] = &[
     SubTest { name: "yama-3", what: "Yama allows nobody", run: |machine| yama::scope(machine, 3) },
 ];
 
-/// Runs all sub-tests and writes a line for each.
+/// Runs all sub-tests, or those that [`ONLY`] names, and writes a line for each.
 ///
 /// # Errors
 /// Where the lines cannot be written.
 pub fn run_all(machine: &Machine, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "{BEGUN}")?;
-    for subtest in SUBTESTS {
+    for subtest in selected(std::env::var(ONLY).ok().as_deref()) {
         let (verdict, detail) = match (subtest.run)(machine) {
             Ok(Done::Passed(detail)) => (Verdict::Pass, detail),
             Ok(Done::Lacking(detail)) => (Verdict::Skip, detail),

@@ -30,7 +30,9 @@ const OPTIONS: Options =
 /// # Errors
 /// What the kernel lacks or denies ([`probe_ebpf::Error`]), or what is wrong with the samples.
 pub fn sample(pid: u32) -> Result<String, Failure> {
+    let begin = Instant::now();
     let mut sampler = Sampler::load(&OPTIONS)?;
+    let loaded = begin.elapsed();
     sampler.add(pid, &Target::default())?;
     sampler.start(&OPTIONS)?;
     let code = code(pid)?;
@@ -54,7 +56,7 @@ pub fn sample(pid: u32) -> Result<String, Failure> {
     }
     let counts = sampler.counts()?;
     let mut text = format!("{samples} samples, {user} in user code, {inside} of them in mapped code");
-    let _ = write!(text, ", {stacks} copies of stacks, {counts:?}");
+    let _ = write!(text, ", {stacks} copies of stacks, {counts:?}, loaded in {loaded:.1?}");
     ensure(samples >= ENOUGH, || format!("too few samples: {text}"))?;
     ensure(foreign == 0, || format!("{foreign} samples of other processes: {text}"))?;
     ensure(inside == user && user * 2 > samples, || format!("samples outside of its code: {text}"))?;
