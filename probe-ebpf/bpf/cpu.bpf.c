@@ -33,9 +33,11 @@ struct {
 	__type(value, struct target);
 } targets SEC(".maps");
 
+#define RING_SIZE (8 << 20)
+
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 8 << 20);
+	__uint(max_entries, RING_SIZE);
 } records SEC(".maps");
 
 struct {
@@ -65,6 +67,15 @@ static __always_inline void count(__u32 counter)
 
 	if (value)
 		*value += 1;
+}
+
+/*
+ * Samples can wait: who reads them looks now and then by itself, and each wake-up would take time from those that are
+ * sampled. Only when there is little room left it has to hurry.
+ */
+static __always_inline __u64 wakeup(void)
+{
+	return bpf_ringbuf_query(&records, BPF_RB_AVAIL_DATA) > RING_SIZE / 4 ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
 }
 
 /* Deeper nesting than the kernel has. */
@@ -144,7 +155,7 @@ static __always_inline void send_stack(struct buffers *b, __u64 from, __u32 size
 		return;
 	b->stack.header = b->sample.header;
 	b->stack.header.kind = RECORD_STACK;
-	if (bpf_ringbuf_output(&records, &b->stack, sizeof(struct header) + length, 0))
+	if (bpf_ringbuf_output(&records, &b->stack, sizeof(struct header) + length, BPF_RB_NO_WAKEUP))
 		count(COUNT_LOST_PARTS);
 }
 
@@ -156,7 +167,7 @@ static __always_inline void send_kernel_frames(struct buffers *b, void *ctx)
 		return;
 	b->kernel.header = b->sample.header;
 	b->kernel.header.kind = RECORD_KERNEL;
-	if (bpf_ringbuf_output(&records, &b->kernel, sizeof(struct header) + size, 0))
+	if (bpf_ringbuf_output(&records, &b->kernel, sizeof(struct header) + size, BPF_RB_NO_WAKEUP))
 		count(COUNT_LOST_PARTS);
 }
 
@@ -267,7 +278,7 @@ int on_cpu(struct bpf_perf_event_data *ctx)
 	length = s->length;
 	if (length > MAX_FRAMES)
 		return 0;
-	if (bpf_ringbuf_output(&records, s, sizeof(*s) - sizeof(s->frames) + length * 8, 0))
+	if (bpf_ringbuf_output(&records, s, sizeof(*s) - sizeof(s->frames) + length * 8, wakeup()))
 		count(COUNT_LOST);
 	return 0;
 }
@@ -280,7 +291,8 @@ static __always_inline void tell(__u32 kind, __u32 pid, __u32 parent)
 	life.header.cpu = bpf_get_smp_processor_id();
 	life.pid = pid;
 	life.parent = parent;
-	if (bpf_ringbuf_output(&records, &life, sizeof(life), 0))
+	/* A process may end soon, and can only be looked at before. */
+	if (bpf_ringbuf_output(&records, &life, sizeof(life), BPF_RB_FORCE_WAKEUP))
 		count(COUNT_LOST_PARTS);
 }
 
@@ -297,10 +309,15 @@ int on_fork(__u64 *ctx)
 	if (BPF_CORE_READ(parent, tgid) == BPF_CORE_READ(child, tgid))
 		return 0;
 	of = number_of(BPF_CORE_READ(parent, group_leader));
-	t = bpf_map_lookup_elem(&targets, &of);
-	if (!t || !(t->flags & TARGET_FOLLOW))
-		return 0;
 	pid = number_of(child);
+	t = bpf_map_lookup_elem(&targets, &of);
+	if (!t || !(t->flags & TARGET_FOLLOW)) {
+		/* What had its number before has ended. */
+		bpf_map_delete_elem(&targets, &pid);
+		if (whole_system)
+			tell(RECORD_FORK, pid, of);
+		return 0;
+	}
 	bpf_map_update_elem(&targets, &pid, t, BPF_ANY);
 	tell(RECORD_FORK, pid, of);
 	return 0;

@@ -104,11 +104,9 @@ impl Sampler {
         let mut ebpf = loader.load(OBJECT).map_err(|e| Error::new("creating BPF maps", e))?;
         let on_cpu: &mut PerfEvent = program(&mut ebpf, ON_CPU)?;
         on_cpu.load().map_err(|e| Error::of_program(ON_CPU, e))?;
-        if options.follow {
-            for (name, tracepoint) in [(ON_FORK, "sched_process_fork"), (ON_EXEC, "sched_process_exec")] {
-                let program: &mut BtfTracePoint = program(&mut ebpf, name)?;
-                program.load(tracepoint, &btf).map_err(|e| Error::of_program(name, e))?;
-            }
+        for (name, tracepoint) in lives(options) {
+            let program: &mut BtfTracePoint = program(&mut ebpf, name)?;
+            program.load(tracepoint, &btf).map_err(|e| Error::of_program(name, e))?;
         }
         fn map<T>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, Error>
         where
@@ -140,11 +138,9 @@ impl Sampler {
     /// # Errors
     /// What the kernel denies.
     pub fn start(&mut self, options: &Options) -> Result<(), Error> {
-        if options.follow {
-            for name in [ON_FORK, ON_EXEC] {
-                let program: &mut BtfTracePoint = program(&mut self.ebpf, name)?;
-                program.attach().map_err(|e| Error::new("attaching to a tracepoint", e))?;
-            }
+        for (name, _) in lives(options) {
+            let program: &mut BtfTracePoint = program(&mut self.ebpf, name)?;
+            program.attach().map_err(|e| Error::new("attaching to a tracepoint", e))?;
         }
         let cpus = util::online_cpus()
             .map_err(|(_, e)| Error::Other { action: "listing the CPUs", text: e.to_string() })?;
@@ -202,11 +198,20 @@ impl Sampler {
     }
 }
 
-/// Becomes readable when there are records.
+/// Becomes readable when there is news of processes, or so many records that there is little room for more: those of samples
+/// are to be looked for now and then without that.
 impl AsFd for Sampler {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.records.as_fd()
     }
+}
+
+/// The programs that tell of new processes and programs, and their tracepoints. A target that executes another program has
+/// another layout, also where nobody is followed.
+fn lives(options: &Options) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let forks = options.follow || options.whole_system;
+    let fork = forks.then_some((ON_FORK, "sched_process_fork"));
+    fork.into_iter().chain([(ON_EXEC, "sched_process_exec")])
 }
 
 fn program<'e, T>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut T, Error>

@@ -125,11 +125,13 @@ pub enum Program {
     Unprofiled,
     /// A heap of many sizes, and the program's own statistics of it.
     Memory,
+    /// Computes in functions whose shares of the time are known.
+    Hot,
 }
 
 impl Program {
     /// All programs.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::States,
         Self::Cgo,
         Self::Running,
@@ -141,6 +143,7 @@ impl Program {
         Self::Profiles,
         Self::Unprofiled,
         Self::Memory,
+        Self::Hot,
     ];
 
     /// The name in paths and tables.
@@ -158,6 +161,7 @@ impl Program {
             Self::Profiles => "profiles",
             Self::Unprofiled => "unprofiled",
             Self::Memory => "memory",
+            Self::Hot => "hot",
         }
     }
 
@@ -175,6 +179,7 @@ impl Program {
             Self::Profiles => &["cmd/profiles", "profiled"],
             Self::Unprofiled => &["cmd/unprofiled", "profiled"],
             Self::Memory => &["cmd/memory"],
+            Self::Hot => &["cmd/hot"],
         }
     }
 
@@ -184,7 +189,7 @@ impl Program {
             Self::States | Self::Profiles | Self::Memory => &TOOLCHAINS,
             Self::Cgo => &["1.18.10", "1.20.14", "1.22.12", "1.24.13", "1.25.14", "1.26.11", "1.27.4"],
             Self::Running | Self::Churn => &["1.18.10", "1.21.13", "1.23.12", "1.24.13", "1.26.11", "1.27.4"],
-            Self::Collector => &[
+            Self::Collector | Self::Hot => &[
                 "1.18.10", "1.19.13", "1.20.14", "1.21.13", "1.22.12", "1.23.12", "1.24.13", "1.25.14",
                 "1.26.11", "1.27.4",
             ],
@@ -253,7 +258,7 @@ impl Cell {
             ) => deep,
             (Program::States, _) => true,
             (Program::Running | Program::Churn, Variant::NoOpt) => deep,
-            (Program::Collector, Variant::Cgo) => true,
+            (Program::Collector | Program::Hot, Variant::Cgo) => true,
             (Program::Profiles, Variant::NoOpt | Variant::V3 | Variant::Pgo | Variant::Race) => deep,
             (Program::Profiles, Variant::Plain | Variant::Cgo) => true,
             (Program::Memory, Variant::Cgo) => true,
@@ -336,7 +341,8 @@ fn selected(selection: Selection, cell: Cell, position: usize) -> bool {
                     Variant::NoOpt | Variant::V3 => true,
                     _ => false,
                 };
-                (stripped && cell.program.spread().contains(&cell.toolchain))
+                let with_c = cell.program == Program::Hot && cell.variant == Variant::Cgo;
+                ((stripped || with_c) && cell.program.spread().contains(&cell.toolchain))
                     || (cell.program == Program::Profiles && other)
             }
             Selection::Quick => {
@@ -344,7 +350,7 @@ fn selected(selection: Selection, cell: Cell, position: usize) -> bool {
                 let measured = matches!(cell.program, Program::Parked | Program::Agent | Program::HttpServer);
                 let other = matches!(cell.variant, Variant::Pie | Variant::Cgo);
                 (stripped && QUICK_TOOLCHAINS.contains(&cell.toolchain) && (newest || !measured))
-                    || (cell.program == Program::Profiles && newest && other)
+                    || (matches!(cell.program, Program::Profiles | Program::Hot) && newest && other)
             }
         };
     }

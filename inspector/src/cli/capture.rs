@@ -13,21 +13,21 @@ use crate::agent::payload::Payload;
 /// `trace`.
 pub(super) fn trace(args: &CaptureArgs, open: bool, common: &Common) -> Result<(), Error> {
     let found = args.target.find(common)?;
-    let target = found.named();
+    let asked = found.named().into();
     let payload = Payload::Trace;
     let content = Content { kind: "trace", extension: ".trace", form: Form::Binary(payload.name()) };
-    let to = Destination::choose(content, &target, common)?;
+    let to = Destination::choose(content, &asked, common)?;
     if open && to.file().is_none() {
         return Err(Error::Usage("--open needs a file to open".to_owned()));
     }
     let interrupt = catch()?;
     let connection = agent_only(&found, &args.way, Signal::Trace)?;
-    let about = About { target: &target, via: "agent", cost: None };
+    let about = About { asked: &asked, via: "agent", cost: None, sampling: None };
     to.deliver(&about, common, &interrupt, |out| {
         copy_from_agent(connection, Signal::Trace, payload, &args.way, &interrupt, out)
     })?;
     match to.file() {
-        Some(path) if open => show(Tool::Trace, path, &target),
+        Some(path) if open => show(Tool::Trace, path, None),
         _ => Ok(()),
     }
 }
@@ -35,14 +35,14 @@ pub(super) fn trace(args: &CaptureArgs, open: bool, common: &Common) -> Result<(
 /// `binary`.
 pub(super) fn binary(args: &CaptureArgs, common: &Common) -> Result<(), Error> {
     let found = args.target.find(common)?;
-    let target = found.named();
+    let asked = found.named().into();
     let payload = Payload::Program;
     let content = Content { kind: "binary", extension: "", form: Form::Binary(payload.name()) };
-    let to = Destination::choose(content, &target, common)?;
+    let to = Destination::choose(content, &asked, common)?;
     let interrupt = catch()?;
     let chosen = choose(&found, &args.way, common, |process| Ok(process.executable()?))?;
     let via = if matches!(chosen, Chosen::Probe(_)) { "probe" } else { "agent" };
-    let about = About { target: &target, via, cost: None };
+    let about = About { asked: &asked, via, cost: None, sampling: None };
     to.deliver(&about, common, &interrupt, |out| match chosen {
         Chosen::Probe(executable) => copy_executable(&executable, &interrupt, out),
         Chosen::Agent(connection) => {

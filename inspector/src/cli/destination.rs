@@ -10,7 +10,8 @@ use super::interrupt::Interrupt;
 use super::output;
 use crate::Error;
 use crate::agent::AgentTarget;
-use crate::report::answers::{Saved, Source, Sourced};
+use crate::report::answers::{Asked, Saved, Source, Sourced};
+use crate::report::sampling::Sampling;
 use crate::report::stack::Cost;
 
 const BUFFER: usize = 1 << 20;
@@ -41,9 +42,10 @@ pub(super) enum Form {
 /// What became of it, beside what its file says.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct About<'a> {
-    pub(super) target: &'a AgentTarget,
+    pub(super) asked: &'a Asked,
     pub(super) via: &'static str,
     pub(super) cost: Option<Cost>,
+    pub(super) sampling: Option<&'a Sampling>,
 }
 
 /// How many bytes were written, and why that is not all.
@@ -87,7 +89,7 @@ impl Destination {
     /// Chooses, before anything is done that takes time.
     ///
     /// With `--json`, standard output is for the answer that names the file.
-    pub(super) fn choose(content: Content, target: &AgentTarget, common: &Common) -> Result<Self, Error> {
+    pub(super) fn choose(content: Content, asked: &Asked, common: &Common) -> Result<Self, Error> {
         match common.output.as_deref() {
             Some(path) if path == Path::new("-") => {
                 if common.json && content.form != Form::Json {
@@ -109,7 +111,7 @@ impl Destination {
             None if content.form == Form::Json || (content.form == Form::Text && !common.json) => {
                 Ok(Destination::Stdout)
             }
-            None => Ok(Destination::File(free_name(content, target))),
+            None => Ok(Destination::File(free_name(content, asked))),
         }
     }
 
@@ -149,8 +151,9 @@ impl Destination {
             let file = file.to_string_lossy().into_owned();
             let stdout = Common { output: None, ..common.clone() };
             if common.json {
-                let answer = Saved { file, bytes, partial: damage.clone(), cost: about.cost };
-                let source = Source::new(about.target, about.via);
+                let sampling = about.sampling.cloned();
+                let answer = Saved { file, bytes, partial: damage.clone(), cost: about.cost, sampling };
+                let source = Source::of(about.asked, about.via);
                 output::write_json(&stdout, &Sourced { source, answer })?;
             } else {
                 output::write(&stdout, |out| {
@@ -170,12 +173,17 @@ impl Destination {
 }
 
 /// A name that says what is in the file, and that no file has: `gops-4711-heap-20261125T120000Z.pb.gz`.
-fn free_name(content: Content, target: &AgentTarget) -> PathBuf {
-    let of = match target {
-        AgentTarget::Process(pid) => pid.to_string(),
-        AgentTarget::Address(address) => {
+fn free_name(content: Content, asked: &Asked) -> PathBuf {
+    let of = match asked {
+        Asked::One(AgentTarget::Process(pid)) => pid.to_string(),
+        Asked::One(AgentTarget::Address(address)) => {
             address.to_string().replace(|c: char| !c.is_ascii_alphanumeric() && c != '.', "_")
         }
+        Asked::Several(pids) => match pids.first() {
+            Some(first) => format!("{first}-and-{}", pids.len() - 1),
+            None => "none".to_owned(),
+        },
+        Asked::Machine => "machine".to_owned(),
     };
     let time = humantime::format_rfc3339_seconds(SystemTime::now()).to_string().replace(['-', ':'], "");
     let Content { kind, extension, .. } = content;
@@ -236,13 +244,16 @@ mod tests {
     #[test]
     fn names_tell_what_is_in_a_file() {
         let content = |kind, extension| Content { kind, extension, form: Form::Document };
-        let target = AgentTarget::Process("4711".parse().unwrap());
+        let target = AgentTarget::Process("4711".parse().unwrap()).into();
         let name = free_name(content("heap", ".pb.gz"), &target).display().to_string();
         assert!(name.starts_with("gops-4711-heap-2") && name.ends_with("Z.pb.gz"), "{name}");
         assert_eq!(name.len(), "gops-4711-heap-20261125T120000Z.pb.gz".len());
-        let target = AgentTarget::Address("[::1]:6060".parse().unwrap());
+        let target = AgentTarget::Address("[::1]:6060".parse().unwrap()).into();
         let name = free_name(content("trace", ".trace"), &target).display().to_string();
         assert!(name.starts_with("gops-___1__6060-trace-2"), "{name}");
+        let pids = ["7", "8", "9"].map(|pid| pid.parse().unwrap()).to_vec();
+        let name = free_name(content("cpu", ".svg"), &Asked::Several(pids)).display().to_string();
+        assert!(name.starts_with("gops-7-and-2-cpu-2"), "{name}");
         assert_eq!(partial_name(Path::new("a/b.pb.gz")), Path::new("a/b.pb.gz.partial"));
     }
 }

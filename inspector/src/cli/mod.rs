@@ -102,7 +102,7 @@ fn run(cli: &Cli) -> Result<(), Error> {
         Some(Command::PprofThreadcreate(args)) => profile::run(Kind::ThreadCreate, args, &cli.common),
         Some(Command::PprofBlock(args)) => profile::run(Kind::Block, args, &cli.common),
         Some(Command::PprofMutex(args)) => profile::run(Kind::Mutex, args, &cli.common),
-        Some(Command::PprofCpu(args)) => profile::cpu(args, &cli.common),
+        Some(Command::PprofCpu(args)) => profile::cpu::run(args, &cli.common),
         Some(Command::Binary(args)) => capture::binary(args, &cli.common),
         Some(Command::Serve(args)) => serve::run(args, &cli.common),
         Some(Command::Generate(args)) => generate::run(args, &cli.common),

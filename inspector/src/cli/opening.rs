@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::Error;
-use crate::agent::AgentTarget;
+use crate::process::Pid;
 
 /// A tool of Go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,8 +25,8 @@ impl Tool {
     }
 }
 
-/// Shows a file until the tool ends.
-pub(super) fn show(tool: Tool, path: &Path, target: &AgentTarget) -> Result<(), Error> {
+/// Shows a file, which may be about one process, until the tool ends.
+pub(super) fn show(tool: Tool, path: &Path, about: Option<Pid>) -> Result<(), Error> {
     let mut command = Command::new("go");
     let name = tool.name();
     command.args(["tool", name]);
@@ -34,7 +34,7 @@ pub(super) fn show(tool: Tool, path: &Path, target: &AgentTarget) -> Result<(), 
         // A port that is free, on this machine only.
         command.arg("-http=localhost:");
     }
-    if let (AgentTarget::Process(pid), Tool::Pprof) = (target, tool) {
+    if let (Some(pid), Tool::Pprof) = (about, tool) {
         // With the program at hand it also shows source and assembly. Its path may mean something else to us.
         let program = format!("/proc/{pid}/exe");
         if File::open(&program).is_ok() {

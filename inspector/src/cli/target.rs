@@ -75,6 +75,14 @@ pub(super) enum Found {
 }
 
 impl Found {
+    /// The process, if it is one.
+    pub(super) fn process(&self) -> Option<&Process> {
+        match self {
+            Found::Process(process) => Some(process),
+            Found::Agent(_) => None,
+        }
+    }
+
     /// For messages and answers.
     pub(super) fn named(&self) -> AgentTarget {
         match self {
@@ -106,14 +114,14 @@ fn restored(process: Process, common: &Common) -> Found {
     Found::Process(process)
 }
 
-impl TargetArgs {
-    /// Finds the process, if it is one, and waits for it where that is wanted.
-    pub(super) fn find(&self, common: &Common) -> Result<Found, Error> {
-        let selector = match &self.target {
+impl Target {
+    /// Finds the process, if it is one, and waits for it up to `wait`.
+    pub(super) fn find(&self, wait: Option<Period>, common: &Common) -> Result<Found, Error> {
+        let selector = match self {
             Target::Process(selector) => selector,
             Target::Agent(address) => return Ok(Found::Agent(address.clone())),
         };
-        let Some(limit) = self.wait else { return Ok(restored(selector.pin()?, common)) };
+        let Some(limit) = wait else { return Ok(restored(selector.pin()?, common)) };
         if std::io::stderr().is_terminal() {
             let style = Style::for_stderr(common.color);
             // A hint that cannot be written is no failure of the answer.
@@ -124,6 +132,13 @@ impl TargetArgs {
             );
         }
         Ok(restored(selector.wait(limit.duration())?, common))
+    }
+}
+
+impl TargetArgs {
+    /// Finds the process, if it is one, and waits for it where that is wanted.
+    pub(super) fn find(&self, common: &Common) -> Result<Found, Error> {
+        self.target.find(self.wait, common)
     }
 
     /// The process, for a `command` that has no other way than to look at one.

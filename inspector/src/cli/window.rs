@@ -140,7 +140,7 @@ pub(super) fn profile(
         let again = closed.restored.iter().filter(|r| r.written).count() as u64;
         cost = Cost { stopped_us: us(closed.stopped), bytes_written: words * (1 + again), ..cost };
     }
-    Ok(Taken { profile, cost: Some(cost), missing: None, notes: vec![note], ticks: None })
+    Ok(Taken { profile, cost: Some(cost), missing: None, notes: vec![note], ticks: None, sampling: None })
 }
 
 /// With `-v`, says what was written.

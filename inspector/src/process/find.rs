@@ -127,6 +127,29 @@ pub fn matching(detail: Detail, filter: &(dyn Fn(&Process) -> bool + Sync)) -> R
     Ok(found)
 }
 
+/// The processes that some processes have begun, and those that these have, as far as all between still run.
+///
+/// # Errors
+/// [`Error::Proc`] where /proc cannot be listed.
+pub fn descendants(of: &[Process]) -> Result<Vec<Pid>, Error> {
+    let mut children: HashMap<Pid, Vec<Pid>> = HashMap::new();
+    for pid in pids()? {
+        // One that has just ended has no place in it.
+        if let Some(parent) = Process::open(pid).ok().and_then(|process| process.pinned_stat().parent) {
+            children.entry(parent).or_default().push(pid);
+        }
+    }
+    let mut found = Vec::new();
+    let mut next: Vec<Pid> = of.iter().map(Process::pid).collect();
+    while let Some(pid) = next.pop() {
+        // Taken out, so that this ends even where pids were used again meanwhile.
+        let its = children.remove(&pid).unwrap_or_default();
+        next.extend(&its);
+        found.extend(its);
+    }
+    Ok(found)
+}
+
 /// Looks at one process.
 ///
 /// # Errors

@@ -112,7 +112,7 @@ pub struct Line {
 }
 
 /// A function.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Function {
     /// As `runtime/pprof` writes it, so that profiles of both can be compared: for Go the linker's name, which has
     /// type arguments in full from Go 1.21 on and as `[...]` before.

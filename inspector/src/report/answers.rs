@@ -1,11 +1,47 @@
 //! Answers that a gops agent gives as lines of text, as values.
 
+use std::fmt;
+
 use serde::Serialize;
 
 use super::SCHEMA;
+use super::sampling::Sampling;
 use super::stack::Cost;
 use crate::agent::AgentTarget;
+use crate::process::Pid;
 use crate::profile::json::ProfileAnswer;
+
+/// Who was asked, where that may be more than one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    /// A process or an agent.
+    One(AgentTarget),
+    /// Several processes.
+    Several(Vec<Pid>),
+    /// All processes of the machine.
+    Machine,
+}
+
+impl From<AgentTarget> for Asked {
+    fn from(target: AgentTarget) -> Self {
+        Asked::One(target)
+    }
+}
+
+impl fmt::Display for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Asked::One(target) => target.fmt(f),
+            Asked::Several(pids) => {
+                f.write_str("processes")?;
+                pids.iter()
+                    .enumerate()
+                    .try_for_each(|(index, pid)| write!(f, "{} {pid}", if index == 0 { "" } else { "," }))
+            }
+            Asked::Machine => f.write_str("the whole machine"),
+        }
+    }
+}
 
 /// Who was asked, and who answered.
 #[derive(Debug, Clone, Serialize)]
@@ -13,9 +49,15 @@ use crate::profile::json::ProfileAnswer;
 pub struct Source {
     /// Version of this format.
     pub schema: u32,
-    /// The process; absent where an address was asked.
+    /// The process; absent where something else was asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<i32>,
+    /// The processes, where several were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pids: Vec<i32>,
+    /// The whole machine was asked for.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub machine: bool,
     /// The address that was asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
@@ -30,7 +72,19 @@ impl Source {
             AgentTarget::Process(pid) => (Some(pid.as_raw()), None),
             AgentTarget::Address(address) => (None, Some(address.to_string())),
         };
-        Source { schema: SCHEMA, pid, address, via }
+        Source { schema: SCHEMA, pid, pids: Vec::new(), machine: false, address, via }
+    }
+
+    /// The same where it may be more than one.
+    pub fn of(asked: &Asked, via: &'static str) -> Self {
+        let mut source =
+            Source { schema: SCHEMA, pid: None, pids: Vec::new(), machine: false, address: None, via };
+        match asked {
+            Asked::One(target) => return Source::new(target, via),
+            Asked::Several(pids) => source.pids = pids.iter().map(|pid| pid.as_raw()).collect(),
+            Asked::Machine => source.machine = true,
+        }
+        source
     }
 }
 
@@ -48,6 +102,9 @@ pub struct Saved {
     /// What it cost the process; absent where nothing was read from its memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost: Option<Cost>,
+    /// How its samples were taken, where it is of samples.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sampling: Option<Sampling>,
 }
 
 /// A profile.
@@ -59,6 +116,9 @@ pub struct ProfileOf {
     /// What it cost the process; absent where its agent answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost: Option<Cost>,
+    /// How its samples were taken, where it is of samples.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sampling: Option<Sampling>,
     /// What is in it.
     #[serde(flatten)]
     pub content: ProfileAnswer,

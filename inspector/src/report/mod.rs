@@ -12,6 +12,7 @@ pub mod list;
 pub mod memstats;
 pub mod printable;
 pub mod process;
+pub mod sampling;
 pub mod stack;
 mod stack_json;
 pub mod stats;

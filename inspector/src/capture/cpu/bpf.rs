@@ -66,7 +66,8 @@ impl Bpf {
 
 impl Source for Bpf {
     fn add(&mut self, pid: Pid, go: Option<&GoTarget>) -> io::Result<()> {
-        let follow = if self.options.follow { target_flags::FOLLOW } else { 0 };
+        let follows = self.options.follow || self.options.whole_system;
+        let follow = if follows { target_flags::FOLLOW } else { 0 };
         let target = match go {
             None => Target { flags: follow, ..Target::default() },
             Some(go) => Target {

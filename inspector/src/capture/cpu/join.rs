@@ -58,7 +58,14 @@ pub trait Foreign {
 
 /// Functions that nothing called, or below which the stack belongs to somebody else: `mcall` left its goroutine, C called
 /// `cgocallback`, `morestack` runs on the stack of the thread.
-const ROOTS: &[&[u8]] = &[b"runtime.mcall", b"runtime.morestack", b"runtime.cgocallback", b"runtime.rt0_go"];
+const ROOTS: &[&[u8]] = &[
+    b"runtime.mcall",
+    b"runtime.morestack",
+    b"runtime.cgocallback",
+    b"runtime.rt0_go",
+    b"_rt0_amd64",
+    b"_rt0_amd64_linux",
+];
 
 /// Joins the parts of a sample. `code` is the Go code of its process, if it has any.
 pub fn join(sample: &RawSample<'_>, code: Option<&mut CodeCache<'_>>, foreign: &mut dyn Foreign) -> Joined {
@@ -69,6 +76,10 @@ pub fn join(sample: &RawSample<'_>, code: Option<&mut CodeCache<'_>>, foreign: &
         let caller = join.caller_of_leaf(start);
         join.follow(caller.filter(|c| sample.frames.first() != Some(c)).into_iter());
         join.follow(sample.frames.iter().copied());
+        // In its first instructions, or after it has changed to another stack.
+        if join.joined.places.len() == 1 && join.is_root(start.ip) {
+            join.joined.rooted = true;
+        }
         return join.joined;
     }
     let Join { code, foreign, .. } = &mut join;
@@ -115,6 +126,13 @@ impl Join<'_, '_> {
         self.code.as_mut().is_some_and(|code| code.get(pc).is_some())
     }
 
+    /// Whether nothing is missing above a place in Go code.
+    fn is_root(&mut self, pc: u64) -> bool {
+        let Some(code) = self.code.as_mut() else { return false };
+        code.get(pc).is_some_and(|info| info.top_frame)
+            || code.modules().lookup(pc).is_some_and(|place| ROOTS.contains(&place.func.name()))
+    }
+
     fn push(&mut self, pc: u64, exact: bool) {
         self.joined.places.push(Place { pc, exact });
     }
@@ -144,16 +162,9 @@ impl Join<'_, '_> {
                 return;
             }
             let Some(call) = pc.checked_sub(1) else { return };
-            if let Some(code) = self.code.as_mut()
-                && let Some(info) = code.get(call)
-            {
-                let top = info.top_frame;
-                let root = top || {
-                    let place = code.modules().lookup(call);
-                    place.is_some_and(|place| ROOTS.contains(&place.func.name()))
-                };
+            if self.is_go(call) {
                 self.push(pc, false);
-                self.joined.rooted = root;
+                self.joined.rooted = self.is_root(call);
             } else if self.foreign.is_code(call) {
                 self.push(pc, false);
             } else {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use symbols::addr::RuntimeAddr;
 use symbols::tls::{self, GPlace};
@@ -9,7 +10,9 @@ use symbols::tls::{self, GPlace};
 use super::join::Foreign;
 use super::pointers::PointersOnly;
 use super::source::{GoOffsets, GoTarget, OnGoroutine};
-use crate::memory::{LiveMemory, Memory as _};
+use crate::Kind;
+use crate::memory::{LiveMemory, Memory as _, ReadCost};
+use crate::process::executable::FileId;
 use crate::process::{Pid, Process};
 use crate::profile::{Mapping, mappings};
 use crate::runtime::code::KnownCode;
@@ -29,40 +32,97 @@ pub struct Known {
     pub name: String,
     /// The code that was mapped into it when it was looked at.
     pub mappings: Vec<Mapping>,
-    /// Its Go runtime.
-    pub view: Option<View>,
+    /// Its Go runtime, which processes that execute the same program at the same addresses share.
+    pub view: Option<Rc<View>>,
     /// Its Go code as far as it was looked up.
     pub code: KnownCode,
     /// Its other code.
     pub foreign: Box<dyn Foreign>,
+    executable: Option<FileId>,
+    /// What it cost to find its runtime.
+    attached: ReadCost,
     memory: LiveMemory,
     labels: HashMap<OnGoroutine, Rc<Labels>>,
+    young: Option<Young>,
 }
 
+/// A process in which no Go runtime could be found yet: one that has just begun has not set its runtime up.
+struct Young {
+    process: Process,
+    tries: u32,
+    next: Instant,
+}
+
+/// How often a runtime is looked for, each time after twice the time.
+const MAX_TRIES: u32 = 7;
+const FIRST_WAIT: Duration = Duration::from_millis(2);
+
 impl Known {
-    /// Looks at a process. That it is none of Go's is no failure.
+    /// Looks at a process. That it is none of Go's is no failure. Of `others`, one that executes the same program at the same
+    /// addresses has the same runtime.
     ///
     /// # Errors
     /// Where it is gone, or may not be looked at.
-    pub fn open(process: &Process) -> Result<Self, crate::Error> {
+    pub fn open(process: &Process, others: &[Known]) -> Result<Self, crate::Error> {
         let mapped = mappings::of(process)?;
-        let view = match open::open(process) {
-            Ok((view, _)) => Some(view),
-            Err(error) => {
-                tracing::info!("process {}: {error}", process.pid());
-                None
-            }
-        };
-        Ok(Known {
+        let executable = process.executable().ok().map(|executable| executable.id());
+        let same = others.iter().find(|other| {
+            other.executable.is_some()
+                && other.executable == executable
+                && files(&other.mappings).eq(files(&mapped))
+        });
+        let mut known = Known {
             pid: process.pid(),
             name: process.name().to_owned(),
             foreign: Box::new(PointersOnly::new(mapped.iter().map(|m| (m.start, m.end)).collect())),
             mappings: mapped,
-            view,
+            view: same.and_then(|other| other.view.clone()),
+            executable,
+            attached: ReadCost::default(),
             code: KnownCode::default(),
             memory: LiveMemory::new(process.pid().as_raw()),
             labels: HashMap::new(),
-        })
+            young: None,
+        };
+        if known.view.is_none()
+            && let Err(error) = known.attach(process)
+        {
+            tracing::info!("process {}: {error}", process.pid());
+            if !matches!(error.kind(), Kind::NotGo | Kind::Permission) {
+                let again = Process::pin(process.pid()).ok();
+                let young = |process| Young { process, tries: 0, next: Instant::now() + FIRST_WAIT };
+                known.young = again.map(young);
+            }
+        }
+        Ok(known)
+    }
+
+    fn attach(&mut self, process: &Process) -> Result<(), crate::Error> {
+        let (view, cost) = open::open(process)?;
+        self.attached = cost;
+        self.view = Some(Rc::new(view));
+        Ok(())
+    }
+
+    /// Looks for a Go runtime again, where there was none yet and it is time to. Says whether there is one now.
+    pub fn try_again(&mut self) -> bool {
+        let Some(mut young) = self.young.take_if(|young| young.next <= Instant::now()) else { return false };
+        match self.attach(&young.process) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::debug!("process {}: {error}", self.pid);
+                young.tries += 1;
+                young.next = Instant::now() + FIRST_WAIT * (1 << young.tries);
+                self.young = Some(young).filter(|young| young.tries < MAX_TRIES);
+                false
+            }
+        }
+    }
+
+    /// What was read from its memory so far.
+    pub fn cost(&self) -> ReadCost {
+        let read = self.memory.cost();
+        ReadCost { bytes: self.attached.bytes + read.bytes, calls: self.attached.calls + read.calls }
     }
 
     /// What a source has to know to find goroutines; `None` where that is not known.
@@ -100,6 +160,12 @@ impl Known {
         let read = || Rc::new(details::labels(view, memory, of.labels).unwrap_or_default());
         Rc::clone(self.labels.entry(of).or_insert_with(read))
     }
+}
+
+/// What decides which code is where.
+fn files(mappings: &[Mapping]) -> impl Iterator<Item = (u64, u64, u64, &str, &str)> {
+    let files = mappings.iter().filter(|m| !m.file.starts_with('['));
+    files.map(|m| (m.start, m.end, m.offset, m.file.as_str(), m.build_id.as_str()))
 }
 
 fn offset(view: &View, of: &str, field: &str) -> Option<u32> {

@@ -10,7 +10,7 @@ use super::collect::Collected;
 use super::known::Known;
 use super::source::{Counts, Event, RawSample, Source};
 use crate::Error;
-use crate::process::{Pid, Process};
+use crate::process::{self, Pid, Process, find};
 
 /// How samples are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -91,10 +91,13 @@ pub fn capture(
 ) -> Result<Captured, Error> {
     let mut session = Session { options, known: Vec::new(), now: HashMap::new(), parents: HashMap::new() };
     for process in processes {
-        let known = Known::open(process)?;
+        let known = Known::open(process, &session.known)?;
         session.add(process.pid(), known);
     }
     let Chosen { mut source, mode, because } = session.source()?;
+    if options.children {
+        session.add_descendants(processes, &mut *source)?;
+    }
     let (begun, start) = (SystemTime::now(), Instant::now());
     let mut collected = Collected::default();
     let mut early = None;
@@ -103,8 +106,8 @@ pub fn capture(
             early = Some("it was interrupted");
             break;
         }
-        if !processes.is_empty() && !options.children && processes.iter().all(|p| p.check().is_err()) {
-            early = Some("the process ended");
+        if !processes.is_empty() && !options.children && processes.iter().all(has_ended) {
+            early = Some(if processes.len() == 1 { "the process ended" } else { "the processes ended" });
             break;
         }
         let left = options.duration.saturating_sub(start.elapsed()).min(TICK);
@@ -114,6 +117,11 @@ pub fn capture(
     session.poll(&mut *source, Duration::ZERO, &mut collected)?;
     let counts = source.counts();
     Ok(Captured { known: session.known, collected, counts, mode, because, begun, took, early })
+}
+
+/// A process that executes another program is still there.
+fn has_ended(process: &Process) -> bool {
+    matches!(process.check(), Err(process::Error::Exited(_) | process::Error::NoSuchProcess(_)))
 }
 
 /// Who takes the samples.
@@ -138,6 +146,21 @@ impl Session<'_> {
         self.known.push(known);
         self.now.insert(pid, Some(self.known.len() - 1));
         self.known.len() - 1
+    }
+
+    /// Adds the processes that the targets have begun before.
+    fn add_descendants(&mut self, of: &[Process], source: &mut dyn Source) -> Result<(), Error> {
+        for pid in find::descendants(of)? {
+            if self.now.contains_key(&pid) {
+                continue;
+            }
+            if let Some(known) = self.look(pid).and_then(|index| self.known.get(index))
+                && let Err(error) = source.add(pid, known.go_target().as_ref())
+            {
+                tracing::info!("process {pid}: {error}");
+            }
+        }
+        Ok(())
     }
 
     /// The best source that works, and what kept us from better ones.
@@ -212,8 +235,13 @@ impl Session<'_> {
 
     /// What is known of the process of a sample; it is looked at where it is a new one.
     fn known_of(&mut self, sample: &RawSample<'_>, found: &mut HashSet<usize>) -> Option<usize> {
-        if let Some(known) = self.now.get(&sample.pid) {
-            return *known;
+        if let Some(&known) = self.now.get(&sample.pid) {
+            if let Some(index) = known
+                && self.known.get_mut(index).is_some_and(Known::try_again)
+            {
+                found.insert(index);
+            }
+            return known;
         }
         if let Some(index) = self.look(sample.pid) {
             found.insert(index);
@@ -229,7 +257,8 @@ impl Session<'_> {
         if self.known.len() >= MAX_KNOWN {
             return None;
         }
-        let known = Process::pin(pid).map_err(Error::from).and_then(|process| Known::open(&process));
+        let known =
+            Process::pin(pid).map_err(Error::from).and_then(|process| Known::open(&process, &self.known));
         match known {
             Ok(known) => Some(self.add(pid, known)),
             Err(error) => {

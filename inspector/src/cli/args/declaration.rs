@@ -15,6 +15,8 @@ pub(in crate::cli) enum Tier {
     Pause,
     /// Writes verified words of data.
     Write,
+    /// Has the kernel run programs at events of the process.
+    Probe,
     /// Asks the agent in the process, which does it there.
     Agent,
 }
@@ -27,6 +29,7 @@ impl fmt::Display for Tier {
             Tier::Touch => "1+ touch",
             Tier::Pause => "2 pause",
             Tier::Write => "3 write",
+            Tier::Probe => "4 probe",
             Tier::Agent => "its agent",
         })
     }
@@ -195,9 +198,11 @@ pub(in crate::cli) const PPROF_MUTEX: Declaration = Declaration {
 
 pub(in crate::cli) const PPROF_CPU: Declaration = Declaration {
     name: "pprof-cpu",
-    tier: Tier::Agent,
-    cost: "the agent in the process interrupts it 100 times a second on each CPU for 30 s",
-    needs: AN_AGENT,
+    tier: Tier::Probe,
+    cost: "the kernel interrupts each CPU 99 times a second, and a BPF program reads the stack, in some microseconds; \
+           without BPF, the kernel copies stacks, or threads are stopped one at a time",
+    needs: "root, or CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE; without BPF, perf events where \
+            kernel.perf_event_paranoid is at most 2, or else what `stack` needs",
 };
 
 pub(in crate::cli) const BINARY: Declaration = Declaration {

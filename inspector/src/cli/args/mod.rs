@@ -21,7 +21,7 @@ use declaration::{
 };
 pub use knobs::{GcArgs, MemoryLimit, SetGcArgs, SetMemLimitArgs};
 pub use memory::{HeapArgs, MemstatsArgs, StatsArgs};
-pub use profile::{CpuProfileArgs, Format, FormatArgs, RuntimeProfileArgs};
+pub use profile::{CpuProfileArgs, Format, FormatArgs, RuntimeProfileArgs, SampledArgs};
 
 /// Diagnoses Go processes from outside: no agent, no rebuild, no restart
 #[derive(Debug, Parser)]
@@ -142,7 +142,8 @@ pub enum Command {
     /// Write a profile of who held locks that others waited for, and how long
     #[command(after_long_help = PPROF_MUTEX.help())]
     PprofMutex(RuntimeProfileArgs),
-    /// Write a CPU profile of 30 seconds
+    /// Write a CPU profile: which functions of one process, of several or of all run, in Go and in C, C++ and Rust, and in
+    /// the kernel
     #[command(after_long_help = PPROF_CPU.help())]
     PprofCpu(CpuProfileArgs),
     /// Write the program that a process executes to a file

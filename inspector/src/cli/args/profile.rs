@@ -3,8 +3,9 @@
 use clap::{Args, ValueEnum};
 
 use super::WayArgs;
+use crate::capture::cpu::session::Mode;
 use crate::cli::duration::Period;
-use crate::cli::target::TargetArgs;
+use crate::cli::target::{Target, TargetArgs};
 
 /// How a profile is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -70,11 +71,65 @@ pub struct RuntimeProfileArgs {
 pub struct CpuProfileArgs {
     /// What to look at.
     #[command(flatten)]
-    pub target: TargetArgs,
+    pub sampled: SampledArgs,
     /// Who answers.
     #[command(flatten)]
     pub way: WayArgs,
     /// How it is written.
     #[command(flatten)]
     pub format: FormatArgs,
+    /// How long: a duration such as 500ms or 1m30s, or a number of seconds; Ctrl-C ends it before, and what there is then is
+    /// written
+    #[arg(short, long, value_name = "DURATION", default_value = "30s")]
+    pub duration: Period,
+}
+
+/// What to sample, and how.
+#[derive(Debug, Args)]
+pub struct SampledArgs {
+    /// Pids; name:REGEX, the one Go process with such a name; container:ID, the one in that container. Processes that are not
+    /// Go's can be given by their pids. Or one HOST:PORT, a gops agent
+    #[arg(value_name = "TARGET", required_unless_present = "system", conflicts_with = "system")]
+    pub targets: Vec<Target>,
+    /// Wait until there are such processes: a minute, or for a duration such as 30s
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "1m")]
+    pub wait: Option<Period>,
+    /// Samples of each CPU in a second
+    #[arg(
+        short, long, value_name = "HERTZ", default_value_t = 99, value_parser = clap::value_parser!(u32).range(1..=20_000)
+    )]
+    pub rate: u32,
+    /// Tell threads apart: each sample has the label `thread`
+    #[arg(long)]
+    pub threads: bool,
+    /// Also the processes that the targets have begun and begin, and those that these do
+    #[arg(long, conflicts_with = "system")]
+    pub children: bool,
+    /// All processes of the machine
+    #[arg(long)]
+    pub system: bool,
+    /// How samples are taken; without it, in the first of these ways that is possible
+    #[arg(long, value_enum, value_name = "MODE")]
+    pub mode: Option<SamplingMode>,
+}
+
+/// How samples are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SamplingMode {
+    /// BPF programs on perf events
+    Bpf,
+    /// Perf events
+    Perf,
+    /// Threads are stopped one at a time
+    Ptrace,
+}
+
+impl From<SamplingMode> for Mode {
+    fn from(mode: SamplingMode) -> Self {
+        match mode {
+            SamplingMode::Bpf => Mode::Bpf,
+            SamplingMode::Perf => Mode::Perf,
+            SamplingMode::Ptrace => Mode::Ptrace,
+        }
+    }
 }

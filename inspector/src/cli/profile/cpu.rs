@@ -1,0 +1,139 @@
+//! `pprof-cpu`: samples of what runs on the CPUs.
+
+use std::fs;
+use std::io::Write as _;
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use symbols::native::KernelSymbols;
+
+use super::Taken;
+use super::job::Job;
+use crate::Error;
+use crate::agent::Signal;
+use crate::capture::cpu::join::Named;
+use crate::capture::cpu::profile::profile;
+use crate::capture::cpu::session::{self, Captured, Options};
+use crate::cli::args::{Common, CpuProfileArgs, SampledArgs, Via};
+use crate::cli::interrupt::Interrupt;
+use crate::cli::progress::Progress;
+use crate::cli::style::Style;
+use crate::cli::target::Found;
+use crate::cli::via::{Chosen, choose};
+use crate::process::Process;
+use crate::profile::Function;
+use crate::report::answers::Asked;
+use crate::report::sampling::Sampling;
+use crate::report::stack::Cost;
+
+/// `pprof-cpu`.
+pub(in crate::cli) fn run(args: &CpuProfileArgs, common: &Common) -> Result<(), Error> {
+    let found = args.sampled.find(common)?;
+    let duration = args.duration.duration();
+    if duration.is_zero() {
+        return Err(Error::Usage("--duration 0 leaves no time for a sample".to_owned()));
+    }
+    let job = Job::begin("cpu", &args.format, asked(&found), common)?;
+    let take = |processes: &[Process]| -> Result<Taken, Error> {
+        let mut progress = Progress::new("cpu", duration);
+        let captured = session::capture(processes, &options(&args.sampled, duration), &mut || {
+            progress.tick(0);
+            goes_on(&job.interrupt)
+        })?;
+        drop(progress);
+        Ok(taken(captured, args.sampled.rate))
+    };
+    let [one] = found.as_slice() else {
+        if args.way.via == Via::Agent {
+            return Err(Error::Usage("an agent samples its own process only: name one".to_owned()));
+        }
+        let taken = take(&processes(found)?)?;
+        return job.write(taken, "probe");
+    };
+    match choose(one, &args.way, common, |process| take(std::slice::from_ref(process)))? {
+        Chosen::Probe(taken) => job.write(taken, "probe"),
+        Chosen::Agent(connection) => {
+            if duration != Signal::CpuProfile.measures_for() || args.sampled.is_special() {
+                let style = Style::for_stderr(common.color);
+                // A hint that cannot be written is no failure of the answer.
+                let _ = writeln!(
+                    std::io::stderr().lock(),
+                    "{} the agent samples its process for 30 s at 100 Hz, whatever is wanted",
+                    style.hint("note:")
+                );
+            }
+            job.of_agent(one, connection, Signal::CpuProfile, &args.way, None)
+        }
+    }
+}
+
+impl SampledArgs {
+    /// Finds what is to be sampled; nothing for the whole machine.
+    pub(in crate::cli) fn find(&self, common: &Common) -> Result<Vec<Found>, Error> {
+        self.targets.iter().map(|target| target.find(self.wait, common)).collect()
+    }
+
+    /// Whether something is wanted that an agent does not do.
+    fn is_special(&self) -> bool {
+        self.threads || self.children || self.mode.is_some()
+    }
+}
+
+/// What is asked for; nobody is the whole machine.
+pub(in crate::cli) fn asked(found: &[Found]) -> Asked {
+    match found {
+        [] => Asked::Machine,
+        [one] => one.named().into(),
+        several => Asked::Several(several.iter().filter_map(Found::process).map(Process::pid).collect()),
+    }
+}
+
+/// Of what was found, where it is to be processes.
+pub(in crate::cli) fn processes(found: Vec<Found>) -> Result<Vec<Process>, Error> {
+    let process = |found| match found {
+        Found::Process(process) => Ok(process),
+        Found::Agent(address) => Err(Error::Usage(format!(
+            "{address} is the address of an agent, which samples its own process only: name it alone"
+        ))),
+    };
+    found.into_iter().map(process).collect()
+}
+
+/// How to capture.
+pub(in crate::cli) fn options(args: &SampledArgs, duration: Duration) -> Options {
+    Options {
+        rate: args.rate,
+        duration,
+        whole_system: args.system,
+        children: args.children,
+        by_thread: args.threads,
+        kernel_frames: true,
+        mode: args.mode.map(Into::into),
+    }
+}
+
+/// Until somebody interrupts.
+pub(in crate::cli) fn goes_on(interrupt: &Interrupt) -> ControlFlow<()> {
+    if interrupt.is_pending() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+}
+
+fn taken(mut captured: Captured, rate: u32) -> Taken {
+    let sampling = Sampling::of(&captured, rate);
+    let kernel = kernel_names(&captured);
+    let names = |address: u64| {
+        let name = kernel.name(address)?.to_owned();
+        Some(Named { function: Function { name, ..Function::default() }, line: 0 })
+    };
+    let profile = profile(&mut captured, rate, &names);
+    let cost = captured.known.iter().map(|known| Cost::of_reading(known.cost())).reduce(Cost::and);
+    Taken { profile, cost, missing: None, notes: sampling.notes(), ticks: None, sampling: Some(sampling) }
+}
+
+/// The kernel's functions, where there are frames of them.
+fn kernel_names(captured: &Captured) -> KernelSymbols {
+    if captured.collected.samples().all(|(key, _)| key.kernel.is_empty()) {
+        return KernelSymbols::default();
+    }
+    // Without it, the frames have addresses only.
+    fs::read_to_string("/proc/kallsyms").map(|text| KernelSymbols::parse(&text)).unwrap_or_default()
+}

@@ -1,0 +1,222 @@
+//! How each of the profile commands ends: its profile in the format that is wanted, in its file, and shown.
+
+use std::io::Write;
+use std::time::Duration;
+
+use super::{Taken, difference, wait};
+use crate::Error;
+use crate::agent::payload::Payload;
+use crate::agent::{AgentTarget, Connection, Signal};
+use crate::cli::args::{Common, Format, FormatArgs, Via, WayArgs};
+use crate::cli::capture::catch;
+use crate::cli::destination::{About, Content, Destination, Failed, Form, Written};
+use crate::cli::interrupt::Interrupt;
+use crate::cli::opening::{Tool, show};
+use crate::cli::output;
+use crate::cli::style::Style;
+use crate::cli::target::Found;
+use crate::cli::transport::copy_from_agent;
+use crate::cli::via::agent_only;
+use crate::process::Pid;
+use crate::profile::json::ProfileAnswer;
+use crate::profile::text::Bounds;
+use crate::profile::{MAX_WRITTEN, WriteError, flamegraph, folded, pprof, speedscope, text};
+use crate::report::answers::{Asked, ProfileOf, Source, Sourced};
+use crate::report::printable::printable_str;
+use crate::report::sampling::Sampling;
+use crate::report::stack::Cost;
+
+/// Where a profile goes, and as what.
+pub(super) struct Job<'a> {
+    kind: &'static str,
+    args: &'a FormatArgs,
+    asked: Asked,
+    to: Destination,
+    pub(super) interrupt: Interrupt,
+    common: &'a Common,
+}
+
+impl<'a> Job<'a> {
+    /// Finds out what cannot be done before anything is.
+    pub(super) fn begin(
+        kind: &'static str,
+        args: &'a FormatArgs,
+        asked: Asked,
+        common: &'a Common,
+    ) -> Result<Self, Error> {
+        let to = Destination::choose(content(kind, args.format), &asked, common)?;
+        if args.open && (args.format != Format::Pprof || to.file().is_none()) {
+            return Err(Error::Usage("--open needs a file of the format pprof to open".to_owned()));
+        }
+        Ok(Job { kind, args, asked, to, interrupt: catch()?, common })
+    }
+
+    /// Has an agent make it: what was found is asked, twice for the difference of two that are so far `apart`.
+    pub(super) fn of_agent(
+        self,
+        found: &Found,
+        connection: Connection,
+        signal: Signal,
+        way: &WayArgs,
+        apart: Option<Duration>,
+    ) -> Result<(), Error> {
+        // The sample type that is shown first is part of the file.
+        if self.args.format == Format::Pprof && apart.is_none() && self.args.sample_type.is_none() {
+            let about = About { asked: &self.asked, via: "agent", cost: None, sampling: None };
+            self.to.deliver(&about, self.common, &self.interrupt, |out| {
+                copy_from_agent(connection, signal, Payload::Profile, way, &self.interrupt, out)
+            })?;
+            return self.show();
+        }
+        let mut taken = self.ask(connection, signal, way)?;
+        if let Some(apart) = apart {
+            wait(self.kind, apart, &self.interrupt);
+            let way = WayArgs { via: Via::Agent, ..*way };
+            let again = agent_only(found, &way, signal)?;
+            taken = difference(taken, self.ask(again, signal, &way)?)?;
+        }
+        self.write(taken, "agent")
+    }
+
+    fn ask(&self, connection: Connection, signal: Signal, way: &WayArgs) -> Result<Taken, Error> {
+        let peer = connection.peer().to_owned();
+        let mut bytes = Limited(Vec::new());
+        let copied = copy_from_agent(connection, signal, Payload::Profile, way, &self.interrupt, &mut bytes);
+        match copied {
+            Ok((_, None)) => {}
+            Ok((_, Some(_))) if self.interrupt.is_pending() => return Err(Error::Interrupted),
+            Ok((_, Some(damage))) => {
+                return Err(Error::Failed(format!("the profile of {peer} is not whole: {damage}")));
+            }
+            Err(Failed::Output(_)) => {
+                return Err(Error::Failed(format!(
+                    "the profile of {peer} has more than {} MiB; --format pprof takes it as it is",
+                    MAX_PACKED >> 20
+                )));
+            }
+            Err(Failed::Other(error)) => return Err(error),
+        }
+        let profile = pprof::read(&bytes.0)
+            .map_err(|e| Error::Failed(format!("the profile of {peer} cannot be read: {e}")))?;
+        Ok(Taken { profile, cost: None, missing: None, notes: Vec::new(), ticks: None, sampling: None })
+    }
+
+    /// Writes it.
+    pub(super) fn write(self, taken: Taken, via: &'static str) -> Result<(), Error> {
+        let Taken { mut profile, cost, missing, notes, sampling, .. } = taken;
+        let sample_type = profile.sample_type(self.args.sample_type.as_deref()).map_err(write_error)?;
+        profile.default_sample_type = sample_type;
+        let title = format!("{} of {}", self.kind, self.asked);
+        let bytes = match self.args.format {
+            Format::Pprof => pprof::write(&profile),
+            Format::Folded => folded::write(&profile, sample_type).map_err(write_error)?,
+            Format::Flamegraph => flamegraph::write(&profile, sample_type, &title).map_err(write_error)?,
+            Format::Speedscope => {
+                output::escaped(&speedscope::write(&profile, sample_type, &title).map_err(write_error)?)
+                    .map_err(|e| Error::Failed(e.to_string()))?
+            }
+            Format::Text => text::write(&profile, sample_type, Bounds::default()).map_err(write_error)?,
+            Format::Json => {
+                let content = ProfileAnswer::from(&profile);
+                let answer = ProfileOf { profile: self.kind, cost, sampling: sampling.clone(), content };
+                let answer = Sourced { source: Source::of(&self.asked, via), answer };
+                let written = serde_json::to_vec_pretty(&answer).map_err(std::io::Error::other);
+                let mut bytes = written
+                    .and_then(|bytes| output::escaped(&bytes))
+                    .map_err(|e| Error::Failed(e.to_string()))?;
+                bytes.push(b'\n');
+                bytes
+            }
+        };
+        let about = About { asked: &self.asked, via, cost, sampling: sampling.as_ref() };
+        let delivered = self.to.deliver(&about, self.common, &self.interrupt, |out| {
+            out.write_all(&bytes).and_then(|()| out.flush()).map_err(Failed::Output)?;
+            let written: Written = (bytes.len() as u64, None);
+            Ok(written)
+        });
+        self.tell(&notes, cost, sampling.as_ref());
+        delivered?;
+        if let Some(missing) = missing {
+            return Err(Error::Partial(missing));
+        }
+        self.show()
+    }
+
+    fn show(&self) -> Result<(), Error> {
+        match self.to.file() {
+            Some(path) if self.args.open => show(Tool::Pprof, path, self.process()),
+            _ => Ok(()),
+        }
+    }
+
+    fn process(&self) -> Option<Pid> {
+        match self.asked {
+            Asked::One(AgentTarget::Process(pid)) => Some(pid),
+            _ => None,
+        }
+    }
+
+    /// Notes, and with `-v` how it was done and what it cost.
+    fn tell(&self, notes: &[String], cost: Option<Cost>, sampling: Option<&Sampling>) {
+        let style = Style::for_stderr(self.common.color);
+        let mut err = std::io::stderr().lock();
+        for note in notes {
+            // A hint that cannot be written is no failure of the answer.
+            let _ = writeln!(err, "{} {}", style.hint("note:"), printable_str(note));
+        }
+        if let Some(sampling) = sampling.filter(|_| self.common.verbose > 0) {
+            let _ = writeln!(err, "{} {sampling}", style.hint("samples:"));
+        }
+        if let Some(cost) = cost.filter(|_| self.common.verbose > 0) {
+            let _ = writeln!(
+                err,
+                "{} {} threads stopped, the longest for {} µs; {} bytes read in {} calls, {}",
+                style.hint("cost:"),
+                cost.threads_stopped,
+                cost.stopped_us,
+                cost.bytes_read,
+                cost.read_calls,
+                cost.written(),
+            );
+        }
+    }
+}
+
+fn content(kind: &'static str, format: Format) -> Content {
+    let (extension, form) = match format {
+        Format::Pprof => (".pb.gz", Form::Binary(Payload::Profile.name())),
+        Format::Folded => (".folded", Form::Text),
+        Format::Flamegraph => (".svg", Form::Document),
+        Format::Speedscope => (".speedscope.json", Form::Document),
+        Format::Text => (".txt", Form::Text),
+        Format::Json => (".json", Form::Json),
+    };
+    Content { kind, extension, form }
+}
+
+fn write_error(error: WriteError) -> Error {
+    match error {
+        WriteError::NoSampleType { .. } => Error::Usage(error.to_string()),
+        other => Error::Failed(other.to_string()),
+    }
+}
+
+/// An agent's profile is kept in memory up to this, packed.
+const MAX_PACKED: usize = MAX_WRITTEN / 8;
+
+/// Bytes up to [`MAX_PACKED`].
+struct Limited(Vec<u8>);
+
+impl Write for Limited {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.0.len() + bytes.len() > MAX_PACKED {
+            return Err(std::io::ErrorKind::FileTooLarge.into());
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

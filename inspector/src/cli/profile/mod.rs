@@ -1,0 +1,278 @@
+//! The profiles: read from outside or asked of an agent, and written in any format.
+
+pub(in crate::cli) mod cpu;
+mod job;
+
+use std::thread::sleep;
+use std::time::{Duration, Instant, SystemTime};
+
+use self::job::Job;
+use super::args::{Common, RuntimeProfileArgs, Via, WayArgs};
+use super::interrupt::Interrupt;
+use super::progress::Progress;
+use super::reading::Reading;
+use super::target::Found;
+use super::via::{Chosen, choose};
+use super::{stack, window};
+use crate::Error;
+use crate::agent::Signal;
+use crate::memory::LiveMemory;
+use crate::process::Process;
+use crate::profile::{self, Profile, mappings, pprof};
+use crate::report::sampling::Sampling as HowSampled;
+use crate::report::stack::Cost;
+use crate::runtime::buckets::{BucketsError, Profilers, Sampling, Tables, TicksPerSecond};
+use crate::runtime::open::{memory_error, open};
+use crate::runtime::record::RecordError;
+use crate::runtime::snapshot::{Options, Pause};
+use crate::runtime::stack_counts::{goroutine_profile, thread_profile};
+
+/// A profile that the runtime keeps, or that can be made of what it keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cli) enum Kind {
+    Heap,
+    Allocs,
+    Goroutine,
+    ThreadCreate,
+    Block,
+    Mutex,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Heap => "heap",
+            Kind::Allocs => "allocs",
+            Kind::Goroutine => "goroutine",
+            Kind::ThreadCreate => "threadcreate",
+            Kind::Block => "block",
+            Kind::Mutex => "mutex",
+        }
+    }
+
+    /// What an agent can be asked for it.
+    fn signal(self) -> Option<Signal> {
+        (self == Kind::Heap).then_some(Signal::HeapProfile)
+    }
+}
+
+/// A profile, and what it took to have it.
+pub(in crate::cli) struct Taken {
+    pub(in crate::cli) profile: Profile,
+    /// `None` where an agent answered.
+    pub(in crate::cli) cost: Option<Cost>,
+    /// What is missing in it.
+    pub(in crate::cli) missing: Option<String>,
+    /// What the user has to know of it.
+    pub(in crate::cli) notes: Vec<String>,
+    /// How its times were converted, where they were.
+    pub(in crate::cli) ticks: Option<TicksPerSecond>,
+    /// How its samples were taken, where they were.
+    pub(in crate::cli) sampling: Option<HowSampled>,
+}
+
+/// `pprof-heap` and its like.
+pub(in crate::cli) fn run(kind: Kind, args: &RuntimeProfileArgs, common: &Common) -> Result<(), Error> {
+    let found = args.target.find(common)?;
+    if kind.signal().is_none() {
+        only_from_outside(kind, &found, &args.way)?;
+    }
+    let duration = args.duration.map(|period| period.duration());
+    if duration.is_some() && !args.diff && args.enable.is_none() {
+        return Err(Error::Usage("--duration is how long --diff or --enable take".to_owned()));
+    }
+    let apart = duration.filter(|_| args.diff);
+    let enable = args.enable.as_deref().zip(duration);
+    let window = enable.map(|(rate, duration)| window::Request::new(kind, rate, duration)).transpose()?;
+    // An agent switches nothing on.
+    let way = match window {
+        Some(_) if args.way.via == Via::Agent => {
+            return Err(Error::Usage("an agent cannot do --enable: use --via probe".to_owned()));
+        }
+        Some(_) => WayArgs { via: Via::Probe, ..args.way },
+        None => args.way,
+    };
+    let job = Job::begin(kind.name(), &args.format, found.named().into(), common)?;
+    let outside = |process: &Process| match window {
+        Some(window) => window::profile(kind, process, window, &job.interrupt, common),
+        None => reading(kind, process, apart, &job.interrupt),
+    };
+    match choose(&found, &way, common, outside)? {
+        Chosen::Probe(taken) => job.write(taken, "probe"),
+        Chosen::Agent(connection) => {
+            let Some(signal) = kind.signal() else { return Err(no_agent(kind)) };
+            job.of_agent(&found, connection, signal, &args.way, apart)
+        }
+    }
+}
+
+fn only_from_outside(kind: Kind, found: &Found, way: &WayArgs) -> Result<(), Error> {
+    match found {
+        Found::Process(_) if way.via != Via::Agent => Ok(()),
+        _ => Err(no_agent(kind)),
+    }
+}
+
+fn no_agent(kind: Kind) -> Error {
+    Error::Usage(format!(
+        "no agent answers pprof-{}: it needs a process of this machine, without --via agent",
+        kind.name()
+    ))
+}
+
+/// A reading, or the difference of two.
+fn reading(
+    kind: Kind,
+    process: &Process,
+    apart: Option<Duration>,
+    interrupt: &Interrupt,
+) -> Result<Taken, Error> {
+    let first = read(kind, process, None)?;
+    let Some(apart) = apart else { return Ok(first) };
+    wait(kind.name(), apart, interrupt);
+    let second = read(kind, process, first.ticks)?;
+    difference(first, second)
+}
+
+/// Waits, but no longer than until somebody interrupts.
+fn wait(what: &'static str, time: Duration, interrupt: &Interrupt) {
+    const STEP: Duration = Duration::from_millis(50);
+    let begun = Instant::now();
+    let mut progress = Progress::new(what, time);
+    while let Some(rest) = time.checked_sub(begun.elapsed()).filter(|rest| !rest.is_zero()) {
+        if interrupt.is_pending() {
+            return;
+        }
+        sleep(rest.min(STEP));
+        progress.tick(0);
+    }
+}
+
+fn difference(first: Taken, second: Taken) -> Result<Taken, Error> {
+    let profile = profile::diff(&first.profile, &second.profile).map_err(|e| Error::Failed(e.to_string()))?;
+    Ok(Taken {
+        profile,
+        cost: second.cost.map(|second| first.cost.map_or(second, |first| first.and(second))),
+        missing: first.missing.or(second.missing),
+        notes: second.notes,
+        ticks: second.ticks,
+        sampling: None,
+    })
+}
+
+/// Reads a profile from outside. Two that are compared convert their times alike, by `ticks` of the first.
+fn read(kind: Kind, process: &Process, ticks: Option<TicksPerSecond>) -> Result<Taken, Error> {
+    match kind {
+        Kind::Goroutine => goroutines(process),
+        Kind::ThreadCreate => threads(process),
+        Kind::Heap | Kind::Allocs | Kind::Block | Kind::Mutex => table(kind, process, ticks),
+    }
+}
+
+fn goroutines(process: &Process) -> Result<Taken, Error> {
+    let mapped = mappings::of(process)?;
+    let time = SystemTime::now();
+    let options = Options { pause: Pause::No, system: false, goid: None };
+    let seen = stack::look(process, &options)?;
+    let memory = LiveMemory::new(process.pid().as_raw());
+    let made = goroutine_profile(&seen.view, &memory, &seen.snapshot, mapped, time);
+    let all = made.goroutines + made.unavailable;
+    let missing = (made.unavailable > 0)
+        .then(|| format!("the frames of {} of {all} goroutines could not be read", made.unavailable));
+    let cost = seen.cost().and(Cost::of_reading(memory.cost()));
+    Ok(Taken {
+        profile: made.profile,
+        cost: Some(cost),
+        missing,
+        notes: Vec::new(),
+        ticks: None,
+        sampling: None,
+    })
+}
+
+fn threads(process: &Process) -> Result<Taken, Error> {
+    let mapped = mappings::of(process)?;
+    let (view, attached) = open(process)?;
+    if view.allm.is_none() {
+        let what = "its list of threads was not found".to_owned();
+        return Err(Error::Uncalibrated { pid: process.pid(), what });
+    }
+    let memory = LiveMemory::new(process.pid().as_raw());
+    let profile = thread_profile(&view, &memory, mapped).map_err(|e| record_error(process, e))?;
+    process.check()?;
+    let cost = Cost::of_reading(attached).and(Cost::of_reading(memory.cost()));
+    Ok(Taken { profile, cost: Some(cost), missing: None, notes: Vec::new(), ticks: None, sampling: None })
+}
+
+/// The heap profile as an agent would answer it.
+pub(in crate::cli) fn heap_from_outside(process: &Process) -> Result<Vec<u8>, Error> {
+    Ok(pprof::write(&read(Kind::Heap, process, None)?.profile))
+}
+
+/// What the runtime keeps a table of.
+fn table(kind: Kind, process: &Process, ticks: Option<TicksPerSecond>) -> Result<Taken, Error> {
+    let mapped = mappings::of(process)?;
+    let (view, attached) = open(process)?;
+    let memory = LiveMemory::new(process.pid().as_raw());
+    let tables = Tables::locate(&view);
+    let mut reading = Reading::take(kind, &tables, &memory).map_err(|e| buckets_error(process, e))?;
+    let converted = reading.convert(ticks);
+    let mut profile = reading.profile(kind, &tables, mapped);
+    let profilers = Profilers::read(&tables, &memory);
+    process.check()?;
+    let mut notes = Vec::new();
+    if let Some((profiler, because)) = off(kind, &profilers) {
+        // From Go 1.26 on there may be one allocation of before the runtime knew that nobody wants it sampled.
+        let linked = profilers.memory != Sampling::NotLinked;
+        let nothing = profile.samples.len() <= usize::from(!linked);
+        if nothing {
+            let hint = match kind {
+                Kind::Heap | Kind::Allocs => Some(format!(
+                    "`gops-probe heap {}` shows what holds memory now; --enable --duration 30s switches it on for \
+                         a while",
+                    process.pid()
+                )),
+                _ => Some("--enable --duration 30s switches it on for a while".to_owned()),
+            };
+            return Err(Error::ProfilerOff { pid: process.pid(), profiler, because, hint });
+        }
+        let note = format!("the {profiler} profiler is off now ({because}): this is of before");
+        profile.comments.push(note.clone());
+        notes.push(note);
+    }
+    let cost = Cost::of_reading(attached).and(Cost::of_reading(memory.cost()));
+    Ok(Taken { profile, cost: Some(cost), missing: None, notes, ticks: converted, sampling: None })
+}
+
+/// Which profiler a profile comes from and why it is off, if it is.
+fn off(kind: Kind, profilers: &Profilers) -> Option<(&'static str, String)> {
+    let (profiler, variable, sampling) = match kind {
+        Kind::Heap | Kind::Allocs => ("memory", "MemProfileRate", profilers.memory),
+        Kind::Block => ("block", "the rate of runtime.SetBlockProfileRate", profilers.block),
+        Kind::Mutex => ("mutex", "the rate of runtime.SetMutexProfileFraction", profilers.mutex),
+        Kind::Goroutine | Kind::ThreadCreate => return None,
+    };
+    let because = match sampling {
+        Sampling::Off => format!("{variable} is 0"),
+        Sampling::NotLinked => {
+            "nothing in the program reads its profile, so the linker left it out".to_owned()
+        }
+        _ => return None,
+    };
+    Some((profiler, because))
+}
+
+pub(in crate::cli) fn buckets_error(process: &Process, error: BucketsError) -> Error {
+    match error {
+        BucketsError::Memory(e) => memory_error(process, e),
+        BucketsError::Record(e) => record_error(process, e),
+        other => Error::Uncalibrated { pid: process.pid(), what: other.to_string() },
+    }
+}
+
+fn record_error(process: &Process, error: RecordError) -> Error {
+    match error {
+        RecordError::Memory(e) => memory_error(process, e),
+        other => Error::Uncalibrated { pid: process.pid(), what: other.to_string() },
+    }
+}

@@ -1,0 +1,96 @@
+//! How samples of the CPUs were taken, and how good they are.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::capture::cpu::collect::Quality;
+use crate::capture::cpu::session::{Captured, Mode};
+
+/// How samples were taken.
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Sampling {
+    /// By what.
+    pub mode: Mode,
+    /// Why not by something better; empty where there is nothing better, or it was not wanted.
+    pub because: Vec<String>,
+    /// Samples of each CPU in a second.
+    pub rate_hz: u32,
+    /// For how long, in nanoseconds.
+    pub duration_ns: u64,
+    /// Why not for as long as was wanted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub early: Option<&'static str>,
+    /// Samples that were lost, for want of room.
+    pub lost: u64,
+    /// The samples.
+    #[serde(flatten)]
+    pub quality: Quality,
+}
+
+impl Sampling {
+    /// How a capture at `rate` samples a second was done.
+    pub fn of(captured: &Captured, rate: u32) -> Self {
+        Sampling {
+            mode: captured.mode,
+            because: captured.because.clone(),
+            rate_hz: rate,
+            duration_ns: u64::try_from(captured.took.as_nanos()).unwrap_or(u64::MAX),
+            early: captured.early,
+            lost: captured.counts.lost,
+            quality: captured.collected.quality(),
+        }
+    }
+
+    /// What the user has to know of it, in sentences.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes: Vec<String> = self
+            .because
+            .iter()
+            .map(|why| format!("samples are taken by {}, not by {why}", self.mode))
+            .collect();
+        let Quality { samples, cut, unknown, .. } = self.quality;
+        if let Some(why) = self.early {
+            notes.push(format!("{:.1} s only: {why}", self.seconds()));
+        }
+        if self.lost > 0 {
+            notes.push(format!("{} samples were lost, beside {samples} that were not", self.lost));
+        }
+        if cut > 0 {
+            notes.push(format!(
+                "{cut} stacks are deeper than what is walked: their outermost frames are missing"
+            ));
+        }
+        if unknown > 0 {
+            notes.push(format!(
+                "{unknown} samples have no names: their processes ended before they could be looked at"
+            ));
+        }
+        if samples == 0 {
+            notes.push("there is no sample: nothing of it used a CPU in that time".to_owned());
+        }
+        notes
+    }
+
+    fn seconds(&self) -> f64 {
+        self.duration_ns as f64 / 1e9
+    }
+}
+
+/// As `-v` says it.
+impl fmt::Display for Sampling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Quality { samples, user, rooted, on_goroutine, .. } = self.quality;
+        let seconds = samples as f64 / f64::from(self.rate_hz.max(1));
+        write!(
+            f,
+            "{samples} samples by {} ({seconds:.2} s of CPU time in {:.1} s, {} samples/s), {} lost; {rooted} of {user} stacks \
+             whole, {on_goroutine} on goroutines",
+            self.mode,
+            self.seconds(),
+            self.rate_hz,
+            self.lost,
+        )
+    }
+}
