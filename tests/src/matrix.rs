@@ -342,7 +342,8 @@ fn selected(selection: Selection, cell: Cell, position: usize) -> bool {
                     _ => false,
                 };
                 let with_c = cell.program == Program::Hot && cell.variant == Variant::Cgo;
-                ((stripped || with_c) && cell.program.spread().contains(&cell.toolchain))
+                let pie = cell.program == Program::Hot && cell.variant == Variant::Pie && other;
+                ((stripped || with_c || pie) && cell.program.spread().contains(&cell.toolchain))
                     || (cell.program == Program::Profiles && other)
             }
             Selection::Quick => {

@@ -140,7 +140,7 @@ impl Source for Bpf {
 
     fn counts(&self) -> Counts {
         let counts = self.sampler.counts().unwrap_or_default();
-        Counts { taken: counts.taken, lost: counts.lost }
+        Counts { taken: counts.taken, lost: counts.lost, pauses: None }
     }
 }
 

@@ -8,6 +8,9 @@ use std::time::{Duration, Instant, SystemTime};
 use super::bpf::Bpf;
 use super::collect::Collected;
 use super::known::Known;
+use super::perf::{self, Perf};
+use super::privileges;
+use super::ptrace::{self, Ptrace};
 use super::source::{Counts, Event, RawSample, Source};
 use crate::Error;
 use crate::process::{self, Pid, Process, find};
@@ -67,6 +70,10 @@ pub struct Captured {
     pub mode: Mode,
     /// Why not in a better way.
     pub because: Vec<String>,
+    /// What it cannot tell, in sentences.
+    pub notes: Vec<String>,
+    /// Samples of each CPU in a second: what was asked for, or what could be had of that.
+    pub rate: u32,
     /// When it began.
     pub begun: SystemTime,
     /// How long it took.
@@ -94,7 +101,7 @@ pub fn capture(
         let known = Known::open(process, &session.known)?;
         session.add(process.pid(), known);
     }
-    let Chosen { mut source, mode, because } = session.source()?;
+    let Chosen { mut source, mode, rate, because } = session.source()?;
     if options.children {
         session.add_descendants(processes, &mut *source)?;
     }
@@ -115,8 +122,14 @@ pub fn capture(
     }
     let took = start.elapsed();
     session.poll(&mut *source, Duration::ZERO, &mut collected)?;
-    let counts = source.counts();
-    Ok(Captured { known: session.known, collected, counts, mode, because, begun, took, early })
+    let (counts, mut notes) = (source.counts(), source.notes());
+    if rate != options.rate {
+        notes.push(format!(
+            "{rate} samples in a second, not {}: more are not to be had by {mode}",
+            options.rate
+        ));
+    }
+    Ok(Captured { known: session.known, collected, counts, mode, because, notes, rate, begun, took, early })
 }
 
 /// A process that executes another program is still there.
@@ -124,10 +137,18 @@ fn has_ended(process: &Process) -> bool {
     matches!(process.check(), Err(process::Error::Exited(_) | process::Error::NoSuchProcess(_)))
 }
 
+/// Why somebody cannot take the samples.
+type Why = Box<dyn std::error::Error>;
+
+fn why_no_bpf(error: probe_ebpf::Error) -> Why {
+    if error.is_denied() { format!("{error}: {}", privileges::for_bpf()).into() } else { error.into() }
+}
+
 /// Who takes the samples.
 struct Chosen {
     source: Box<dyn Source>,
     mode: Mode,
+    rate: u32,
     /// Why not somebody better.
     because: Vec<String>,
 }
@@ -166,31 +187,66 @@ impl Session<'_> {
     /// The best source that works, and what kept us from better ones.
     fn source(&self) -> Result<Chosen, Error> {
         let mut because = Vec::new();
-        let wanted = |mode| self.options.mode.is_none_or(|m| m == mode);
-        if wanted(Mode::Bpf) {
-            match self.bpf() {
-                Ok(source) => {
-                    return Ok(Chosen { source: Box::new(source), mode: Mode::Bpf, because });
-                }
-                Err(error) => because.push(format!("{}: {error}", Mode::Bpf)),
+        for mode in [Mode::Bpf, Mode::Perf, Mode::Ptrace] {
+            if self.options.mode.is_some_and(|wanted| wanted != mode) {
+                continue;
+            }
+            let tried = match mode {
+                Mode::Bpf => self.bpf(),
+                Mode::Perf => self.perf(),
+                Mode::Ptrace => self.ptrace(),
+            };
+            match tried {
+                Ok((source, rate)) => return Ok(Chosen { source, mode, rate, because }),
+                Err(why) => because.push(format!("{mode}: {why}")),
             }
         }
         Err(Error::Failed(format!("no samples can be taken: {}", because.join("; "))))
     }
 
-    fn bpf(&self) -> Result<Bpf, Box<dyn std::error::Error>> {
-        let mut source = Bpf::load(probe_ebpf::cpu::Options {
+    fn bpf(&self) -> Result<(Box<dyn Source>, u32), Why> {
+        let loaded = Bpf::load(probe_ebpf::cpu::Options {
             rate: self.options.rate,
             whole_system: self.options.whole_system,
             kernel_frames: self.options.kernel_frames,
             stack: 16 << 10,
             follow: self.options.children,
+        });
+        let mut source = loaded.map_err(why_no_bpf)?;
+        self.add_all(&mut source)?;
+        source.start().map_err(why_no_bpf)?;
+        Ok((Box::new(source), self.options.rate))
+    }
+
+    fn perf(&self) -> Result<(Box<dyn Source>, u32), Why> {
+        let mut source = Perf::open(perf::Options {
+            rate: self.options.rate,
+            whole_system: self.options.whole_system,
+            kernel_frames: self.options.kernel_frames,
+            follow: self.options.children,
+            scope: None,
         })?;
+        self.add_all(&mut source)?;
+        let rate = source.rate();
+        Ok((Box::new(source), rate))
+    }
+
+    fn ptrace(&self) -> Result<(Box<dyn Source>, u32), Why> {
+        if self.options.whole_system {
+            return Err("it takes processes to stop: name some".into());
+        }
+        let options = ptrace::Options { rate: self.options.rate, follow: self.options.children };
+        let mut source = Ptrace::new(options);
+        self.add_all(&mut source)?;
+        let rate = source.rate();
+        Ok((Box::new(source), rate))
+    }
+
+    fn add_all(&self, source: &mut dyn Source) -> Result<(), Why> {
         for known in &self.known {
             source.add(known.pid, known.go_target().as_ref())?;
         }
-        source.start()?;
-        Ok(source)
+        Ok(())
     }
 
     fn poll(

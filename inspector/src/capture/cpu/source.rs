@@ -66,6 +66,28 @@ pub struct Counts {
     pub taken: u64,
     /// Samples that were lost, for want of room or because threads ended.
     pub lost: u64,
+    /// How the processes were held up for them; `None` where they were not.
+    pub pauses: Option<Pauses>,
+}
+
+/// Stops of single threads.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pauses {
+    /// How many.
+    pub number: u64,
+    /// The longest, from the request to stop until the thread was let go.
+    pub longest: Duration,
+    /// All together.
+    pub total: Duration,
+}
+
+impl Pauses {
+    /// Counts another one.
+    pub fn add(&mut self, pause: Duration) {
+        self.number += 1;
+        self.longest = self.longest.max(pause);
+        self.total += pause;
+    }
 }
 
 /// Takes samples from when it was made until it is dropped. What it attached to processes goes with it.
@@ -84,6 +106,11 @@ pub trait Source {
 
     /// What was counted so far.
     fn counts(&self) -> Counts;
+
+    /// What these samples cannot tell, in sentences.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// What a source has to know of a Go program.

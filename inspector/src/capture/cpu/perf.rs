@@ -1,0 +1,259 @@
+//! Samples by perf events, without BPF: the kernel follows frame pointers and copies registers and the top of the stack.
+
+mod events;
+mod records;
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+
+pub use events::{Error, Scope};
+
+use self::events::{Events, Shape};
+use self::records::{Record, Sample};
+use super::source::{Counts, Event, GoTarget, RawSample, Source};
+use crate::process::Pid;
+use crate::stop;
+
+/// What to sample, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// Samples of each CPU in a second.
+    pub rate: u32,
+    /// All processes, not only those that are added.
+    pub whole_system: bool,
+    /// Frames of the kernel too, where that is permitted.
+    pub kernel_frames: bool,
+    /// Whether processes that targets begin are followed.
+    pub follow: bool,
+    /// Where to attach; `None` for the best that is permitted.
+    pub scope: Option<Scope>,
+}
+
+/// Perf events that sample.
+#[derive(Debug)]
+pub struct Perf {
+    options: Options,
+    events: Events,
+    targets: HashSet<Pid>,
+    /// Threads that have events of their own; those that these begin have them by inheritance.
+    attached: HashSet<i32>,
+    /// Whose an event is, by its number.
+    owners: HashMap<u64, i32>,
+    /// What is not told yet: something that came before it may be still to come.
+    waiting: Vec<Record>,
+    started: bool,
+    counts: Counts,
+}
+
+/// Records of one moment are in the buffers of all CPUs this long after it.
+const SETTLED: Duration = Duration::from_millis(10);
+/// Threads that came while the others were attached to are looked for this often.
+const ROUNDS: usize = 4;
+/// As much of the stacks as is copied in a second on each CPU, in bytes.
+const STACK_BUDGET: u32 = 2 << 20;
+/// As much of a stack as is copied at most.
+const MAX_STACK: u32 = 16 << 10;
+
+impl Perf {
+    /// Opens what is permitted of the events; they count from the first [`Source::poll`] on.
+    ///
+    /// # Errors
+    /// What the kernel lacks or denies.
+    pub fn open(options: Options) -> Result<Self, Error> {
+        let rate = options.rate.clamp(1, max_rate());
+        let options = Options { rate, ..options };
+        // At a high rate less of each: the call's frame is enough for Go code.
+        let stack = (STACK_BUDGET / rate).min(MAX_STACK) & !1023;
+        let shape = Shape { rate, kernel_frames: options.kernel_frames, stack: stack.max(1024) };
+        let cpus = || Events::of_cpus(shape);
+        let events = match options.scope {
+            Some(Scope::Cpus) => cpus(),
+            None if options.whole_system => cpus(),
+            Some(Scope::Threads) => Events::of_threads(shape),
+            None => match cpus() {
+                Err(Error::DeniedCpus { .. }) => Events::of_threads(shape),
+                other => other,
+            },
+        }?;
+        Ok(Perf {
+            options,
+            events,
+            targets: HashSet::new(),
+            attached: HashSet::new(),
+            owners: HashMap::new(),
+            waiting: Vec::new(),
+            started: false,
+            counts: Counts::default(),
+        })
+    }
+
+    /// The rate in use: the kernel has a limit (`kernel.perf_event_max_sample_rate`).
+    pub fn rate(&self) -> u32 {
+        self.options.rate
+    }
+
+    /// Where it is attached.
+    pub fn scope(&self) -> Scope {
+        self.events.scope()
+    }
+
+    /// Samples a process too.
+    ///
+    /// # Errors
+    /// What the kernel denies.
+    pub fn add_process(&mut self, pid: Pid) -> Result<(), Error> {
+        if !self.targets.insert(pid) || self.events.scope() == Scope::Cpus {
+            return Ok(());
+        }
+        let added = self.attach(pid);
+        if added.is_err() {
+            self.targets.remove(&pid);
+        }
+        added
+    }
+
+    fn attach(&mut self, pid: Pid) -> Result<(), Error> {
+        for _ in 0..ROUNDS {
+            let tids = stop::threads(pid.as_raw()).map_err(|_| Error::Exited(pid))?;
+            let new: Vec<i32> = tids.into_iter().filter(|tid| !self.attached.contains(tid)).collect();
+            if new.is_empty() {
+                return Ok(());
+            }
+            for tid in new {
+                let ids = match self.events.add_thread(pid, tid, self.started) {
+                    Err(Error::Exited(_)) => continue,
+                    other => other?,
+                };
+                self.attached.insert(tid);
+                self.owners.extend(ids.into_iter().map(|id| (id, tid)));
+            }
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, record: Record, each: &mut dyn FnMut(Event<'_>)) {
+        let whole = self.options.whole_system;
+        match record {
+            Record::Sample(sample) => {
+                let Some(pid) = process(sample.pid) else { return };
+                let own = whole || self.targets.contains(&pid);
+                if own && self.is_first(&sample) {
+                    self.counts.taken += 1;
+                    each(Event::Sample(self.raw(pid, &sample)));
+                }
+            }
+            Record::Fork { pid, parent, .. } => {
+                let (Some(pid), Some(parent)) = (process(pid), process(parent)) else { return };
+                let follows = whole || (self.options.follow && self.targets.contains(&parent));
+                if pid != parent && follows {
+                    self.targets.insert(pid);
+                    each(Event::Fork { pid, parent });
+                }
+            }
+            Record::Exec { pid, .. } => {
+                if let Some(pid) = process(pid).filter(|pid| whole || self.targets.contains(pid)) {
+                    each(Event::Exec(pid));
+                }
+            }
+            Record::Exit { pid, tid, .. } => {
+                let Ok(tid) = i32::try_from(tid) else { return };
+                // The number may be given again.
+                self.attached.remove(&tid);
+                // That of a whole process counts again for another one.
+                if process(pid).is_some_and(|pid| pid.as_raw() == tid)
+                    && let Some(pid) = process(pid)
+                    && stop::threads(tid).is_err()
+                {
+                    self.targets.remove(&pid);
+                }
+            }
+            Record::Lost { lost, .. } => self.counts.lost += lost,
+        }
+    }
+
+    /// A thread that began while its process was attached to may have events of its own besides inherited ones.
+    fn is_first(&self, sample: &Sample) -> bool {
+        let Ok(tid) = i32::try_from(sample.tid) else { return false };
+        !self.attached.contains(&tid) || self.owners.get(&sample.id) == Some(&tid)
+    }
+
+    fn raw<'s>(&self, pid: Pid, sample: &'s Sample) -> RawSample<'s> {
+        RawSample {
+            pid,
+            tid: i32::try_from(sample.tid).unwrap_or_default(),
+            time: sample.time,
+            in_kernel: sample.in_kernel,
+            user: sample.user,
+            frames: sample.frames.clone(),
+            hopped: false,
+            cut: sample.kernel.len() + sample.frames.len() + 1 >= self.events.max_frames(),
+            goroutine: None,
+            kernel: sample.kernel.clone(),
+            stack: &sample.stack,
+        }
+    }
+}
+
+impl Source for Perf {
+    fn add(&mut self, pid: Pid, _: Option<&GoTarget>) -> io::Result<()> {
+        self.add_process(pid).map_err(io::Error::other)
+    }
+
+    fn poll(&mut self, timeout: Duration, each: &mut dyn FnMut(Event<'_>)) -> io::Result<()> {
+        if !self.started {
+            self.events.start()?;
+            self.started = true;
+        }
+        self.events.wait(timeout)?;
+        let settled = now().saturating_sub(u64::try_from(SETTLED.as_nanos()).unwrap_or(u64::MAX));
+        // Nothing comes after the last time.
+        let until = if timeout.is_zero() { u64::MAX } else { settled };
+        let waiting = &mut self.waiting;
+        self.events.read(&mut |record| waiting.push(record));
+        waiting.sort_by_key(Record::time);
+        let ready = waiting.partition_point(|record| record.time() < until);
+        let rest = waiting.split_off(ready);
+        for record in std::mem::replace(waiting, rest) {
+            self.tell(record, each);
+        }
+        Ok(())
+    }
+
+    fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let mut notes = vec!["which goroutine ran, and its labels, are not known without BPF".to_owned()];
+        if self.events.scope() == Scope::Threads {
+            notes.push(format!(
+                "events are attached to threads: of each thread the first {} of CPU time are not seen",
+                humantime::format_duration(Duration::from_micros(1_000_000 / u64::from(self.options.rate)))
+            ));
+        }
+        if self.events.only_user() {
+            notes.push("time in the kernel is not counted: that takes CAP_PERFMON, or kernel.perf_event_paranoid of 1 or less".to_owned());
+        }
+        notes
+    }
+}
+
+fn process(number: u32) -> Option<Pid> {
+    number.try_into().ok()
+}
+
+/// On the clock of the records.
+fn now() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    let (seconds, rest) = (u64::try_from(now.tv_sec), u64::try_from(now.tv_nsec));
+    seconds.unwrap_or_default().saturating_mul(1_000_000_000).saturating_add(rest.unwrap_or_default())
+}
+
+/// The highest rate that the kernel takes.
+fn max_rate() -> u32 {
+    let limit = std::fs::read_to_string("/proc/sys/kernel/perf_event_max_sample_rate").ok();
+    limit.and_then(|text| text.trim().parse().ok()).filter(|&rate| rate > 0).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,70 @@
+//! What the kernel wants to see of whoever samples, in words.
+
+use std::fs;
+
+use crate::process::Pid;
+use crate::process::access::{self, Access};
+use crate::process::facts::Status;
+
+const CAP_SYS_ADMIN: u64 = 1 << 21;
+const CAP_PERFMON: u64 = 1 << 38;
+const CAP_BPF: u64 = 1 << 39;
+
+/// `kernel.perf_event_paranoid`.
+pub(super) fn paranoid() -> Option<i32> {
+    fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").ok()?.trim().parse().ok()
+}
+
+/// Whether `kernel.perf_event_paranoid` does not count for us.
+pub(super) fn may_perf() -> bool {
+    effective() & (CAP_PERFMON | CAP_SYS_ADMIN) != 0
+}
+
+fn effective() -> u64 {
+    let status = fs::read("/proc/self/status").unwrap_or_default();
+    Status::parse(&status).cap_effective.unwrap_or_default()
+}
+
+/// Somebody keeps from us what our capabilities would allow.
+const FILTERED: &str = "our capabilities would do, so it is a seccomp filter, a security module, or a user namespace (a container?)";
+
+fn level() -> String {
+    paranoid().map_or_else(String::new, |level| format!("kernel.perf_event_paranoid is {level}; "))
+}
+
+/// What it takes to watch CPUs.
+pub(super) fn for_cpus() -> String {
+    if may_perf() || paranoid().is_some_and(|level| level <= 0) {
+        return FILTERED.to_owned();
+    }
+    format!("{}it takes CAP_PERFMON (CAP_SYS_ADMIN before Linux 5.8): run with sudo", level())
+}
+
+/// What it takes to watch the threads of a process.
+pub(super) fn for_threads(pid: Pid) -> String {
+    if may_perf() {
+        return FILTERED.to_owned();
+    }
+    // From 3 on, which only some distributions have, nothing is allowed.
+    if paranoid().is_some_and(|level| level > 2) {
+        return format!(
+            "{}it takes CAP_PERFMON (CAP_SYS_ADMIN before Linux 5.8): run with sudo, or for your own processes, \
+             as root: sysctl kernel.perf_event_paranoid=2",
+            level()
+        );
+    }
+    let denial = access::explain(pid, Access::Read);
+    match denial.hint() {
+        Some(hint) => format!("{denial}; {hint}"),
+        None => denial.to_string(),
+    }
+}
+
+/// What it takes to load BPF programs that sample.
+pub(super) fn for_bpf() -> String {
+    let has = effective();
+    if has & CAP_SYS_ADMIN != 0 || has & (CAP_BPF | CAP_PERFMON) == CAP_BPF | CAP_PERFMON {
+        return format!("{FILTERED}, or the kernel is locked down");
+    }
+    "it takes CAP_BPF and CAP_PERFMON (CAP_SYS_ADMIN before Linux 5.8): run with sudo".to_owned()
+}

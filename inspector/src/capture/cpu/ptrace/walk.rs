@@ -1,0 +1,209 @@
+//! The stack of a thread that is held, by frame pointers, and the goroutine on it: as `probe-ebpf/bpf/cpu.bpf.c` does.
+
+use symbols::addr::RuntimeAddr;
+
+use super::super::source::{GoTarget, OnGoroutine};
+use crate::memory::{Memory, Span};
+use crate::stop::Registers;
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Walked {
+    /// Return addresses, innermost first.
+    pub(super) frames: Vec<u64>,
+    /// They begin where the goroutine called C.
+    pub(super) hopped: bool,
+    pub(super) cut: bool,
+    pub(super) goroutine: Option<OnGoroutine>,
+    /// The top of the stack.
+    pub(super) stack: Vec<u8>,
+}
+
+/// The same as that of the BPF programs.
+const MAX_FRAMES: usize = 512;
+/// As much of the stack as is copied.
+const MAX_STACK: u64 = 16 << 10;
+const PAGE: u64 = 4096;
+/// Parts of deep stacks are read for as many frames at once as are in so many bytes.
+const WINDOW: u64 = 16 << 10;
+/// The thread is held meanwhile: more of such parts are not read.
+const MAX_WINDOWS: usize = 64;
+
+pub(super) fn walk(registers: &Registers, go: Option<&GoTarget>, memory: &dyn Memory) -> Walked {
+    let mut walked = Walked::default();
+    let mut bp = registers.fp;
+    let on = go.and_then(|go| find_goroutine(registers, go, memory));
+    if let Some(found) = on {
+        walked.goroutine = Some(found.goroutine);
+        if let Some((sp, saved)) = found.left_at {
+            // Its return address is on top of what the goroutine left.
+            walked.hopped = true;
+            walked.frames.extend(memory.word(RuntimeAddr(sp)).ok().filter(|&pc| pc != 0));
+            bp = saved;
+        }
+    }
+    let top = Part::read(memory, registers.sp, MAX_STACK);
+    let mut windows = Windows { top, deeper: Part::default(), reads: 0 };
+    loop {
+        if bp < PAGE || !bp.is_multiple_of(8) {
+            break;
+        }
+        let Some((next, back)) = windows.frame(bp, memory) else { break };
+        if back == 0 {
+            break;
+        }
+        if walked.frames.len() >= MAX_FRAMES {
+            walked.cut = true;
+            break;
+        }
+        walked.frames.push(back);
+        if next == bp {
+            break;
+        }
+        bp = next;
+    }
+    walked.cut |= windows.reads >= MAX_WINDOWS;
+    walked.stack = windows.top.bytes;
+    walked
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Found {
+    goroutine: OnGoroutine,
+    /// Stack and frame pointer of the goroutine, where it has called C.
+    left_at: Option<(u64, u64)>,
+}
+
+fn find_goroutine(registers: &Registers, go: &GoTarget, memory: &dyn Memory) -> Option<Found> {
+    let word = |base: u64, offset: u32| {
+        memory.word(RuntimeAddr(base.checked_add(offset.into())?)).ok().filter(|&word| word != 0)
+    };
+    let place = registers.tls.checked_add_signed(go.tls_g).filter(|_| registers.tls != 0)?;
+    let g = word(place, 0)?;
+    let curg = word(word(g, go.g.m)?, go.m_curg)?;
+    let goroutine =
+        OnGoroutine { goid: word(curg, go.g.goid)?, labels: word(curg, go.g.labels).unwrap_or(0) };
+    let in_go = (go.text.0..go.text.1).contains(&registers.pc);
+    let left_at = (curg != g && !in_go)
+        .then(|| Some((word(curg, go.g.sched_sp)?, word(curg, go.g.sched_bp).unwrap_or(0))))
+        .flatten();
+    Some(Found { goroutine, left_at })
+}
+
+/// Memory from an address on, as far as there is any.
+fn copy(memory: &dyn Memory, from: u64, length: u64) -> Vec<u8> {
+    let Some(end) = from.checked_add(length) else { return Vec::new() };
+    let mut spans = Vec::new();
+    let mut at = from;
+    while at < end {
+        let next = (at - at % PAGE).checked_add(PAGE).map_or(end, |page| page.min(end));
+        spans.push(Span { addr: at, len: usize::try_from(next - at).unwrap_or(0) });
+        at = next;
+    }
+    let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+    let mut failed = Vec::new();
+    if memory.read_spans(&spans, &mut bytes, &mut failed).is_err() {
+        return Vec::new();
+    }
+    let good = failed.iter().min().copied().unwrap_or(spans.len());
+    bytes.truncate(spans.iter().take(good).map(|span| span.len).sum());
+    bytes
+}
+
+/// Parts of the stack that were read.
+struct Windows {
+    top: Part,
+    deeper: Part,
+    /// How often a deeper one was read.
+    reads: usize,
+}
+
+impl Windows {
+    /// The two words at a frame pointer.
+    fn frame(&mut self, bp: u64, memory: &dyn Memory) -> Option<(u64, u64)> {
+        if let Some(words) = self.top.words(bp).or_else(|| self.deeper.words(bp)) {
+            return Some(words);
+        }
+        if self.reads >= MAX_WINDOWS {
+            return None;
+        }
+        self.reads += 1;
+        self.deeper = Part::read(memory, bp, WINDOW);
+        self.deeper.words(bp)
+    }
+}
+
+#[derive(Default)]
+struct Part {
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl Part {
+    fn read(memory: &dyn Memory, start: u64, length: u64) -> Self {
+        Part { start, bytes: copy(memory, start, length) }
+    }
+
+    fn words(&self, at: u64) -> Option<(u64, u64)> {
+        let from = usize::try_from(at.checked_sub(self.start)?).ok()?;
+        let (first, rest) = self.bytes.get(from..)?.split_first_chunk::<8>()?;
+        let second = rest.first_chunk::<8>()?;
+        Some((u64::from_le_bytes(*first), u64::from_le_bytes(*second)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::MemoryError;
+
+    /// Pages of words from an address on.
+    struct Words(u64, Vec<u64>);
+
+    fn words(mut words: Vec<u64>) -> Words {
+        words.resize(words.len().next_multiple_of(512), 0);
+        Words(BASE, words)
+    }
+
+    impl Memory for Words {
+        fn read(&self, addr: RuntimeAddr, buf: &mut [u8]) -> Result<(), MemoryError> {
+            for (i, byte) in buf.iter_mut().enumerate() {
+                let at = addr.0.checked_add(i as u64).and_then(|at| at.checked_sub(self.0));
+                let word = at.and_then(|at| self.1.get(usize::try_from(at / 8).unwrap()));
+                let unmapped = MemoryError::Unmapped(addr);
+                *byte = word.ok_or(unmapped)?.to_le_bytes()[usize::try_from(at.unwrap() % 8).unwrap()];
+            }
+            Ok(())
+        }
+    }
+
+    const BASE: u64 = 0x10000;
+
+    fn registers(sp: u64, fp: u64) -> Registers {
+        Registers { pc: 0x400, sp, fp, ..Registers::default() }
+    }
+
+    #[test]
+    fn a_chain_of_frames() {
+        let mut memory = vec![0; 4096];
+        memory[2..4].copy_from_slice(&[BASE + 8 * 3000, 0x501]);
+        memory[3000..3002].copy_from_slice(&[0, 0x502]);
+        let walked = walk(&registers(BASE, BASE + 16), None, &words(memory));
+        assert_eq!(walked.frames, [0x501, 0x502]);
+        assert_eq!((walked.stack.len(), walked.cut), (16 << 10, false));
+        assert_eq!(walked.stack[24..26], [0x01, 0x05]);
+    }
+
+    #[test]
+    fn chains_that_go_wrong() {
+        // To itself, round and round, and out of memory.
+        let itself = walk(&registers(BASE, BASE), None, &words(vec![BASE, 0x501]));
+        assert_eq!(itself.frames, [0x501]);
+        let round = walk(&registers(BASE, BASE), None, &words(vec![BASE + 16, 1, BASE, 2]));
+        assert_eq!((round.frames.len(), round.cut), (MAX_FRAMES, true));
+        for bp in [0, 7, u64::MAX, u64::MAX - 7, BASE + 4096 - 8] {
+            let lost = walk(&registers(u64::MAX - 3, bp), None, &words(vec![1]));
+            assert_eq!((lost.frames.len(), lost.stack.len()), (0, 0));
+        }
+    }
+}
