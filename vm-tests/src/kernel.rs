@@ -15,8 +15,9 @@ pub struct Kernel {
     pub name: String,
     /// The compressed image (`vmlinuz`).
     pub image: PathBuf,
-    /// Whether every sub-test has to run there; one that was named by its path may lack things.
-    pub complete: bool,
+    /// The series (`6.1`) of one of the distribution's, where every sub-test has to run; one that was named by its path
+    /// may lack things.
+    pub series: Option<String>,
 }
 
 /// The series that are always tested.
@@ -33,7 +34,7 @@ const HINT: &str = "; kernels are taken from Debian's packages: where there is n
 pub fn at(path: &Path) -> Kernel {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let name = name.strip_prefix("vmlinuz-").unwrap_or(&name).to_owned();
-    Kernel { name, image: path.to_owned(), complete: false }
+    Kernel { name, image: path.to_owned(), series: None }
 }
 
 /// The newest kernel of a series (`6.1`), from `folder` where it was taken out before.
@@ -61,7 +62,7 @@ pub fn of_series(series: &str, folder: &Path) -> Result<Kernel> {
         remove_old(series, folder)?;
         apt.take_out(&package, &image, folder)?;
     }
-    Ok(Kernel { name, image, complete: true })
+    Ok(Kernel { name, image, series: Some(series.to_owned()) })
 }
 
 /// `apt-get` and `apt-cache`, with the machine's package lists or others.

@@ -11,6 +11,7 @@ mod error;
 pub mod guest;
 mod image;
 pub mod kernel;
+pub mod needs;
 pub mod outcome;
 mod programs;
 pub mod suite;

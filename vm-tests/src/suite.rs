@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::guest::{DONE, ONLY, SubTest, selected};
 use crate::image;
 use crate::kernel::{self, Kernel};
+use crate::needs::Need;
 use crate::outcome::{Outcome, Verdict};
 use crate::programs::{self, Program};
 
@@ -56,12 +57,16 @@ pub struct Run {
     pub kernel: String,
     /// Whether it is the one of this machine, without an emulator.
     pub host: bool,
+    /// The series of the distribution's that it is the newest of.
+    pub series: Option<String>,
     /// From the emulator's start to the runner's.
     pub boot: Option<Duration>,
     /// All of it.
     pub total: Duration,
     /// One for each sub-test, in their order.
     pub outcomes: Vec<Outcome>,
+    /// With which capabilities commands worked.
+    pub needs: Vec<Need>,
     /// What was wrong; empty where all is well.
     pub failures: Vec<String>,
 }
@@ -71,6 +76,8 @@ pub struct Run {
 pub struct Report {
     /// Building programs and getting kernels.
     pub prepared: Duration,
+    /// All sub-tests ran on all kernels that are always tested.
+    pub whole: bool,
     /// This machine first.
     pub runs: Vec<Run>,
 }
@@ -103,7 +110,9 @@ pub fn run(options: &Options, progress: Progress<'_>) -> Result<Report> {
     for run in machines {
         runs.push(run?);
     }
-    Ok(Report { prepared, runs })
+    let whole =
+        options.only.is_none() && kernel::SERIES.iter().all(|&name| options.series.iter().any(|s| s == name));
+    Ok(Report { prepared, whole, runs })
 }
 
 /// Told the kernel and a result.
@@ -114,8 +123,9 @@ fn in_machine(kernel: &Kernel, image: &Path, options: &Options, progress: Progre
     let console = boot(&kernel.image, image, options.limit, options.only.as_deref(), &said)?;
     let log = options.folder.join(format!("console-{}.log", kernel.name));
     fs::write(&log, console.lines.join("\n")).map_err(Error::file(&log))?;
-    let mut run = judge(&console, &selected(options.only.as_deref()), kernel.complete);
+    let mut run = judge(&console, &selected(options.only.as_deref()), kernel.series.is_some());
     run.kernel.clone_from(&kernel.name);
+    run.series.clone_from(&kernel.series);
     if !run.failures.is_empty() {
         let tail = console.lines.len().saturating_sub(20);
         run.failures.push(format!("the end of its console:\n{}", console.lines[tail..].join("\n")));
@@ -197,7 +207,16 @@ fn judge(console: &Console, wanted: &[&SubTest], complete: bool) -> Run {
             failures.push(format!("not a sub-test that is known: {outcome}"));
         }
     }
-    Run { kernel: String::new(), host: false, boot: console.boot, total: console.total, outcomes, failures }
+    Run {
+        kernel: String::new(),
+        host: false,
+        series: None,
+        boot: console.boot,
+        total: console.total,
+        outcomes,
+        needs: console.lines.iter().filter_map(|line| Need::parse(line)).collect(),
+        failures,
+    }
 }
 
 #[cfg(test)]

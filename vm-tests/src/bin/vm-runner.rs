@@ -27,8 +27,6 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         command: Vec<String>,
     },
-    /// Samples a busy process by BPF programs; exit code 5 where that is denied.
-    Sample { pid: u32 },
 }
 
 fn main() -> ExitCode {
@@ -39,8 +37,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(io::stderr(), "{error}");
-            let denied = error.downcast_ref::<probe_ebpf::Error>().is_some_and(probe_ebpf::Error::is_denied);
-            ExitCode::from(if denied { 5 } else { 1 })
+            ExitCode::FAILURE
         }
     }
 }
@@ -58,10 +55,6 @@ fn run(task: Task) -> Result<(), Failure> {
             let mut command = Command::new(program);
             command.args(arguments);
             Err(identity::become_program(uid, &capabilities, command))
-        }
-        Task::Sample { pid } => {
-            writeln!(io::stdout(), "{}", guest::sample(pid)?)?;
-            Ok(())
         }
     }
 }

@@ -6,7 +6,7 @@ use fixtures::{Dump, Fixture, compare};
 use serde_json::Value;
 
 use super::machine::expect;
-use super::targets::STATES;
+use super::targets::{COLLECTOR, MEMORY, STATES};
 use super::{Done, Failure, Machine, ensure};
 
 /// All targets at once, with the Go version of each.
@@ -135,4 +135,60 @@ fn stacks(machine: &Machine, command: &[&str]) -> Result<Done, Failure> {
         }
     }
     Ok(Done::Passed(format!("goroutines as in the targets' own dumps: {}", figures.join(", "))))
+}
+
+/// Of the figures that the target itself knows, those that are not about memory of the runtime's own, which it uses to
+/// stand still.
+const FIGURES: [&str; 12] = [
+    "Alloc",
+    "TotalAlloc",
+    "Mallocs",
+    "Frees",
+    "HeapAlloc",
+    "HeapInuse",
+    "HeapObjects",
+    "NextGC",
+    "LastGC",
+    "NumGC",
+    "NumForcedGC",
+    "PauseTotalNs",
+];
+
+pub(crate) fn memstats(machine: &Machine) -> Result<Done, Failure> {
+    let mut target = machine.target(&MEMORY)?;
+    let pid = target.pid().to_string();
+    let mut left = ATTEMPTS;
+    loop {
+        left -= 1;
+        target.park("park")?;
+        let answer = json(machine, &["memstats", &pid]);
+        let theirs = target.unpark()?;
+        let answer = answer?;
+        same("consistency", &answer["consistency"], &"instant".into())?;
+        let (ours, theirs) = (&answer["memstats"], &theirs["MemStats"]);
+        // A goroutine of the runtime may have woken up between the target's reading and ours.
+        if ours["Mallocs"] != theirs["Mallocs"] && left > 0 {
+            continue;
+        }
+        ensure(ours["Mallocs"].is_u64(), || format!("no figures in {answer}"))?;
+        for figure in FIGURES {
+            same(figure, &ours[figure], &theirs[figure])?;
+        }
+        break;
+    }
+    target.assert_untouched()?;
+    Ok(Done::Passed(format!("{} figures as the target's own", FIGURES.len())))
+}
+
+pub(crate) fn gc(machine: &Machine) -> Result<Done, Failure> {
+    let mut target = machine.target(&COLLECTOR)?;
+    let pid = target.pid().to_string();
+    let before: u64 = target.command("numgc")?.parse()?;
+    expect("gc", &machine.probe(&["gc", &pid])?, 0, &[])?;
+    let after: u64 = target.command("numgc")?.parse()?;
+    ensure(after > before, || format!("{before} collections before, {after} after"))?;
+    let sound = target.command("check")?;
+    ensure(sound.starts_with("sound "), || format!("its heap: {sound}"))?;
+    target.assert_untouched()?;
+    Ok(Done::Passed("a collection more, and its heap is sound".to_owned()))
 }

@@ -17,11 +17,14 @@ pub struct Identity {
     pub capabilities: &'static [Capability],
 }
 
-/// The user that targets belong to: one that each machine knows, as static programs cannot load what looks up others.
+/// The user that targets belong to.
 pub(crate) const OWNER: Identity = Identity { uid: 1, capabilities: &[] };
 
 /// Another user.
 pub(crate) const OTHER: Identity = Identity { uid: 2, capabilities: &[] };
+
+/// A user whom no machine knows.
+pub(crate) const UNKNOWN: Identity = Identity { uid: 54_321, capabilities: &[] };
 
 /// Root in name only.
 pub(crate) const BARE_ROOT: Identity = Identity { uid: 0, capabilities: &[] };

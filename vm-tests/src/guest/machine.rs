@@ -1,5 +1,6 @@
 //! The machine that sub-tests run on: its programs, and who runs them.
 
+use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -8,6 +9,7 @@ use fixtures::{Cell, Fixture, Process};
 
 use super::identity::Identity;
 use super::{Failure, targets};
+use crate::needs::Need;
 
 /// The machine that sub-tests run on.
 #[derive(Debug)]
@@ -15,13 +17,25 @@ pub struct Machine {
     root: PathBuf,
     /// It is ours: settings can be changed.
     pub(crate) own: bool,
+    /// What the sub-test in progress found out about capabilities.
+    needs: RefCell<Vec<Need>>,
 }
 
 impl Machine {
     /// A machine with programs below a folder; its settings are changed only where it is our `own`.
     #[must_use]
     pub fn new(root: &Path, own: bool) -> Self {
-        Self { root: root.to_owned(), own }
+        Self { root: root.to_owned(), own, needs: RefCell::default() }
+    }
+
+    /// Notes how a command went, for the table of capabilities.
+    pub(crate) fn note(&self, need: Need) {
+        self.needs.borrow_mut().push(need);
+    }
+
+    /// What was noted since the last time.
+    pub(crate) fn noted(&self) -> Vec<Need> {
+        self.needs.take()
     }
 
     /// Why programs cannot run as other users, if they cannot.
@@ -47,14 +61,10 @@ impl Machine {
         run(command)
     }
 
-    /// This very program as somebody else.
-    pub(crate) fn runner_as<S: AsRef<OsStr>>(
-        &self,
-        who: Identity,
-        arguments: &[S],
-    ) -> Result<Output, Failure> {
-        let mut command = self.command_as(who, &self.runner_path());
-        command.args(arguments);
+    /// `gops-probe` as somebody else, without an environment.
+    pub(crate) fn bare_probe_as(&self, who: Identity, arguments: &[&str]) -> Result<Output, Failure> {
+        let mut command = self.command_as(who, &self.probe_path());
+        command.args(arguments).env_clear();
         run(command)
     }
 

@@ -15,7 +15,6 @@ use std::io::{self, Write};
 
 pub use identity::Identity;
 pub use machine::Machine;
-pub use sampling::sample;
 
 use crate::outcome::{Outcome, Verdict};
 
@@ -71,13 +70,19 @@ pub const SUBTESTS: &[SubTest] = &[
         run: answers::stack_no_pause,
     },
     SubTest {
-        name: "sampler",
-        what: "BPF programs load and sample a busy Go process",
-        run: sampling::sampler,
+        name: "memstats",
+        what: "`memstats` against the target's own `runtime.ReadMemStats`",
+        run: answers::memstats,
+    },
+    SubTest { name: "gc", what: "`gc` makes the target collect, as it says itself", run: answers::gc },
+    SubTest {
+        name: "pprof-cpu",
+        what: "`pprof-cpu` by BPF, by perf events and by stops: the functions that compute",
+        run: sampling::modes,
     },
     SubTest {
-        name: "sampler-needs",
-        what: "BPF sampling of another user's process with CAP_BPF and CAP_PERFMON, and with one of them only",
+        name: "pprof-cpu-needs",
+        what: "`pprof-cpu` with the capabilities that it declares, and with one fewer: which way it falls back, and why",
         run: sampling::needs,
     },
     SubTest {
@@ -86,14 +91,24 @@ pub const SUBTESTS: &[SubTest] = &[
         run: capabilities::look,
     },
     SubTest {
-        name: "stack-needs",
-        what: "`stack` with CAP_SYS_PTRACE and without, root and not",
-        run: capabilities::stack,
+        name: "memory-needs",
+        what: "`stack`, `memstats`, `stats`, `heap`, `pprof-...` with CAP_SYS_PTRACE and without",
+        run: capabilities::memory,
+    },
+    SubTest {
+        name: "write-needs",
+        what: "`gc`, `setgc`, `setmemlimit` with CAP_SYS_PTRACE and without",
+        run: capabilities::write,
     },
     SubTest {
         name: "serve-needs",
         what: "`serve` with CAP_SYS_PTRACE and without",
         run: capabilities::serve,
+    },
+    SubTest {
+        name: "unknown-user",
+        what: "a user who is in no list of users, without an environment",
+        run: capabilities::unknown_user,
     },
     SubTest { name: "yama-0", what: "Yama allows the same user", run: |machine| yama::scope(machine, 0) },
     SubTest { name: "yama-1", what: "Yama allows ancestors", run: |machine| yama::scope(machine, 1) },
@@ -113,6 +128,9 @@ pub fn run_all(machine: &Machine, out: &mut dyn Write) -> io::Result<()> {
             Ok(Done::Lacking(detail)) => (Verdict::Skip, detail),
             Err(error) => (Verdict::Fail, error.to_string()),
         };
+        for need in machine.noted() {
+            writeln!(out, "{need}")?;
+        }
         writeln!(out, "{}", Outcome { name: subtest.name.to_owned(), verdict, detail })?;
         out.flush()?;
     }

@@ -1,154 +1,150 @@
-//! BPF programs that sample what runs on the CPUs.
+//! CPU profiles in each way in which samples are taken.
 
-use std::fmt::Write as _;
 use std::fs;
-use std::time::{Duration, Instant};
 
-use caps::Capability;
 use fixtures::Fixture;
-use probe_ebpf::cpu::{Options, Sampler};
-use probe_ebpf::records::{Record, Target};
+use fixtures::pprof::{self, Row};
+use serde_json::Value;
 
-use super::identity::{OTHER, OWNER};
+use super::capabilities::{BPF, PERFMON, PTRACE, declares, names, refusal};
+use super::identity::{Identity, OTHER, OWNER};
 use super::machine::expect;
-use super::targets::RUNNING;
+use super::targets::HOT;
 use super::{Done, Failure, Machine, ensure};
+use crate::needs::Need;
 
 const PARANOID: &str = "/proc/sys/kernel/perf_event_paranoid";
 
-/// Samples that are enough to judge by.
-const ENOUGH: u64 = 40;
-
-/// How long they are waited for: an emulated machine has its own idea of time.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-const OPTIONS: Options =
-    Options { rate: 199, whole_system: false, kernel_frames: true, stack: 4096, follow: true };
-
-/// Samples a process that is busy in its own code, until there is enough to say how it went.
-///
-/// # Errors
-/// What the kernel lacks or denies ([`probe_ebpf::Error`]), or what is wrong with the samples.
-pub fn sample(pid: u32) -> Result<String, Failure> {
-    let begin = Instant::now();
-    let mut sampler = Sampler::load(&OPTIONS)?;
-    let loaded = begin.elapsed();
-    sampler.add(pid, &Target::default())?;
-    sampler.start(&OPTIONS)?;
-    let code = code(pid)?;
-    let (mut samples, mut user, mut inside, mut stacks, mut foreign) = (0u64, 0u64, 0u64, 0u64, 0u64);
-    let begin = Instant::now();
-    while samples < ENOUGH && begin.elapsed() < PATIENCE {
-        std::thread::sleep(Duration::from_millis(50));
-        sampler.read(|record| match record {
-            Record::Sample(sample) => {
-                samples += 1;
-                foreign += u64::from(sample.pid != pid);
-                if let (false, Some(registers)) = (sample.in_kernel, sample.user) {
-                    user += 1;
-                    let known = code.iter().any(|&(start, end)| (start..end).contains(&registers.ip));
-                    inside += u64::from(known && registers.sp != 0);
-                }
-            }
-            Record::Stack(part) => stacks += u64::from(!part.bytes.is_empty()),
-            _ => {}
-        });
-    }
-    let counts = sampler.counts()?;
-    let mut text = format!("{samples} samples, {user} in user code, {inside} of them in mapped code");
-    let _ = write!(text, ", {stacks} copies of stacks, {counts:?}, loaded in {loaded:.1?}");
-    ensure(samples >= ENOUGH, || format!("too few samples: {text}"))?;
-    ensure(foreign == 0, || format!("{foreign} samples of other processes: {text}"))?;
-    ensure(inside == user && user * 2 > samples, || format!("samples outside of its code: {text}"))?;
-    ensure(stacks * 10 >= samples * 9, || format!("stacks are missing: {text}"))?;
-    ensure(counts.taken >= samples && counts.lost == 0, || format!("lost samples: {text}"))?;
-    Ok(text)
-}
-
-/// The ranges of its code that a process has mapped.
-fn code(pid: u32) -> Result<Vec<(u64, u64)>, Failure> {
-    let Ok(maps) = fs::read_to_string(format!("/proc/{pid}/maps")) else {
-        // Another user's: what is user space's at all.
-        return Ok(vec![(1 << 12, 1 << 47)]);
-    };
-    let ranges = maps.lines().filter(|line| line.contains(" r-xp ")).filter_map(|line| {
-        let (start, end) = line.split_whitespace().next()?.split_once('-')?;
-        Some((u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?))
-    });
-    Ok(ranges.collect())
-}
+/// Samples that are enough to judge by: an emulated machine does not take as many as it should.
+const ENOUGH: u64 = 20;
 
 fn busy(mut target: Fixture) -> Result<Fixture, Failure> {
-    let answer = target.command("start loop 1")?;
-    ensure(answer.starts_with("ok "), || format!("the target says {answer}"))?;
+    target.order("begin shares")?;
     Ok(target)
 }
 
 fn still(mut target: Fixture) -> Result<(), Failure> {
     target.assert_untouched()?;
-    target.order("stop")?;
+    target.order("end")?;
+    target.assert_untouched()?;
     Ok(())
 }
 
-pub(crate) fn sampler(machine: &Machine) -> Result<Done, Failure> {
-    let target = busy(machine.target(&RUNNING)?)?;
-    let text = match sample(target.pid()) {
-        Ok(text) => text,
-        Err(error) if lacking(machine, &error.to_string()) => {
-            still(target)?;
-            return Ok(Done::Lacking(error.to_string()));
-        }
-        Err(error) => return Err(error),
+/// What the command said about its samples, and how many of them are in the functions that compute.
+fn checked(what: &str, said: &str, rows: Option<&[Row]>, mode: &str) -> Result<String, Failure> {
+    let said: Value = serde_json::from_str(said)?;
+    let sampling = &said["sampling"];
+    ensure(sampling["mode"] == mode, || format!("{what}: samples by {}, not by {mode}", sampling["mode"]))?;
+    let samples = sampling["samples"].as_u64().ok_or_else(|| format!("{what}: no samples in {said}"))?;
+    ensure(samples >= ENOUGH, || format!("{what}: {samples} samples are too few: {said}"))?;
+    let Some(rows) = rows else { return Ok(format!("{samples} samples by {mode}")) };
+    let of = |name: &str| {
+        rows.iter().filter(|row| row.passes(name)).map(|row| row.values[0].cast_unsigned()).sum::<u64>()
     };
-    still(target)?;
-    Ok(Done::Passed(text))
+    let [all, fifty, thirty, twenty] = ["main.shares", "main.fifty", "main.thirty", "main.twenty"].map(of);
+    let text = format!("{samples} samples by {mode}, {all} in its work: {fifty}, {thirty}, {twenty}");
+    ensure(all * 10 >= samples * 8 && fifty > 0 && thirty > 0 && twenty > 0, || format!("{what}: {text}"))?;
+    Ok(text)
 }
 
-/// Whether this is a machine of somebody else that has no types, or forbids BPF even to us.
-fn lacking(machine: &Machine, error: &str) -> bool {
-    !machine.own && (error.contains("does not describe its types") || error.contains("the kernel denies"))
+pub(crate) fn modes(machine: &Machine) -> Result<Done, Failure> {
+    let target = busy(machine.target(&HOT)?)?;
+    let pid = target.pid().to_string();
+    let mut done = Vec::new();
+    for mode in ["bpf", "perf", "ptrace"] {
+        let path = format!("/tmp/gops-probe-{pid}.{mode}");
+        let output =
+            machine.probe(&["pprof-cpu", "--json", "--mode", mode, "-d", "3s", "-o", &path, &pid])?;
+        if !machine.own && !output.status.success() {
+            still(target)?;
+            let why = String::from_utf8_lossy(&output.stderr).into_owned();
+            return Ok(Done::Lacking(format!("by {mode}: {why}")));
+        }
+        let said = expect(mode, &output, 0, &[])?;
+        let profile = pprof::parse(&fs::read(&path)?).ok_or_else(|| format!("by {mode}: not a profile"))?;
+        fs::remove_file(&path)?;
+        done.push(checked(mode, &said, Some(&profile.rows), mode)?);
+    }
+    still(target)?;
+    Ok(Done::Passed(done.join("; ")))
 }
+
+/// What becomes of `pprof-cpu` without `--mode`.
+struct Case {
+    who: Identity,
+    /// Of `kernel.perf_event_paranoid`.
+    level: u32,
+    /// Which way is taken; else the program is refused with exit code 5.
+    mode: Option<&'static str>,
+    /// Said about the better ways, or about the refusal.
+    because: &'static [&'static str],
+}
+
+const fn case(
+    who: Identity,
+    level: u32,
+    mode: Option<&'static str>,
+    because: &'static [&'static str],
+) -> Case {
+    Case { who, level, mode, because }
+}
+
+const NEEDS_BPF: &str = "it takes CAP_BPF and CAP_PERFMON";
+const LEVEL: &str = "kernel.perf_event_paranoid is 3";
+
+const CASES: &[Case] = &[
+    case(OTHER.with(&[BPF, PERFMON, PTRACE]), 2, Some("bpf"), &[]),
+    case(OTHER.with(&[PERFMON, PTRACE]), 2, Some("perf"), &[NEEDS_BPF]),
+    case(OTHER.with(&[BPF, PTRACE]), 2, Some("perf"), &[NEEDS_BPF]),
+    case(OTHER.with(&[BPF, PERFMON]), 2, None, &["belongs to another user", "hint: "]),
+    case(OWNER, 2, Some("perf"), &[NEEDS_BPF]),
+    case(OTHER.with(&[BPF, PERFMON, PTRACE]), 3, Some("ptrace"), &["bpf", "perf", LEVEL]),
+    case(OTHER.with(&[PTRACE]), 3, Some("ptrace"), &[NEEDS_BPF, LEVEL]),
+];
 
 pub(crate) fn needs(machine: &Machine) -> Result<Done, Failure> {
     if let Some(why) = machine.no_other_users() {
         return Ok(Done::Lacking(why));
     }
-    let target = busy(machine.target_as(OWNER, &RUNNING)?)?;
-    let pid = target.pid().to_string();
-    let run = |capabilities| machine.runner_as(OTHER.with(capabilities), &["sample", &pid]);
-    let both = &[Capability::CAP_BPF, Capability::CAP_PERFMON];
-    let paranoid = fs::read_to_string(PARANOID)?;
-    let mut causes = Vec::new();
-    if machine.own {
-        // A level of Debian's and Ubuntu's kernels alone, and their default.
-        fs::write(PARANOID, "3")?;
-        let output = run(both)?;
-        expect("both in perf_event_paranoid 3", &output, 5, &["the kernel denies"])?;
-        causes.push(format!(
-            "both in perf_event_paranoid 3: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
+    if !machine.own {
+        return Ok(Done::Lacking(
+            "it takes other values of kernel.perf_event_paranoid, which is not changed here".to_owned(),
         ));
-        fs::write(PARANOID, "2")?;
     }
-    let both = run(both)?;
-    let text = String::from_utf8_lossy(&both.stderr).into_owned();
-    if lacking(machine, &text) {
-        still(target)?;
-        return Ok(Done::Lacking(text));
+    declares(
+        machine,
+        "pprof-cpu",
+        "root, or CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE; without BPF, perf events where \
+         kernel.perf_event_paranoid is at most 2, or else what `stack` needs",
+    )?;
+    let before = fs::read_to_string(PARANOID)?;
+    let mut target = busy(machine.target_as(OWNER, &HOT)?)?;
+    let pid = target.pid().to_string();
+    for Case { who, level, mode, because } in CASES {
+        fs::write(PARANOID, level.to_string())?;
+        let output = machine.probe_as(*who, &["pprof-cpu", "--json", "-d", "1s", "-o", "/dev/null", &pid])?;
+        let user = if who.uid == OWNER.uid { "owner" } else { "another user" };
+        let what = format!("pprof-cpu, perf_event_paranoid {level}, {user} with [{}]", who.names());
+        let became = match mode {
+            Some(mode) => {
+                let said = expect(&what, &output, 0, because)?;
+                checked(&what, &said, None, mode)?;
+                format!("works by {mode}")
+            }
+            None => {
+                expect(&what, &output, 5, because)?;
+                refusal(because[0])
+            }
+        };
+        target.assert_untouched()?;
+        machine.note(Need {
+            command: format!("pprof-cpu (kernel.perf_event_paranoid {level})"),
+            user: user.to_owned(),
+            capabilities: names(*who),
+            result: became,
+        });
     }
-    expect("with CAP_BPF and CAP_PERFMON", &both, 0, &[])?;
-    for (with, capabilities) in [
-        ("neither", &[][..]),
-        ("CAP_BPF only", &[Capability::CAP_BPF]),
-        ("CAP_PERFMON only", &[Capability::CAP_PERFMON]),
-    ] {
-        let output = run(capabilities)?;
-        expect(with, &output, 5, &["the kernel denies"])?;
-        causes.push(format!("{with}: {}", String::from_utf8_lossy(&output.stderr).trim()));
-    }
-    if machine.own {
-        fs::write(PARANOID, paranoid.trim())?;
-    }
+    fs::write(PARANOID, before.trim())?;
     still(target)?;
-    Ok(Done::Passed(format!("works with both (perf_event_paranoid up to 2); {}", causes.join("; "))))
+    Ok(Done::Passed(format!("{} sets of capabilities and levels of perf_event_paranoid", CASES.len())))
 }

@@ -9,11 +9,17 @@ const fn states(toolchain: &'static str) -> Cell {
 /// Goroutines in as many states as there are: a new and an old Go, and one between.
 pub const STATES: [Cell; 3] = [states("1.27.4"), states("1.24.13"), states("1.18.10")];
 
-/// Goroutines that run.
-pub const RUNNING: Cell = Cell::new("1.27.4", Variant::Stripped, Program::Running);
+/// Computes in functions whose shares of the time are known.
+pub const HOT: Cell = Cell::new("1.27.4", Variant::Stripped, Program::Hot);
+
+/// Knows its own memory statistics.
+pub const MEMORY: Cell = Cell::new("1.27.4", Variant::Stripped, Program::Memory);
+
+/// Checks its heap, and knows its collections.
+pub const COLLECTOR: Cell = Cell::new("1.27.4", Variant::Stripped, Program::Collector);
 
 /// All of them.
-pub const CELLS: [Cell; 4] = [STATES[0], STATES[1], STATES[2], RUNNING];
+pub const CELLS: [Cell; 6] = [STATES[0], STATES[1], STATES[2], HOT, MEMORY, COLLECTOR];
 
 /// Where a target is in a machine, without the slash in front.
 #[must_use]
