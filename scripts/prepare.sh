@@ -51,13 +51,10 @@ require_fetchers() {
 
 # What boots other kernels, and the package lists that they are found in.
 require_emulator() {
-    if command -v qemu-system-x86_64 >/dev/null; then
-        # With old lists, packages that were replaced since are not found.
-        ! command -v apt-get >/dev/null || as_root apt-get update -qq ||
-            say "the package lists cannot be renewed: kernels of the old ones are used"
-    else
-        install qemu-system-x86
-    fi
+    command -v qemu-system-x86_64 >/dev/null || install qemu-system-x86
+    # With old lists, packages that were replaced since are not found.
+    [ -n "$(ls target/vm/kernels/vmlinuz-* 2>/dev/null)" ] || ! command -v apt-get >/dev/null ||
+        as_root apt-get update -qq || say "the package lists cannot be renewed: kernels are looked for in the old ones"
 }
 
 # Whether a process may look into another one of the same user that it did not start.

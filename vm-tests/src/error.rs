@@ -38,10 +38,22 @@ pub enum Error {
         /// What it said.
         stderr: String,
     },
+    /// A kernel is not at hand and cannot be fetched.
+    #[error(
+        "Debian's kernel {series} is not in target/vm/kernels and cannot be fetched: {cause}\n\
+         It is taken out of Debian's package, which needs apt-get and a network. Without these, put an image there \
+         (vmlinuz-{series}.…), or leave it out: GOPS_PROBE_VM_SERIES= (nothing) and GOPS_PROBE_VM_KERNELS=PATH-OF-VMLINUZ"
+    )]
+    Unfetched {
+        /// As `6.1`.
+        series: String,
+        /// Why.
+        cause: Box<Error>,
+    },
     /// No package has the kernel.
     #[error(
-        "no package has a kernel {series} (linux-image-{series}*-cloud-amd64): not in the package lists of this \
-         machine, and not in {tried}; name a kernel image by its path in GOPS_PROBE_VM_KERNELS"
+        "no package is called linux-image-{series}*-cloud-amd64: not in the package lists of this machine, and not in \
+         {tried}"
     )]
     NoKernel {
         /// As `6.1`.

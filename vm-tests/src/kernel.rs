@@ -26,18 +26,16 @@ pub const SERIES: [&str; 2] = ["6.1", "6.12"];
 /// Where the distribution's kernels of these series come from, where a machine's own lists lack them.
 const RELEASE: &str = "bookworm";
 
-const HINT: &str = "; kernels are taken from Debian's packages: where there is no apt-get, name them by their paths \
-                    in GOPS_PROBE_VM_KERNELS, and set GOPS_PROBE_VM_SERIES to nothing";
-
 /// A kernel image that is at hand.
 #[must_use]
 pub fn at(path: &Path) -> Kernel {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let name = name.strip_prefix("vmlinuz-").unwrap_or(&name).to_owned();
+    let name = name.strip_prefix(IMAGE).unwrap_or(&name).to_owned();
     Kernel { name, image: path.to_owned(), series: None }
 }
 
-/// The newest kernel of a series (`6.1`), from `folder` where it was taken out before.
+/// A kernel of a series (`6.1`): the one that `folder` has, else the newest one of the distribution's packages, which is
+/// taken out into it.
 ///
 /// The machine's own package lists come first; where they lack it, lists of Debian 12 and its backports are fetched
 /// into `folder`, from where the machine gets its other packages. The machine's own configuration stays as it is.
@@ -46,6 +44,19 @@ pub fn at(path: &Path) -> Kernel {
 /// Where no package has it, or it cannot be fetched or unpacked.
 pub fn of_series(series: &str, folder: &Path) -> Result<Kernel> {
     fs::create_dir_all(folder).map_err(Error::file(folder))?;
+    let start = format!("{IMAGE}{series}.");
+    let image = match only_file(folder, |name| name.starts_with(&start))? {
+        Some(image) => image,
+        None => fetch(series, folder)
+            .map_err(|cause| Error::Unfetched { series: series.to_owned(), cause: Box::new(cause) })?,
+    };
+    Ok(Kernel { series: Some(series.to_owned()), ..at(&image) })
+}
+
+/// How the files of kernels begin.
+const IMAGE: &str = "vmlinuz-";
+
+fn fetch(series: &str, folder: &Path) -> Result<PathBuf> {
     let mut apt = Apt::default();
     let mut package = apt.newest(series)?;
     if package.is_none() {
@@ -56,13 +67,10 @@ pub fn of_series(series: &str, folder: &Path) -> Result<Kernel> {
         }
     }
     let package = package.unwrap_or_default();
-    let name = package.trim_start_matches("linux-image-").trim_end_matches("-unsigned").to_owned();
-    let image = folder.join(format!("vmlinuz-{name}"));
-    if !image.exists() {
-        remove_old(series, folder)?;
-        apt.take_out(&package, &image, folder)?;
-    }
-    Ok(Kernel { name, image, series: Some(series.to_owned()) })
+    let name = package.trim_start_matches("linux-image-").trim_end_matches("-unsigned");
+    let image = folder.join(format!("{IMAGE}{name}"));
+    apt.take_out(&package, &image, folder)?;
+    Ok(image)
 }
 
 /// `apt-get` and `apt-cache`, with the machine's package lists or others.
@@ -80,8 +88,7 @@ impl Apt {
 
     fn newest(&self, series: &str) -> Result<Option<String>> {
         let pattern = format!("^linux-image-{}[.].*-cloud-amd64(-unsigned)?$", series.replace('.', "[.]"));
-        let found =
-            output_of(self.command("apt-cache").args(["search", "--names-only"]).arg(&pattern), HINT)?;
+        let found = output_of(self.command("apt-cache").args(["search", "--names-only"]).arg(&pattern), "")?;
         Ok(newest(&found))
     }
 
@@ -91,7 +98,7 @@ impl Apt {
         let format = "$(ORIGIN)\t$(COMPONENT)\t$(LABEL)\t$(REPO_URI)";
         let lists = output_of(
             self.command("apt-get").args(["indextargets", "--format", format, "Created-By: Packages"]),
-            HINT,
+            "",
         )?;
         let mirror = lists.lines().find_map(|line| match *line.split('\t').collect::<Vec<&str>>() {
             ["Debian", "main", "Debian", mirror] => Some(mirror.to_owned()),
@@ -120,7 +127,7 @@ impl Apt {
         set("Dir::Cache", &folder.join("cache"));
         // The user that apt-get would become cannot write here.
         self.options.push("APT::Sandbox::User=root".to_owned());
-        output_of(self.command("apt-get").arg("update"), HINT)?;
+        output_of(self.command("apt-get").arg("update"), "")?;
         Ok(suites.join(" and "))
     }
 
@@ -128,12 +135,12 @@ impl Apt {
         let unpacked = tempfile::tempdir_in(folder).map_err(Error::file(folder))?;
         let mut download = self.command("apt-get");
         download.current_dir(&unpacked).args(["-o", "APT::Sandbox::User=root", "download", package]);
-        output_of(&mut download, HINT)?;
+        output_of(&mut download, "")?;
         let archive = only_file(unpacked.path(), |name| name.ends_with(".deb"))?
             .ok_or_else(|| Error::NoImage { package: package.into() })?;
         let tree = unpacked.path().join("tree");
-        output_of(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(&tree), HINT)?;
-        let found = only_file(&tree.join("boot"), |name| name.starts_with("vmlinuz-"))?
+        output_of(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(&tree), "")?;
+        let found = only_file(&tree.join("boot"), |name| name.starts_with(IMAGE))?
             .ok_or(Error::NoImage { package: archive })?;
         fs::rename(&found, image).map_err(Error::file(&found))
     }
@@ -144,15 +151,6 @@ fn only_file(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<Option<Path
     Ok(files
         .map(|file| file.path())
         .find(|path| path.file_name().is_some_and(|name| wanted(&name.to_string_lossy()))))
-}
-
-/// An image of the series that a newer one replaces.
-fn remove_old(series: &str, folder: &Path) -> Result<()> {
-    let start = format!("vmlinuz-{series}.");
-    while let Some(old) = only_file(folder, |name| name.starts_with(&start))? {
-        fs::remove_file(&old).map_err(Error::file(&old))?;
-    }
-    Ok(())
 }
 
 /// The package with the greatest version in its name, of lines of `apt-cache search`.
