@@ -19,8 +19,8 @@ const PARANOID: &str = "/proc/sys/kernel/perf_event_paranoid";
 /// Samples that are enough to judge by.
 const ENOUGH: u64 = 30;
 
-/// The same where threads are stopped one at a time: there are few in an emulated machine, and those come in bursts in
-/// which the target gets nowhere.
+/// The same where threads are stopped one at a time: where a stop takes long, as in an emulated machine, there are few,
+/// and each counts for all the time since the one before.
 const ENOUGH_STOPS: u64 = 5;
 
 fn enough(mode: &Value) -> u64 {
@@ -74,8 +74,12 @@ fn checked(what: &str, said: &str, rows: Option<&[Row]>, mode: &str) -> Result<S
     };
     let [all, fifty, thirty, twenty] = ["main.shares", "main.fifty", "main.thirty", "main.twenty"].map(of);
     let text = format!("{samples} samples by {mode}, {all} in its work: {fifty}, {thirty}, {twenty}");
-    let each = mode == "ptrace" || (fifty > 0 && thirty > 0 && twenty > 0);
-    ensure(all * 10 >= samples * 8 && each, || format!("{what}: {text}"))?;
+    let hot = if mode == "ptrace" {
+        fifty + thirty + twenty > 0
+    } else {
+        all * 10 >= samples * 8 && fifty > 0 && thirty > 0 && twenty > 0
+    };
+    ensure(hot, || format!("{what}: {text}"))?;
     Ok(text)
 }
 
@@ -172,6 +176,8 @@ pub(crate) fn needs(machine: &Machine) -> Result<Done, Failure> {
                 checked(&what, &said, None, mode)?;
                 format!("works by {mode}")
             }
+            // Kernels that are newer than Debian's show memory maps to CAP_PERFMON: enough for names, not for callers.
+            None if !machine.own && output.status.success() => continue,
             None => {
                 expect(&what, &output, 5, because)?;
                 refusal(because[0])
