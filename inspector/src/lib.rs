@@ -8,6 +8,7 @@ pub mod change;
 pub mod cli;
 mod error;
 pub mod memory;
+pub mod native;
 pub mod process;
 pub mod profile;
 pub mod report;

@@ -37,6 +37,13 @@ pub fn of(image: &Image) -> BuildIds {
     ids
 }
 
+/// The build ids in the bytes of notes.
+pub(crate) fn in_notes(notes: &[u8]) -> BuildIds {
+    let mut ids = BuildIds::default();
+    add(notes, &mut ids);
+    ids
+}
+
 /// Takes the build ids from the bytes of notes (elf(5)): the first of each kind. Notes are aligned to four bytes; those that
 /// are aligned to eight hold no build ids of Go.
 fn add(notes: &[u8], ids: &mut BuildIds) {

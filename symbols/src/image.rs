@@ -123,6 +123,7 @@ pub struct Image {
     tls_size: Option<(u64, u64)>,
     /// Where in the file notes are, and their length.
     notes: Vec<(u64, u64)>,
+    eh_frame_hdr: Option<LinkAddr>,
     section_header_offset: u64,
     blocks: Vec<OnceLock<Option<Box<[u8]>>>>,
     kept: AtomicUsize,
@@ -145,6 +146,7 @@ struct Headers {
     dynamic: Option<(u64, u64)>,
     tls_size: Option<(u64, u64)>,
     notes: Vec<(u64, u64)>,
+    eh_frame_hdr: Option<LinkAddr>,
     position_independent: bool,
     entry: LinkAddr,
     section_header_offset: u64,
@@ -164,7 +166,7 @@ fn read_headers<H: FileHeader<Endian = LE>>(source: &dyn Source, head: &[u8]) ->
     let headers = object::pod::slice_from_all_bytes::<H::ProgramHeader>(&table)
         .map_err(|()| ImageError::ProgramHeaders)?;
     let mut segments = Vec::new();
-    let (mut dynamic, mut tls_size, mut notes) = (None, None, Vec::new());
+    let (mut dynamic, mut tls_size, mut notes, mut eh_frame_hdr) = (None, None, Vec::new(), None);
     for h in headers {
         let (vaddr, mem_size): (u64, u64) = (h.p_vaddr(LE).into(), h.p_memsz(LE).into());
         let (file_offset, file_size): (u64, u64) = (h.p_offset(LE).into(), h.p_filesz(LE).into());
@@ -185,6 +187,7 @@ fn read_headers<H: FileHeader<Endian = LE>>(source: &dyn Source, head: &[u8]) ->
             }
             elf::PT_DYNAMIC => dynamic = Some((vaddr, file_size)),
             elf::PT_NOTE if notes.len() < MAX_NOTES => notes.push((file_offset, file_size)),
+            elf::PT_GNU_EH_FRAME => eh_frame_hdr = Some(LinkAddr(vaddr)),
             elf::PT_TLS => tls_size = Some((mem_size, h.p_align(LE).into())),
             _ => {}
         }
@@ -194,6 +197,7 @@ fn read_headers<H: FileHeader<Endian = LE>>(source: &dyn Source, head: &[u8]) ->
         dynamic,
         tls_size,
         notes,
+        eh_frame_hdr,
         position_independent: header.e_type(LE) == elf::ET_DYN,
         entry: LinkAddr(header.e_entry(LE).into()),
         section_header_offset: header.e_shoff(LE).into(),
@@ -226,6 +230,7 @@ impl Image {
             dynamic,
             tls_size,
             notes,
+            eh_frame_hdr,
             position_independent,
             entry,
             section_header_offset,
@@ -249,6 +254,7 @@ impl Image {
             dynamic,
             tls_size,
             notes,
+            eh_frame_hdr,
             blocks: (0..blocks).map(|_| OnceLock::new()).collect(),
             kept: AtomicUsize::new(0),
             relocations: OnceLock::new(),
@@ -279,6 +285,11 @@ impl Image {
     /// Size and alignment of the thread-local segment, if there is one.
     pub fn tls(&self) -> Option<(u64, u64)> {
         self.tls_size
+    }
+
+    /// Where the table of call frame information is (`PT_GNU_EH_FRAME`).
+    pub fn eh_frame_hdr(&self) -> Option<LinkAddr> {
+        self.eh_frame_hdr
     }
 
     /// The bytes of each of its note segments, cut off where one is longer than any real one.

@@ -9,6 +9,7 @@
 pub mod addr;
 pub mod build_id;
 pub mod buildinfo;
+pub mod cfi;
 pub mod globals;
 pub mod image;
 pub mod layout;

@@ -14,6 +14,7 @@ mod fixture;
 mod journal;
 pub mod matrix;
 pub mod memory;
+pub mod native;
 pub mod paired;
 pub mod pprof;
 mod probe;

@@ -558,7 +558,7 @@ const COMMANDS: [(&str, &[&str]); 13] = [
     ("gops stats PID", &["stats", "PID"]),
     ("gops trace PID", &["trace", "-o", "trace", "PID"]),
     ("gops pprof-heap PID", &["pprof-heap", "-o", "heap", "PID"]),
-    ("gops pprof-cpu PID", &["pprof-cpu", "-o", "cpu", "PID"]),
+    ("gops pprof-cpu PID", &["pprof-cpu", "-d", "1s", "-o", "cpu", "PID"]),
     ("(the agent's binary dump)", &["binary", "-o", "binary", "PID"]),
 ];
 

@@ -73,7 +73,9 @@ fn running_goroutines_have_frames() {
     for cell in ready(&[Program::States]).iter().filter(|cell| cell.variant == Variant::Stripped) {
         let mut fixture = Fixture::spawn(cell, &[], &[("GOTRACEBACK", "system")]).unwrap();
         fixture.order("spin 1").unwrap();
-        for goroutine in running(fixture.pid(), cell) {
+        let running = running(fixture.pid());
+        assert!(!running.is_empty(), "{cell}");
+        for goroutine in running {
             assert!(!goroutine.frames().is_empty(), "{cell}: {}", goroutine.text);
             assert!(goroutine.text.contains(" fp=0x"), "{cell}: {}", goroutine.text);
         }
@@ -83,8 +85,8 @@ fn running_goroutines_have_frames() {
 }
 
 /// The goroutines that run in a process in which one always wants to. The runtime takes it off its thread for a moment each
-/// 10 ms, and on a busy machine that moment may be long: then it is looked again.
-fn running(pid: u32, cell: &Cell) -> Vec<Goroutine> {
+/// 10 ms, and on a busy machine that moment may be long: then it is looked again, but not for ever.
+fn running(pid: u32) -> Vec<Goroutine> {
     const LOOKS: usize = 200;
     for _ in 0..LOOKS {
         let mut goroutines = stack(pid, &["--all"]).unwrap().goroutines;
@@ -94,5 +96,5 @@ fn running(pid: u32, cell: &Cell) -> Vec<Goroutine> {
         }
         std::thread::sleep(std::time::Duration::from_millis(7));
     }
-    panic!("{cell}: nothing ran in {LOOKS} looks");
+    Vec::new()
 }

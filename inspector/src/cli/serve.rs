@@ -10,6 +10,8 @@ use symbols::image::Source as _;
 
 use super::args::{Common, ServeArgs};
 use super::interrupt::Interrupt;
+use super::profile::cpu::cpu_from_outside;
+use super::profile::heap_from_outside;
 use super::style::Style;
 use super::{knobs, memstats, output, stack, stats};
 use crate::Error;
@@ -108,13 +110,11 @@ impl Answers for Outside<'_> {
             Signal::BinaryDump => self.binary(out)?,
             Signal::Gc => return self.collect(out),
             Signal::SetGcPercent => self.set_percent(request, out)?,
-            Signal::HeapProfile => match super::profile::heap_from_outside(self.process) {
-                Ok(profile) => out.write_all(&profile)?,
-                Err(e) => {
-                    tracing::warn!("{}: {e}", signal.command());
-                    return Ok(Outcome::Refused);
-                }
-            },
+            Signal::HeapProfile => return profile_or_nothing(signal, heap_from_outside(self.process), out),
+            Signal::CpuProfile => {
+                let profile = cpu_from_outside(self.process, signal.measures_for(), &self.interrupt);
+                return profile_or_nothing(signal, profile, out);
+            }
             _ => {
                 let command = signal.command();
                 writeln!(
@@ -126,6 +126,21 @@ impl Answers for Outside<'_> {
             }
         }
         Ok(Outcome::Answered)
+    }
+}
+
+/// Writes a profile. A reason why there is none would be taken for one.
+fn profile_or_nothing(
+    signal: Signal,
+    profile: Result<Vec<u8>, Error>,
+    out: &mut dyn Write,
+) -> io::Result<Outcome> {
+    match profile {
+        Ok(profile) => out.write_all(&profile).map(|()| Outcome::Answered),
+        Err(e) => {
+            tracing::warn!("{}: {e}", signal.command());
+            Ok(Outcome::Refused)
+        }
     }
 }
 

@@ -10,6 +10,7 @@ pub mod json;
 pub mod mappings;
 pub mod pprof;
 pub mod speedscope;
+pub(crate) mod sums;
 pub mod symbolize;
 #[cfg(test)]
 mod tests;

@@ -1,11 +1,10 @@
 //! A profile as text: the functions that matter, as `pprof -top` shows them, and the places with their stacks.
 
-use std::collections::HashMap;
-use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::time::UNIX_EPOCH;
 
-use super::write::{Bounded, Frame, WriteError};
+use super::sums::{Sums, sums};
+use super::write::{Bounded, WriteError};
 use super::{LabelValue, Profile, Sample};
 use crate::report::printable::printable_str;
 
@@ -32,13 +31,6 @@ impl Default for Bounds {
 const MAX_NAME: usize = 400;
 /// So many labels of a place are shown.
 const MAX_LABELS: usize = 16;
-
-/// The sums of a function.
-struct Sums<'p> {
-    frame: Frame<'p>,
-    flat: i64,
-    cumulative: i64,
-}
 
 /// Writes the values of one sample type. Nothing in it acts on a terminal.
 ///
@@ -89,35 +81,6 @@ fn write_header(
         out.push(&format!("Note: {}\n", printable_str(comment)))?;
     }
     Ok(())
-}
-
-/// Adds up the values by function: once for each stack that a function is in, however often it is.
-fn sums<'p>(profile: &'p Profile, value: impl Fn(&Sample) -> i64) -> Vec<Sums<'p>> {
-    let mut known: HashMap<(usize, u64), usize> = HashMap::new();
-    let mut list: Vec<Sums<'p>> = Vec::new();
-    for sample in &profile.samples {
-        let value = value(sample);
-        if value == 0 {
-            continue;
-        }
-        let mut seen: HashSet<usize> = HashSet::new();
-        for (depth, frame) in profile.frames(&sample.stack).enumerate() {
-            let key = (frame.index, if frame.function.is_none() { frame.address } else { 0 });
-            let index = *known.entry(key).or_insert_with(|| {
-                list.push(Sums { frame, flat: 0, cumulative: 0 });
-                list.len() - 1
-            });
-            if let Some(sums) = list.get_mut(index) {
-                if depth == 0 {
-                    sums.flat = sums.flat.saturating_add(value);
-                }
-                if seen.insert(index) {
-                    sums.cumulative = sums.cumulative.saturating_add(value);
-                }
-            }
-        }
-    }
-    list
 }
 
 fn write_table(

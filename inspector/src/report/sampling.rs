@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::capture::cpu::collect::Quality;
 use crate::capture::cpu::session::{Captured, Mode};
+use crate::capture::cpu::work::Work;
 
 /// How samples were taken.
 #[derive(Debug, Clone, Serialize)]
@@ -15,7 +16,9 @@ pub struct Sampling {
     pub mode: Mode,
     /// Why not by something better; empty where there is nothing better, or it was not wanted.
     pub because: Vec<String>,
-    /// Samples of each CPU in a second.
+    /// What it cannot tell, in sentences.
+    pub notes: Vec<String>,
+    /// Samples of each CPU in a second: what was asked for, or what could be had of that.
     pub rate_hz: u32,
     /// For how long, in nanoseconds.
     pub duration_ns: u64,
@@ -27,29 +30,35 @@ pub struct Sampling {
     /// The samples.
     #[serde(flatten)]
     pub quality: Quality,
+    /// What they were doing, beside what the program is for.
+    #[serde(flatten)]
+    pub work: Work,
 }
 
 impl Sampling {
-    /// How a capture at `rate` samples a second was done.
-    pub fn of(captured: &Captured, rate: u32) -> Self {
+    /// How a capture was done, whose samples did this `work`.
+    pub fn of(captured: &Captured, work: Work) -> Self {
         Sampling {
             mode: captured.mode,
             because: captured.because.clone(),
-            rate_hz: rate,
+            notes: captured.notes.clone(),
+            rate_hz: captured.rate,
             duration_ns: u64::try_from(captured.took.as_nanos()).unwrap_or(u64::MAX),
             early: captured.early,
             lost: captured.counts.lost,
             quality: captured.collected.quality(),
+            work,
         }
     }
 
     /// What the user has to know of it, in sentences.
-    pub fn notes(&self) -> Vec<String> {
+    pub fn sentences(&self) -> Vec<String> {
         let mut notes: Vec<String> = self
             .because
             .iter()
             .map(|why| format!("samples are taken by {}, not by {why}", self.mode))
             .collect();
+        notes.extend(self.notes.iter().map(|note| format!("{}: {note}", self.mode)));
         let Quality { samples, cut, unknown, .. } = self.quality;
         if let Some(why) = self.early {
             notes.push(format!("{:.1} s only: {why}", self.seconds()));
@@ -82,15 +91,20 @@ impl Sampling {
 impl fmt::Display for Sampling {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Quality { samples, user, rooted, on_goroutine, .. } = self.quality;
+        let Work { garbage_collection, scheduler, kernel } = self.work;
+        let share = |count: u64| 100.0 * count as f64 / samples.max(1) as f64;
         let seconds = samples as f64 / f64::from(self.rate_hz.max(1));
         write!(
             f,
             "{samples} samples by {} ({seconds:.2} s of CPU time in {:.1} s, {} samples/s), {} lost; {rooted} of {user} stacks \
-             whole, {on_goroutine} on goroutines",
+             whole, {on_goroutine} on goroutines; garbage collection {:.1} %, scheduler {:.1} %, kernel {:.1} %",
             self.mode,
             self.seconds(),
             self.rate_hz,
             self.lost,
+            share(garbage_collection),
+            share(scheduler),
+            share(kernel),
         )
     }
 }

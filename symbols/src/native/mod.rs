@@ -4,12 +4,14 @@ mod demangle;
 mod dwarf;
 mod elf;
 mod kallsyms;
+mod links;
 mod reader;
 
 use std::cell::OnceCell;
 
 pub use demangle::demangle;
 pub use kallsyms::KernelSymbols;
+pub use links::{AltLink, DebugLink, Links};
 
 use crate::addr::LinkAddr;
 use crate::image::Source;

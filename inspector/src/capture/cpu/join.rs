@@ -2,7 +2,7 @@
 //! the stack itself, and the frames of C that have tables instead of frame pointers.
 
 use super::source::{RawSample, Registers};
-use crate::profile::Function;
+use crate::profile::{Function, Mapping};
 use crate::runtime::code::CodeCache;
 
 /// A frame's place in code.
@@ -28,8 +28,8 @@ pub struct Joined {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Unwound {
     /// Frames, innermost first; the first is where the thread was interrupted.
-    pub pcs: Vec<u64>,
-    /// Where it entered Go code: the registers there. Not among `pcs`.
+    pub places: Vec<Place>,
+    /// Where it entered Go code: the registers there. Not among `places`.
     pub entered_go: Option<Registers>,
     /// It came to the end of the stack.
     pub whole: bool,
@@ -54,6 +54,11 @@ pub trait Foreign {
 
     /// The frames at an address inside of an instruction, what was inlined first; none where nothing is known.
     fn names(&mut self, address: u64) -> Vec<Named>;
+
+    /// Executable mappings that were found since it was made, and not told yet.
+    fn added(&mut self) -> Vec<Mapping> {
+        Vec::new()
+    }
 }
 
 /// Functions that nothing called, or below which the stack belongs to somebody else: `mcall` left its goroutine, C called
@@ -85,12 +90,10 @@ pub fn join(sample: &RawSample<'_>, code: Option<&mut CodeCache<'_>>, foreign: &
     let Join { code, foreign, .. } = &mut join;
     let mut is_go = |pc: u64| code.as_mut().is_some_and(|code| code.get(pc).is_some());
     let unwound = foreign.unwind(start, sample.stack, &mut is_go);
-    let mut pcs = unwound.pcs.into_iter();
-    let first = pcs.next().unwrap_or(start.ip);
-    join.push(first, true);
-    for pc in pcs {
-        join.push(pc, false);
+    if unwound.places.is_empty() {
+        join.push(start.ip, true);
     }
+    join.joined.places.extend(unwound.places);
     if unwound.whole && !sample.hopped && unwound.entered_go.is_none() {
         join.joined.rooted = true;
         return join.joined;
@@ -108,9 +111,25 @@ pub fn join(sample: &RawSample<'_>, code: Option<&mut CodeCache<'_>>, foreign: &
             Some(at) => join.follow(sample.frames.iter().skip(at).copied()),
             None => join.follow_pointers(registers),
         },
-        None => join.follow(sample.frames.iter().copied()),
+        None => {
+            let rest = beyond(&join.joined.places, &sample.frames);
+            join.follow(rest.iter().copied());
+        }
     }
     join.joined
+}
+
+/// What frame pointers found beyond a stack that tables could not follow to its end. Both lead over the same frames, but
+/// pointers leave out those that have none; where the last frame is found is told by those before it.
+fn beyond<'f>(places: &[Place], frames: &'f [u64]) -> &'f [u64] {
+    let Some((_, callers @ [.., last])) = places.split_first() else { return frames };
+    let same = |at: usize| {
+        let before = frames.iter().take(at + 1).rev();
+        before.zip(callers.iter().rev()).take_while(|(frame, place)| **frame == place.pc).count()
+    };
+    let found = (0..frames.len()).filter(|&at| frames.get(at) == Some(&last.pc));
+    let best = found.rev().max_by_key(|&at| same(at));
+    best.and_then(|at| frames.get(at + 1..)).unwrap_or_default()
 }
 
 struct Join<'a, 'm> {
@@ -199,7 +218,8 @@ mod tests {
 
     impl Foreign for Fake {
         fn unwind(&mut self, start: Registers, stack: &[u8], is_go: &mut dyn FnMut(u64) -> bool) -> Unwound {
-            let mut unwound = Unwound { pcs: vec![start.ip], ..Unwound::default() };
+            let first = Place { pc: start.ip, exact: true };
+            let mut unwound = Unwound { places: vec![first], ..Unwound::default() };
             for word in stack.chunks_exact(8) {
                 let pc = u64::from_le_bytes(word.try_into().unwrap());
                 if pc == 0 {
@@ -210,7 +230,7 @@ mod tests {
                     unwound.entered_go = Some(Registers { ip: pc, ..start });
                     break;
                 }
-                unwound.pcs.push(pc);
+                unwound.places.push(Place { pc, exact: false });
             }
             unwound
         }
@@ -254,9 +274,21 @@ mod tests {
 
     #[test]
     fn pointers_where_tables_end() {
-        let stack = 0x1100u64.to_le_bytes();
-        let joined = join(&sample(&stack, &[0x1900, 0x7777, 0x1800]), None, &mut Fake);
-        assert_eq!((pcs(&joined), joined.rooted), (vec![0x1010, 0x1100, 0x1900], false));
+        let stack: Vec<u8> = [0x1100u64, 0x1200].into_iter().flat_map(u64::to_le_bytes).collect();
+        let joined = |frames: &[u64]| {
+            let joined = join(&sample(&stack, frames), None, &mut Fake);
+            assert!(!joined.rooted);
+            pcs(&joined)
+        };
+        assert_eq!(joined(&[0x1100, 0x1200, 0x1900, 0x7777, 0x1800]), [0x1010, 0x1100, 0x1200, 0x1900]);
+        // The caller of a function without a frame is not among them.
+        assert_eq!(joined(&[0x1200, 0x1900]), [0x1010, 0x1100, 0x1200, 0x1900]);
+        // In a recursion, the frame behind the one that is the same.
+        assert_eq!(joined(&[0x1100, 0x1200, 0x1200, 0x1300]), [0x1010, 0x1100, 0x1200, 0x1200, 0x1300]);
+        // Another stack.
+        assert_eq!(joined(&[0x1300, 0x1400]), [0x1010, 0x1100, 0x1200]);
+        let nothing = join(&sample(&[], &[0x1300, 0x1400]), None, &mut Fake);
+        assert_eq!(pcs(&nothing), [0x1010, 0x1300, 0x1400]);
     }
 
     #[test]

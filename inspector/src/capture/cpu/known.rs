@@ -8,13 +8,13 @@ use symbols::addr::RuntimeAddr;
 use symbols::tls::{self, GPlace};
 
 use super::join::Foreign;
-use super::pointers::PointersOnly;
 use super::source::{GoOffsets, GoTarget, OnGoroutine};
 use crate::Kind;
 use crate::memory::{LiveMemory, Memory as _, ReadCost};
+use crate::native::{Files, Native};
 use crate::process::executable::FileId;
 use crate::process::{Pid, Process};
-use crate::profile::{Mapping, mappings};
+use crate::profile::Mapping;
 use crate::runtime::code::KnownCode;
 use crate::runtime::open;
 use crate::runtime::snapshot::details::{self, Labels};
@@ -58,23 +58,24 @@ const MAX_TRIES: u32 = 7;
 const FIRST_WAIT: Duration = Duration::from_millis(2);
 
 impl Known {
-    /// Looks at a process. That it is none of Go's is no failure. Of `others`, one that executes the same program at the same
-    /// addresses has the same runtime.
+    /// Looks at a process. That it is none of Go's is no failure. `files` are shared by all that are looked at; of `others`,
+    /// one that executes the same program at the same addresses has the same runtime.
     ///
     /// # Errors
     /// Where it is gone, or may not be looked at.
-    pub fn open(process: &Process, others: &[Known]) -> Result<Self, crate::Error> {
-        let mapped = mappings::of(process)?;
+    pub fn open(process: &Process, files: &Files, others: &[Known]) -> Result<Self, crate::Error> {
+        let native = Native::open(process, files)?;
+        let mapped = native.mappings(process);
         let executable = process.executable().ok().map(|executable| executable.id());
         let same = others.iter().find(|other| {
             other.executable.is_some()
                 && other.executable == executable
-                && files(&other.mappings).eq(files(&mapped))
+                && code(&other.mappings).eq(code(&mapped))
         });
         let mut known = Known {
             pid: process.pid(),
             name: process.name().to_owned(),
-            foreign: Box::new(PointersOnly::new(mapped.iter().map(|m| (m.start, m.end)).collect())),
+            foreign: Box::new(native),
             mappings: mapped,
             view: same.and_then(|other| other.view.clone()),
             executable,
@@ -163,7 +164,7 @@ impl Known {
 }
 
 /// What decides which code is where.
-fn files(mappings: &[Mapping]) -> impl Iterator<Item = (u64, u64, u64, &str, &str)> {
+fn code(mappings: &[Mapping]) -> impl Iterator<Item = (u64, u64, u64, &str, &str)> {
     let files = mappings.iter().filter(|m| !m.file.starts_with('['));
     files.map(|m| (m.start, m.end, m.offset, m.file.as_str(), m.build_id.as_str()))
 }

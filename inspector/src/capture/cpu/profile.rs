@@ -1,7 +1,9 @@
 //! Samples as a profile.
 
 use std::collections::HashMap;
+use std::time::UNIX_EPOCH;
 
+use super::collect::{Collected, Key};
 use super::join::{Named, Place};
 use super::known::Known;
 use super::session::Captured;
@@ -12,30 +14,43 @@ use crate::profile::{Function, Label, LabelValue, Line, Location, Mapping, Profi
 const MAX_DEPTH: usize = 2048;
 
 /// Makes a profile of what was captured. `kernel` names addresses of the kernel.
-pub fn profile(captured: &mut Captured, rate: u32, kernel: &dyn Fn(u64) -> Option<Named>) -> Profile {
+pub fn profile(captured: &mut Captured, kernel: &dyn Fn(u64) -> Option<Named>) -> Profile {
+    let comments = comments(captured);
+    let profile = named(&mut captured.known, &captured.collected, captured.rate, kernel);
+    Profile { time: captured.begun, duration: Some(captured.took), comments, ..profile }
+}
+
+/// Makes a profile of samples that name programs in `programs`, taken `rate` times a second. When and for how long is left to
+/// be said.
+pub fn named(
+    programs: &mut [Known],
+    collected: &Collected,
+    rate: u32,
+    kernel: &dyn Fn(u64) -> Option<Named>,
+) -> Profile {
     let period = i64::from(1_000_000_000 / rate.max(1));
     let mut profile = Profile {
         sample_types: vec![ValueType::new("samples", "count"), ValueType::new("cpu", "nanoseconds")],
         default_sample_type: 1,
         period: Some((ValueType::new("cpu", "nanoseconds"), period)),
-        time: captured.begun,
-        duration: Some(captured.took),
+        time: UNIX_EPOCH,
+        duration: None,
         mappings: Vec::new(),
         locations: Vec::new(),
         functions: Vec::new(),
         samples: Vec::new(),
-        comments: comments(captured),
+        comments: Vec::new(),
     };
-    let several =
-        captured.known.len() > 1 || captured.collected.samples().any(|(key, _)| key.known.is_none());
+    let mut by_program: HashMap<Option<usize>, Vec<(&Key, u64)>> = HashMap::new();
+    for (key, count) in collected.samples() {
+        by_program.entry(key.known).or_default().push((key, count));
+    }
+    let several = programs.len() > 1 || by_program.contains_key(&None);
     let mut in_kernel = KernelNames { names: kernel, mapping: None, known: HashMap::new() };
-    let programs = captured.known.iter_mut().map(Some).chain([None]);
+    let programs = programs.iter_mut().map(Some).chain([None]);
     for (index, mut known) in programs.enumerate() {
         let is_this = known.is_some().then_some(index);
-        let keys: Vec<_> = captured.collected.samples().filter(|(key, _)| key.known == is_this).collect();
-        if keys.is_empty() {
-            continue;
-        }
+        let Some(keys) = by_program.remove(&is_this) else { continue };
         let stacks: Vec<&[Place]> = keys.iter().map(|(key, _)| key.places.as_slice()).collect();
         let name = known.as_ref().map_or("unknown", |known| known.name.as_str()).to_owned();
         let (symbols, stacks) = match known.as_mut() {
@@ -107,7 +122,8 @@ fn append(profile: &mut Profile, symbols: Symbols) -> usize {
 /// Names the stacks of a process.
 fn name_stacks(known: &mut Known, stacks: &[&[Place]]) -> (Symbols, Vec<Vec<usize>>) {
     let Known { view, foreign: native, mappings, .. } = known;
-    let shown = std::mem::take(mappings);
+    let mut shown = mappings.clone();
+    shown.extend(native.added());
     let Some(view) = view.as_ref() else {
         return foreign(stacks, shown, &mut |address| native.names(address));
     };
@@ -164,6 +180,27 @@ fn add_names(symbols: &mut Symbols, names: &mut dyn FnMut(u64) -> Vec<Named>) {
             });
             location.lines.push(Line { function, line });
         }
+    }
+    mark_symbolized(symbols);
+}
+
+/// Says of each mapping whether all that is known of it is in the profile, so that readers need not look for its file
+/// (`runtime/pprof/proto.go:locForPC`): it has locations, and each has functions, files and lines.
+fn mark_symbolized(symbols: &mut Symbols) {
+    let Symbols { mappings, locations, functions } = symbols;
+    let is_named = |line: &Line| {
+        line.line > 0
+            && functions.get(line.function).is_some_and(|f| !f.name.is_empty() && !f.file.is_empty())
+    };
+    let mut named: Vec<Option<bool>> = vec![None; mappings.len()];
+    for location in locations.iter() {
+        if let Some(all) = location.mapping.and_then(|m| named.get_mut(m)) {
+            let is = !location.lines.is_empty() && location.lines.iter().all(is_named);
+            *all = Some(all.unwrap_or(true) && is);
+        }
+    }
+    for (mapping, named) in mappings.iter_mut().zip(named) {
+        mapping.symbolized = named.unwrap_or(false);
     }
 }
 

@@ -13,6 +13,7 @@ use super::privileges;
 use super::ptrace::{self, Ptrace};
 use super::source::{Counts, Event, RawSample, Source};
 use crate::Error;
+use crate::native::Files;
 use crate::process::{self, Pid, Process, find};
 
 /// How samples are taken.
@@ -96,40 +97,119 @@ pub fn capture(
     options: &Options,
     watch: &mut dyn FnMut() -> ControlFlow<()>,
 ) -> Result<Captured, Error> {
-    let mut session = Session { options, known: Vec::new(), now: HashMap::new(), parents: HashMap::new() };
-    for process in processes {
-        let known = Known::open(process, &session.known)?;
-        session.add(process.pid(), known);
-    }
-    let Chosen { mut source, mode, rate, because } = session.source()?;
-    if options.children {
-        session.add_descendants(processes, &mut *source)?;
-    }
-    let (begun, start) = (SystemTime::now(), Instant::now());
-    let mut collected = Collected::default();
+    let mut capture = Capture::begin(processes, options)?;
     let mut early = None;
-    while start.elapsed() < options.duration {
+    while let Some(left) =
+        options.duration.checked_sub(capture.start.elapsed()).filter(|left| !left.is_zero())
+    {
         if watch().is_break() {
             early = Some("it was interrupted");
             break;
         }
-        if !processes.is_empty() && !options.children && processes.iter().all(has_ended) {
-            early = Some(if processes.len() == 1 { "the process ended" } else { "the processes ended" });
+        early = capture.ended();
+        if early.is_some() {
             break;
         }
-        let left = options.duration.saturating_sub(start.elapsed()).min(TICK);
-        session.poll(&mut *source, left, &mut collected)?;
+        capture.poll(left.min(TICK))?;
     }
-    let took = start.elapsed();
-    session.poll(&mut *source, Duration::ZERO, &mut collected)?;
-    let (counts, mut notes) = (source.counts(), source.notes());
-    if rate != options.rate {
-        notes.push(format!(
-            "{rate} samples in a second, not {}: more are not to be had by {mode}",
-            options.rate
-        ));
+    capture.end(early)
+}
+
+/// A capture that goes on until it is ended.
+#[allow(missing_debug_implementations, reason = "a trait object has none")]
+pub struct Capture<'o> {
+    processes: &'o [Process],
+    session: Session<'o>,
+    chosen: Chosen,
+    collected: Collected,
+    begun: SystemTime,
+    start: Instant,
+}
+
+impl<'o> Capture<'o> {
+    /// Begins to take samples of `processes`.
+    ///
+    /// # Errors
+    /// Where no sample can be taken in any way that is allowed.
+    pub fn begin(processes: &'o [Process], options: &'o Options) -> Result<Self, Error> {
+        let mut session = Session {
+            options,
+            files: Files::default(),
+            known: Vec::new(),
+            now: HashMap::new(),
+            parents: HashMap::new(),
+        };
+        for process in processes {
+            let known = Known::open(process, &session.files, &session.known)?;
+            session.add(process.pid(), known);
+        }
+        let mut chosen = session.source()?;
+        if options.children {
+            session.add_descendants(processes, &mut *chosen.source)?;
+        }
+        let (begun, start) = (SystemTime::now(), Instant::now());
+        Ok(Capture { processes, session, chosen, collected: Collected::default(), begun, start })
     }
-    Ok(Captured { known: session.known, collected, counts, mode, because, notes, rate, begun, took, early })
+
+    /// Collects what there is, after up to `timeout`.
+    ///
+    /// # Errors
+    /// Where it cannot go on.
+    pub fn poll(&mut self, timeout: Duration) -> Result<(), Error> {
+        self.session.poll(&mut *self.chosen.source, timeout, &mut self.collected)
+    }
+
+    /// Why no more samples will come, if that is so: children of the targets may still run.
+    pub fn ended(&self) -> Option<&'static str> {
+        let all = !self.processes.is_empty() && !self.session.options.children;
+        (all && self.processes.iter().all(has_ended)).then_some(match self.processes {
+            [_] => "the process ended",
+            _ => "the processes ended",
+        })
+    }
+
+    /// What was collected since it was last asked for, and the programs that the samples name.
+    pub fn take(&mut self) -> (Collected, &mut [Known]) {
+        (std::mem::take(&mut self.collected), &mut self.session.known)
+    }
+
+    /// How samples are taken.
+    pub fn mode(&self) -> Mode {
+        self.chosen.mode
+    }
+
+    /// Why not in a better way.
+    pub fn because(&self) -> &[String] {
+        &self.chosen.because
+    }
+
+    /// Samples of each CPU in a second: what was asked for, or what could be had of that.
+    pub fn rate(&self) -> u32 {
+        self.chosen.rate
+    }
+
+    /// What the source counted so far.
+    pub fn counts(&self) -> Counts {
+        self.chosen.source.counts()
+    }
+
+    /// Ends it, before its time where there is a reason.
+    ///
+    /// # Errors
+    /// Where the last samples cannot be had.
+    pub fn end(mut self, early: Option<&'static str>) -> Result<Captured, Error> {
+        let took = self.start.elapsed();
+        self.poll(Duration::ZERO)?;
+        let Capture { session, chosen, collected, begun, .. } = self;
+        let Chosen { source, mode, rate, because } = chosen;
+        let (counts, mut notes) = (source.counts(), source.notes());
+        let wanted = session.options.rate;
+        if rate != wanted {
+            notes.push(format!("{rate} samples in a second, not {wanted}: more are not to be had by {mode}"));
+        }
+        let known = session.known;
+        Ok(Captured { known, collected, counts, mode, because, notes, rate, begun, took, early })
+    }
 }
 
 /// A process that executes another program is still there.
@@ -155,6 +235,8 @@ struct Chosen {
 
 struct Session<'o> {
     options: &'o Options,
+    /// What processes have mapped.
+    files: Files,
     known: Vec<Known>,
     /// What each process executes now; `None` where it could not be looked at.
     now: HashMap<Pid, Option<usize>>,
@@ -313,8 +395,8 @@ impl Session<'_> {
         if self.known.len() >= MAX_KNOWN {
             return None;
         }
-        let known =
-            Process::pin(pid).map_err(Error::from).and_then(|process| Known::open(&process, &self.known));
+        let open = |process| Known::open(&process, &self.files, &self.known);
+        let known = Process::pin(pid).map_err(Error::from).and_then(open);
         match known {
             Ok(known) => Some(self.add(pid, known)),
             Err(error) => {

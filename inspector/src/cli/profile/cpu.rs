@@ -14,6 +14,7 @@ use crate::agent::Signal;
 use crate::capture::cpu::join::Named;
 use crate::capture::cpu::profile::profile;
 use crate::capture::cpu::session::{self, Captured, Options};
+use crate::capture::cpu::work::Works;
 use crate::cli::args::{Common, CpuProfileArgs, SampledArgs, Via};
 use crate::cli::interrupt::Interrupt;
 use crate::cli::progress::Progress;
@@ -21,7 +22,7 @@ use crate::cli::style::Style;
 use crate::cli::target::Found;
 use crate::cli::via::{Chosen, choose};
 use crate::process::Process;
-use crate::profile::Function;
+use crate::profile::{Function, pprof};
 use crate::report::answers::Asked;
 use crate::report::sampling::Sampling;
 use crate::report::stack::Cost;
@@ -41,7 +42,7 @@ pub(in crate::cli) fn run(args: &CpuProfileArgs, common: &Common) -> Result<(), 
             goes_on(&job.interrupt)
         })?;
         drop(progress);
-        Ok(taken(captured, args.sampled.rate))
+        Ok(taken(captured))
     };
     let [one] = found.as_slice() else {
         if args.way.via == Via::Agent {
@@ -65,6 +66,25 @@ pub(in crate::cli) fn run(args: &CpuProfileArgs, common: &Common) -> Result<(), 
             job.of_agent(one, connection, Signal::CpuProfile, &args.way, None)
         }
     }
+}
+
+/// The CPU profile as an agent would answer it, but for the rate: 99 samples a second. Shorter where somebody interrupts.
+pub(in crate::cli) fn cpu_from_outside(
+    process: &Process,
+    duration: Duration,
+    interrupt: &Interrupt,
+) -> Result<Vec<u8>, Error> {
+    let options = Options {
+        rate: 99,
+        duration,
+        whole_system: false,
+        children: false,
+        by_thread: false,
+        kernel_frames: true,
+        mode: None,
+    };
+    let captured = session::capture(std::slice::from_ref(process), &options, &mut || goes_on(interrupt))?;
+    Ok(pprof::write(&taken(captured).profile))
 }
 
 impl SampledArgs {
@@ -117,16 +137,20 @@ pub(in crate::cli) fn goes_on(interrupt: &Interrupt) -> ControlFlow<()> {
     if interrupt.is_pending() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 
-fn taken(mut captured: Captured, rate: u32) -> Taken {
-    let sampling = Sampling::of(&captured, rate);
+fn taken(mut captured: Captured) -> Taken {
     let kernel = kernel_names(&captured);
     let names = |address: u64| {
         let name = kernel.name(address)?.to_owned();
         Some(Named { function: Function { name, ..Function::default() }, line: 0 })
     };
-    let profile = profile(&mut captured, rate, &names);
-    let cost = captured.known.iter().map(|known| Cost::of_reading(known.cost())).reduce(Cost::and);
-    Taken { profile, cost, missing: None, notes: sampling.notes(), ticks: None, sampling: Some(sampling) }
+    let profile = profile(&mut captured, &names);
+    let sampling = Sampling::of(&captured, Works::new(&profile).all());
+    let mut cost = captured.known.iter().map(|known| Cost::of_reading(known.cost())).reduce(Cost::and);
+    if let (Some(cost), Some(pauses)) = (&mut cost, captured.counts.pauses) {
+        cost.stopped_us = u64::try_from(pauses.longest.as_micros()).unwrap_or(u64::MAX);
+        cost.threads_stopped = usize::try_from(pauses.number).unwrap_or(usize::MAX);
+    }
+    Taken { profile, cost, missing: None, notes: sampling.sentences(), ticks: None, sampling: Some(sampling) }
 }
 
 /// The kernel's functions, where there are frames of them.

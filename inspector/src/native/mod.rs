@@ -1,0 +1,78 @@
+//! Code that is not Go's: what files it is mapped from, how its stacks are walked, and what its functions are called.
+
+mod debug;
+mod files;
+mod space;
+mod walk;
+
+use std::cell::Cell;
+
+use symbols::native::NativeFrame;
+
+pub use self::files::Files;
+use self::space::Space;
+use crate::capture::cpu::join::{Foreign, Named, Unwound};
+use crate::capture::cpu::source::Registers;
+use crate::process::{self, Process};
+use crate::profile::{Function, Mapping};
+
+/// Names and files of all functions of a process together: DWARF may claim any.
+const MAX_TEXTS: usize = 256 << 20;
+
+/// The code of a process.
+#[derive(Debug)]
+pub struct Native {
+    space: Space,
+    texts: Cell<usize>,
+}
+
+impl Native {
+    /// Looks at what a process has mapped. The files are opened when code in them is asked for.
+    ///
+    /// # Errors
+    /// Those of reading the memory map.
+    pub fn open(process: &Process, files: &Files) -> Result<Self, process::Error> {
+        Ok(Native { space: Space::read(process, files)?, texts: Cell::new(0) })
+    }
+
+    /// The executable mappings, with the build ids of their files.
+    pub fn mappings(&self, process: &Process) -> Vec<Mapping> {
+        self.space.mappings(process)
+    }
+}
+
+impl Foreign for Native {
+    fn unwind(&mut self, start: Registers, stack: &[u8], is_go: &mut dyn FnMut(u64) -> bool) -> Unwound {
+        walk::walk(&mut self.space, start, stack, is_go)
+    }
+
+    fn is_code(&mut self, pc: u64) -> bool {
+        self.space.is_code(pc)
+    }
+
+    fn names(&mut self, address: u64) -> Vec<Named> {
+        let Some((file, link)) = self.space.find(address) else { return Vec::new() };
+        let frames = file.frames(link);
+        let size =
+            |f: &NativeFrame| f.name.len() + f.system_name.len() + f.file.as_ref().map_or(0, String::len);
+        let texts = self.texts.get() + frames.iter().map(size).sum::<usize>();
+        if texts > MAX_TEXTS {
+            return Vec::new();
+        }
+        self.texts.set(texts);
+        let named = |frame: NativeFrame| Named {
+            line: frame.line,
+            function: Function {
+                name: frame.name,
+                system_name: frame.system_name,
+                file: frame.file.unwrap_or_default(),
+                start_line: frame.start_line,
+            },
+        };
+        frames.into_iter().map(named).collect()
+    }
+
+    fn added(&mut self) -> Vec<Mapping> {
+        self.space.take_added()
+    }
+}

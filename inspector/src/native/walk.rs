@@ -1,0 +1,80 @@
+//! Walking a stack that was copied, by call frame information.
+
+use symbols::addr::CodeAddr;
+use symbols::cfi::{Registers, Step};
+
+use super::space::Space;
+use crate::capture::cpu::join::{Place, Unwound};
+use crate::capture::cpu::source;
+
+/// A stack of 16 KiB has no more: each frame takes two words at least, or one.
+const MAX_FRAMES: usize = 2048;
+
+/// Walks from `start` over `stack`, whose first byte is at the stack pointer, until a frame of Go, the end of the stack, or
+/// the end of what was copied.
+pub(super) fn walk(
+    space: &mut Space,
+    start: source::Registers,
+    stack: &[u8],
+    is_go: &mut dyn FnMut(u64) -> bool,
+) -> Unwound {
+    let mut word = |at: u64| -> Option<u64> {
+        let from = usize::try_from(at.checked_sub(start.sp)?).ok()?;
+        stack.get(from..from.checked_add(8)?)?.try_into().ok().map(u64::from_le_bytes)
+    };
+    let mut unwound = Unwound::default();
+    let mut registers = Registers::new(start.ip, start.sp, start.bp);
+    let mut exact = true;
+    while unwound.places.len() < MAX_FRAMES {
+        let pc = registers.ip();
+        let address = if exact { pc } else { pc.wrapping_sub(1) };
+        if !unwound.places.is_empty() && is_go(address) {
+            let bp = registers.bp().unwrap_or_default();
+            unwound.entered_go = Some(source::Registers { ip: pc, sp: registers.sp(), bp });
+            break;
+        }
+        // A word that is no return address ends the walk.
+        if !unwound.places.is_empty() && !space.is_code(address) {
+            break;
+        }
+        unwound.places.push(Place { pc, exact });
+        let row = space.find(address).and_then(|(file, link)| {
+            file.row(if exact { CodeAddr::Pc(link) } else { CodeAddr::Return(link.plus(1)) })
+        });
+        let step = match &row {
+            Some(row) => row.step(&registers, &mut word),
+            None => by_pointer(&registers, &mut word),
+        };
+        match step {
+            Step::To(caller) => registers = caller,
+            Step::End => {
+                unwound.whole = true;
+                break;
+            }
+            Step::Lost => break,
+        }
+        exact = row.is_some_and(|row| row.is_signal());
+    }
+    unwound
+}
+
+/// The step from code of which nothing is said: compiled at run time, or written in assembly.
+fn by_pointer(registers: &Registers, word: &mut dyn FnMut(u64) -> Option<u64>) -> Step {
+    let step = || {
+        let bp = registers.bp()?;
+        // The first frame of a thread has none (System V ABI, "Initial Stack and Register State").
+        if bp == 0 {
+            return Some(Step::End);
+        }
+        if bp < registers.sp() {
+            return None;
+        }
+        let (next, back) = (word(bp)?, word(bp.checked_add(8)?)?);
+        if back == 0 {
+            return Some(Step::End);
+        }
+        Some(Step::To(Registers::new(back, bp.checked_add(16)?, next)))
+    };
+    let mut step = step;
+    step().unwrap_or(Step::Lost)
+}

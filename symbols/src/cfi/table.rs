@@ -1,0 +1,254 @@
+//! Finding what call frame information says of an instruction.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use gimli::{
+    BaseAddresses, EhFrame, EhFrameHdr, EhFrameOffset, EndianSlice, LittleEndian, Pointer, UnwindContext,
+    UnwindSection as _,
+};
+
+use super::row::Row;
+use crate::addr::{CodeAddr, LinkAddr};
+use crate::image::{Arch, Image};
+use crate::sections;
+
+type Bytes<'b> = EndianSlice<'b, LittleEndian>;
+type Fde<'b> = gimli::FrameDescriptionEntry<Bytes<'b>>;
+
+/// The largest programs have a tenth of that.
+const MAX_SECTION: usize = 128 << 20;
+/// Functions that a table names.
+const MAX_FUNCTIONS: usize = 8 << 20;
+/// An entry: what is said of one function, or of all those of a source file.
+const MAX_ENTRY: usize = 64 << 10;
+/// Bytes of entries that are read in the life of a table: a search for functions reads each once, and then a look-up of an
+/// instruction that of its function.
+const MAX_READ: usize = 512 << 20;
+/// Instructions that are remembered.
+const MAX_ROWS: usize = 1 << 17;
+const HEADER: usize = 12;
+
+/// The call frame information of an image.
+pub struct FrameTable {
+    image: Image,
+    section: Vec<u8>,
+    /// Where the section is linked.
+    addr: LinkAddr,
+    bases: BaseAddresses,
+    index: Index,
+    /// Bytes that may still be read.
+    left: usize,
+    context: UnwindContext<usize>,
+    rows: HashMap<CodeAddr, Option<Arc<Row>>>,
+}
+
+/// Where the entry of a function is in the section.
+enum Index {
+    /// As the linker sorted them: pairs of a function and its entry, relative to `header`.
+    Sorted { header: u64, pairs: Vec<u8> },
+    /// As they were found: the first address, the last, and the entry's offset.
+    Found(Vec<(u64, u64, usize)>),
+}
+
+impl std::fmt::Debug for FrameTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FrameTable").field("functions", &self.len()).finish_non_exhaustive()
+    }
+}
+
+impl FrameTable {
+    /// Reads the table of a program for amd64; without any call frame information it is an empty one.
+    pub fn load(image: Image) -> Self {
+        let found = Found::of(&image).unwrap_or_default();
+        let mut table = FrameTable {
+            image,
+            section: found.section,
+            addr: found.addr,
+            bases: BaseAddresses::default().set_eh_frame(found.addr.0),
+            index: Index::Found(Vec::new()),
+            left: MAX_READ,
+            context: UnwindContext::new(),
+            rows: HashMap::new(),
+        };
+        table.index = found.index.unwrap_or_else(|| Index::Found(table.scan()));
+        table
+    }
+
+    /// The image that it is of.
+    pub fn image(&self) -> &Image {
+        &self.image
+    }
+
+    /// How many functions it has.
+    pub fn len(&self) -> usize {
+        match &self.index {
+            Index::Sorted { pairs, .. } => pairs.len() / 8,
+            Index::Found(found) => found.len(),
+        }
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What holds at an instruction; `None` where nothing is said of it.
+    pub fn row(&mut self, at: CodeAddr) -> Option<Arc<Row>> {
+        if let Some(known) = self.rows.get(&at) {
+            return known.clone();
+        }
+        let row = self.look_up(at.lookup(LinkAddr(0))).or_else(|| self.by_code(at)).map(Arc::new);
+        if self.rows.len() >= MAX_ROWS {
+            self.rows.clear();
+        }
+        self.rows.insert(at, row.clone());
+        row
+    }
+
+    fn look_up(&mut self, at: LinkAddr) -> Option<Row> {
+        let offset = self.index.find(at.0, self.addr.0)?;
+        let section = EhFrame::new(&self.section, LittleEndian);
+        let fde = fde_at(&section, &self.bases, offset, &mut self.left)?;
+        if !fde.contains(at.0) {
+            return None;
+        }
+        let row = fde.unwind_info_for_address(&section, &self.bases, &mut self.context, at.0).ok()?;
+        Row::of(row, &section, fde.is_signal_trampoline(), fde.cie().return_address_register())
+    }
+
+    /// Code that libraries and linkers write without saying anything of it.
+    fn by_code(&self, at: CodeAddr) -> Option<Row> {
+        // mov $15, %rax (or %eax); syscall
+        const SIGRETURN: [&[u8]; 2] = [b"\x48\xc7\xc0\x0f\0\0\0\x0f\x05", b"\xb8\x0f\0\0\0\x0f\x05"];
+        self.image.segment(at.addr()).filter(|s| s.executable)?;
+        let code = self.image.read_vec(at.addr(), 16).ok()?;
+        match at {
+            // Where a handler of signals returns to: in musl, for one.
+            CodeAddr::Return(_) => {
+                SIGRETURN.iter().any(|bytes| code.starts_with(bytes)).then(Row::of_sigreturn)
+            }
+            // A jump to a function of another file: [endbr64]; [bnd] jmp *place(%rip)
+            CodeAddr::Pc(_) => {
+                let code = code.strip_prefix(b"\xf3\x0f\x1e\xfa").unwrap_or(&code);
+                let code = code.strip_prefix(b"\xf2").unwrap_or(code);
+                code.starts_with(b"\xff\x25").then(Row::of_stub)
+            }
+        }
+    }
+
+    /// Finds all functions.
+    fn scan(&mut self) -> Vec<(u64, u64, usize)> {
+        let section = EhFrame::new(&self.section, LittleEndian);
+        let (mut found, mut offset) = (Vec::new(), 0);
+        // A length of zero ends it.
+        while let Some(length) = entry_length(&self.section, offset).filter(|&l| l > 0)
+            && self.left > 0
+            && found.len() < MAX_FUNCTIONS
+        {
+            self.left = self.left.saturating_sub(8);
+            if let Some(fde) = fde_at(&section, &self.bases, offset, &mut self.left)
+                && fde.end_address() > fde.initial_address()
+            {
+                found.push((fde.initial_address(), fde.end_address(), offset));
+            }
+            offset += 4 + length;
+        }
+        found.sort_unstable();
+        found
+    }
+}
+
+impl Index {
+    /// The offset of the entry of the last function that begins at an address or before.
+    fn find(&self, at: u64, section: u64) -> Option<usize> {
+        match self {
+            Index::Found(found) => {
+                let next = found.partition_point(|&(start, ..)| start <= at);
+                found.get(next.checked_sub(1)?).map(|&(.., offset)| offset)
+            }
+            Index::Sorted { header, pairs } => {
+                let relative = |index: usize, part: usize| -> Option<u64> {
+                    let at = index.checked_mul(8)?.checked_add(part)?;
+                    let word = pairs.get(at..at.checked_add(4)?)?.try_into().ok()?;
+                    Some(header.wrapping_add_signed(i32::from_le_bytes(word).into()))
+                };
+                let (mut low, mut high) = (0, pairs.len() / 8);
+                while low < high {
+                    let middle = low + (high - low) / 2;
+                    if relative(middle, 0)? <= at { low = middle + 1 } else { high = middle }
+                }
+                let entry = relative(low.checked_sub(1)?, 4)?;
+                usize::try_from(entry.checked_sub(section)?).ok()
+            }
+        }
+    }
+}
+
+/// The section, and the index that a linker made for it.
+#[derive(Default)]
+struct Found {
+    addr: LinkAddr,
+    section: Vec<u8>,
+    index: Option<Index>,
+}
+
+impl Found {
+    fn of(image: &Image) -> Option<Self> {
+        if image.arch() != Arch::Amd64 || image.pointer_size() != 8 {
+            return None;
+        }
+        let by_header = image.eh_frame_hdr().and_then(|at| Self::by_header(image, at));
+        by_header.or_else(|| {
+            let section = sections::read(image)?.into_iter().find(|s| s.name == ".eh_frame")?;
+            let size = usize::try_from(section.size).ok()?.min(MAX_SECTION);
+            Some(Found { addr: section.addr, section: image.read_vec(section.addr, size).ok()?, index: None })
+        })
+    }
+
+    /// `.eh_frame_hdr` says where the section begins, not where it ends: that is where a length is zero, or the segment ends.
+    fn by_header(image: &Image, at: LinkAddr) -> Option<Self> {
+        let head = image.read_vec(at, 32).ok()?;
+        let bases = BaseAddresses::default().set_eh_frame_hdr(at.0);
+        let parsed = EhFrameHdr::new(&head, LittleEndian).parse(&bases, 8).ok()?;
+        let Pointer::Direct(addr) = parsed.eh_frame_ptr() else { return None };
+        let addr = LinkAddr(addr);
+        let section = image.read_vec(addr, MAX_SECTION).ok()?;
+        // The one form that linkers write: four bytes each, relative to the beginning.
+        const FORM: [u8; 4] = [1, 0x1b, 0x03, 0x3b];
+        let index = || {
+            let count = u32::from_le_bytes(head.get(8..HEADER)?.try_into().ok()?);
+            let count = usize::try_from(count).ok().filter(|&n| n > 0 && n <= MAX_FUNCTIONS)?;
+            let mut pairs = image.read_vec(at.plus(HEADER as u64), count * 8).ok()?;
+            pairs.truncate(pairs.len() / 8 * 8);
+            (pairs.len() == count * 8).then_some(Index::Sorted { header: at.0, pairs })
+        };
+        let index = if head.starts_with(&FORM) { index() } else { None };
+        Some(Found { addr, section, index })
+    }
+}
+
+/// The length of an entry behind its first four bytes; 0 at the end.
+fn entry_length(section: &[u8], offset: usize) -> Option<usize> {
+    let length = u32::from_le_bytes(section.get(offset..offset.checked_add(4)?)?.try_into().ok()?);
+    // What is longer than four gigabytes says so in another way.
+    usize::try_from(length).ok().filter(|&l| l < section.len() - offset)
+}
+
+/// The entry of a function; `None` for what is none, or is longer than any.
+fn fde_at<'b>(
+    section: &EhFrame<Bytes<'b>>,
+    bases: &BaseAddresses,
+    offset: usize,
+    left: &mut usize,
+) -> Option<Fde<'b>> {
+    let bytes = gimli::Section::reader(section).slice();
+    let length = entry_length(bytes, offset).filter(|&l| l <= MAX_ENTRY)?;
+    // Entries refer to what they have in common, by the distance from there; which has 0 in that place.
+    let at = offset.checked_add(4)?;
+    let back = u32::from_le_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?);
+    let common = at.checked_sub(usize::try_from(back).ok().filter(|&back| back > 0)?)?;
+    let common_length = entry_length(bytes, common).filter(|&l| l <= MAX_ENTRY)?;
+    *left = left.checked_sub(length + common_length)?;
+    section.fde_from_offset(bases, EhFrameOffset(offset), EhFrame::cie_from_offset).ok()
+}
