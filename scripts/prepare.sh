@@ -54,6 +54,14 @@ want_perf() {
     command -v perf >/dev/null || (install linux-perf) || say "perf is missing: samples ARE NOT COMPARED with its own"
 }
 
+# What boots other kernels, and the package lists that they are found in.
+require_emulator() {
+    command -v qemu-system-x86_64 >/dev/null || install qemu-system-x86
+    # With old lists, packages that were replaced since are not found.
+    [ -n "$(ls target/vm/kernels/vmlinuz-* 2>/dev/null)" ] || ! command -v apt-get >/dev/null ||
+        as_root apt-get update -qq || say "the package lists cannot be renewed: kernels are looked for in the old ones"
+}
+
 # Whether a process may look into another one of the same user that it did not start.
 may_look_at_siblings() {
     [ "$(id -u)" = 0 ] || [ "$(cat /proc/sys/kernel/yama/ptrace_scope 2>/dev/null || echo 0)" = 0 ]

@@ -3,7 +3,8 @@
 use std::io::Write as _;
 
 use inspector::agent::payload::{Checked, Payload};
-use inspector::agent::port_file::{home_in_passwd, parse_port, variable};
+use inspector::agent::port_file::{parse_port, variable};
+use inspector::process::users::home_in_passwd;
 use inspector::agent::server::read_request;
 use inspector::agent::signal::read_varint;
 use inspector::agent::sockets::listeners;

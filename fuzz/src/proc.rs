@@ -6,7 +6,7 @@ use inspector::process::cgroup::{self, Place};
 use inspector::process::connections::{self, Protocol};
 use inspector::process::facts::{self, Stat, Status, container_id};
 use inspector::process::maps::Mapping;
-use inspector::process::sock_diag;
+use inspector::process::{sock_diag, users};
 use inspector::report::printable::printable;
 use inspector::report::traceback::printed_name;
 use inspector::runtime::attach::{bias_by_entry, bias_by_mapping};
@@ -82,7 +82,7 @@ pub fn run(data: &[u8]) {
             let _ = facts::container_and_pod_by_mounts(text);
             let _ = facts::resident_pages(text);
             let _ = facts::memory_total(text);
-            let _ = facts::user_name(text, 0);
+            let _ = users::name_in_passwd(text, 0);
             let _ = facts::runtime_variables(text);
         }
         _ => {

@@ -12,11 +12,10 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::process::Process;
+use crate::process::users::{self, MAX_PASSWD, home_in_passwd};
 
 /// No port is longer, and an editor may have added a line end.
 const MAX_TEXT: usize = 16;
-/// `/etc/passwd` of a machine with many users; more is not read.
-const MAX_PASSWD: u64 = 1 << 20;
 
 /// Why a file gives no port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -105,10 +104,8 @@ pub fn parse_port(text: &[u8]) -> Result<u16, Problem> {
 
 /// The directory of our own port files: what gops itself looks at.
 pub(super) fn own_dir() -> Option<PathBuf> {
-    config_dir(|key| std::env::var_os(key).map(|v| v.as_bytes().to_vec())).or_else(|| {
-        let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).ok()??;
-        Some(user.dir.join(".config/gops"))
-    })
+    config_dir(|key| std::env::var_os(key).map(|v| v.as_bytes().to_vec()))
+        .or_else(|| Some(users::home(rustix::process::geteuid().as_raw())?.join(".config/gops")))
 }
 
 /// `GOPS_CONFIG_DIR`, else `gops` below the user's configuration directory, as `internal.ConfigDir` of gops has it.
@@ -155,17 +152,6 @@ fn home_in_root(process: &Process, uid: u32) -> Option<PathBuf> {
     home_in_passwd(&text, uid)
 }
 
-/// The home directory of a user in `/etc/passwd` (passwd(5)).
-pub fn home_in_passwd(text: &[u8], uid: u32) -> Option<PathBuf> {
-    let wanted = uid.to_string();
-    let home = |line: &[u8]| {
-        let mut fields = line.split(|&b| b == b':');
-        let home = fields.nth(2).filter(|&id| id == wanted.as_bytes()).and_then(|_| fields.nth(2))?;
-        (!home.is_empty()).then(|| PathBuf::from(OsStr::from_bytes(home)))
-    };
-    text.split(|&b| b == b'\n').find_map(home)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -210,15 +196,9 @@ mod tests {
     }
 
     #[test]
-    fn environments_and_users() {
+    fn environments() {
         let environment = b"HOMER=1\0HOME=/home/a\0HOME=/home/b\0broken\0";
         assert_eq!(variable(environment, "HOME").as_deref(), Some(&b"/home/a"[..]));
         assert_eq!(variable(environment, "broken"), None);
-        let passwd =
-            b"root:x:0:0:root:/root:/bin/sh\nbad:x:7\n\nuser:x:1000:1000::/home/user:/bin/sh\nno:x:3:3:::\n";
-        assert_eq!(home_in_passwd(passwd, 1000), Some("/home/user".into()));
-        assert_eq!(home_in_passwd(passwd, 0), Some("/root".into()));
-        assert_eq!(home_in_passwd(passwd, 7), None);
-        assert_eq!(home_in_passwd(passwd, 3), None);
     }
 }

@@ -11,8 +11,11 @@ use super::facts::Status;
 /// How much access an operation needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// `PTRACE_MODE_READ`: /proc/PID/exe, maps, fd.
+    /// `PTRACE_MODE_READ`: /proc/PID/exe, maps.
     Read,
+    /// `PTRACE_MODE_READ`, and /proc/PID/fd has to be listed, which its mode 0500 allows to its owner
+    /// (proc_fd_permission in Linux's fs/proc/fd.c).
+    OpenFiles,
     /// `PTRACE_MODE_ATTACH`: memory, ptrace; subject to Yama.
     Attach,
 }
@@ -41,6 +44,11 @@ pub enum Denial {
     MoreCapable,
     /// We may look into the process, but not read the file that it executes.
     Unreadable,
+    /// We may look into the process, but /proc/PID/fd is a folder that only its owner may list.
+    PrivateFolder {
+        /// The folder's owner.
+        owner: u32,
+    },
     /// None of the known reasons: a security module or a seccomp filter.
     Unknown,
 }
@@ -61,6 +69,11 @@ impl fmt::Display for Denial {
             Denial::NotDumpable => f.write_str("permission denied: it is not dumpable"),
             Denial::MoreCapable => f.write_str("permission denied: it has capabilities that we do not have"),
             Denial::Unreadable => f.write_str("permission denied: the file itself may not be read"),
+            Denial::PrivateFolder { owner } => write!(
+                f,
+                "permission denied: /proc/PID/fd is its owner's alone (uid {owner}), and we do not have \
+                 CAP_DAC_READ_SEARCH"
+            ),
             Denial::Unknown => {
                 f.write_str("permission denied, though user, capabilities and Yama would allow it")
             }
@@ -85,6 +98,9 @@ impl Denial {
                 Denial::UserNamespace => "run with sudo outside of the container",
                 Denial::NotDumpable | Denial::MoreCapable => "run with sudo (it needs CAP_SYS_PTRACE)",
                 Denial::Unreadable => "run as a user who may read it: it may be execute-only, or on a file system that denies root",
+                Denial::PrivateFolder { .. } => {
+                    "run with sudo; with single capabilities it takes CAP_DAC_READ_SEARCH beside CAP_SYS_PTRACE"
+                }
                 Denial::Unknown => {
                     "look at the seccomp filter of this container and at the security module's log (AppArmor, SELinux)"
                 }
@@ -100,6 +116,10 @@ struct Facts {
     our_uid: u32,
     their_uids: [u32; 3],
     capable: bool,
+    /// CAP_DAC_READ_SEARCH or CAP_DAC_OVERRIDE: modes of folders do not bind us.
+    opens_folders: bool,
+    /// Of the files of /proc/PID.
+    owner: u32,
     same_user_namespace: bool,
     more_capable: bool,
     dumpable: bool,
@@ -114,6 +134,9 @@ pub fn explain(pid: Pid, access: Access) -> Denial {
     }
 }
 
+// include/uapi/linux/capability.h
+const CAP_DAC_OVERRIDE: u64 = 1 << 1;
+const CAP_DAC_READ_SEARCH: u64 = 1 << 2;
 const CAP_SYS_PTRACE: u64 = 1 << 19;
 
 fn collect(pid: Pid) -> Option<Facts> {
@@ -133,6 +156,8 @@ fn collect(pid: Pid) -> Option<Facts> {
         our_uid: ours.uids?[1],
         their_uids: [their_uids[0], their_uids[1], their_uids[2]],
         capable: ours.cap_effective? & CAP_SYS_PTRACE != 0,
+        opens_folders: ours.cap_effective? & (CAP_DAC_OVERRIDE | CAP_DAC_READ_SEARCH) != 0,
+        owner,
         same_user_namespace,
         more_capable: theirs.cap_permitted? & !ours.cap_permitted? != 0,
         dumpable: owner == their_uids[1],
@@ -151,7 +176,13 @@ fn decide(facts: Facts, access: Access) -> Denial {
         _ => {}
     }
     if facts.capable {
-        return if facts.same_user_namespace { Denial::Unknown } else { Denial::UserNamespace };
+        return if !facts.same_user_namespace {
+            Denial::UserNamespace
+        } else if access == Access::OpenFiles && !facts.opens_folders && facts.owner != facts.our_uid {
+            Denial::PrivateFolder { owner: facts.owner }
+        } else {
+            Denial::Unknown
+        };
     }
     if !same_user {
         return if facts.our_uid == 0 {
@@ -179,6 +210,8 @@ mod tests {
         our_uid: 1000,
         their_uids: [1000; 3],
         capable: false,
+        opens_folders: false,
+        owner: 1000,
         same_user_namespace: true,
         more_capable: false,
         dumpable: true,
@@ -202,6 +235,21 @@ mod tests {
         for (facts, denial) in cases {
             assert_eq!(decide(facts, Access::Attach), denial, "{facts:?}");
         }
+        // Who may look into it may not list its open files for that.
+        let other = Facts { their_uids: [7; 3], owner: 7, ..USER };
+        let capable = Facts { capable: true, ..other };
+        let cases = [
+            (other, Denial::OtherUser { owner: 7 }),
+            (capable, Denial::PrivateFolder { owner: 7 }),
+            (Facts { our_uid: 0, ..capable }, Denial::PrivateFolder { owner: 7 }),
+            (Facts { opens_folders: true, ..capable }, Denial::Unknown),
+            (Facts { capable: true, ..USER }, Denial::Unknown),
+            (Facts { same_user_namespace: false, ..capable }, Denial::UserNamespace),
+        ];
+        for (facts, denial) in cases {
+            assert_eq!(decide(facts, Access::OpenFiles), denial, "{facts:?}");
+        }
+        assert_eq!(decide(capable, Access::Read), Denial::Unknown);
         // Yama has no say in reading.
         assert_eq!(
             decide(Facts { yama: Some(1), dumpable: false, ..USER }, Access::Read),

@@ -14,7 +14,7 @@ use symbols::image::Image;
 use super::connections::Connection;
 use super::facts::{self, Stat, Status};
 use super::find::{self, Detail, GoProcess};
-use super::{Error, Namespace, Pid, Process, cgroup};
+use super::{Error, Namespace, Pid, Process, cgroup, users};
 
 /// A process.
 #[derive(Debug)]
@@ -115,7 +115,7 @@ pub fn look(process: &Process, period: Duration, detail: Detail) -> Result<Detai
     process.check()?;
     Ok(Details {
         pid: process.pid(),
-        user: status.uids.and_then(|uids| user_name(uids[0])),
+        user: status.uids.and_then(|uids| users::name(uids[0])),
         command: command
             .unwrap_or_default()
             .split(|&b| b == 0)
@@ -258,12 +258,6 @@ fn page_size() -> u64 {
 fn now(clock: ClockId) -> Duration {
     let Timespec { tv_sec, tv_nsec } = clock_gettime(clock);
     Duration::new(u64::try_from(tv_sec).unwrap_or(0), u32::try_from(tv_nsec).unwrap_or(0))
-}
-
-/// The file has most users of most machines, and costs a fraction of what asking all sources of names does.
-fn user_name(uid: u32) -> Option<String> {
-    let in_file = || facts::user_name(&std::fs::read("/etc/passwd").ok()?, uid);
-    in_file().or_else(|| Some(nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid)).ok()??.name))
 }
 
 /// /proc/meminfo begins with what is wanted, and the kernel gives all of it at once.

@@ -189,17 +189,6 @@ pub fn memory_total(meminfo: &[u8]) -> Option<u64> {
     value.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// The name of a user in /etc/passwd (passwd(5)).
-pub fn user_name(passwd: &[u8], uid: u32) -> Option<String> {
-    let name = |line: &[u8]| {
-        let mut fields = line.split(|&b| b == b':');
-        let (name, number) = (fields.next()?, fields.nth(1)?);
-        let number: u32 = std::str::from_utf8(number).ok()?.parse().ok()?;
-        (number == uid && !name.is_empty()).then(|| String::from_utf8_lossy(name).into_owned())
-    };
-    passwd.split(|&b| b == b'\n').find_map(name)
-}
-
 /// Environment variables that Go's runtime heeds.
 const RUNTIME_VARIABLES: [&str; 7] =
     ["GOMAXPROCS", "GOGC", "GOMEMLIMIT", "GODEBUG", "GOTRACEBACK", "GORACE", "GOCOVERDIR"];
@@ -298,15 +287,6 @@ mod tests {
         assert_eq!(resident_pages(b"100"), None);
         assert_eq!(memory_total(b"MemTotal:       2048 kB\nMemFree: 1 kB\n"), Some(2 << 20));
         assert_eq!(memory_total(b"MemTotal: 18446744073709551615 kB\n"), None);
-    }
-
-    #[test]
-    fn names_of_users() {
-        let passwd =
-            b"# comment\nroot:x:0:0:root:/root:/bin/sh\nodd:x\n:x:7:7::/:\nnobody:*:65534:65534::/:\n";
-        assert_eq!(user_name(passwd, 0).as_deref(), Some("root"));
-        assert_eq!(user_name(passwd, 65534).as_deref(), Some("nobody"));
-        assert_eq!((user_name(passwd, 7), user_name(passwd, 1)), (None, None));
     }
 
     #[test]

@@ -51,7 +51,7 @@ impl Process {
     /// # Errors
     /// [`Error::Denied`] where its open files may not be seen; [`Error::Exited`].
     pub fn open_sockets(&self) -> Result<Vec<u64>, Error> {
-        let failed = |e: Errno| self.explain("list the open files", Access::Read, e.into());
+        let failed = |e: Errno| self.explain("list the open files", Access::OpenFiles, e.into());
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = rustix::fs::openat(self.dir(), "fd", flags, Mode::empty()).map_err(failed)?;
         let files = Dir::read_from(&dir).map_err(failed)?.take(MAX_FILES);

@@ -16,6 +16,7 @@ mod pin;
 pub mod select;
 pub mod sock_diag;
 mod timezone;
+pub mod users;
 
 use std::fmt;
 use std::str::FromStr;

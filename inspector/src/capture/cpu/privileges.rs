@@ -25,6 +25,19 @@ fn effective() -> u64 {
     Status::parse(&status).cap_effective.unwrap_or_default()
 }
 
+/// A level that only Debian's and Ubuntu's kernels have, for which CAP_PERFMON is not enough: their perf_event_open asks
+/// for CAP_SYS_ADMIN above 2.
+fn for_level() -> Option<String> {
+    if effective() & CAP_SYS_ADMIN != 0 || paranoid().is_none_or(|level| level <= 2) {
+        return None;
+    }
+    Some(format!(
+        "{}beyond 2, Debian's and Ubuntu's kernels want CAP_SYS_ADMIN: run with sudo, or as root: \
+         sysctl kernel.perf_event_paranoid=2",
+        level()
+    ))
+}
+
 /// Somebody keeps from us what our capabilities would allow.
 const FILTERED: &str = "our capabilities would do, so it is a seccomp filter, a security module, or a user namespace (a container?)";
 
@@ -34,6 +47,9 @@ fn level() -> String {
 
 /// What it takes to watch CPUs.
 pub(super) fn for_cpus() -> String {
+    if let (true, Some(why)) = (may_perf(), for_level()) {
+        return why;
+    }
     if may_perf() || paranoid().is_some_and(|level| level <= 0) {
         return FILTERED.to_owned();
     }
@@ -43,7 +59,7 @@ pub(super) fn for_cpus() -> String {
 /// What it takes to watch the threads of a process.
 pub(super) fn for_threads(pid: Pid) -> String {
     if may_perf() {
-        return FILTERED.to_owned();
+        return for_level().unwrap_or_else(|| FILTERED.to_owned());
     }
     // From 3 on, which only some distributions have, nothing is allowed.
     if paranoid().is_some_and(|level| level > 2) {
@@ -64,7 +80,7 @@ pub(super) fn for_threads(pid: Pid) -> String {
 pub(super) fn for_bpf() -> String {
     let has = effective();
     if has & CAP_SYS_ADMIN != 0 || has & (CAP_BPF | CAP_PERFMON) == CAP_BPF | CAP_PERFMON {
-        return format!("{FILTERED}, or the kernel is locked down");
+        return for_level().unwrap_or_else(|| format!("{FILTERED}, or the kernel is locked down"));
     }
     "it takes CAP_BPF and CAP_PERFMON (CAP_SYS_ADMIN before Linux 5.8): run with sudo".to_owned()
 }

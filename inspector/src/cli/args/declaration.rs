@@ -65,8 +65,8 @@ pub(in crate::cli) const PROCESS: Declaration = Declaration {
     tier: Tier::Look,
     cost: "reads /proc; with -v or --json also the executable and the runtime's settings in memory (tier 1 read); \
            the process is not stopped",
-    needs: "nothing for your own processes; root or CAP_SYS_PTRACE for the connections of those of others, and for \
-            settings in memory where ptrace is restricted",
+    needs: "nothing for your own processes; root or CAP_SYS_PTRACE for settings in the memory of those of others or \
+            where ptrace is restricted, with CAP_DAC_READ_SEARCH for the connections of those of others",
 };
 
 pub(in crate::cli) const VERSION: Declaration = Declaration {

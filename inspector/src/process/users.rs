@@ -1,0 +1,99 @@
+//! Names and home directories of users.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
+
+/// `/etc/passwd` of a machine with many users; more is not read.
+pub(crate) const MAX_PASSWD: u64 = 1 << 20;
+
+/// The name of a user of this machine. `None` where nobody has this number.
+pub fn name(uid: u32) -> Option<String> {
+    name_in_passwd(&passwd()?, uid).or_else(|| elsewhere(uid, |user| Some(user.name)))
+}
+
+/// The home directory of a user of this machine. `None` where nobody has this number.
+pub fn home(uid: u32) -> Option<PathBuf> {
+    home_in_passwd(&passwd()?, uid).or_else(|| elsewhere(uid, |user| Some(user.dir)))
+}
+
+/// The file has most users of most machines, and costs a fraction of what asking all sources of names does.
+fn passwd() -> Option<Vec<u8>> {
+    let mut text = Vec::new();
+    File::open("/etc/passwd").ok()?.take(MAX_PASSWD).read_to_end(&mut text).ok()?;
+    Some(text)
+}
+
+/// The other sources of `/etc/nsswitch.conf`, such as directory services.
+///
+/// The C library loads a plug-in for each. A static program has none that fit, and crashes where a plug-in of
+/// the machine's own C library is loaded: it knows the users of the file alone.
+fn elsewhere<T>(uid: u32, part: impl FnOnce(nix::unistd::User) -> Option<T>) -> Option<T> {
+    if is_static() {
+        return None;
+    }
+    part(nix::unistd::User::from_uid(uid.into()).ok()??)
+}
+
+/// Whether this program was started without a dynamic linker: how the libraries were compiled does not say how they
+/// were linked.
+fn is_static() -> bool {
+    // SAFETY: it takes a number and returns one.
+    unsafe { libc::getauxval(libc::AT_BASE) == 0 }
+}
+
+/// The name of a user in `/etc/passwd` (passwd(5)).
+pub fn name_in_passwd(text: &[u8], uid: u32) -> Option<String> {
+    let name = |line: &[u8]| {
+        let mut fields = line.split(|&b| b == b':');
+        let (name, number) = (fields.next()?, fields.nth(1)?);
+        let number: u32 = std::str::from_utf8(number).ok()?.parse().ok()?;
+        (number == uid && !name.is_empty()).then(|| String::from_utf8_lossy(name).into_owned())
+    };
+    text.split(|&b| b == b'\n').find_map(name)
+}
+
+/// The home directory of a user in `/etc/passwd` (passwd(5)).
+pub fn home_in_passwd(text: &[u8], uid: u32) -> Option<PathBuf> {
+    let wanted = uid.to_string();
+    let home = |line: &[u8]| {
+        let mut fields = line.split(|&b| b == b':');
+        let home = fields.nth(2).filter(|&id| id == wanted.as_bytes()).and_then(|_| fields.nth(2))?;
+        (!home.is_empty()).then(|| PathBuf::from(OsStr::from_bytes(home)))
+    };
+    text.split(|&b| b == b'\n').find_map(home)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        let passwd =
+            b"# comment\nroot:x:0:0:root:/root:/bin/sh\nodd:x\n:x:7:7::/:\nnobody:*:65534:65534::/:\n";
+        assert_eq!(name_in_passwd(passwd, 0).as_deref(), Some("root"));
+        assert_eq!(name_in_passwd(passwd, 65534).as_deref(), Some("nobody"));
+        assert_eq!((name_in_passwd(passwd, 7), name_in_passwd(passwd, 1)), (None, None));
+    }
+
+    #[test]
+    fn homes() {
+        let passwd =
+            b"root:x:0:0:root:/root:/bin/sh\nbad:x:7\n\nuser:x:1000:1000::/home/user:/bin/sh\nno:x:3:3:::\n";
+        assert_eq!(home_in_passwd(passwd, 1000), Some("/home/user".into()));
+        assert_eq!(home_in_passwd(passwd, 0), Some("/root".into()));
+        assert_eq!(home_in_passwd(passwd, 7), None);
+        assert_eq!(home_in_passwd(passwd, 3), None);
+    }
+
+    #[test]
+    fn of_this_machine() {
+        assert!(!is_static());
+        assert_eq!(name(0).as_deref(), Some("root"));
+        assert_eq!(name(4_000_000_123), None);
+        assert_eq!(home(4_000_000_123), None);
+    }
+}
