@@ -32,7 +32,7 @@ pub struct Options {
 
 impl Options {
     /// As the environment says: `GOPS_PROBE_VM_SERIES` (separated by commas, `6.1,6.12` by default),
-    /// `GOPS_PROBE_VM_KERNELS` (paths, separated by colons), `GOPS_PROBE_VM_LIMIT` (seconds, 300 by default),
+    /// `GOPS_PROBE_VM_KERNELS` (paths, separated by colons), `GOPS_PROBE_VM_LIMIT` (seconds, 900 by default),
     /// `GOPS_PROBE_VM_ONLY` (names of sub-tests, separated by commas).
     #[must_use]
     pub fn from_environment(folder: PathBuf) -> Self {
@@ -44,7 +44,7 @@ impl Options {
             folder,
             series: series.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect(),
             kernels: std::env::split_paths(&kernels).filter(|path| !path.as_os_str().is_empty()).collect(),
-            limit: Duration::from_secs(limit.unwrap_or(300)),
+            limit: Duration::from_secs(limit.unwrap_or(900)),
             only: std::env::var(ONLY).ok(),
         }
     }
