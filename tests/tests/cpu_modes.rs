@@ -18,6 +18,7 @@ use inspector::capture::cpu::known::Known;
 use inspector::capture::cpu::perf::{self, Perf, Scope};
 use inspector::capture::cpu::session::{Captured, Mode, Options, capture};
 use inspector::capture::cpu::source::{Event, Source as _};
+use inspector::native::Files;
 use inspector::process::{Pid, Process};
 
 /// Nobody, who may do nothing.
@@ -131,7 +132,7 @@ fn perf_of_single_threads_has_the_shares() {
 /// Samples by events of threads, which the session takes only where others are denied.
 fn by_perf(fixture: &Fixture, options: perf::Options, duration: Duration) -> (Collected, Vec<Known>) {
     let mut perf = Perf::open(options).unwrap();
-    let mut known = vec![Known::open(&pinned(fixture), &[]).unwrap()];
+    let mut known = vec![Known::open(&pinned(fixture), &Files::default(), &[]).unwrap()];
     let pid = known[0].pid;
     perf.add(pid, None).unwrap();
     let (mut collected, begun) = (Collected::default(), Instant::now());
@@ -163,8 +164,9 @@ fn ptrace_has_the_shares() {
         assert!(pauses.number > 0 && pauses.longest <= pauses.total, "{pauses:?}");
         // The last one may be longer than those before it.
         assert!((pauses.total - pauses.longest) * 100 <= captured.took, "{pauses:?}");
-        // Where cores are scarce a stop takes longer, so that there are fewer: four times the standard error of one half.
-        let tolerance = f64::max(5.0, 200.0 / (pauses.number as f64).sqrt());
+        // Where cores are scarce a stop takes longer, so that there are fewer, and not all that are counted give a sample: six times the standard
+        // error of one half.
+        let tolerance = f64::max(5.0, 300.0 / (pauses.number as f64).sqrt());
         check_shares(&by_function(&mut captured.known, &captured.collected), tolerance, toolchain);
         check_rooted(&captured.collected, toolchain);
         fixture.assert_untouched().unwrap();
