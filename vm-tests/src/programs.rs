@@ -57,6 +57,8 @@ pub(crate) fn build(folder: &Path) -> Result<Vec<Program>> {
 
 /// The executable that Cargo's messages name.
 fn executable(messages: &str) -> Option<PathBuf> {
-    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    messages.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).next_back()
+    messages.lines().rev().find_map(|line| {
+        let message = serde_json::from_str::<Value>(line).ok()?;
+        message["executable"].as_str().map(PathBuf::from)
+    })
 }

@@ -44,6 +44,7 @@ pub struct Known {
     memory: LiveMemory,
     labels: HashMap<OnGoroutine, Rc<Labels>>,
     young: Option<Young>,
+    denied: Option<crate::Error>,
 }
 
 /// A process in which no Go runtime could be found yet: one that has just begun has not set its runtime up.
@@ -84,15 +85,20 @@ impl Known {
             memory: LiveMemory::new(process.pid().as_raw()),
             labels: HashMap::new(),
             young: None,
+            denied: None,
         };
         if known.view.is_none()
             && let Err(error) = known.attach(process)
         {
             tracing::info!("process {}: {error}", process.pid());
-            if !matches!(error.kind(), Kind::NotGo | Kind::Permission) {
-                let again = Process::pin(process.pid()).ok();
-                let young = |process| Young { process, tries: 0, next: Instant::now() + FIRST_WAIT };
-                known.young = again.map(young);
+            match error.kind() {
+                Kind::NotGo => {}
+                Kind::Permission => known.denied = Some(error),
+                _ => {
+                    let again = Process::pin(process.pid()).ok();
+                    let young = |process| Young { process, tries: 0, next: Instant::now() + FIRST_WAIT };
+                    known.young = again.map(young);
+                }
             }
         }
         Ok(known)
@@ -103,6 +109,16 @@ impl Known {
         self.attached = cost;
         self.view = Some(Rc::new(view));
         Ok(())
+    }
+
+    /// The same of a process that somebody asked for: he is told where its memory may not be read, for without that its stacks
+    /// are no more than addresses. Newer kernels show the rest of it to whoever may sample it.
+    ///
+    /// # Errors
+    /// Where it is gone, or may not be looked at.
+    pub fn open_wanted(process: &Process, files: &Files, others: &[Known]) -> Result<Self, crate::Error> {
+        let mut known = Self::open(process, files, others)?;
+        known.denied.take().map_or(Ok(known), Err)
     }
 
     /// Looks for a Go runtime again, where there was none yet and it is time to. Says whether there is one now.

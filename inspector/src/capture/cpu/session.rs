@@ -140,7 +140,7 @@ impl<'o> Capture<'o> {
             parents: HashMap::new(),
         };
         for process in processes {
-            let known = Known::open(process, &session.files, &session.known)?;
+            let known = Known::open_wanted(process, &session.files, &session.known)?;
             session.add(process.pid(), known);
         }
         let mut chosen = session.source()?;
