@@ -150,7 +150,7 @@ fn answers_are_as_documented() {
         ("stack", &["stack", "--via", "agent"]),
         ("saved", &["trace"]),
         ("saved", &["pprof-heap"]),
-        ("saved", &["pprof-cpu", "-o", "cpu"]),
+        ("saved", &["pprof-cpu", "--via", "agent", "-o", "cpu"]),
         ("saved", &["binary", "--via", "agent"]),
     ] {
         let mut args = [args, &["--json"]].concat();
@@ -508,12 +508,19 @@ fn without_an_agent_it_is_said_what_is_needed() {
     let config = dir("none");
     let target = Target::start(&build(&config, "tiny", &["-ldflags=-s -w"]));
     let pid = target.pid.to_string();
-    for args in [&["trace"][..], &["pprof-cpu"], &["trace", "--via", "probe"]] {
+    for args in [&["trace"][..], &["trace", "--via", "probe"]] {
         let output = ask(&config, &[args, &[pid.as_str()]].concat());
         assert_fails(&output, 1, &format!("{} needs a gops agent in the process", args[0]));
         assert!(output.stdout.is_empty());
     }
-    for args in [["version", &pid], ["stack", &pid], ["gc", &pid], ["memstats", &pid], ["pprof-heap", &pid]] {
+    for args in [
+        ["version", &pid],
+        ["stack", &pid],
+        ["gc", &pid],
+        ["memstats", &pid],
+        ["pprof-heap", &pid],
+        ["pprof-cpu", &pid],
+    ] {
         assert_fails(&ask(&config, &[args[0], "--via", "agent", args[1]]), 1, "has no gops agent");
     }
     assert_fails(&ask(&config, &["stack", "--via", "agent", "--all", &pid]), 2, "an agent cannot do --all");
