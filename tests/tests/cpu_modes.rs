@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use fixtures::matrix::QUICK_TOOLCHAINS;
@@ -20,6 +21,12 @@ use inspector::capture::cpu::session::{Captured, Mode, Options, capture};
 use inspector::capture::cpu::source::{Event, Source as _};
 use inspector::native::Files;
 use inspector::process::{Pid, Process};
+
+/// Samples are of whole machines, and stops wait for cores: one at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Nobody, who may do nothing.
 const NOBODY: u32 = 65534;
@@ -99,6 +106,7 @@ fn check_rooted(collected: &Collected, what: &str) {
 
 #[test]
 fn perf_has_the_shares() {
+    let _alone = alone();
     for toolchain in QUICK_TOOLCHAINS {
         let mut fixture = start(toolchain, "shares");
         let options = options(Some(Mode::Perf), 499, Duration::from_secs(5));
@@ -115,6 +123,7 @@ fn perf_has_the_shares() {
 
 #[test]
 fn perf_of_single_threads_has_the_shares() {
+    let _alone = alone();
     let mut fixture = start("1.27.4", "shares 2");
     let options = perf::Options {
         rate: 499,
@@ -154,6 +163,7 @@ fn by_perf(fixture: &Fixture, options: perf::Options, duration: Duration) -> (Co
 
 #[test]
 fn ptrace_has_the_shares() {
+    let _alone = alone();
     for toolchain in QUICK_TOOLCHAINS {
         let mut fixture = start(toolchain, "shares");
         let options = options(Some(Mode::Ptrace), 99, Duration::from_secs(12));
@@ -175,6 +185,7 @@ fn ptrace_has_the_shares() {
 
 #[test]
 fn ptrace_weighs_threads_by_their_time() {
+    let _alone = alone();
     // As many samples as the CPU time of the process makes, although threads wait for CPUs most of the time.
     let mut fixture = start("1.27.4", "shares 2");
     let (mut others, rate) = (start("1.27.4", "shares 2"), 99);
@@ -185,7 +196,8 @@ fn ptrace_weighs_threads_by_their_time() {
     let sampled = captured.counts.taken as f64 / f64::from(rate);
     println!("{sampled:.2} s of {used:.2} s: {:?}", captured.counts);
     let stops = captured.counts.pauses.unwrap().number as f64;
-    let tolerance = f64::max(0.1, 2.0 / stops.sqrt());
+    // What a look finds late counts for what it missed, which is little where looks are many.
+    let tolerance = f64::max(0.25, 4.0 / stops.sqrt());
     assert!((sampled - used).abs() <= used * tolerance, "{sampled} s of {used} s, give or take {tolerance}");
     fixture.assert_untouched().unwrap();
     others.assert_untouched().unwrap();
@@ -201,6 +213,7 @@ fn cpu_time(fixture: &Fixture) -> f64 {
 
 #[test]
 fn ptrace_knows_goroutines_and_labels() {
+    let _alone = alone();
     for toolchain in QUICK_TOOLCHAINS {
         let mut fixture = start(toolchain, "labelled");
         let options = options(Some(Mode::Ptrace), 99, Duration::from_secs(3));
@@ -228,6 +241,7 @@ fn ptrace_knows_goroutines_and_labels() {
 
 #[test]
 fn perf_sees_what_lives_shortly() {
+    let _alone = alone();
     let denied = |error: perf::Error| println!("NOT TESTED: {error}");
     for (work, function) in [("threads", "main.inThread"), ("children", "main.inChild")] {
         let mut fixture = start("1.27.4", work);
@@ -283,6 +297,7 @@ fn helping(words: &str) -> Command {
 
 #[test]
 fn killed_in_the_middle() {
+    let _alone = alone();
     for mode in ["perf", "ptrace"] {
         let mut fixture = start("1.27.4", "shares 2");
         // At different moments, so that some of the kills come in a stop.
@@ -301,6 +316,7 @@ fn killed_in_the_middle() {
 
 #[test]
 fn somebody_without_privileges() {
+    let _alone = alone();
     if !nix::unistd::geteuid().is_root() {
         println!("NOT TESTED: only root can become somebody else");
         return;
@@ -355,6 +371,7 @@ fn somebody_without_privileges() {
 
 #[test]
 fn what_a_mode_cannot_do() {
+    let _alone = alone();
     let mut fixture = start("1.27.4", "shares");
     let whole = Options { whole_system: true, ..options(Some(Mode::Ptrace), 99, Duration::from_secs(1)) };
     let error = capture(&[], &whole, &mut || ControlFlow::Continue(())).err().unwrap().to_string();
