@@ -121,7 +121,9 @@ fn assert_near(what: &str, (ours, n): ([f64; 3], i64), (expected, m): ([f64; 3],
         let deviation = |count: i64| {
             if count == i64::MAX { 0.0 } else { (expected * (1.0 - expected) / count as f64).sqrt() }
         };
-        let chance = 3.0 * deviation(n).hypot(deviation(m)) - 0.03;
+        // The program's own samples come with the kernel's ticks, several of one moment.
+        let times = if m == i64::MAX { 3.0 } else { 6.0 };
+        let chance = times * deviation(n).hypot(deviation(m)) - 0.03;
         let allowed = 0.03 + chance.max(0.0);
         assert!(
             (ours - expected).abs() <= allowed,

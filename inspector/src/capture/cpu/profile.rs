@@ -184,23 +184,20 @@ fn add_names(symbols: &mut Symbols, names: &mut dyn FnMut(u64) -> Vec<Named>) {
     mark_symbolized(symbols);
 }
 
-/// Says of each mapping whether all that is known of it is in the profile, so that readers need not look for its file
-/// (`runtime/pprof/proto.go:locForPC`): it has locations, and each has functions, files and lines.
+/// Says of each mapping whether what is known of it is in the profile: whether any of its locations has function, file and
+/// line. Then readers shall not look for its file and name all of it again, as `go tool pprof` does, from other addresses than
+/// those that were found here. (`runtime/pprof/proto.go:locForPC` wants all of them named; but samples may be anywhere.)
 fn mark_symbolized(symbols: &mut Symbols) {
     let Symbols { mappings, locations, functions } = symbols;
     let is_named = |line: &Line| {
         line.line > 0
             && functions.get(line.function).is_some_and(|f| !f.name.is_empty() && !f.file.is_empty())
     };
-    let mut named: Vec<Option<bool>> = vec![None; mappings.len()];
-    for location in locations.iter() {
-        if let Some(all) = location.mapping.and_then(|m| named.get_mut(m)) {
-            let is = !location.lines.is_empty() && location.lines.iter().all(is_named);
-            *all = Some(all.unwrap_or(true) && is);
+    mappings.iter_mut().for_each(|mapping| mapping.symbolized = false);
+    for location in locations.iter().filter(|location| location.lines.iter().any(is_named)) {
+        if let Some(mapping) = location.mapping.and_then(|index| mappings.get_mut(index)) {
+            mapping.symbolized = true;
         }
-    }
-    for (mapping, named) in mappings.iter_mut().zip(named) {
-        mapping.symbolized = named.unwrap_or(false);
     }
 }
 
