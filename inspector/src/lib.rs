@@ -6,6 +6,7 @@ pub mod agent;
 pub mod capture;
 pub mod change;
 pub mod cli;
+mod clock;
 mod error;
 pub mod memory;
 pub mod native;

@@ -14,6 +14,7 @@ use super::pacer::{self, Live, Trigger18};
 use super::word::{Width, Word};
 use super::{refused, unverified};
 use crate::Error;
+use crate::clock;
 use crate::memory::{LiveMemory, Memory as _};
 use crate::process::Process;
 use crate::process::cgroup;
@@ -265,7 +266,7 @@ impl<'p> Subject<'p> {
             return doubt("the time of the last collection is not that of the last pause");
         }
         // A request of ours that did not come to be has left a time long ago.
-        let now = monotonic_now().saturating_add(self.view.monotonic_offset);
+        let now = clock::monotonic().saturating_add(self.view.monotonic_offset);
         let fits = if ended == 0 { last <= 0 } else { last != 0 && last <= now.saturating_add(SECOND) };
         if fits { Ok(()) } else { doubt("the time of the last collection is in the future") }
     }
@@ -276,11 +277,6 @@ const SECOND: i64 = 1_000_000_000;
 /// How far a counter of 32 bits is ahead of another.
 fn difference(ahead: u64, behind: u64) -> u64 {
     ahead.wrapping_sub(behind) & u64::from(u32::MAX)
-}
-
-pub(super) fn monotonic_now() -> i64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    now.tv_sec.saturating_mul(SECOND).saturating_add(now.tv_nsec)
 }
 
 /// Refuses what does not run: nothing that is asked of it would happen.

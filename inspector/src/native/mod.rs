@@ -2,6 +2,7 @@
 
 mod debug;
 mod files;
+mod kernel;
 mod space;
 mod walk;
 
@@ -10,6 +11,7 @@ use std::cell::Cell;
 use symbols::native::NativeFrame;
 
 pub use self::files::Files;
+pub use self::kernel::Kernel;
 use self::space::Space;
 use crate::capture::cpu::join::{Foreign, Named, Unwound};
 use crate::capture::cpu::source::Registers;

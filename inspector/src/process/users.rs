@@ -46,24 +46,21 @@ fn is_static() -> bool {
 
 /// The name of a user in `/etc/passwd` (passwd(5)).
 pub fn name_in_passwd(text: &[u8], uid: u32) -> Option<String> {
-    let name = |line: &[u8]| {
-        let mut fields = line.split(|&b| b == b':');
-        let (name, number) = (fields.next()?, fields.nth(1)?);
-        let number: u32 = std::str::from_utf8(number).ok()?.parse().ok()?;
-        (number == uid && !name.is_empty()).then(|| String::from_utf8_lossy(name).into_owned())
-    };
-    text.split(|&b| b == b'\n').find_map(name)
+    field(text, uid, 0).map(|name| String::from_utf8_lossy(name).into_owned())
 }
 
 /// The home directory of a user in `/etc/passwd` (passwd(5)).
 pub fn home_in_passwd(text: &[u8], uid: u32) -> Option<PathBuf> {
-    let wanted = uid.to_string();
-    let home = |line: &[u8]| {
-        let mut fields = line.split(|&b| b == b':');
-        let home = fields.nth(2).filter(|&id| id == wanted.as_bytes()).and_then(|_| fields.nth(2))?;
-        (!home.is_empty()).then(|| PathBuf::from(OsStr::from_bytes(home)))
-    };
-    text.split(|&b| b == b'\n').find_map(home)
+    field(text, uid, 5).map(|home| PathBuf::from(OsStr::from_bytes(home)))
+}
+
+/// A field of the first line of a user in which it is not empty; the third is the user's number.
+fn field(text: &[u8], uid: u32, which: usize) -> Option<&[u8]> {
+    text.split(|&b| b == b'\n').find_map(|line| {
+        let field = |which| line.split(|&b| b == b':').nth(which);
+        let number: u32 = std::str::from_utf8(field(2)?).ok()?.parse().ok()?;
+        field(which).filter(|field| number == uid && !field.is_empty())
+    })
 }
 
 #[cfg(test)]

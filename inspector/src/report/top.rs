@@ -1,6 +1,5 @@
 //! `top`: what ran in the last seconds, by function, goroutine and process.
 
-use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Write};
 use std::time::Duration;
@@ -140,7 +139,7 @@ impl Window {
             .iter()
             .map(|(&pid, (count, name))| ProcessShare { pid, name: name.clone(), share: share(*count) })
             .collect();
-        processes.sort_by_key(|process| (Reverse((process.share * 1e6) as u64), process.pid));
+        processes.sort_by(|a, b| b.share.total_cmp(&a.share).then(a.pid.cmp(&b.pid)));
         Top {
             mode,
             rate_hz: rate,

@@ -82,8 +82,8 @@ pub fn join(sample: &RawSample<'_>, code: Option<&mut CodeCache<'_>>, foreign: &
         join.follow(caller.filter(|c| sample.frames.first() != Some(c)).into_iter());
         join.follow(sample.frames.iter().copied());
         // In its first instructions, or after it has changed to another stack.
-        if join.joined.places.len() == 1 && join.is_root(start.ip) {
-            join.joined.rooted = true;
+        if join.joined.places.len() == 1 {
+            join.joined.rooted = join.is_root(start.ip) == Some(true);
         }
         return join.joined;
     }
@@ -145,11 +145,11 @@ impl Join<'_, '_> {
         self.code.as_mut().is_some_and(|code| code.get(pc).is_some())
     }
 
-    /// Whether nothing is missing above a place in Go code.
-    fn is_root(&mut self, pc: u64) -> bool {
-        let Some(code) = self.code.as_mut() else { return false };
-        code.get(pc).is_some_and(|info| info.top_frame)
-            || code.modules().lookup(pc).is_some_and(|place| ROOTS.contains(&place.func.name()))
+    /// Of a place in Go code, whether nothing is missing above it; `None` where there is none.
+    fn is_root(&mut self, pc: u64) -> Option<bool> {
+        let code = self.code.as_mut()?;
+        let top = code.get(pc)?.top_frame;
+        Some(top || code.modules().lookup(pc).is_some_and(|place| ROOTS.contains(&place.func.name())))
     }
 
     fn push(&mut self, pc: u64, exact: bool) {
@@ -181,9 +181,9 @@ impl Join<'_, '_> {
                 return;
             }
             let Some(call) = pc.checked_sub(1) else { return };
-            if self.is_go(call) {
+            if let Some(root) = self.is_root(call) {
                 self.push(pc, false);
-                self.joined.rooted = self.is_root(call);
+                self.joined.rooted = root;
             } else if self.foreign.is_code(call) {
                 self.push(pc, false);
             } else {

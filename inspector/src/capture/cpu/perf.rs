@@ -7,15 +7,13 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
-
 pub use events::{Error, Scope};
 
 use self::events::{Events, Shape};
 use self::records::{Record, Sample};
-use super::source::{Counts, Event, GoTarget, RawSample, Source};
+use super::source::{Counts, Event, GoTarget, MAX_STACK, RawSample, Source};
 use crate::process::Pid;
-use crate::stop;
+use crate::{clock, stop};
 
 /// What to sample, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,14 +46,12 @@ pub struct Perf {
     counts: Counts,
 }
 
-/// Records of one moment are in the buffers of all CPUs this long after it.
-const SETTLED: Duration = Duration::from_millis(10);
+/// Records of one moment are in the buffers of all CPUs so many nanoseconds after it.
+const SETTLED_NS: u64 = 10_000_000;
 /// Threads that came while the others were attached to are looked for this often.
 const ROUNDS: usize = 4;
 /// As much of the stacks as is copied in a second on each CPU, in bytes.
 const STACK_BUDGET: u32 = 2 << 20;
-/// As much of a stack as is copied at most.
-const MAX_STACK: u32 = 16 << 10;
 
 impl Perf {
     /// Opens what is permitted of the events; they count from the first [`Source::poll`] on.
@@ -208,7 +204,7 @@ impl Source for Perf {
             self.started = true;
         }
         self.events.wait(timeout)?;
-        let settled = now().saturating_sub(u64::try_from(SETTLED.as_nanos()).unwrap_or(u64::MAX));
+        let settled = clock::monotonic().cast_unsigned().saturating_sub(SETTLED_NS);
         // Nothing comes after the last time.
         let until = if timeout.is_zero() { u64::MAX } else { settled };
         let waiting = &mut self.waiting;
@@ -243,13 +239,6 @@ impl Source for Perf {
 
 fn process(number: u32) -> Option<Pid> {
     number.try_into().ok()
-}
-
-/// On the clock of the records.
-fn now() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    let (seconds, rest) = (u64::try_from(now.tv_sec), u64::try_from(now.tv_nsec));
-    seconds.unwrap_or_default().saturating_mul(1_000_000_000).saturating_add(rest.unwrap_or_default())
 }
 
 /// The highest rate that the kernel takes.

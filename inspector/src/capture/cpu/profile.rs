@@ -122,8 +122,8 @@ fn append(profile: &mut Profile, symbols: Symbols) -> usize {
 /// Names the stacks of a process.
 fn name_stacks(known: &mut Known, stacks: &[&[Place]]) -> (Symbols, Vec<Vec<usize>>) {
     let Known { view, foreign: native, mappings, .. } = known;
-    let mut shown = mappings.clone();
-    shown.extend(native.added());
+    mappings.extend(native.added());
+    let shown = mappings.clone();
     let Some(view) = view.as_ref() else {
         return foreign(stacks, shown, &mut |address| native.names(address));
     };

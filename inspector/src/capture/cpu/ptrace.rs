@@ -17,11 +17,11 @@ use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, Instant};
 
 use rustix::process::{getpriority_process, setpriority_process};
-use rustix::time::{ClockId, clock_gettime};
 
 use self::account::Account;
 use self::walk::Walked;
 use super::source::{Counts, Event, GoTarget, Pauses, RawSample, Registers, Source};
+use crate::clock;
 use crate::memory::LiveMemory;
 use crate::process::Pid;
 use crate::process::facts::{Stat, Status};
@@ -133,7 +133,7 @@ impl Ptrace {
             last_look: None,
             next_look: now,
             next_family: now,
-            random: clock() | 1,
+            random: clock::monotonic().cast_unsigned() | 1,
             started: None,
             pauses: Pauses::default(),
             counts: Counts::default(),
@@ -221,7 +221,7 @@ impl Ptrace {
             }
             Err(error) => return Err(io::Error::other(format!("stopping thread {}: {error}", thread.tid))),
         };
-        let time = clock();
+        let time = clock::monotonic().cast_unsigned();
         let walked = stopped.registers(thread.tid).ok().map(|registers| {
             let walked = walk::walk(&registers, target.go.as_ref(), &target.memory);
             (Registers { ip: registers.pc, sp: registers.sp, bp: registers.fp }, walked)
@@ -453,11 +453,4 @@ fn program_of(pid: Pid) -> Option<(u64, u64)> {
 fn children_of(pid: Pid, tid: i32) -> Vec<Pid> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/children")).unwrap_or_default();
     text.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect()
-}
-
-/// CLOCK_MONOTONIC, in nanoseconds.
-fn clock() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    let (seconds, rest) = (u64::try_from(now.tv_sec), u64::try_from(now.tv_nsec));
-    seconds.unwrap_or_default().saturating_mul(1_000_000_000).saturating_add(rest.unwrap_or_default())
 }

@@ -11,7 +11,7 @@ use super::known::Known;
 use super::perf::{self, Perf};
 use super::privileges;
 use super::ptrace::{self, Ptrace};
-use super::source::{Counts, Event, RawSample, Source};
+use super::source::{Counts, Event, MAX_STACK, RawSample, Source};
 use crate::Error;
 use crate::native::Files;
 use crate::process::{self, Pid, Process, find};
@@ -291,7 +291,7 @@ impl Session<'_> {
             rate: self.options.rate,
             whole_system: self.options.whole_system,
             kernel_frames: self.options.kernel_frames,
-            stack: 16 << 10,
+            stack: MAX_STACK,
             follow: self.options.children,
         });
         let mut source = loaded.map_err(why_no_bpf)?;

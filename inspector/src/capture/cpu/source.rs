@@ -7,6 +7,9 @@ pub use probe_ebpf::records::Registers;
 
 use crate::process::Pid;
 
+/// Bytes of the stack that are copied with a sample at most: what is unwound by tables afterwards.
+pub const MAX_STACK: u32 = 16 << 10;
+
 /// A sample as it was taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RawSample<'b> {

@@ -1,18 +1,13 @@
 //! `pprof-cpu`: samples of what runs on the CPUs.
 
-use std::cell::OnceCell;
-use std::fs;
 use std::io::Write as _;
 use std::ops::ControlFlow;
 use std::time::Duration;
-
-use symbols::native::KernelSymbols;
 
 use super::Taken;
 use super::job::Job;
 use crate::Error;
 use crate::agent::Signal;
-use crate::capture::cpu::join::Named;
 use crate::capture::cpu::profile::profile;
 use crate::capture::cpu::session::{self, Captured, Options};
 use crate::capture::cpu::work::Works;
@@ -22,8 +17,9 @@ use crate::cli::progress::Progress;
 use crate::cli::style::Style;
 use crate::cli::target::Found;
 use crate::cli::via::{Chosen, choose};
+use crate::native::Kernel;
 use crate::process::Process;
-use crate::profile::{Function, pprof};
+use crate::profile::pprof;
 use crate::report::answers::Asked;
 use crate::report::sampling::Sampling;
 use crate::report::stack::Cost;
@@ -139,8 +135,8 @@ pub(in crate::cli) fn goes_on(interrupt: &Interrupt) -> ControlFlow<()> {
 }
 
 fn taken(mut captured: Captured) -> Taken {
-    let kernel = KernelNames::default();
-    let profile = profile(&mut captured, &|address| kernel.name(address));
+    let kernel = Kernel::default();
+    let profile = profile(&mut captured, &|address| kernel.function(address));
     let sampling = Sampling::of(&captured, Works::new(&profile).all());
     let mut cost = captured.known.iter().map(|known| Cost::of_reading(known.cost())).reduce(Cost::and);
     if let (Some(cost), Some(pauses)) = (&mut cost, captured.counts.pauses) {
@@ -148,20 +144,4 @@ fn taken(mut captured: Captured) -> Taken {
         cost.threads_stopped = usize::try_from(pauses.number).unwrap_or(usize::MAX);
     }
     Taken { profile, cost, missing: None, notes: sampling.sentences(), ticks: None, sampling: Some(sampling) }
-}
-
-/// The kernel's functions, which are read when there is a frame of one.
-#[derive(Debug, Default)]
-pub(in crate::cli) struct KernelNames(OnceCell<KernelSymbols>);
-
-impl KernelNames {
-    /// The function at an address.
-    pub(in crate::cli) fn name(&self, address: u64) -> Option<Named> {
-        // Without it, the frames have addresses only.
-        let read = || {
-            fs::read_to_string("/proc/kallsyms").map(|text| KernelSymbols::parse(&text)).unwrap_or_default()
-        };
-        let name = self.0.get_or_init(read).name(address)?.to_owned();
-        Some(Named { function: Function { name, ..Function::default() }, line: 0 })
-    }
 }

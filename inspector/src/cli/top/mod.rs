@@ -12,11 +12,12 @@ use self::screen::{Screen, Shown};
 use super::args::{Common, TopArgs, TopSort};
 use super::capture::catch;
 use super::output;
-use super::profile::cpu::{self, KernelNames};
+use super::profile::cpu;
 use super::style::Style;
 use crate::Error;
 use crate::capture::cpu::profile::named;
 use crate::capture::cpu::session::Capture;
+use crate::native::Kernel;
 use crate::report::answers::{Source, Sourced};
 use crate::report::printable::printable_str;
 use crate::report::top::{Interval, Sort, Window};
@@ -48,7 +49,7 @@ pub(super) fn run(args: &TopArgs, common: &Common) -> Result<(), Error> {
     let interrupt = catch()?;
     let options = cpu::options(&args.sampled, Duration::MAX);
     let mut capture = Capture::begin(&processes, &options)?;
-    let kernel = KernelNames::default();
+    let kernel = Kernel::default();
     let intervals = args.window.duration().as_secs_f64() / interval.as_secs_f64();
     let mut window = Window::new(intervals.round() as usize);
     let source = Source::of(&asked, "probe");
@@ -91,7 +92,7 @@ pub(super) fn run(args: &TopArgs, common: &Common) -> Result<(), Error> {
         let (took, rate) = (since.elapsed(), capture.rate());
         since = Instant::now();
         let (collected, known) = capture.take();
-        let profile = named(known, &collected, rate, &|address| kernel.name(address));
+        let profile = named(known, &collected, rate, &|address| kernel.function(address));
         window.push(Interval::new(&profile, took));
         let mut top = window.top(capture.mode(), rate, capture.counts().lost);
         match &mut screen {
@@ -115,7 +116,7 @@ pub(super) fn run(args: &TopArgs, common: &Common) -> Result<(), Error> {
     }
     if let Some(screen) = screen {
         // What was to be seen last stays, and what it was about.
-        screen.close().map_err(no_screen)?;
+        drop(screen);
         tell(&notes, common);
     } else if let Some(last) = notes.last().filter(|_| left != Some(0)) {
         tell(std::slice::from_ref(last), common);

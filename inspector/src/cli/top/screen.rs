@@ -180,14 +180,9 @@ impl Screen {
         terminal.draw(|frame| shown.draw(frame))?;
         Ok(())
     }
-
-    /// Gives the terminal back.
-    pub(super) fn close(self) -> io::Result<()> {
-        drop(self);
-        Ok(())
-    }
 }
 
+/// Gives the terminal back.
 impl Drop for Screen {
     fn drop(&mut self) {
         // There is nobody to be told.

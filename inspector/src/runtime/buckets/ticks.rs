@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
-
 use super::{BucketsError, Tables};
+use crate::clock;
 use crate::memory::Memory;
 use crate::runtime::record::Record;
 
@@ -76,14 +75,10 @@ const TRIES: usize = 8;
 
 /// CLOCK_MONOTONIC in nanoseconds, and the processor's counter, of the same moment.
 fn now() -> (i64, i64) {
-    let time = || {
-        let time = clock_gettime(ClockId::Monotonic);
-        time.tv_sec * 1_000_000_000 + time.tv_nsec
-    };
     let pair = || {
-        let before = time();
+        let before = clock::monotonic();
         let ticks = counter(before);
-        let after = time();
+        let after = clock::monotonic();
         (after - before, (before + (after - before) / 2, ticks))
     };
     (0..TRIES).map(|_| pair()).min_by_key(|(gap, _)| *gap).unwrap_or_else(pair).1

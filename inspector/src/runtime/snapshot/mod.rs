@@ -24,6 +24,7 @@ use stacks::{Shapes, Stack};
 use super::goroutine::{Goroutine, M};
 use super::running::NoStart;
 use super::view::View;
+use crate::clock;
 use crate::memory::{LiveMemory, MemoryError, ReadCost};
 use crate::stop::StopError;
 
@@ -155,6 +156,5 @@ pub fn take(view: &View, options: &Options) -> Result<Snapshot, SnapshotError> {
 
 /// CLOCK_MONOTONIC as the target sees it, in nanoseconds.
 fn target_clock(view: &View) -> i64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    (now.tv_sec * 1_000_000_000 + now.tv_nsec).saturating_add(view.monotonic_offset)
+    clock::monotonic().saturating_add(view.monotonic_offset)
 }

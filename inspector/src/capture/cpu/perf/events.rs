@@ -119,19 +119,9 @@ const BUFFERS: [usize; 4] = [4 << 20, 512 << 10, 128 << 10, 64 << 10];
 impl Events {
     pub(super) fn of_cpus(shape: Shape) -> Result<Self, Error> {
         let mut events = Events::new(Scope::Cpus, shape);
-        for cpu in online_cpus()? {
-            let open = || {
-                let mut builder = events.builder(Software::CPU_CLOCK);
-                builder.any_pid().one_cpu(cpu).exclude_idle(true).task(true).comm(true).comm_exec(true);
-                builder.build().map_err(|source| match source.raw_os_error() {
-                    Some(libc::EACCES | libc::EPERM) => Error::DeniedCpus { source },
-                    Some(libc::ENOSYS | libc::ENOENT) => Error::Missing,
-                    _ => Error::Other { action: "opening a perf event", source },
-                })
-            };
-            let ring = Ring { cpu, sampler: with_buffer(open)? };
-            events.rings.push(ring);
-        }
+        events.open_rings(Software::CPU_CLOCK, |builder| {
+            builder.any_pid().exclude_idle(true).task(true).comm(true).comm_exec(true)
+        })?;
         Ok(events)
     }
 
@@ -141,21 +131,31 @@ impl Events {
         let mut events = Events::new(Scope::Threads, shape);
         // Above 1 code of the kernel may not be sampled without the capability.
         events.only_user = privileges::paranoid().is_some_and(|level| level > 1) && !privileges::may_perf();
+        // A buffer goes with the event that has it: one of ours lives as long as we.
+        events.open_rings(Software::DUMMY, |builder| builder.observe_self().exclude_kernel(true))?;
+        Ok(events)
+    }
+
+    /// Opens an event on each CPU, with a buffer.
+    fn open_rings(
+        &mut self,
+        event: Software,
+        shape: impl for<'b> Fn(&'b mut Builder<'static>) -> &'b mut Builder<'static>,
+    ) -> Result<(), Error> {
         for cpu in online_cpus()? {
-            // A buffer goes with the event that has it: one of ours lives as long as we.
             let open = || {
-                let mut builder = events.builder(Software::DUMMY);
-                builder.observe_self().one_cpu(cpu).exclude_kernel(true);
-                builder.build().map_err(|source| match source.raw_os_error() {
-                    Some(libc::EACCES | libc::EPERM) => Error::DeniedCpus { source },
-                    Some(libc::ENOSYS | libc::ENOENT) => Error::Missing,
-                    _ => Error::Other { action: "opening a perf event", source },
+                shape(&mut self.builder(event)).one_cpu(cpu).build().map_err(|source| {
+                    match source.raw_os_error() {
+                        Some(libc::EACCES | libc::EPERM) => Error::DeniedCpus { source },
+                        Some(libc::ENOSYS | libc::ENOENT) => Error::Missing,
+                        _ => Error::Other { action: "opening a perf event", source },
+                    }
                 })
             };
             let ring = Ring { cpu, sampler: with_buffer(open)? };
-            events.rings.push(ring);
+            self.rings.push(ring);
         }
-        Ok(events)
+        Ok(())
     }
 
     fn new(scope: Scope, shape: Shape) -> Self {

@@ -2,7 +2,7 @@
 
 use symbols::addr::RuntimeAddr;
 
-use super::super::source::{GoTarget, OnGoroutine};
+use super::super::source::{GoTarget, MAX_STACK, OnGoroutine};
 use crate::memory::{Memory, Span};
 use crate::stop::Registers;
 
@@ -21,8 +21,6 @@ pub(super) struct Walked {
 
 /// The same as that of the BPF programs.
 const MAX_FRAMES: usize = 512;
-/// As much of the stack as is copied.
-const MAX_STACK: u64 = 16 << 10;
 const PAGE: u64 = 4096;
 /// Parts of deep stacks are read for as many frames at once as are in so many bytes.
 const WINDOW: u64 = 16 << 10;
@@ -42,7 +40,7 @@ pub(super) fn walk(registers: &Registers, go: Option<&GoTarget>, memory: &dyn Me
             bp = saved;
         }
     }
-    let top = Part::read(memory, registers.sp, MAX_STACK);
+    let top = Part::read(memory, registers.sp, MAX_STACK.into());
     let mut windows = Windows { top, deeper: Part::default(), reads: 0 };
     loop {
         if bp < PAGE || !bp.is_multiple_of(8) {
