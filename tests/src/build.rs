@@ -14,7 +14,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::edit;
 use crate::error::{Error, Result};
-use crate::matrix::{Cell, Program, Variant, build_root, minor, source_root};
+use crate::matrix::{Cell, Program, Selection, Variant, build_root, cells, minor, source_root};
 
 /// What became of one cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +23,21 @@ pub enum Outcome {
     UpToDate,
     /// The binary was built.
     Built(Duration),
+}
+
+/// The cells of a program that `GOPS_PROBE_MATRIX` selects, and of these those whose names have what `GOPS_PROBE_CELL` says;
+/// all of them built.
+///
+/// # Errors
+///
+/// As [`build`]; and where `GOPS_PROBE_MATRIX` names no selection.
+pub fn selected(program: Program) -> Result<Vec<Cell>> {
+    let selection = Selection::from_environment().map_err(Error::Selection)?;
+    let only = std::env::var("GOPS_PROBE_CELL").unwrap_or_default();
+    let is_wanted = |cell: &Cell| cell.program == program && cell.to_string().contains(&only);
+    let found: Vec<Cell> = cells(selection).into_iter().filter(is_wanted).collect();
+    build(&found, 2, &|_, _| ())?;
+    Ok(found)
 }
 
 /// Builds what is missing or outdated among `cells`; `jobs` Go commands run at a time.

@@ -31,6 +31,9 @@ pub enum Error {
         /// What it wrote on stderr.
         stderr: String,
     },
+    /// There is no such selection of cells.
+    #[error("GOPS_PROBE_MATRIX={0} is none of quick, spread and full")]
+    Selection(String),
     /// A fixture was not built yet.
     #[error("{0} is not built: run `cargo run -p gops-probe-tests --bin fixtures -- build`")]
     NotBuilt(PathBuf),

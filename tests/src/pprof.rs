@@ -2,9 +2,31 @@
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use flate2::read::GzDecoder;
 use inspector::profile::{LabelValue, Profile};
+
+use crate::{Error, Result};
+
+/// What `go tool pprof` of a Go release prints of a file, asked in a `way` such as `-top`.
+///
+/// # Errors
+///
+/// Where it fails, or complains: it looks for no program and misses none.
+pub fn tool(release: &str, way: &str, file: &Path) -> Result<String> {
+    let mut command = Command::new("go");
+    command.env("GOTOOLCHAIN", format!("go{release}")).args(["tool", "pprof", way]).arg(file);
+    let program = format!("{command:?}");
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.map_err(|source| Error::Start { program: program.clone(), source })?;
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    if !output.status.success() || stderr.contains("ailed") || stderr.contains("rror") {
+        return Err(Error::Failed { program, stderr });
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
 
 /// A profile in a form that does not depend on how its lists are numbered.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

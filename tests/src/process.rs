@@ -10,6 +10,22 @@ use nix::unistd::Pid;
 
 use crate::error::{Error, Result};
 
+/// CPU time of a process that the kernel accounts to it, or to its children that have ended, in seconds.
+///
+/// # Errors
+///
+/// Where the process is gone.
+pub fn cpu_time(pid: u32, of_children: bool) -> Result<f64> {
+    /// `USER_HZ`, the same everywhere.
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let path = format!("/proc/{pid}/stat");
+    let stat = fs::read_to_string(&path).map_err(Error::file(path))?;
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_ascii_whitespace();
+    let first = if of_children { 13 } else { 11 };
+    let ticks: f64 = fields.skip(first).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
+    Ok(ticks / TICKS_PER_SECOND)
+}
+
 /// How long a process may take to start or to answer; far above what it needs, it only ends hung tests.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -8,12 +8,11 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Output, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use fixtures::matrix::QUICK_TOOLCHAINS;
 use fixtures::repetition::say;
-use fixtures::{Cell, Fixture, Process as Spawned, Program, Variant, build};
+use fixtures::{Cell, Fixture, Process as Spawned, Program, Variant, build, cpu_time, machine};
 use inspector::capture::cpu::collect::Collected;
 use inspector::capture::cpu::known::Known;
 use inspector::capture::cpu::perf::{self, Perf, Scope};
@@ -21,12 +20,6 @@ use inspector::capture::cpu::session::{Captured, Mode, Options, capture};
 use inspector::capture::cpu::source::{Event, Source as _};
 use inspector::native::Files;
 use inspector::process::{Pid, Process};
-
-/// Samples are of whole machines, and stops wait for cores: one at a time.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Nobody, who may do nothing.
 const NOBODY: u32 = 65534;
@@ -106,7 +99,7 @@ fn check_rooted(collected: &Collected, what: &str) {
 
 #[test]
 fn perf_has_the_shares() {
-    let _alone = alone();
+    let _alone = machine::alone();
     for toolchain in QUICK_TOOLCHAINS {
         let mut fixture = start(toolchain, "shares");
         let options = options(Some(Mode::Perf), 499, Duration::from_secs(5));
@@ -123,7 +116,7 @@ fn perf_has_the_shares() {
 
 #[test]
 fn perf_of_single_threads_has_the_shares() {
-    let _alone = alone();
+    let _alone = machine::alone();
     let mut fixture = start("1.27.4", "shares 2");
     let options = perf::Options {
         rate: 499,
@@ -163,7 +156,7 @@ fn by_perf(fixture: &Fixture, options: perf::Options, duration: Duration) -> (Co
 
 #[test]
 fn ptrace_has_the_shares() {
-    let _alone = alone();
+    let _alone = machine::alone();
     for toolchain in QUICK_TOOLCHAINS {
         let mut fixture = start(toolchain, "shares");
         let options = options(Some(Mode::Ptrace), 99, Duration::from_secs(12));
@@ -174,8 +167,8 @@ fn ptrace_has_the_shares() {
         assert!(pauses.number > 0 && pauses.longest <= pauses.total, "{pauses:?}");
         // The last one may be longer than those before it.
         assert!((pauses.total - pauses.longest) * 100 <= captured.took, "{pauses:?}");
-        // Where cores are scarce a stop takes longer, so that there are fewer, and not all that are counted give a sample: six times the standard
-        // error of one half.
+        // Where cores are scarce a stop takes longer, so that there are fewer, and not all that are counted give a
+        // sample: six times the standard error of one half.
         let tolerance = f64::max(5.0, 300.0 / (pauses.number as f64).sqrt());
         check_shares(&by_function(&mut captured.known, &captured.collected), tolerance, toolchain);
         check_rooted(&captured.collected, toolchain);
@@ -185,14 +178,14 @@ fn ptrace_has_the_shares() {
 
 #[test]
 fn ptrace_weighs_threads_by_their_time() {
-    let _alone = alone();
+    let _alone = machine::alone();
     // As many samples as the CPU time of the process makes, although threads wait for CPUs most of the time.
     let mut fixture = start("1.27.4", "shares 2");
     let (mut others, rate) = (start("1.27.4", "shares 2"), 99);
     let options = options(Some(Mode::Ptrace), rate, Duration::from_secs(5));
-    let before = cpu_time(&fixture);
+    let before = cpu_time(fixture.pid(), false).unwrap();
     let captured = captured(&fixture, &options).unwrap();
-    let used = cpu_time(&fixture) - before;
+    let used = cpu_time(fixture.pid(), false).unwrap() - before;
     let sampled = captured.counts.taken as f64 / f64::from(rate);
     println!("{sampled:.2} s of {used:.2} s: {:?}", captured.counts);
     let stops = captured.counts.pauses.unwrap().number as f64;
@@ -203,17 +196,9 @@ fn ptrace_weighs_threads_by_their_time() {
     others.assert_untouched().unwrap();
 }
 
-/// In seconds.
-fn cpu_time(fixture: &Fixture) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", fixture.pid())).unwrap();
-    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().collect();
-    let ticks: u64 = [11, 12].iter().map(|&field| fields[field].parse::<u64>().unwrap()).sum();
-    ticks as f64 / 100.0
-}
-
 #[test]
 fn ptrace_knows_goroutines_and_labels() {
-    let _alone = alone();
+    let _alone = machine::alone();
     for toolchain in QUICK_TOOLCHAINS {
         let mut fixture = start(toolchain, "labelled");
         let options = options(Some(Mode::Ptrace), 99, Duration::from_secs(3));
@@ -241,7 +226,7 @@ fn ptrace_knows_goroutines_and_labels() {
 
 #[test]
 fn perf_sees_what_lives_shortly() {
-    let _alone = alone();
+    let _alone = machine::alone();
     let denied = |error: perf::Error| println!("NOT TESTED: {error}");
     for (work, function) in [("threads", "main.inThread"), ("children", "main.inChild")] {
         let mut fixture = start("1.27.4", work);
@@ -297,7 +282,7 @@ fn helping(words: &str) -> Command {
 
 #[test]
 fn killed_in_the_middle() {
-    let _alone = alone();
+    let _alone = machine::alone();
     for mode in ["perf", "ptrace"] {
         let mut fixture = start("1.27.4", "shares 2");
         // At different moments, so that some of the kills come in a stop.
@@ -316,7 +301,7 @@ fn killed_in_the_middle() {
 
 #[test]
 fn somebody_without_privileges() {
-    let _alone = alone();
+    let _alone = machine::alone();
     if !nix::unistd::geteuid().is_root() {
         println!("NOT TESTED: only root can become somebody else");
         return;
@@ -371,7 +356,7 @@ fn somebody_without_privileges() {
 
 #[test]
 fn what_a_mode_cannot_do() {
-    let _alone = alone();
+    let _alone = machine::alone();
     let mut fixture = start("1.27.4", "shares");
     let whole = Options { whole_system: true, ..options(Some(Mode::Ptrace), 99, Duration::from_secs(1)) };
     let error = capture(&[], &whole, &mut || ControlFlow::Continue(())).err().unwrap().to_string();

@@ -7,12 +7,11 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use fixtures::pprof::{self, Row};
 use fixtures::repetition::{Repetitions, full, say};
-use fixtures::{Cell, Fixture, Program, Selection, Variant, binary, build, matrix};
+use fixtures::{Cell, Fixture, Program, Variant, binary, build, cpu_time, machine};
 use serde_json::{Value, json};
 
 /// Whose `go tool pprof` reads what we write.
@@ -21,21 +20,6 @@ const READERS: [&str; 3] = ["1.18.10", "1.23.12", "1.27.4"];
 /// How much is sampled: as users do it in full, else as many samples in less time.
 fn effort() -> (&'static str, &'static str) {
     if full() { ("30s", "99") } else { ("2s", "1999") }
-}
-
-fn cells() -> Vec<Cell> {
-    let only = std::env::var("GOPS_PROBE_CELL").unwrap_or_default();
-    let all = matrix::cells(Selection::from_environment().unwrap());
-    let cells: Vec<Cell> =
-        all.into_iter().filter(|c| c.program == Program::Hot && c.to_string().contains(&only)).collect();
-    build::build(&cells, 2, &|_, _| ()).unwrap();
-    cells
-}
-
-/// Samples are of whole machines, and what is left of ours is counted: one at a time.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn newest(variant: Variant) -> Cell {
@@ -137,12 +121,12 @@ const KNOWN: ([f64; 3], i64) = ([0.5, 0.3, 0.2], i64::MAX);
 
 #[test]
 fn shares_are_those_of_the_program() {
-    let _alone = alone();
+    let _alone = machine::alone();
     let (duration, rate) = effort();
     let folder = tempfile::tempdir().unwrap();
     let theirs = folder.path().join("theirs");
     let (mut of_cells, mut samples, mut whole, mut furthest) = (0, 0, 0, 0f64);
-    for cell in cells() {
+    for cell in build::selected(Program::Hot).unwrap() {
         let mut fixture = begun(&cell, &["shares", "labelled"]);
         fixture.order("profile").unwrap();
         let ours = profiled(folder.path(), &[&fixture.pid().to_string(), "-d", duration, "-r", rate]);
@@ -177,7 +161,8 @@ fn shares_are_those_of_the_program() {
             assert!(strays * 1000 <= sum(&ours.rows, of), "{cell}: {strays} without a goroutine");
         }
         for reader in READERS {
-            read_by_tool(reader, &folder.path().join("ours"), "main.fifty");
+            let top = pprof::tool(reader, "-top", &folder.path().join("ours")).unwrap();
+            assert!(top.contains("Type: cpu") && top.contains("main.fifty"), "{cell}, {reader}: {top}");
         }
         (of_cells, samples, whole) =
             (of_cells + 1, samples + ours.number("user"), whole + ours.number("rooted"));
@@ -189,21 +174,12 @@ fn shares_are_those_of_the_program() {
     ));
 }
 
-fn read_by_tool(reader: &str, path: &Path, expected: &str) {
-    let mut command = Command::new("go");
-    command.env("GOTOOLCHAIN", format!("go{reader}")).args(["tool", "pprof", "-top"]).arg(path);
-    let output = command.stdin(Stdio::null()).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && !said.contains("rror"), "{command:?}: {said}");
-    let top = String::from_utf8_lossy(&output.stdout);
-    assert!(top.contains("Type: cpu") && top.contains(expected), "{command:?}: {top}");
-}
-
 #[test]
 fn calls_of_c_keep_their_goroutine() {
-    let _alone = alone();
+    let _alone = machine::alone();
     let folder = tempfile::tempdir().unwrap();
-    for cell in cells().into_iter().filter(|cell| cell.variant == Variant::Cgo) {
+    for cell in build::selected(Program::Hot).unwrap().into_iter().filter(|cell| cell.variant == Variant::Cgo)
+    {
         let fixture = begun(&cell, &["c"]);
         let ours = profiled(folder.path(), &[&fixture.pid().to_string(), "-d", "1s", "-r", "499"]);
         ours.assert_whole(&cell);
@@ -219,18 +195,9 @@ fn calls_of_c_keep_their_goroutine() {
     }
 }
 
-/// CPU time of a process, or of its children that have ended, in seconds.
-fn cpu_time(pid: u32, of_children: bool) -> f64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().collect();
-    let first = if of_children { 13 } else { 11 };
-    let ticks: u64 = fields[first..first + 2].iter().map(|field| field.parse::<u64>().unwrap()).sum();
-    ticks as f64 / rustix::param::clock_ticks_per_second() as f64
-}
-
 #[test]
 fn what_is_short_is_not_lost() {
-    let _alone = alone();
+    let _alone = machine::alone();
     let folder = tempfile::tempdir().unwrap();
     for (cell, work, function, options) in [
         (newest(Variant::Stripped), "threads", "main.inThread", [].as_slice()),
@@ -240,12 +207,12 @@ fn what_is_short_is_not_lost() {
         let children = work == "children";
         let fixture = begun(&cell, &[work]);
         let pid = fixture.pid().to_string();
-        let (start, before) = (Instant::now(), cpu_time(fixture.pid(), children));
+        let (start, before) = (Instant::now(), cpu_time(fixture.pid(), children).unwrap());
         let ours = profiled(
             folder.path(),
             &[&[pid.as_str(), "-d", "3s", "-r", "499", "--threads"], options].concat(),
         );
-        let (took, after) = (start.elapsed().as_secs_f64(), cpu_time(fixture.pid(), children));
+        let (took, after) = (start.elapsed().as_secs_f64(), cpu_time(fixture.pid(), children).unwrap());
         // Both are of a work that goes on evenly, for different times.
         let accounted = (after - before) / took;
         let seconds = ours.number("duration_ns") as f64 / 1e9;
@@ -274,7 +241,7 @@ fn what_is_short_is_not_lost() {
 
 #[test]
 fn several_and_all() {
-    let _alone = alone();
+    let _alone = machine::alone();
     let folder = tempfile::tempdir().unwrap();
     let mut fixtures: Vec<Fixture> =
         [Variant::Stripped, Variant::Cgo].map(|variant| begun(&newest(variant), &["shares"])).into();
@@ -345,7 +312,7 @@ fn assert_nothing_left(maps: usize, links: usize) {
 
 #[test]
 fn interrupted_it_keeps_what_is_there() {
-    let _alone = alone();
+    let _alone = machine::alone();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("file");
     let fixture = begun(&newest(Variant::Stripped), &["shares"]);
@@ -378,7 +345,7 @@ fn interrupted_it_keeps_what_is_there() {
 
 #[test]
 fn killed_at_any_moment_it_leaves_nothing() {
-    let _alone = alone();
+    let _alone = machine::alone();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("file").to_str().unwrap().to_owned();
     let mut fixture = begun(&newest(Variant::Cgo), &["shares", "threads", "c"]);
@@ -406,7 +373,7 @@ fn killed_at_any_moment_it_leaves_nothing() {
 
 #[test]
 fn what_cannot_be() {
-    let _alone = alone();
+    let _alone = machine::alone();
     let fixture = begun(&newest(Variant::Stripped), &[]);
     let pid = fixture.pid().to_string();
     let fails = |arguments: &[&str], code: i32, said: &str| {

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fixtures::memory::{Flushed, differences, histogram_differences, without_explained};
-use fixtures::{Cell, Fixture, Program, Selection, Variant, breakpoint, build, matrix, probe};
+use fixtures::{Cell, Fixture, Program, Variant, breakpoint, build, probe};
 use inspector::memory::LiveMemory;
 use inspector::process::Process;
 use inspector::runtime::heap::{self, HeapPause};
@@ -28,14 +28,6 @@ const SETTINGS: [&[(&str, &str)]; 4] = [
 
 /// The runtime's own goroutines may give memory back or sweep between its reading and ours.
 const TRIES: u32 = 12;
-
-fn cells() -> Vec<Cell> {
-    let selection = Selection::from_environment().unwrap();
-    let cells: Vec<Cell> =
-        matrix::cells(selection).into_iter().filter(|cell| cell.program == Program::Memory).collect();
-    build::build(&cells, 2, &|_, _| ()).unwrap();
-    cells
-}
 
 struct Looked {
     fixture: Fixture,
@@ -159,7 +151,7 @@ impl Looked {
 
 #[test]
 fn as_the_process_itself_reads_them() {
-    for cell in cells() {
+    for cell in build::selected(Program::Memory).unwrap() {
         for environment in SETTINGS {
             // There is no limit before Go 1.19.
             if cell.minor() < 19 && environment.iter().any(|(name, _)| *name == "GOMEMLIMIT") {
@@ -182,7 +174,7 @@ fn as_the_process_itself_reads_them() {
 #[test]
 fn as_the_process_reads_them_under_load() {
     let (mut runs, mut explained) = (0, 0);
-    for cell in cells() {
+    for cell in build::selected(Program::Memory).unwrap() {
         for environment in SETTINGS {
             if cell.minor() < 19 && environment.iter().any(|(name, _)| *name == "GOMEMLIMIT") {
                 continue;
@@ -274,7 +266,7 @@ impl Seen {
 
 #[test]
 fn what_lies_beyond_is_what_the_metrics_say() {
-    for cell in cells() {
+    for cell in build::selected(Program::Memory).unwrap() {
         for environment in [&[][..], &[("GOGC", "50"), ("GOMEMLIMIT", "300MiB")]] {
             let mut looked = Looked::start(&cell, &[], environment);
             looked.fixture.order("busy 3").unwrap();

@@ -6,25 +6,15 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use fixtures::pprof::{self, Place, Row};
 use fixtures::repetition::say;
-use fixtures::{Cell, Fixture, Program, Selection, Variant, binary, build, matrix};
+use fixtures::{Cell, Fixture, Program, Variant, binary, build};
 use serde_json::Value;
 
 /// Whose `go tool pprof` reads what we write.
 const READERS: [&str; 4] = ["1.18.10", "1.21.13", "1.24.13", "1.27.4"];
-
-fn cells(program: Program) -> Vec<Cell> {
-    let all = matrix::cells(Selection::from_environment().unwrap());
-    let only = std::env::var("GOPS_PROBE_CELL").unwrap_or_default();
-    let cells: Vec<Cell> =
-        all.into_iter().filter(|cell| cell.program == program && cell.to_string().contains(&only)).collect();
-    build::build(&cells, 2, &|_, _| ()).unwrap();
-    cells
-}
 
 #[track_caller]
 fn ours<S: AsRef<OsStr>>(arguments: &[S]) -> Vec<u8> {
@@ -113,7 +103,7 @@ fn forget_instance(line: &mut String) {
 #[test]
 fn goroutines_as_the_process_counts_them() {
     let (mut of_cells, mut rows) = (0, 0);
-    for cell in cells(Program::States) {
+    for cell in build::selected(Program::States).unwrap() {
         let mut fixture = Fixture::spawn(&cell, &[], &[]).unwrap();
         let (ours, theirs) = settled(&mut fixture, "goroutine", |f| by_command(f, "pprof-goroutine"));
         let but_for_the_writer =
@@ -142,7 +132,7 @@ fn goroutines_as_the_process_counts_them() {
 #[test]
 fn threads_as_the_process_counts_them() {
     let (mut of_cells, mut threads) = (0, 0);
-    for cell in cells(Program::States) {
+    for cell in build::selected(Program::States).unwrap() {
         let mut fixture = Fixture::spawn(&cell, &[], &[]).unwrap();
         let (ours, mut theirs) =
             settled(&mut fixture, "threadcreate", |f| by_command(f, "pprof-threadcreate"));
@@ -196,7 +186,7 @@ fn go_tools_of_four_releases_read_them() {
     for reader in READERS {
         for (kind, shown, path) in &files {
             for way in ["-top", "-traces", "-raw"] {
-                let report = pprof_tool(reader, way, path);
+                let report = pprof::tool(reader, way, path).unwrap();
                 let expected = match way {
                     "-raw" => "PeriodType: ".to_owned(),
                     _ => format!("Type: {shown}"),
@@ -210,17 +200,6 @@ fn go_tools_of_four_releases_read_them() {
     }
     say(&format!("profile commands: {} files read by go tool pprof of {READERS:?}", files.len()));
     fixture.assert_untouched().unwrap();
-}
-
-fn pprof_tool(reader: &str, way: &str, path: &Path) -> String {
-    let mut command = Command::new("go");
-    command.env("GOTOOLCHAIN", format!("go{reader}")).args(["tool", "pprof", way]).arg(path);
-    let output = command.stdin(Stdio::null()).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {said}");
-    // It looks for no program and misses none.
-    assert!(!said.contains("ailed") && !said.contains("rror"), "{command:?}: {said}");
-    String::from_utf8(output.stdout).unwrap()
 }
 
 #[test]

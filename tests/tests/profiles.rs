@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use fixtures::pprof::{self, Plain, Row, difference};
 use fixtures::repetition::say;
-use fixtures::{Cell, Fixture, Program, Selection, Variant, build, matrix};
+use fixtures::{Cell, Fixture, Program, Variant, build};
 use inspector::memory::LiveMemory;
 use inspector::process::Process;
 use inspector::profile::mappings;
@@ -18,15 +18,6 @@ use inspector::runtime::buckets::{
     block_profile, heap_profile, mutex_profile, ticks_per_second,
 };
 use inspector::runtime::open::open;
-
-fn cells(program: Program) -> Vec<Cell> {
-    let all = matrix::cells(Selection::from_environment().unwrap());
-    let only = std::env::var("GOPS_PROBE_CELL").unwrap_or_default();
-    let cells: Vec<Cell> =
-        all.into_iter().filter(|cell| cell.program == program && cell.to_string().contains(&only)).collect();
-    build::build(&cells, 2, &|_, _| ()).unwrap();
-    cells
-}
 
 /// A running fixture and our view of it.
 struct Target {
@@ -264,12 +255,18 @@ fn total(kind: &str, results: impl IntoIterator<Item = (usize, usize)>) {
 
 #[test]
 fn memory_at_the_default_rate() {
-    total("memory, default", cells(Program::Profiles).into_iter().map(|cell| check_memory(cell, "default")));
+    total(
+        "memory, default",
+        build::selected(Program::Profiles).unwrap().into_iter().map(|cell| check_memory(cell, "default")),
+    );
 }
 
 #[test]
 fn memory_at_rate_one() {
-    total("memory, 1", cells(Program::Profiles).into_iter().map(|cell| check_memory(cell, "1")));
+    total(
+        "memory, 1",
+        build::selected(Program::Profiles).unwrap().into_iter().map(|cell| check_memory(cell, "1")),
+    );
 }
 
 /// Before the first collection everything counted is published, so that what the command itself allocates between the
@@ -282,7 +279,7 @@ fn memory_before_the_first_collection() {
         target.compare("heap", |row| row.passes("example.com/fixtures/proto.Serve"));
         target.end("default, before the first collection")
     };
-    total("memory, before collections", cells(Program::Profiles).into_iter().map(before));
+    total("memory, before collections", build::selected(Program::Profiles).unwrap().into_iter().map(before));
 }
 
 #[test]
@@ -317,12 +314,12 @@ fn blocking_and_contention() {
         }
         target.end("1 and 20 µs")
     };
-    total("block and mutex", cells(Program::Profiles).into_iter().map(contention));
+    total("block and mutex", build::selected(Program::Profiles).unwrap().into_iter().map(contention));
 }
 
 #[test]
 fn ticks_before_the_process_counts_them() {
-    for cell in cells(Program::Profiles) {
+    for cell in build::selected(Program::Profiles).unwrap() {
         let mut target = Target::start(cell, &[]);
         let ticks = |target: &Target| {
             let process = Process::pin(target.fixture.pid().to_string().parse().unwrap()).unwrap();
@@ -358,7 +355,7 @@ fn profilers(fixture: &Fixture) -> Profilers {
 
 #[test]
 fn whether_a_process_samples() {
-    for cell in cells(Program::Profiles) {
+    for cell in build::selected(Program::Profiles).unwrap() {
         // Where the recipe of a variable is refused it is unknown, and never guessed.
         let is = |found: Sampling, expected: Sampling| {
             found == expected || (found == Sampling::Unknown && cell.variant != Variant::Stripped)
@@ -379,7 +376,7 @@ fn whether_a_process_samples() {
         target.compare("heap", never);
         target.fixture.assert_untouched().unwrap();
     }
-    for cell in cells(Program::Unprofiled) {
+    for cell in build::selected(Program::Unprofiled).unwrap() {
         let mut fixture = Fixture::spawn(&cell, &[], &[]).unwrap();
         assert_eq!(profilers(&fixture).memory, Sampling::NotLinked, "{cell}");
         fixture.assert_untouched().unwrap();
@@ -394,7 +391,11 @@ fn whether_a_process_samples() {
 #[test]
 fn memory_while_collections_are_at_work() {
     let readings = 40;
-    for cell in cells(Program::Profiles).into_iter().filter(|cell| cell.variant == Variant::Stripped) {
+    for cell in build::selected(Program::Profiles)
+        .unwrap()
+        .into_iter()
+        .filter(|cell| cell.variant == Variant::Stripped)
+    {
         // A collection whenever a twentieth more is in use.
         let mut target = Target::start(cell, &[("RATE", "1"), ("GOGC", "5")]);
         target.order("allocate 2");

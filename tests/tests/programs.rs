@@ -4,16 +4,12 @@
 
 use std::time::{Duration, Instant};
 
-use fixtures::{Cell, Dump, Fixture, Program, Selection, build, compare, matrix};
+use fixtures::{Cell, Dump, Fixture, Program, build, compare};
 
 /// Builds of a program in the selection that `GOPS_PROBE_MATRIX` names.
 fn ready(program: Program) -> Vec<Cell> {
-    let cells: Vec<Cell> = matrix::cells(Selection::from_environment().unwrap())
-        .into_iter()
-        .filter(|cell| cell.program == program)
-        .collect();
+    let cells = build::selected(program).unwrap();
     assert!(!cells.is_empty());
-    build::build(&cells, 2, &|_, _| ()).unwrap();
     cells
 }
 

@@ -177,9 +177,7 @@ fn on_host(programs: &[Program], options: &Options, progress: Progress<'_>) -> R
     let wanted = selected(options.only.as_deref());
     let mut run = judge(&Console { lines, boot: None, total: begin.elapsed(), problem }, &wanted, false);
     run.host = true;
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    // Whose build it is says nothing to anybody else.
-    run.kernel = release.trim().split('-').next().unwrap_or_default().to_owned();
+    run.kernel = fixtures::machine::kernel();
     run.outcomes.iter().for_each(|outcome| progress(&run.kernel, outcome));
     Ok(run)
 }

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::listing::Pairs;
 use super::run::FirstOutput;
 use super::stacks::{Group, Row, Way};
+use fixtures::machine;
 use fixtures::paired::{Figures, figures, ratio};
 
 /// All that was measured.
@@ -14,12 +15,6 @@ pub(crate) struct Results {
     pub(crate) memory: Option<i64>,
     pub(crate) listing: Vec<Pairs>,
     pub(crate) first: Option<FirstOutput>,
-}
-
-/// The load average over a minute.
-pub(crate) fn load() -> String {
-    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split(' ').next().unwrap_or("?").to_owned()
 }
 
 const INTRODUCTION: &str = "\
@@ -70,14 +65,12 @@ const REASONS: &str = "
 /// The document as Markdown.
 pub(crate) fn write(results: &Results) -> String {
     let mut out = String::from(INTRODUCTION);
-    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let kernel = kernel.split('-').next().unwrap_or("?").trim();
+    let machine = machine::description();
     let _ = writeln!(
         out,
-        "The machine: {cores} cores, Linux {kernel}; load average {} before and {} after.\n",
+        "The machine: {machine}; load average {} before and {} after.\n",
         results.load_before,
-        load()
+        machine::load()
     );
     for group in &results.stacks {
         stacks_table(&mut out, group);

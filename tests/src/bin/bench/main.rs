@@ -39,7 +39,7 @@ fn main() -> ExitCode {
 fn measure(cli: &Cli) -> Result<(), Box<dyn std::error::Error>> {
     // Builds gops-probe where that has to be done.
     fixtures::binary()?;
-    let load_before = document::load();
+    let load_before = fixtures::machine::load();
     let stacks = stacks::measure(cli.quick)?;
     let memory = if cli.quick { None } else { Some(stacks::peak_memory()?) };
     let listing = listing::measure(if cli.quick { 5 } else { 30 })?;

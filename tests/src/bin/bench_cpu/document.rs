@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use fixtures::machine;
 use fixtures::paired::ratio;
 
 use super::measure::{Counted, Measured, RATES, Subject, WAYS, Way};
@@ -19,14 +20,12 @@ sampling come out of the CPU time of the program that they interrupt, so this is
 ";
 
 /// The document as Markdown.
-pub(crate) fn write(measured: &[Measured], rounds: usize, window: f64, load: (f64, f64)) -> String {
+pub(crate) fn write(measured: &[Measured], rounds: usize, window: f64, load: (String, String)) -> String {
     let mut out = String::from(INTRODUCTION);
-    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let kernel = kernel.split('-').next().unwrap_or("?").trim();
+    let machine = machine::description();
     let _ = writeln!(
         out,
-        "The machine: {cores} cores, virtual, Linux {kernel}; load average {:.2} before and {:.2} after. {rounds} pairs of \
+        "The machine: {machine}, virtual; load average {} before and {} after. {rounds} pairs of \
          {window} s for each row.\n",
         load.0, load.1
     );

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use fixtures::machine;
 
 #[derive(Debug, Parser)]
 #[command(about = "Measures CPU profiles by BPF against runtime/pprof, in interleaved pairs")]
@@ -36,21 +37,16 @@ fn main() -> ExitCode {
     }
 }
 
-fn load() -> f64 {
-    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split(' ').next().and_then(|one| one.parse().ok()).unwrap_or(0.0)
-}
-
 fn run(cli: &Cli) -> Result<(), Box<dyn std::error::Error>> {
     let rounds = if cli.quick { 3 } else { cli.rounds };
     let window = Duration::from_millis(1000);
-    let before = load();
+    let before = machine::load();
     let mut measured = Vec::new();
     for subject in measure::SUBJECTS {
         eprintln!("{subject:?}");
         measured.push(measure::measure(subject, rounds, window)?);
     }
-    let text = document::write(&measured, rounds, window.as_secs_f64(), (before, load()));
+    let text = document::write(&measured, rounds, window.as_secs_f64(), (before, machine::load()));
     std::fs::write(&cli.output, text)?;
     eprintln!("written: {}", cli.output.display());
     Ok(())

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use fixtures::machine;
 use fixtures::paired::{figures, ratio};
 
 use super::measure::{Measured, QUESTIONS, Way, Window};
@@ -33,13 +34,11 @@ request (for `memstats`, `runtime.ReadMemStats`).
 /// The document as Markdown.
 pub(crate) fn write(measured: &Measured) -> String {
     let mut out = String::from(INTRODUCTION);
-    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let kernel = kernel.split('-').next().unwrap_or("?").trim();
+    let machine = machine::description();
     let nothing: Vec<Window> = measured.rounds.iter().map(|round| round.0).collect();
     let _ = writeln!(
         out,
-        "The machine: {cores} cores, Linux {kernel}; load average {} before and {} after. {} goroutines, {} rounds. \
+        "The machine: {machine}; load average {} before and {} after. {} goroutines, {} rounds. \
          Stall when nobody asks: {}.\n",
         measured.load.0,
         measured.load.1,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use fixtures::Fixture;
 use fixtures::matrix::{Cell, Program, Variant};
-use fixtures::{binary, build};
+use fixtures::{binary, build, machine};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -93,7 +93,7 @@ pub(crate) fn measure(goroutines: usize, rounds: usize) -> Result<Measured> {
     let directory = config.path().to_str().ok_or("a temporary directory that is no text")?;
     let count = goroutines.to_string();
     let environment = [("GOPS_CONFIG_DIR", directory)];
-    let before = load();
+    let before = machine::load();
     let mut target = Fixture::spawn(&cell, &["-n", &count, "-work", WORKERS], &environment)?;
     let port = std::fs::read_to_string(config.path().join(target.pid().to_string()))?;
     let mut other = Fixture::spawn(&cell, &["-n", &count, "-heartbeat", "0"], &environment)?;
@@ -111,12 +111,7 @@ pub(crate) fn measure(goroutines: usize, rounds: usize) -> Result<Measured> {
     }
     target.assert_untouched()?;
     other.assert_untouched()?;
-    Ok(Measured { goroutines, rounds: measured, load: (before, load()) })
-}
-
-fn load() -> String {
-    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split(' ').next().unwrap_or("?").to_owned()
+    Ok(Measured { goroutines, rounds: measured, load: (before, machine::load()) })
 }
 
 fn window(way: Way, target: &mut Fixture, other: u32, port: &str) -> Result<Window> {
