@@ -1,8 +1,9 @@
 //! How much CPU time of a thread a look stands for that found it running.
 //!
 //! Over a while, a thread is found running in looks that stand for some time, and uses about as much of CPUs, or less
-//! where it was only thought to run. The relation of the two is what a look counts for of the time since the look before:
-//! so the samples of a thread are as many as it has used periods of CPU time.
+//! where it was only thought to run. The relation of the two is what a look counts for of the time since the look before,
+//! and what looks before have counted too much or too little is made up for by and by: so the samples of a thread are as
+//! many as it has used periods of CPU time, also where it does not always run as much.
 
 use std::time::Duration;
 
@@ -15,14 +16,19 @@ pub(super) struct Account {
     used: Duration,
     /// How much time there was between looks that found it running and those before them.
     found: Duration,
-    /// What samples are owed for.
+    /// What samples were or are owed for, all together.
+    counted: Duration,
+    /// What of that is not paid yet.
     owed: Duration,
 }
+
+/// Each look makes up for one part in so many of what those before have counted wrong.
+const MADE_UP: f64 = 8.0;
 
 impl Account {
     /// Of a thread that has used this much before it is sampled.
     pub(super) fn known(before: Duration) -> Self {
-        Account { before, used: before, found: Duration::ZERO, owed: Duration::ZERO }
+        Account { before, used: before, found: Duration::ZERO, counted: Duration::ZERO, owed: Duration::ZERO }
     }
 
     /// Of a thread that began while its process was sampled.
@@ -47,7 +53,11 @@ impl Account {
         let prior = (period * 2).as_secs_f64();
         let used = self.used().as_secs_f64();
         let part = (used + prior) / (self.found.as_secs_f64() + prior);
-        self.owed += time.mul_f64(part);
+        let counts = time.as_secs_f64() * part;
+        let wrong = used - (self.counted.as_secs_f64() + counts);
+        let counts = Duration::try_from_secs_f64(counts + wrong / MADE_UP).unwrap_or_default();
+        self.counted += counts;
+        self.owed += counts;
     }
 
     /// The samples that it is owed, which are paid with that.
@@ -94,6 +104,27 @@ mod tests {
             let expected = 1000 * u64::from(on_cpu) / u64::from(of);
             let samples = samples(on_cpu, waits, of);
             assert!(samples.abs_diff(expected) <= 10 + expected / 20, "{samples} for {expected}");
+        }
+    }
+
+    /// Samples of a thread that first uses CPUs in `early` of 100 looks, then in `late` of 100, and seems to run in each.
+    fn changing(early: u32, late: u32) -> (u64, u64) {
+        let (mut account, mut samples, mut used) = (Account::begun(), 0, Duration::ZERO);
+        for look in 0..1000 {
+            used += PERIOD * if look < 500 { early } else { late } / 100;
+            account.saw(used);
+            account.found(PERIOD);
+            account.owe(PERIOD, PERIOD);
+            samples += account.take(PERIOD);
+        }
+        (samples, u64::try_from(used.as_nanos() / PERIOD.as_nanos()).unwrap())
+    }
+
+    #[test]
+    fn work_that_changes() {
+        for (early, late) in [(100, 5), (5, 100), (50, 50), (100, 0), (0, 100)] {
+            let (samples, expected) = changing(early, late);
+            assert!(samples.abs_diff(expected) <= 10, "{early} {late}: {samples} for {expected}");
         }
     }
 
