@@ -3,6 +3,7 @@
 //! Threads are seized and interrupted, which sends no signal and injects nothing. If we die in between, the
 //! kernel detaches them and they run on.
 
+mod reaper;
 mod registers;
 
 use std::collections::{BTreeMap, HashMap};
@@ -15,6 +16,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use reaper::Reaper;
 pub use registers::Registers;
 
 /// Why threads could not be stopped.
@@ -58,10 +60,13 @@ enum ThreadState {
 /// The kernel ties a traced thread to the tracing thread, hence not `Send`.
 #[derive(Debug)]
 pub struct Stopped {
+    pid: i32,
     threads: BTreeMap<i32, ThreadState>,
     begun: Instant,
     /// When one of them was last seen not to have stopped yet.
     seen_running: Instant,
+    /// Where one thread is traced while others are seized.
+    reaper: Option<Reaper>,
     not_send: std::marker::PhantomData<*const ()>,
 }
 
@@ -85,7 +90,8 @@ impl Stopped {
         let tids = threads(pid)?;
         let begun = Instant::now();
         let deadline = begun + timeout;
-        let mut stopped = Stopped::since(begun);
+        let mut stopped = Stopped::of(pid, begun);
+        stopped.reaper = Some(Reaper::start()?);
         for tid in tids {
             stopped.seize(tid)?;
         }
@@ -97,6 +103,7 @@ impl Stopped {
             let new: Vec<i32> =
                 threads(pid)?.into_iter().filter(|tid| !stopped.threads.contains_key(tid)).collect();
             if new.is_empty() {
+                stopped.reaper = None;
                 return if stopped.threads.is_empty() { Err(StopError::Exited) } else { Ok(stopped) };
             }
             for tid in &new {
@@ -110,13 +117,13 @@ impl Stopped {
         Err(StopError::Timeout(pid))
     }
 
-    /// Stops a single thread.
+    /// Stops a single thread of `pid`.
     ///
     /// # Errors
     /// On any error the thread runs on.
-    pub fn one_thread(tid: i32, timeout: Duration) -> Result<Self, StopError> {
+    pub fn one_thread(pid: i32, tid: i32, timeout: Duration) -> Result<Self, StopError> {
         let begun = Instant::now();
-        let mut stopped = Stopped::since(begun);
+        let mut stopped = Stopped::of(pid, begun);
         stopped.seize(tid)?;
         if stopped.threads.is_empty() {
             return Err(StopError::Exited);
@@ -126,14 +133,14 @@ impl Stopped {
         if stopped.threads.is_empty() { Err(StopError::Exited) } else { Ok(stopped) }
     }
 
-    /// Stops a single thread of many that are stopped one after the other: does not give our core away while it can come
+    /// Stops a single thread of `pid`, of many that are stopped one after the other: does not give our core away while it can come
     /// to its stop on another one, so that it is not held for the time that we would wait for a core.
     ///
     /// # Errors
     /// On any error the thread runs on.
-    pub fn one_in_passing(tid: i32, timeout: Duration) -> Result<Self, StopError> {
+    pub fn one_in_passing(pid: i32, tid: i32, timeout: Duration) -> Result<Self, StopError> {
         let begun = Instant::now();
-        let mut stopped = Stopped::since(begun);
+        let mut stopped = Stopped::of(pid, begun);
         stopped.seize(tid)?;
         stopped.interrupt(tid);
         stopped.wait_with(begun + timeout, |idle_rounds| {
@@ -142,8 +149,15 @@ impl Stopped {
         if stopped.threads.is_empty() { Err(StopError::Exited) } else { Ok(stopped) }
     }
 
-    fn since(begun: Instant) -> Self {
-        Stopped { threads: BTreeMap::new(), begun, seen_running: begun, not_send: std::marker::PhantomData }
+    fn of(pid: i32, begun: Instant) -> Self {
+        Stopped {
+            pid,
+            threads: BTreeMap::new(),
+            begun,
+            seen_running: begun,
+            reaper: None,
+            not_send: std::marker::PhantomData,
+        }
     }
 
     /// The threads that are held.
@@ -183,7 +197,12 @@ impl Stopped {
         if self.threads.contains_key(&tid) {
             return Ok(());
         }
-        match ptrace::seize(Pid::from_raw(tid), ptrace::Options::PTRACE_O_TRACECLONE) {
+        let seize = || ptrace::seize(Pid::from_raw(tid), ptrace::Options::PTRACE_O_TRACECLONE);
+        let seized = match &self.reaper {
+            Some(reaper) => reaper.during(tid, seize),
+            None => seize(),
+        };
+        match seized {
             Ok(()) => {
                 self.threads.insert(tid, ThreadState::Stopping);
                 Ok(())
@@ -191,6 +210,12 @@ impl Stopped {
             // A thread may end at any time; a zombie thread cannot be seized.
             Err(Errno::ESRCH) => Ok(()),
             Err(Errno::EPERM) if is_dead(tid) => Ok(()),
+            // A thread of ours that executed another program has the id of the process since. Only the tracer can
+            // interrupt it.
+            Err(Errno::EPERM) if ptrace::interrupt(Pid::from_raw(tid)).is_ok() => {
+                self.threads.insert(tid, ThreadState::Stopping);
+                Ok(())
+            }
             Err(errno) => Err(errno.into()),
         }
     }
@@ -234,6 +259,11 @@ impl Stopped {
                 idle_rounds = 0;
                 continue;
             }
+            // One that executes another program ends those that have stopped, and comes to its own stop only when they
+            // are gone.
+            if idle_rounds >= SPINS {
+                self.poll_stopped()?;
+            }
             self.seen_running = now;
             if now >= deadline {
                 return Err(StopError::Timeout(first));
@@ -264,8 +294,16 @@ impl Stopped {
                 self.threads.insert(tid, ThreadState::Stopped(Some(signal)));
                 Ok(true)
             }
-            Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) | Err(Errno::ECHILD) => {
+            Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => {
                 self.threads.remove(&tid);
+                Ok(true)
+            }
+            Err(Errno::ECHILD) => {
+                self.threads.remove(&tid);
+                // If it executed another program, it is traced as before, by the id of the process.
+                if tid != self.pid && ptrace::interrupt(Pid::from_raw(self.pid)).is_ok() {
+                    self.threads.entry(self.pid).or_insert(ThreadState::Stopping);
+                }
                 Ok(true)
             }
             Ok(_) => Ok(false),
@@ -274,32 +312,59 @@ impl Stopped {
         }
     }
 
+    /// Looks whether those that have stopped were ended meanwhile.
+    fn poll_stopped(&mut self) -> Result<(), StopError> {
+        let held = self.threads.iter().filter(|(_, state)| matches!(state, ThreadState::Stopped(_)));
+        let held: Vec<i32> = held.map(|(tid, _)| *tid).collect();
+        for tid in held {
+            self.poll(tid)?;
+        }
+        Ok(())
+    }
+
     fn release(&mut self) {
-        let threads = std::mem::take(&mut self.threads);
-        let mut stopping = Vec::new();
-        for (tid, state) in threads {
-            match state {
-                ThreadState::Stopped(signal) => {
-                    // Fails only for a thread that was killed.
-                    let _gone = ptrace::detach(Pid::from_raw(tid), signal);
+        let deadline = Instant::now() + RELEASE_TIMEOUT;
+        let mut looks = 0;
+        while self.release_stopped() {
+            if Instant::now() >= deadline {
+                // They stay seized, which the kernel undoes when we exit; they are not held before they stop.
+                self.threads.clear();
+                return;
+            }
+            if looks >= SPINS {
+                std::thread::sleep(NAP);
+            } else {
+                std::thread::yield_now();
+            }
+            looks += 1;
+            let tids: Vec<i32> = self.threads.keys().copied().collect();
+            for tid in tids {
+                if self.poll(tid).is_err() {
+                    self.threads.remove(&tid);
                 }
-                ThreadState::Stopping => stopping.push(tid),
             }
         }
-        // A thread can be detached only while it is stopped. Those here may not have been told to stop yet: seizing
-        // the next one failed.
-        for &tid in &stopping {
+    }
+
+    /// Lets those run on that have stopped; true where others are left.
+    fn release_stopped(&mut self) -> bool {
+        let mut left = Vec::new();
+        self.threads.retain(|&tid, state| {
+            if let ThreadState::Stopped(signal) = *state
+                && ptrace::detach(Pid::from_raw(tid), signal).is_ok()
+            {
+                return false;
+            }
+            // It was not told to stop yet, as seizing the next one failed; or it was killed while it was held, and is not
+            // gone before its tracer has waited for it; or the only one left has its id since it executed another program.
+            *state = ThreadState::Stopping;
+            left.push(tid);
+            true
+        });
+        for &tid in &left {
             self.interrupt(tid);
         }
-        let deadline = Instant::now() + RELEASE_TIMEOUT;
-        for tid in stopping {
-            let mut one = Stopped::since(self.begun);
-            one.threads.insert(tid, ThreadState::Stopping);
-            if one.wait(deadline).is_err() {
-                // It stays seized, which the kernel undoes when we exit; it is not held before it stops.
-                one.threads.clear();
-            }
-        }
+        !left.is_empty()
     }
 }
 

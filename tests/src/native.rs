@@ -18,6 +18,8 @@ pub enum Source {
     Objects,
     /// Rust.
     Traits,
+    /// C, with many threads, which executes itself when asked.
+    Successor,
 }
 
 impl Source {
@@ -26,12 +28,13 @@ impl Source {
             Self::Calls => "calls.c",
             Self::Objects => "objects.cpp",
             Self::Traits => "traits.rs",
+            Self::Successor => "successor.c",
         }
     }
 
     fn compiler(self) -> &'static str {
         match self {
-            Self::Calls => "cc",
+            Self::Calls | Self::Successor => "cc",
             Self::Objects => "c++",
             Self::Traits => "rustc",
         }

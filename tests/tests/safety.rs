@@ -10,10 +10,11 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use fixtures::repetition::say;
-use fixtures::{Cell, Fixture, Program, Repetitions, Variant, binary, build, probe};
+use fixtures::{Cell, Fixture, Program, Repetitions, Variant, binary, build, native, probe};
 use inspector::process::Process;
 use inspector::runtime::open::open;
 use inspector::runtime::snapshot::{self, Frames, Options, Pause, Snapshot};
+use inspector::stop::Stopped;
 use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -356,6 +357,47 @@ fn a_target_may_execute_another_program_while_it_is_dumped() {
         server.assert_untouched().unwrap();
     }
     repetitions.report(&json!(exits));
+}
+
+#[test]
+fn a_target_of_many_threads_may_execute_another_program_while_they_are_seized() {
+    let build =
+        native::Build { source: native::Source::Successor, pointers: true, symbols: native::Symbols::Inside };
+    let mut target = Fixture::start(Command::new(build.program().unwrap())).unwrap();
+    let mut repetitions = Repetitions::new("safety", "exec while threads are seized", 8000);
+    let stop = AtomicBool::new(false);
+    let (mut stopped, mut failed) = (0u64, 0u64);
+    let mut longest = Duration::ZERO;
+    std::thread::scope(|scope| {
+        let (pid, stop, stopped, failed) = (pid(&target), &stop, &mut stopped, &mut failed);
+        scope.spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                match Stopped::all_threads(pid.as_raw(), Duration::from_millis(500)) {
+                    Ok(_) => *stopped += 1,
+                    // Threads that end just now cannot be seized; whoever asks for a dump tries again.
+                    Err(_) => *failed += 1,
+                }
+                std::thread::sleep(Duration::from_micros(300));
+            }
+        });
+        let mut answers = || -> fixtures::Result<()> {
+            while repetitions.another() {
+                std::thread::sleep(Duration::from_micros(repetitions.random(2000)));
+                let begun = Instant::now();
+                target.command("exec")?;
+                target.line("exec")?;
+                longest = longest.max(begun.elapsed());
+            }
+            Ok(())
+        };
+        let answers = answers();
+        stop.store(true, Ordering::Relaxed);
+        answers.unwrap();
+    });
+    assert!(stopped > 0);
+    let longest = longest.as_millis();
+    repetitions.report(&json!({ "stops": stopped, "failed": failed, "longest_exec_ms": longest }));
+    target.assert_untouched().unwrap();
 }
 
 #[test]

@@ -212,7 +212,7 @@ impl Ptrace {
         each: &mut dyn FnMut(Event<'_>),
     ) -> io::Result<()> {
         let Some(target) = self.targets.get_mut(&thread.pid) else { return Ok(()) };
-        let stopped = match Stopped::one_in_passing(thread.tid, STOP_TIMEOUT) {
+        let stopped = match Stopped::one_in_passing(thread.pid.as_raw(), thread.tid, STOP_TIMEOUT) {
             Ok(stopped) => stopped,
             Err(StopError::Exited) => return Ok(()),
             Err(StopError::Timeout(_)) => {

@@ -117,7 +117,7 @@ fn read_with_thread_stopped(copier: &mut Copier<'_>, index: usize, tids: &Tids, 
     let Some(tid) = view.read_m(memory, m).and_then(|m| tids.host(m.procid)).filter(|&t| t != 0) else {
         return false;
     };
-    let Ok(stopped) = Stopped::one_thread(tid, STOP_TIMEOUT) else { return false };
+    let Ok(stopped) = Stopped::one_thread(view.pid, tid, STOP_TIMEOUT) else { return false };
     stops.count += 1;
     let caught = (|| {
         let (g, m) = (view.read_g(memory, copier.list.addr(index))?, view.read_m(memory, m)?);
