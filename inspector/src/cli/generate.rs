@@ -43,7 +43,9 @@ fn write_table(out: &mut dyn Write) -> io::Result<()> {
 
 /// The table of commands as the README has it, in Markdown.
 pub fn commands_table() -> String {
-    let program = Cli::command();
+    let mut program = Cli::command();
+    // Gives the commands their arguments.
+    program.build();
     let mut table = String::from("| Command | What it answers | Intrusion | Needs |\n|---|---|---|---|\n");
     for command in program.get_subcommands().filter(|c| !c.is_hide_set()) {
         let name = command.get_name();

@@ -21,7 +21,8 @@ pub fn home(uid: u32) -> Option<PathBuf> {
 
 /// The file has most users of most machines, and costs a fraction of what asking all sources of names does.
 fn passwd() -> Option<Vec<u8>> {
-    let mut text = Vec::new();
+    // Room for the file of most machines, which is then read at once.
+    let mut text = Vec::with_capacity(4096);
     File::open("/etc/passwd").ok()?.take(MAX_PASSWD).read_to_end(&mut text).ok()?;
     Some(text)
 }

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 mod declaration;
+mod deferred;
 mod knobs;
 mod memory;
 mod profile;
@@ -20,6 +21,7 @@ use declaration::{
     PPROF_MUTEX, PPROF_THREADCREATE, PROCESS, SERVE, SETGC, SETMEMLIMIT, STACK, STATS, TOP, TRACE, TREE,
     VERSION,
 };
+pub use deferred::Deferred;
 pub use knobs::{GcArgs, MemoryLimit, SetGcArgs, SetMemLimitArgs};
 pub use memory::{HeapArgs, MemstatsArgs, StatsArgs};
 pub use profile::{CpuProfileArgs, Format, FormatArgs, RuntimeProfileArgs, SampledArgs, TopArgs, TopSort};
@@ -97,68 +99,68 @@ pub enum Command {
     /// Print what a process is and uses: parent, memory, CPU, user, command line, connections; with -v or --json also
     /// its Go program, container, limits and runtime settings
     #[command(visible_aliases = ["pid", "proc"], after_long_help = PROCESS.help())]
-    Process(ProcessArgs),
+    Process(Deferred<ProcessArgs>),
     /// Print the Go version that built a process; with -v or --json its whole build info
     #[command(after_long_help = VERSION.help())]
-    Version(VersionArgs),
+    Version(Deferred<VersionArgs>),
     /// Print every goroutine with its stack, as Go itself would
     #[command(after_long_help = STACK.help())]
-    Stack(StackArgs),
+    Stack(Deferred<StackArgs>),
     /// Run the garbage collector, and wait until it is done
     #[command(after_long_help = GC.help())]
-    Gc(GcArgs),
+    Gc(Deferred<GcArgs>),
     /// Set the garbage collection target percentage (GOGC)
     #[command(after_long_help = SETGC.help())]
-    Setgc(SetGcArgs),
+    Setgc(Deferred<SetGcArgs>),
     /// Set the soft memory limit (GOMEMLIMIT)
     #[command(after_long_help = SETMEMLIMIT.help())]
-    Setmemlimit(SetMemLimitArgs),
+    Setmemlimit(Deferred<SetMemLimitArgs>),
     /// Print the allocation and garbage collection statistics
     #[command(after_long_help = MEMSTATS.help())]
-    Memstats(MemstatsArgs),
+    Memstats(Deferred<MemstatsArgs>),
     /// Print numbers of goroutines, threads and CPUs
     #[command(after_long_help = STATS.help())]
-    Stats(StatsArgs),
+    Stats(Deferred<StatsArgs>),
     /// Print what holds the memory now: objects by size, large objects, stacks, what is unused
     #[command(after_long_help = HEAP.help())]
-    Heap(HeapArgs),
+    Heap(Deferred<HeapArgs>),
     /// Write an execution trace of 5 seconds to a file
     #[command(after_long_help = TRACE.help())]
-    Trace(TraceArgs),
+    Trace(Deferred<TraceArgs>),
     /// Write a heap profile: where the memory in use was allocated
     #[command(after_long_help = PPROF_HEAP.help())]
-    PprofHeap(RuntimeProfileArgs),
+    PprofHeap(Deferred<RuntimeProfileArgs>),
     /// Write the same profile for all that was allocated since the start
     #[command(after_long_help = PPROF_ALLOCS.help())]
-    PprofAllocs(RuntimeProfileArgs),
+    PprofAllocs(Deferred<RuntimeProfileArgs>),
     /// Write a profile of the goroutines: how many have which stack and labels
     #[command(after_long_help = PPROF_GOROUTINE.help())]
-    PprofGoroutine(RuntimeProfileArgs),
+    PprofGoroutine(Deferred<RuntimeProfileArgs>),
     /// Write a profile of where threads were created
     #[command(after_long_help = PPROF_THREADCREATE.help())]
-    PprofThreadcreate(RuntimeProfileArgs),
+    PprofThreadcreate(Deferred<RuntimeProfileArgs>),
     /// Write a profile of where goroutines waited for channels, locks and conditions, and how long
     #[command(after_long_help = PPROF_BLOCK.help())]
-    PprofBlock(RuntimeProfileArgs),
+    PprofBlock(Deferred<RuntimeProfileArgs>),
     /// Write a profile of who held locks that others waited for, and how long
     #[command(after_long_help = PPROF_MUTEX.help())]
-    PprofMutex(RuntimeProfileArgs),
+    PprofMutex(Deferred<RuntimeProfileArgs>),
     /// Write a CPU profile: which functions of one process, of several or of all run, in Go and in C, C++ and Rust, and in
     /// the kernel
     #[command(after_long_help = PPROF_CPU.help())]
-    PprofCpu(CpuProfileArgs),
+    PprofCpu(Deferred<CpuProfileArgs>),
     /// Show live what runs: functions, goroutines and processes with their shares of the CPUs
     #[command(after_long_help = TOP.help())]
-    Top(TopArgs),
+    Top(Deferred<TopArgs>),
     /// Write the program that a process executes to a file
     #[command(after_long_help = BINARY.help())]
-    Binary(CaptureArgs),
+    Binary(Deferred<CaptureArgs>),
     /// Answer gops for a process that has no agent
     #[command(after_long_help = SERVE.help())]
-    Serve(ServeArgs),
+    Serve(Deferred<ServeArgs>),
     /// Write what packages need: man pages, completions, the table of commands
     #[command(hide = true)]
-    Generate(GenerateArgs),
+    Generate(Deferred<GenerateArgs>),
     /// Put back what another gops-probe changes, when that is killed
     #[command(hide = true)]
     GuardOfChange {

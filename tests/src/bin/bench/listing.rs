@@ -1,5 +1,6 @@
 //! `list`, `tree` and `process` against the real gops, with 30 Go processes among 110.
 
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
@@ -23,25 +24,32 @@ pub(crate) struct Pairs {
     pub(crate) times: Vec<(f64, f64)>,
 }
 
-/// Measures each command. The process of `process` is one of the Go processes: with the agent of gops inside, which
-/// listens, so that it has connections to show.
+/// Measures each command. The process of `process` has the agent of gops inside and a connection to it, for to find what
+/// is connected takes longer than to find what listens.
 pub(crate) fn measure(pairs: usize) -> Result<Vec<Pairs>> {
     let cell = Cell::new("1.27.4", Variant::Stripped, Program::States);
-    build::build(&[cell], 2, &|_, _| {})?;
+    let with_agent = Cell::new("1.27.4", Variant::Stripped, Program::Agent);
+    build::build(&[cell, with_agent], 2, &|_, _| {})?;
     let tools = tempfile::tempdir()?;
     let status = Command::new("go").args(["install", GOPS]).env("GOBIN", tools.path()).status()?;
     if !status.success() {
         return Err(format!("go install {GOPS} failed").into());
     }
     let gops = tools.path().join("gops");
+    let config = tempfile::tempdir()?;
+    let directory = config.path().to_str().ok_or("a temporary directory that is no text")?;
+    let connected =
+        Fixture::spawn(&with_agent, &["-n", "10", "-heartbeat", "0"], &[("GOPS_CONFIG_DIR", directory)])?;
+    let pid = connected.pid().to_string();
+    let port: u16 = std::fs::read_to_string(config.path().join(&pid))?.trim().parse()?;
+    let connection = TcpStream::connect(("127.0.0.1", port))?;
     let targets =
-        (0..GO).map(|_| Fixture::spawn(&cell, &[], &[])).collect::<std::result::Result<Vec<_>, _>>()?;
+        (1..GO).map(|_| Fixture::spawn(&cell, &[], &[])).collect::<std::result::Result<Vec<_>, _>>()?;
     let mut others = Others(Vec::new());
     for _ in 0..OTHERS {
         others.0.push(Command::new("sleep").arg("1000").spawn()?);
     }
     let ours = binary()?;
-    let pid = targets.first().ok_or("no target")?.pid().to_string();
     let mut measured = Vec::new();
     for (command, allowed, arguments) in
         [("list", 0.1, &[][..]), ("tree", 0.2, &["tree"]), ("process", 0.2, &["process", &pid])]
@@ -54,7 +62,7 @@ pub(crate) fn measure(pairs: usize) -> Result<Vec<Pairs>> {
             .collect::<Result<Vec<_>>>()?;
         measured.push(Pairs { command, allowed, times });
     }
-    drop(targets);
+    drop((connection, connected, targets));
     Ok(measured)
 }
 

@@ -18,6 +18,9 @@ struct Cli {
     /// Few repetitions, and no 100,000 goroutines: to see that it works
     #[arg(long)]
     quick: bool,
+    /// Only `list`, `tree` and `process`: prints their part of the document
+    #[arg(long, conflicts_with_all = ["output", "big"])]
+    listing: bool,
     /// Where to write the document
     #[arg(long, default_value = "docs/performance.md")]
     output: PathBuf,
@@ -39,10 +42,15 @@ fn main() -> ExitCode {
 fn measure(cli: &Cli) -> Result<(), Box<dyn std::error::Error>> {
     // Builds gops-probe where that has to be done.
     fixtures::binary()?;
+    let pairs = if cli.quick { 5 } else { 30 };
+    if cli.listing {
+        print!("{}", document::listing(&listing::measure(pairs)?));
+        return Ok(());
+    }
     let load_before = fixtures::machine::load();
     let stacks = stacks::measure(cli.quick)?;
     let memory = if cli.quick { None } else { Some(stacks::peak_memory()?) };
-    let listing = listing::measure(if cli.quick { 5 } else { 30 })?;
+    let listing = listing::measure(pairs)?;
     let first = cli.big.map(run::first_output).transpose()?;
     let text = document::write(&document::Results { load_before, stacks, memory, listing, first });
     std::fs::write(&cli.output, text)?;
