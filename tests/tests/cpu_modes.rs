@@ -87,6 +87,9 @@ fn check_shares(counts: &BTreeMap<String, u64>, tolerance: f64, what: &str) {
     for (name, expected) in [("fifty", 50.0), ("thirty", 30.0), ("twenty", 20.0)] {
         let share = of(name) * 100.0 / all;
         say(&format!("{what}: {name} {share:.1} of {all}"));
+        // What so few samples cannot tell: four times the standard error.
+        let chance = 4.0 * (expected * (100.0 - expected) / all).sqrt();
+        let tolerance = tolerance.max(chance);
         assert!((share - expected).abs() <= tolerance, "{what}: {name} {share:.1}: {counts:?}");
     }
 }
