@@ -25,7 +25,8 @@ install() {
         -o DPkg::Lock::Timeout=300 "$@" >/dev/null
 }
 
-# Rust links with the C compiler; Go's cgo compiles with it; tests look into what the C++ compiler makes.
+# Rust links with the C compiler; Go's cgo compiles with it; tests look into what the C++ compiler makes. The rest is for
+# the feature `libbpf`, which releases and tests have: the library in C is compiled with Cargo's copy of its source.
 require_tools() {
     [ "$(uname -sm)" = "Linux x86_64" ] || give_up "this is for Linux on amd64, not for $(uname -sm)"
     command -v cargo >/dev/null || give_up "cargo is missing: install Rust 1.88 or newer"
@@ -36,6 +37,10 @@ require_tools() {
     [ "${minor:-0}" -ge 21 ] || give_up "Go 1.21 or newer is needed, not $(GOTOOLCHAIN=local go env GOVERSION)"
     if ! command -v gcc >/dev/null || ! command -v g++ >/dev/null || [ ! -e /usr/include/stdio.h ]; then
         install gcc g++ libc6-dev
+    fi
+    if ! command -v make >/dev/null || ! command -v pkg-config >/dev/null ||
+        [ ! -e /usr/include/libelf.h ] || [ ! -e /usr/include/zlib.h ]; then
+        install make pkg-config libelf-dev zlib1g-dev
     fi
 }
 
