@@ -25,8 +25,7 @@ install() {
         -o DPkg::Lock::Timeout=300 "$@" >/dev/null
 }
 
-# Rust links with the C compiler; Go's cgo compiles with it; tests look into what the C++ compiler makes. The rest is for
-# the feature `libbpf`, which releases and tests have: the library in C is compiled with Cargo's copy of its source.
+# Rust links with the C compiler; Go's cgo compiles with it; tests look into what the C++ compiler makes.
 require_tools() {
     [ "$(uname -sm)" = "Linux x86_64" ] || give_up "this is for Linux on amd64, not for $(uname -sm)"
     command -v cargo >/dev/null || give_up "cargo is missing: install Rust 1.88 or newer"
@@ -38,10 +37,13 @@ require_tools() {
     if ! command -v gcc >/dev/null || ! command -v g++ >/dev/null || [ ! -e /usr/include/stdio.h ]; then
         install gcc g++ libc6-dev
     fi
-    if ! command -v make >/dev/null || ! command -v pkg-config >/dev/null ||
-        [ ! -e /usr/include/libelf.h ] || [ ! -e /usr/include/zlib.h ]; then
+}
+
+# What the feature `libbpf` is built with, which releases and tests have; the library itself comes as source by Cargo.
+require_libbpf() {
+    command -v make >/dev/null && command -v pkg-config >/dev/null &&
+        [ -e /usr/include/libelf.h ] && [ -e /usr/include/zlib.h ] ||
         install make pkg-config libelf-dev zlib1g-dev
-    fi
 }
 
 # What gets the programs of others. Packages of the distribution are unpacked, not installed.
