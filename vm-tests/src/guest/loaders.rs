@@ -1,6 +1,5 @@
 //! Each loader of BPF programs on the same kernel.
 
-use std::fs;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
@@ -113,7 +112,7 @@ pub(crate) fn places(machine: &Machine) -> Result<Done, Failure> {
     use probe_ebpf::cpu::{self, Places, Sampler};
     use probe_ebpf::records::Target;
 
-    let version = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let version = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let mut numbers = version.split('.').map(|number| number.parse::<u32>().unwrap_or_default());
     let has = (numbers.next(), numbers.next()) >= (Some(6), Some(6));
     let options = cpu::Options {
@@ -180,7 +179,7 @@ extern "C" fn three(n: u64) -> u64 {
 /// The offset in our own file of what is at an address.
 #[cfg(feature = "libbpf")]
 fn own_offset(address: u64) -> Option<u64> {
-    let maps = fs::read_to_string("/proc/self/maps").ok()?;
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
     maps.lines().find_map(|line| {
         let mut words = line.split_whitespace();
         let (start, end) = words.next()?.split_once('-')?;
