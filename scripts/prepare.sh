@@ -39,6 +39,13 @@ require_tools() {
     fi
 }
 
+# What the feature `libbpf` is built with, which releases and tests have; the library itself comes as source by Cargo.
+require_libbpf() {
+    command -v make >/dev/null && command -v pkg-config >/dev/null &&
+        [ -e /usr/include/libelf.h ] && [ -e /usr/include/zlib.h ] ||
+        install make pkg-config libelf-dev zlib1g-dev
+}
+
 # What gets the programs of others. Packages of the distribution are unpacked, not installed.
 require_fetchers() {
     # With old lists, packages that were replaced since are not found.

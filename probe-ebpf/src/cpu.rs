@@ -3,20 +3,17 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Duration;
 
-use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
-use aya::programs::perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent};
-use aya::programs::{BtfTracePoint, PerfEvent};
-use aya::{Btf, Ebpf, EbpfLoader, Pod, VerifierLogLevel, include_bytes_aligned, util};
+use aya::{include_bytes_aligned, util};
 
 use crate::Error;
+#[cfg(feature = "libbpf")]
+pub use crate::loader::Places;
+pub use crate::loader::{Cost, Loader};
+use crate::loader::{Loaded, Object, Program, Runs};
 use crate::records::{Record, Target};
 
 static OBJECT: &[u8] = include_bytes_aligned!("../prebuilt/cpu.bpf.o");
-
-// SAFETY: it is `repr(C)`, has no padding (a field stands where there would be some), and any bytes make one.
-unsafe impl Pod for Target {}
 
 /// What to sample, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +28,8 @@ pub struct Options {
     pub stack: u32,
     /// Whether processes that targets begin are followed.
     pub follow: bool,
+    /// Who loads the programs.
+    pub loader: Loader,
 }
 
 /// What the programs counted.
@@ -46,22 +45,9 @@ pub struct Counts {
     pub lost_parts: u64,
 }
 
-/// What the kernel says that a program cost (`bpf_stats_enabled`).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Cost {
-    /// How often it ran.
-    pub runs: u64,
-    /// For how long in all.
-    pub time: Duration,
-}
-
 /// Programs that sample. They end with it.
 pub struct Sampler {
-    // Before the programs, so that it is unmapped first.
-    records: RingBuf<MapData>,
-    targets: HashMap<MapData, u32, Target>,
-    counters: PerCpuArray<MapData, u64>,
-    ebpf: Ebpf,
+    loaded: Box<dyn Loaded + Send>,
     /// Measures the programs while it is open.
     _statistics: Option<std::os::fd::OwnedFd>,
 }
@@ -82,47 +68,31 @@ impl Sampler {
     /// # Errors
     /// What the kernel lacks or denies; with its verifier's log where it refuses a program.
     pub fn load(options: &Options) -> Result<Self, Error> {
-        // The log of a program that passes costs more than to verify it.
-        match Self::load_with(options, VerifierLogLevel::DISABLE) {
-            Err(Error::Refused { .. }) => Self::load_with(options, VerifierLogLevel::default()),
-            other => other,
-        }
+        Self::load_object(OBJECT, options, Runs::OnClock)
     }
 
-    fn load_with(options: &Options, log: VerifierLogLevel) -> Result<Self, Error> {
+    /// Loads the programs to take samples not by the clock but each time that code comes to a place, which only
+    /// [`Loader::Libbpf`] can.
+    ///
+    /// # Errors
+    /// As [`Sampler::load`].
+    #[cfg(feature = "libbpf")]
+    pub fn load_for_places(options: &Options) -> Result<Self, Error> {
+        Self::load_object(OBJECT, options, Runs::AtPlaces)
+    }
+
+    fn load_object(bytes: &[u8], options: &Options, runs: Runs) -> Result<Self, Error> {
         raise_memory_limit();
-        let btf = Btf::from_sys_fs().map_err(|e| Error::NoTypes(e.to_string()))?;
-        let namespace = pid_namespace();
-        let mut loader = EbpfLoader::new();
-        loader.btf(Some(&btf)).verifier_log_level(log);
-        let (whole, kernel) = (u32::from(options.whole_system), u32::from(options.kernel_frames));
-        loader
-            .override_global("pid_namespace", &namespace, true)
-            .override_global("whole_system", &whole, true)
-            .override_global("kernel_frames", &kernel, true)
-            .override_global("other_stack", &options.stack, true);
-        let mut ebpf = loader.load(OBJECT).map_err(|e| Error::new("creating BPF maps", e))?;
-        let on_cpu: &mut PerfEvent = program(&mut ebpf, ON_CPU)?;
-        on_cpu.load().map_err(|e| Error::of_program(ON_CPU, e))?;
-        for (name, tracepoint) in lives(options) {
-            let program: &mut BtfTracePoint = program(&mut ebpf, name)?;
-            program.load(tracepoint, &btf).map_err(|e| Error::of_program(name, e))?;
-        }
-        fn map<T>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, Error>
-        where
-            T: TryFrom<aya::maps::Map, Error = aya::maps::MapError>,
-        {
-            let missing = || Error::Other { action: "opening a BPF map", text: format!("no map {name}") };
-            let map = ebpf.take_map(name).ok_or_else(missing)?;
-            T::try_from(map).map_err(|e| Error::new("opening a BPF map", e))
-        }
-        Ok(Sampler {
-            records: map(&mut ebpf, "records")?,
-            targets: map(&mut ebpf, "targets")?,
-            counters: map(&mut ebpf, "counters")?,
-            ebpf,
-            _statistics: None,
-        })
+        let constants = [
+            ("pid_namespace", pid_namespace()),
+            ("whole_system", options.whole_system.into()),
+            ("kernel_frames", options.kernel_frames.into()),
+            ("other_stack", options.stack),
+        ];
+        let mut programs = vec![Program { name: ON_CPU, runs }];
+        programs.extend(lives(options));
+        let object = Object { bytes, constants: &constants, programs: &programs };
+        Ok(Sampler { loaded: options.loader.load(&object)?, _statistics: None })
     }
 
     /// Samples a process too.
@@ -130,7 +100,7 @@ impl Sampler {
     /// # Errors
     /// What the kernel says: there is room for 16384.
     pub fn add(&mut self, pid: u32, target: &Target) -> Result<(), Error> {
-        self.targets.insert(pid, target, 0).map_err(|e| Error::new("adding a target", e))
+        self.loaded.add(pid, target)
     }
 
     /// Begins to sample.
@@ -138,24 +108,24 @@ impl Sampler {
     /// # Errors
     /// What the kernel denies.
     pub fn start(&mut self, options: &Options) -> Result<(), Error> {
-        for (name, _) in lives(options) {
-            let program: &mut BtfTracePoint = program(&mut self.ebpf, name)?;
-            program.attach().map_err(|e| Error::new("attaching to a tracepoint", e))?;
-        }
+        self.start_lives(options)?;
         let cpus = util::online_cpus()
             .map_err(|(_, e)| Error::Other { action: "listing the CPUs", text: e.to_string() })?;
-        let on_cpu: &mut PerfEvent = program(&mut self.ebpf, ON_CPU)?;
-        for cpu in cpus {
-            on_cpu
-                .attach(
-                    PerfEventConfig::Software(SoftwareEvent::CpuClock),
-                    PerfEventScope::AllProcessesOneCpu { cpu },
-                    SamplePolicy::Frequency(options.rate.into()),
-                    false,
-                )
-                .map_err(|e| Error::new("opening a perf event", e))?;
-        }
-        Ok(())
+        self.loaded.on_clock(ON_CPU, &cpus, options.rate)
+    }
+
+    /// Begins to sample at places, after [`Sampler::load_for_places`].
+    ///
+    /// # Errors
+    /// What the kernel denies, or cannot before 6.6.
+    #[cfg(feature = "libbpf")]
+    pub fn start_at(&mut self, options: &Options, places: &Places<'_>) -> Result<(), Error> {
+        self.start_lives(options)?;
+        self.loaded.at_places(ON_CPU, places)
+    }
+
+    fn start_lives(&mut self, options: &Options) -> Result<(), Error> {
+        lives(options).try_for_each(|program| self.loaded.on_tracepoint(program.name))
     }
 
     /// Has the kernel measure the programs.
@@ -172,17 +142,12 @@ impl Sampler {
 
     /// What sampling has cost so far, where [`Sampler::measure`] was called.
     pub fn cost(&self) -> Option<Cost> {
-        let info = self.ebpf.program(ON_CPU)?.info().ok()?;
-        Some(Cost { runs: info.run_count(), time: info.run_time() })
+        self.loaded.cost(ON_CPU)
     }
 
     /// Passes on the records that are there.
     pub fn read(&mut self, mut each: impl FnMut(Record<'_>)) {
-        while let Some(item) = self.records.next() {
-            if let Some(record) = Record::parse(&item) {
-                each(record);
-            }
-        }
+        self.loaded.read(&mut |bytes| Record::parse(bytes).into_iter().for_each(&mut each));
     }
 
     /// What was counted so far.
@@ -190,10 +155,7 @@ impl Sampler {
     /// # Errors
     /// What the kernel says.
     pub fn counts(&self) -> Result<Counts, Error> {
-        let sum = |index: u32| -> Result<u64, Error> {
-            let values = self.counters.get(&index, 0).map_err(|e| Error::new("reading counters", e))?;
-            Ok(values.iter().sum())
-        };
+        let sum = |index| self.loaded.counter(index);
         Ok(Counts { fired: sum(0)?, taken: sum(1)?, lost: sum(2)?, lost_parts: sum(3)? })
     }
 }
@@ -202,25 +164,17 @@ impl Sampler {
 /// are to be looked for now and then without that.
 impl AsFd for Sampler {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.records.as_fd()
+        self.loaded.ring()
     }
 }
 
 /// The programs that tell of new processes and programs, and their tracepoints. A target that executes another program has
 /// another layout, also where nobody is followed.
-fn lives(options: &Options) -> impl Iterator<Item = (&'static str, &'static str)> {
+fn lives(options: &Options) -> impl Iterator<Item = Program> {
+    let at = |name, tracepoint| Program { name, runs: Runs::OnTracepoint(tracepoint) };
     let forks = options.follow || options.whole_system;
-    let fork = forks.then_some((ON_FORK, "sched_process_fork"));
-    fork.into_iter().chain([(ON_EXEC, "sched_process_exec")])
-}
-
-fn program<'e, T>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut T, Error>
-where
-    &'e mut T: TryFrom<&'e mut aya::programs::Program, Error = aya::programs::ProgramError>,
-{
-    let missing = Error::Other { action: "finding a BPF program", text: format!("no program {name}") };
-    let program = ebpf.program_mut(name).ok_or(missing)?;
-    program.try_into().map_err(|e| Error::new("finding a BPF program", e))
+    let fork = forks.then_some(at(ON_FORK, "sched_process_fork"));
+    fork.into_iter().chain([at(ON_EXEC, "sched_process_exec")])
 }
 
 /// The inode of our pid namespace; 0 for the first one (`PROC_PID_INIT_INO`).
@@ -243,49 +197,4 @@ fn raise_memory_limit() {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Instant;
-
-    #[test]
-    fn sees_what_a_thread_does() {
-        let options =
-            Options { rate: 199, whole_system: false, kernel_frames: true, stack: 4096, follow: true };
-        let mut sampler = match Sampler::load(&options) {
-            Err(error) if error.is_denied() => {
-                println!("NOT TESTED: {error}");
-                return;
-            }
-            other => other.unwrap(),
-        };
-        sampler.measure().unwrap();
-        sampler.add(std::process::id(), &Target::default()).unwrap();
-        sampler.start(&options).unwrap();
-        let start = Instant::now();
-        let mut spins = 0u64;
-        while start.elapsed() < Duration::from_millis(500) {
-            spins = std::hint::black_box(spins + 1);
-        }
-        let (mut samples, mut stacks) = (0, 0);
-        sampler.read(|record| match record {
-            Record::Sample(s) => {
-                assert_eq!(s.pid, std::process::id());
-                assert!(s.user.is_some_and(|r| r.sp != 0) && s.goid == 0 && !s.hopped);
-                samples += 1;
-            }
-            Record::Stack(part) => {
-                assert!(!part.bytes.is_empty());
-                stacks += 1;
-            }
-            _ => {}
-        });
-        let counts = sampler.counts().unwrap();
-        // The scheduler decides how much of its half second it got.
-        assert!(samples >= 10, "{samples} of {counts:?}");
-        assert!(samples == stacks && counts.taken >= samples, "{samples} {stacks} {counts:?}");
-        assert_eq!((counts.lost, counts.lost_parts), (0, 0));
-        let cost = sampler.cost().unwrap();
-        println!("{counts:?} {cost:?}");
-        assert!(cost.runs >= counts.taken && cost.time > Duration::ZERO);
-    }
-}
+mod tests;

@@ -69,10 +69,22 @@ impl Error {
                     Some(code) if denied(code) && log.trim().is_empty() => {
                         Error::Denied { action: "loading a program", source: io_error }
                     }
-                    _ => Error::Refused { program, source: io_error, log: end_of(&log).to_owned() },
+                    _ => Error::refused(program, io_error, &log),
                 }
             }
             other => Error::new("loading a program", other),
+        }
+    }
+
+    pub(crate) fn refused(program: &'static str, source: io::Error, log: &str) -> Self {
+        Error::Refused { program, source, log: end_of(log).to_owned() }
+    }
+
+    #[cfg(feature = "libbpf")]
+    pub(crate) fn of_system(action: &'static str, source: io::Error) -> Self {
+        match source.raw_os_error() {
+            Some(code) if denied(code) => Error::Denied { action, source },
+            _ => Error::Other { action, text: source.to_string() },
         }
     }
 }

@@ -8,6 +8,7 @@
 
 pub mod cpu;
 mod error;
+mod loader;
 pub mod records;
 
 pub use error::Error;

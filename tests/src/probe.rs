@@ -55,6 +55,8 @@ fn build() -> Result<PathBuf> {
         profile,
     ]);
     command.arg("--target-dir").arg(target);
+    // As the libraries that the test was built with, so that they are not built again.
+    command.args(cfg!(feature = "libbpf").then_some("--features=libbpf"));
     let program = format!("{command:?}");
     let output = command.output().map_err(|source| Error::Start { program: program.clone(), source })?;
     if !output.status.success() {

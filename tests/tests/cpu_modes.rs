@@ -16,7 +16,7 @@ use fixtures::{Cell, Fixture, Process as Spawned, Program, Variant, build, cpu_t
 use inspector::capture::cpu::collect::Collected;
 use inspector::capture::cpu::known::Known;
 use inspector::capture::cpu::perf::{self, Perf, Scope};
-use inspector::capture::cpu::session::{Captured, Mode, Options, capture};
+use inspector::capture::cpu::session::{Captured, Loader, Mode, Options, capture};
 use inspector::capture::cpu::source::{Event, Source as _};
 use inspector::native::Files;
 use inspector::process::{Pid, Process};
@@ -45,6 +45,7 @@ fn options(mode: Option<Mode>, rate: u32, duration: Duration) -> Options {
         by_thread: false,
         kernel_frames: false,
         mode,
+        loader: Loader::default(),
     }
 }
 
@@ -115,6 +116,32 @@ fn perf_has_the_shares() {
         }
         fixture.assert_untouched().unwrap();
     }
+}
+
+/// One loader after the other: of two that sample one process at the same time and rate, shares were off by four points.
+#[test]
+fn bpf_has_the_shares_whoever_loads_it() {
+    let _alone = machine::alone();
+    if Loader::ALL.len() == 1 {
+        say("NOT TESTED: the second loader was not built in (--features libbpf)");
+    }
+    let mut fixture = start("1.27.4", "shares");
+    let mut taken = Vec::new();
+    for &loader in Loader::ALL {
+        let what = format!("{loader:?}");
+        let options = options(Some(Mode::Bpf), 999, Duration::from_secs(5));
+        let Some(mut captured) = captured(&fixture, &Options { loader, ..options }) else { break };
+        assert_eq!((captured.mode, captured.counts.lost), (Mode::Bpf, 0), "{what}");
+        check_shares(&by_function(&mut captured.known, &captured.collected), 3.0, &what);
+        check_rooted(&captured.collected, &what);
+        taken.push(captured.counts.taken);
+    }
+    say(&format!("samples by {:?}: {taken:?}", Loader::ALL));
+    if let [first, second] = taken[..] {
+        // Whatever else runs on the machine takes time from it.
+        assert!(first >= 500 && first.abs_diff(second) * 4 <= first, "{taken:?}");
+    }
+    fixture.assert_untouched().unwrap();
 }
 
 #[test]

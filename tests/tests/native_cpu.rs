@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use fixtures::native::{Build, Perf, PerfFrame, Source, Symbols};
 use fixtures::{Fixture, matrix};
 use inspector::capture::cpu::profile::profile;
-use inspector::capture::cpu::session::{Captured, Mode, Options, capture};
+use inspector::capture::cpu::session::{Captured, Loader, Mode, Options, capture};
 use inspector::process::Process;
 use inspector::profile::Profile;
 
@@ -47,6 +47,7 @@ fn options(seconds: u32, mode: Option<Mode>) -> Options {
         by_thread: false,
         kernel_frames: false,
         mode,
+        loader: Loader::default(),
     }
 }
 

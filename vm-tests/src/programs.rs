@@ -36,6 +36,8 @@ pub(crate) fn build(folder: &Path) -> Result<Vec<Program>> {
             command.current_dir(env!("CARGO_MANIFEST_DIR"));
             command.args([task, "--locked", "--package", package, "--bin", name]).args(flags);
             command.args(["--message-format", "json-render-diagnostics"]);
+            // Else libraries would be built again.
+            command.args(cfg!(feature = "libbpf").then_some("--features=libbpf"));
             command
         };
         // Symbols are loaded into the machine's memory for nothing.

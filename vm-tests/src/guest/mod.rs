@@ -6,6 +6,7 @@ mod answers;
 mod capabilities;
 pub mod identity;
 pub mod init;
+mod loaders;
 mod machine;
 mod sampling;
 pub mod targets;
@@ -84,6 +85,16 @@ pub const SUBTESTS: &[SubTest] = &[
         name: "pprof-cpu-needs",
         what: "`pprof-cpu` with the capabilities that it declares, and with one fewer: which way it falls back, and why",
         run: sampling::needs,
+    },
+    SubTest {
+        name: "loaders",
+        what: "CPU samples with each loader of BPF programs: the functions that compute, and nothing is left",
+        run: loaders::each_has_the_shares,
+    },
+    SubTest {
+        name: "places",
+        what: "one BPF program at many places of a program (`uprobe_multi`): each call is seen, or refused before 6.6",
+        run: loaders::places,
     },
     SubTest {
         name: "look-needs",

@@ -17,7 +17,7 @@ use crate::needs::Need;
 const PARANOID: &str = "/proc/sys/kernel/perf_event_paranoid";
 
 /// Samples that are enough to judge by.
-const ENOUGH: u64 = 30;
+pub(super) const ENOUGH: u64 = 30;
 
 /// The same where threads are stopped one at a time: where a stop takes long, as in an emulated machine, there are few,
 /// and each counts for all the time since the one before.
@@ -31,12 +31,12 @@ fn enough(mode: &Value) -> u64 {
 /// its host's time does not take as many as it should.
 const SECONDS: [&str; 3] = ["2", "5", "20"];
 
-fn busy(mut target: Fixture) -> Result<Fixture, Failure> {
+pub(super) fn busy(mut target: Fixture) -> Result<Fixture, Failure> {
     target.order("begin shares")?;
     Ok(target)
 }
 
-fn still(mut target: Fixture) -> Result<(), Failure> {
+pub(super) fn still(mut target: Fixture) -> Result<(), Failure> {
     target.assert_untouched()?;
     target.order("end")?;
     target.assert_untouched()?;
@@ -59,6 +59,13 @@ fn profiled(run: impl Fn(&str) -> Result<Output, Failure>) -> Result<Output, Fai
     Ok(output)
 }
 
+/// How many samples are in the functions that compute: in all, and in each of the three.
+pub(super) fn shares(rows: &[Row]) -> [u64; 4] {
+    ["main.shares", "main.fifty", "main.thirty", "main.twenty"].map(|name| {
+        rows.iter().filter(|row| row.passes(name)).map(|row| row.values[0].cast_unsigned()).sum::<u64>()
+    })
+}
+
 /// What the command said about its samples, and how many of them are in the functions that compute.
 fn checked(what: &str, said: &str, rows: Option<&[Row]>, mode: &str) -> Result<String, Failure> {
     let said: Value = serde_json::from_str(said)?;
@@ -69,10 +76,7 @@ fn checked(what: &str, said: &str, rows: Option<&[Row]>, mode: &str) -> Result<S
         format!("{what}: {samples} samples are too few: {said}")
     })?;
     let Some(rows) = rows else { return Ok(format!("{samples} samples by {mode}")) };
-    let of = |name: &str| {
-        rows.iter().filter(|row| row.passes(name)).map(|row| row.values[0].cast_unsigned()).sum::<u64>()
-    };
-    let [all, fifty, thirty, twenty] = ["main.shares", "main.fifty", "main.thirty", "main.twenty"].map(of);
+    let [all, fifty, thirty, twenty] = shares(rows);
     let text = format!("{samples} samples by {mode}, {all} in its work: {fifty}, {thirty}, {twenty}");
     let hot = if mode == "ptrace" {
         fifty + thirty + twenty > 0

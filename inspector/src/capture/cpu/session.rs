@@ -5,6 +5,8 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant, SystemTime};
 
+pub use probe_ebpf::cpu::Loader;
+
 use super::bpf::Bpf;
 use super::collect::Collected;
 use super::known::Known;
@@ -56,6 +58,8 @@ pub struct Options {
     pub kernel_frames: bool,
     /// How; `None` for the best that is possible.
     pub mode: Option<Mode>,
+    /// Who loads BPF programs.
+    pub loader: Loader,
 }
 
 /// What was captured.
@@ -293,6 +297,7 @@ impl Session<'_> {
             kernel_frames: self.options.kernel_frames,
             stack: MAX_STACK,
             follow: self.options.children,
+            loader: self.options.loader,
         });
         let mut source = loaded.map_err(why_no_bpf)?;
         self.add_all(&mut source)?;

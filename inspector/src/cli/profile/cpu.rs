@@ -9,7 +9,7 @@ use super::job::Job;
 use crate::Error;
 use crate::agent::Signal;
 use crate::capture::cpu::profile::profile;
-use crate::capture::cpu::session::{self, Captured, Options};
+use crate::capture::cpu::session::{self, Captured, Loader, Options};
 use crate::capture::cpu::work::Works;
 use crate::cli::args::{Common, CpuProfileArgs, SampledArgs, Via};
 use crate::cli::interrupt::Interrupt;
@@ -79,6 +79,7 @@ pub(in crate::cli) fn cpu_from_outside(
         by_thread: false,
         kernel_frames: true,
         mode: None,
+        loader: Loader::default(),
     };
     let captured = session::capture(std::slice::from_ref(process), &options, &mut || goes_on(interrupt))?;
     Ok(pprof::write(&taken(captured).profile))
@@ -126,6 +127,7 @@ pub(in crate::cli) fn options(args: &SampledArgs, duration: Duration) -> Options
         by_thread: args.threads,
         kernel_frames: true,
         mode: args.mode.map(Into::into),
+        loader: Loader::default(),
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use aya::programs::loaded_programs;
 use aya::sys::{Stats, enable_stats};
 use fixtures::{Cell, Fixture, Process as Spawned, Program, Variant, build};
-use inspector::capture::cpu::session::{Capture, Mode, Options};
+use inspector::capture::cpu::session::{Capture, Loader, Mode, Options};
 use inspector::process::Process;
 
 /// Who samples.
@@ -178,6 +178,7 @@ fn options(rate: u32) -> Options {
         by_thread: false,
         kernel_frames: true,
         mode: Some(Mode::Bpf),
+        loader: Loader::default(),
     }
 }
 
