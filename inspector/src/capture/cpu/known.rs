@@ -166,16 +166,24 @@ impl Known {
         })
     }
 
-    /// The labels of a goroutine. They do not change while it has them, but their memory may be used again by others: they
-    /// are read once for each goroutine that has them.
+    /// The labels of a goroutine. They do not change while it has them, but their memory may be used again by others, also
+    /// of the same goroutine: what was read before is taken only where nothing can be read any more.
     pub fn labels(&mut self, of: OnGoroutine) -> Rc<Labels> {
         let Some(view) = self.view.as_ref().filter(|_| of.labels != 0) else { return Rc::default() };
         if self.labels.len() >= MAX_LABEL_SETS {
             self.labels.clear();
         }
         let memory = &self.memory;
-        let read = || Rc::new(details::labels(view, memory, of.labels).unwrap_or_default());
-        Rc::clone(self.labels.entry(of).or_insert_with(read))
+        // Read each time: other labels may be there since.
+        match details::labels(view, memory, of.labels) {
+            Some(labels) => {
+                let labels = Rc::new(labels);
+                self.labels.insert(of, Rc::clone(&labels));
+                labels
+            }
+            // It may have ended meanwhile.
+            None => self.labels.get(&of).map(Rc::clone).unwrap_or_default(),
+        }
     }
 }
 
