@@ -234,10 +234,8 @@ impl Stopped {
 
     /// Waits until every held thread has stopped.
     fn wait(&mut self, deadline: Instant) -> Result<(), StopError> {
-        // The threads need a core to get to their stop: give ours away, first briefly.
-        self.wait_with(deadline, |idle_rounds| {
-            if idle_rounds < SPINS { std::thread::yield_now() } else { std::thread::sleep(NAP) }
-        })
+        // The threads need a core to get to their stop.
+        self.wait_with(deadline, give_way)
     }
 
     fn wait_with(&mut self, deadline: Instant, idle: impl Fn(u32)) -> Result<(), StopError> {
@@ -331,11 +329,7 @@ impl Stopped {
                 self.threads.clear();
                 return;
             }
-            if looks >= SPINS {
-                std::thread::sleep(NAP);
-            } else {
-                std::thread::yield_now();
-            }
+            give_way(looks);
             looks += 1;
             let tids: Vec<i32> = self.threads.keys().copied().collect();
             for tid in tids {
@@ -348,7 +342,6 @@ impl Stopped {
 
     /// Lets those run on that have stopped; true where others are left.
     fn release_stopped(&mut self) -> bool {
-        let mut left = Vec::new();
         self.threads.retain(|&tid, state| {
             if let ThreadState::Stopped(signal) = *state
                 && ptrace::detach(Pid::from_raw(tid), signal).is_ok()
@@ -358,13 +351,10 @@ impl Stopped {
             // It was not told to stop yet, as seizing the next one failed; or it was killed while it was held, and is not
             // gone before its tracer has waited for it; or the only one left has its id since it executed another program.
             *state = ThreadState::Stopping;
-            left.push(tid);
             true
         });
-        for &tid in &left {
-            self.interrupt(tid);
-        }
-        !left.is_empty()
+        self.interrupt_all();
+        !self.threads.is_empty()
     }
 }
 
@@ -380,6 +370,11 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Looks in quick succession, until naps are taken between them.
 const SPINS: u32 = 64;
 const NAP: Duration = Duration::from_micros(50);
+
+/// Gives our core away, first briefly, after so many looks in vain.
+fn give_way(looks: u32) {
+    if looks < SPINS { std::thread::yield_now() } else { std::thread::sleep(NAP) }
+}
 
 /// The thread ids of a process, as seen in our pid namespace.
 pub fn threads(pid: i32) -> Result<Vec<i32>, StopError> {
