@@ -7,6 +7,8 @@ use fixtures::pprof as read;
 use inspector::capture::cpu::profile::profile;
 use inspector::capture::cpu::session::{Captured, Loader, Mode, Options, capture};
 use inspector::process::Process;
+#[cfg(feature = "libbpf")]
+use inspector::process::maps::Mapping;
 use inspector::profile::pprof;
 
 use super::sampling::{ENOUGH, busy, shares, still};
@@ -179,12 +181,7 @@ extern "C" fn three(n: u64) -> u64 {
 /// The offset in our own file of what is at an address.
 #[cfg(feature = "libbpf")]
 fn own_offset(address: u64) -> Option<u64> {
-    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
-    maps.lines().find_map(|line| {
-        let mut words = line.split_whitespace();
-        let (start, end) = words.next()?.split_once('-')?;
-        let hex = |text| u64::from_str_radix(text, 16).ok();
-        let (start, end, offset) = (hex(start)?, hex(end)?, hex(words.nth(1)?)?);
-        (start..end).contains(&address).then(|| address - start + offset)
-    })
+    let maps = Mapping::parse_all(&std::fs::read("/proc/self/maps").ok()?);
+    let found = maps.iter().find(|mapping| mapping.contains(address))?;
+    Some(address - found.start + found.offset)
 }
