@@ -20,8 +20,11 @@ struct Cli {
     #[arg(long)]
     quick: bool,
     /// Pairs of each kind
-    #[arg(long, default_value_t = 40)]
+    #[arg(long, default_value_t = 100)]
     rounds: usize,
+    /// How long each pair samples, in milliseconds
+    #[arg(long, default_value_t = 400)]
+    window: u64,
     /// Where to write the document
     #[arg(long, default_value = "docs/performance-cpu.md")]
     output: PathBuf,
@@ -39,14 +42,16 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<(), Box<dyn std::error::Error>> {
     let rounds = if cli.quick { 3 } else { cli.rounds };
-    let window = Duration::from_millis(1000);
-    let before = machine::load();
+    let window = Duration::from_millis(cli.window);
+    // Before anybody stays on one processor.
+    let (machine, before) = (machine::description(), machine::load());
     let mut measured = Vec::new();
     for subject in measure::SUBJECTS {
         eprintln!("{subject:?}");
         measured.push(measure::measure(subject, rounds, window)?);
     }
-    let text = document::write(&measured, rounds, window.as_secs_f64(), (before, machine::load()));
+    let text =
+        document::write(&measured, rounds, window.as_secs_f64(), &machine, (&before, &machine::load()));
     std::fs::write(&cli.output, text)?;
     eprintln!("written: {}", cli.output.display());
     Ok(())
