@@ -29,8 +29,9 @@ pub(super) fn tell_unreadable(found: &Found, common: &Common) {
     // A hint that cannot be written is no failure of the answer.
     let _ = writeln!(
         err,
-        "{} {} processes could not be looked into ({denial}){todo}",
+        "{} {} process{} could not be looked into ({denial}){todo}",
         style.hint("hint:"),
         found.unreadable,
+        if found.unreadable == 1 { "" } else { "es" },
     );
 }

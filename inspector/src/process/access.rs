@@ -3,10 +3,15 @@
 
 use std::fmt;
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
+use std::sync::OnceLock;
 
-use super::Pid;
+use rustix::fs::AtFlags;
+use rustix::process::geteuid;
+use rustix::thread::{CapabilitySet, capabilities};
+
 use super::facts::Status;
+use super::pin::read_file;
+use super::{Namespace, Process};
 
 /// How much access an operation needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,45 +131,51 @@ struct Facts {
     yama: Option<u32>,
 }
 
-/// Finds out why `access` to `pid` was refused.
-pub fn explain(pid: Pid, access: Access) -> Denial {
-    match collect(pid) {
+/// Finds out why `access` to a process was refused.
+pub fn explain(process: &Process, access: Access) -> Denial {
+    match collect(process, access) {
         Some(facts) => decide(facts, access),
         None => Denial::Unknown,
     }
 }
 
-// include/uapi/linux/capability.h
-const CAP_DAC_OVERRIDE: u64 = 1 << 1;
-const CAP_DAC_READ_SEARCH: u64 = 1 << 2;
-const CAP_SYS_PTRACE: u64 = 1 << 19;
-
-fn collect(pid: Pid) -> Option<Facts> {
-    let ours = Status::parse(&fs::read("/proc/self/status").ok()?);
-    let dir = format!("/proc/{pid}");
-    let theirs = Status::parse(&fs::read(format!("{dir}/status")).ok()?);
+/// A list asks this for each process of others, so little is read for it.
+fn collect(process: &Process, access: Access) -> Option<Facts> {
+    let ours = capabilities(None).ok()?;
+    let theirs = Status::parse(&read_file(process.dir(), "status").ok()?);
     let their_uids = theirs.uids?;
     // The files of a process that is not dumpable belong to root.
-    let owner = fs::metadata(format!("{dir}/stat")).ok()?.uid();
+    let owner = rustix::fs::statat(process.dir(), "stat", AtFlags::empty()).ok()?.st_uid;
     // Unreadable for the same reason as everything else, so only a difference that can be seen counts.
-    let same_user_namespace =
-        match (fs::read_link("/proc/self/ns/user"), fs::read_link(format!("{dir}/ns/user"))) {
-            (Ok(a), Ok(b)) => a == b,
-            _ => theirs.ns_pids.len() <= ours.ns_pids.len() || owner != 65534,
-        };
+    let same_user_namespace = match process.is_in_other_namespace(Namespace::User) {
+        Some(other) => !other,
+        None => theirs.ns_pids.len() <= our_depth() || owner != 65534,
+    };
+    let effective = |any| ours.effective.intersects(any);
     Some(Facts {
-        our_uid: ours.uids?[1],
+        our_uid: geteuid().as_raw(),
         their_uids: [their_uids[0], their_uids[1], their_uids[2]],
-        capable: ours.cap_effective? & CAP_SYS_PTRACE != 0,
-        opens_folders: ours.cap_effective? & (CAP_DAC_OVERRIDE | CAP_DAC_READ_SEARCH) != 0,
+        capable: effective(CapabilitySet::SYS_PTRACE),
+        opens_folders: effective(CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH),
         owner,
         same_user_namespace,
-        more_capable: theirs.cap_permitted? & !ours.cap_permitted? != 0,
+        more_capable: theirs.cap_permitted? & !ours.permitted.bits() != 0,
         dumpable: owner == their_uids[1],
-        yama: fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope")
-            .ok()
-            .and_then(|s| s.trim().parse().ok()),
+        yama: (access == Access::Attach).then(yama).flatten(),
     })
+}
+
+/// In how many pid namespaces we are, one in the other.
+fn our_depth() -> usize {
+    static DEPTH: OnceLock<usize> = OnceLock::new();
+    *DEPTH.get_or_init(|| {
+        fs::read("/proc/self/status").map_or(0, |status| Status::parse(&status).ns_pids.len())
+    })
+}
+
+/// What Yama says, where the kernel has it.
+fn yama() -> Option<u32> {
+    fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").ok()?.trim().parse().ok()
 }
 
 fn decide(facts: Facts, access: Access) -> Denial {

@@ -74,8 +74,6 @@ pub struct Status {
     pub uids: Option<[u32; 4]>,
     /// Its pid in each pid namespace, ours first, its own last.
     pub ns_pids: Vec<Pid>,
-    /// Effective capabilities.
-    pub cap_effective: Option<u64>,
     /// Permitted capabilities.
     pub cap_permitted: Option<u64>,
 }
@@ -101,7 +99,6 @@ impl Status {
                     let pids = value.split_ascii_whitespace().take(33);
                     status.ns_pids = pids.filter_map(|v| v.parse().ok()).collect();
                 }
-                "CapEff" => status.cap_effective = u64::from_str_radix(value, 16).ok(),
                 "CapPrm" => status.cap_permitted = u64::from_str_radix(value, 16).ok(),
                 _ => {}
             }
@@ -231,13 +228,12 @@ mod tests {
     #[test]
     fn status_lines() {
         let status = Status::parse(
-            b"Name:\tx\nTgid:\t10\nTracerPid:\t0\nUid:\t1\t2\t3\t4\nNSpid:\t10\t7\t1\nCapEff:\t0000000000080000\nodd\n",
+            b"Name:\tx\nTgid:\t10\nTracerPid:\t0\nUid:\t1\t2\t3\t4\nNSpid:\t10\t7\t1\nCapPrm:\t0000000000080000\nodd\n",
         );
         assert_eq!((status.tgid, status.tracer), (Some(pid(10)), None));
         assert_eq!(status.uids, Some([1, 2, 3, 4]));
         assert_eq!(status.ns_pids, [pid(10), pid(7), pid(1)]);
-        assert_eq!(status.cap_effective, Some(1 << 19));
-        assert_eq!(status.cap_permitted, None);
+        assert_eq!(status.cap_permitted, Some(1 << 19));
     }
 
     #[test]

@@ -207,7 +207,7 @@ impl Process {
     pub(crate) fn explain_executable(&self, source: io::Error) -> Error {
         let action = "open the executable";
         let refused = matches!(Errno::from_io_error(&source), Some(Errno::ACCESS | Errno::PERM));
-        if refused && self.exe_path().is_ok() {
+        if refused && rustix::fs::readlinkat(&self.dir, "exe", Vec::new()).is_ok() {
             return Error::Denied { pid: self.pid, action, denial: Denial::Unreadable };
         }
         self.explain(action, Access::Read, source)
@@ -247,7 +247,7 @@ impl Process {
             // Links of zombies lead nowhere.
             Some(Errno::NOENT) if self.gone() => Error::Exited(self.pid),
             Some(Errno::ACCESS | Errno::PERM) => {
-                Error::Denied { pid: self.pid, action, denial: access::explain(self.pid, access) }
+                Error::Denied { pid: self.pid, action, denial: access::explain(self, access) }
             }
             _ => Error::Io { pid: self.pid, action, source },
         }
@@ -294,7 +294,8 @@ fn file_id(stat: &rustix::fs::Stat) -> FileId {
     FileId { device: stat.st_dev, inode: stat.st_ino, modified }
 }
 
-fn read_file(dir: &OwnedFd, name: &str) -> io::Result<Vec<u8>> {
+/// Reads a small file of a folder of /proc.
+pub(super) fn read_file(dir: &OwnedFd, name: &str) -> io::Result<Vec<u8>> {
     let fd = rustix::fs::openat(dir, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     let mut file = File::from(fd);
     let mut bytes = vec![0; SMALL];

@@ -2,13 +2,10 @@
 
 use std::fs;
 
-use crate::process::Pid;
-use crate::process::access::{self, Access};
-use crate::process::facts::Status;
+use rustix::thread::{CapabilitySet, capabilities};
 
-const CAP_SYS_ADMIN: u64 = 1 << 21;
-const CAP_PERFMON: u64 = 1 << 38;
-const CAP_BPF: u64 = 1 << 39;
+use crate::process::access::{self, Access};
+use crate::process::{Pid, Process};
 
 /// `kernel.perf_event_paranoid`.
 pub(super) fn paranoid() -> Option<i32> {
@@ -17,18 +14,17 @@ pub(super) fn paranoid() -> Option<i32> {
 
 /// Whether `kernel.perf_event_paranoid` does not count for us.
 pub(super) fn may_perf() -> bool {
-    effective() & (CAP_PERFMON | CAP_SYS_ADMIN) != 0
+    effective().intersects(CapabilitySet::PERFMON | CapabilitySet::SYS_ADMIN)
 }
 
-fn effective() -> u64 {
-    let status = fs::read("/proc/self/status").unwrap_or_default();
-    Status::parse(&status).cap_effective.unwrap_or_default()
+fn effective() -> CapabilitySet {
+    capabilities(None).map_or(CapabilitySet::empty(), |ours| ours.effective)
 }
 
 /// A level that only Debian's and Ubuntu's kernels have, for which CAP_PERFMON is not enough: their perf_event_open asks
 /// for CAP_SYS_ADMIN above 2.
 fn for_level() -> Option<String> {
-    if effective() & CAP_SYS_ADMIN != 0 || paranoid().is_none_or(|level| level <= 2) {
+    if effective().contains(CapabilitySet::SYS_ADMIN) || paranoid().is_none_or(|level| level <= 2) {
         return None;
     }
     Some(format!(
@@ -69,7 +65,11 @@ pub(super) fn for_threads(pid: Pid) -> String {
             level()
         );
     }
-    let denial = access::explain(pid, Access::Read);
+    let process = match Process::pin(pid) {
+        Ok(process) => process,
+        Err(error) => return error.to_string(),
+    };
+    let denial = access::explain(&process, Access::Read);
     match denial.hint() {
         Some(hint) => format!("{denial}; {hint}"),
         None => denial.to_string(),
@@ -79,7 +79,7 @@ pub(super) fn for_threads(pid: Pid) -> String {
 /// What it takes to load BPF programs that sample.
 pub(super) fn for_bpf() -> String {
     let has = effective();
-    if has & CAP_SYS_ADMIN != 0 || has & (CAP_BPF | CAP_PERFMON) == CAP_BPF | CAP_PERFMON {
+    if has.contains(CapabilitySet::SYS_ADMIN) || has.contains(CapabilitySet::BPF | CapabilitySet::PERFMON) {
         return for_level().unwrap_or_else(|| format!("{FILTERED}, or the kernel is locked down"));
     }
     "it takes CAP_BPF and CAP_PERFMON (CAP_SYS_ADMIN before Linux 5.8): run with sudo".to_owned()

@@ -55,18 +55,17 @@ const REASONS: &str = "
   hardly anything moves: then the pause does not grow with them.
 * **`--no-pause` beyond 1 ms.** A stopped thread waits for its core where the target is busy on all of them: the maximum is one
   such wait, the median a tenth of a millisecond.
-* **`list`, `tree`, `process`.** `process` takes 2.3 to 2.5 ms for a process with 16 connections, of which starting and ending the
-  program are 1.6 ms; a static program that does nothing takes 0.5 ms. The rest of the start is mostly the kernel's work
-  for the program's pages: 260 faults, about 80 of them because a program that can be loaded anywhere has its 19,000
-  addresses written into its data. Linked to one place, which would tell an attacker where its code is, `process` takes
-  0.3 ms less; with packed relocations, which need glibc 2.36, 0.15 ms less; stripped, 0.15 ms less. The kernel's walk
-  through its table of connections is 0.2 ms by sock_diag for both families; gops has it walk for `/proc/PID/net/tcp` and
-  for `tcp6`, 3.4 ms each. Of `list` and `tree` the rest is system calls: one for a process with one thread, nine for a Go
-  process.
-* **These three are of a later run**, of `bench --listing` alone with a load average of 0.8. In the run that the rest of this page is of,
-  gops took 70 ms for `list`, 68 ms for `tree` and 20 ms for `process`, and `tree` reached its goal with 0.121. Both machines
-  have two cores and the same kernel; what else differs between them is not known. The faster gops runs there, the
-  more of our time against it is the start of a program.
+* **`list`, `tree`, `process`.** Starting and ending the program is 1.0 of the 2.0 ms of `process`, for a process with 16 connections;
+  a static program that does nothing takes 0.5 ms. The program that `scripts/release` makes takes two thirds of the time
+  of that by `cargo build --release` (0.239, 0.277 and 0.261 of gops' time for `process`, `tree` and `list`): nobody looks for libraries
+  and their symbols, the 19,000 addresses that a program has in its data when it can be loaded anywhere are packed, and its code is on
+  fewer pages. The kernel's walk through its table of connections is 0.2 ms by sock_diag for both families; gops has it walk for
+  `/proc/PID/net/tcp` and for `tcp6`, 3.4 ms each. Of `list` and `tree` the rest is system calls: one for a process with one thread,
+  eight for a Go process, and the reading of `/proc` itself.
+* **These three are of a later run**, of the program of `scripts/release`: `GOPS_PROBE_BIN=target/release-package/…/gops-probe`
+  before `bench --listing`. In the run that the rest of this page is of, gops took 70 ms for `list`, 68 ms for `tree` and 20 ms for
+  `process`, and `tree` reached its goal with 0.121. Both machines have two cores and the same kernel; what else differs between them is
+  not known. The faster gops runs there, the more of our time against it is the start of a program.
 * The machine counts: `runtime.Stack(all)` of 10,000 goroutines took 73 ms in another run on a machine of this kind.
 ";
 

@@ -54,13 +54,8 @@ pub(crate) fn write(
             let _ = writeln!(out, "| 99 Hz, from the row of 999 Hz | {} | {} |", cost.cells(), goal(cost));
         }
         if let Some(saved) = against_inside(of) {
-            let _ = writeln!(
-                out,
-                "| {} | {} | {} |",
-                "`--rate 99` less than `runtime/pprof` by",
-                saved.cells(),
-                lower(saved)
-            );
+            let (cells, verdict) = (saved.cells(), lower(saved));
+            let _ = writeln!(out, "| `--rate 99` less than `runtime/pprof` by | {cells} | {verdict} |");
         }
         out.push_str(
             "\nWhat the kernel counts of our program (`bpf_stats_enabled`), which no other job disturbs:\n\n",
