@@ -136,6 +136,11 @@ impl Known {
         }
     }
 
+    /// Whether it may still come to have a Go runtime.
+    pub fn is_young(&self) -> bool {
+        self.young.is_some()
+    }
+
     /// What was read from its memory so far.
     pub fn cost(&self) -> ReadCost {
         let read = self.memory.cost();

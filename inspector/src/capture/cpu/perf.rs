@@ -50,6 +50,8 @@ pub struct Perf {
 const SETTLED_NS: u64 = 10_000_000;
 /// Threads that came while the others were attached to are looked for this often.
 const ROUNDS: usize = 4;
+/// So many forks in a row, one the child of the other, are followed before the first of them is told.
+const MAX_FORKS: usize = 8;
 /// As much of the stacks as is copied in a second on each CPU, in bytes.
 const STACK_BUDGET: u32 = 2 << 20;
 
@@ -63,7 +65,8 @@ impl Perf {
         let options = Options { rate, ..options };
         // At a high rate less of each: the call's frame is enough for Go code.
         let stack = (STACK_BUDGET / rate).min(MAX_STACK) & !1023;
-        let shape = Shape { rate, kernel_frames: options.kernel_frames, stack: stack.max(1024) };
+        let follow = options.follow || options.whole_system;
+        let shape = Shape { rate, kernel_frames: options.kernel_frames, stack: stack.max(1024), follow };
         let cpus = || Events::of_cpus(shape);
         let events = match options.scope {
             Some(Scope::Cpus) => cpus(),
@@ -128,6 +131,23 @@ impl Perf {
             }
         }
         Ok(())
+    }
+
+    /// Whether a process is a target, or will be one by what is not told yet.
+    fn is_followed(&self, pid: u32) -> bool {
+        let mut at = Some(pid);
+        // Each step is another fork; those of a moment are few.
+        for _ in 0..MAX_FORKS {
+            let Some(pid) = at else { break };
+            if self.options.whole_system || process(pid).is_some_and(|pid| self.targets.contains(&pid)) {
+                return true;
+            }
+            at = self.waiting.iter().find_map(|record| match record {
+                Record::Fork { pid: child, parent, .. } if *child == pid && child != parent => Some(*parent),
+                _ => None,
+            });
+        }
+        false
     }
 
     fn tell(&mut self, record: Record, each: &mut dyn FnMut(Event<'_>)) {
@@ -208,7 +228,16 @@ impl Source for Perf {
         // Nothing comes after the last time.
         let until = if timeout.is_zero() { u64::MAX } else { settled };
         let waiting = &mut self.waiting;
+        let before = waiting.len();
         self.events.read(&mut |record| waiting.push(record));
+        for record in self.waiting.get(before..).unwrap_or_default() {
+            if let Record::Exec { pid, .. } = record
+                && let Some(process) = process(*pid).filter(|_| self.is_followed(*pid))
+            {
+                each(Event::Executing(process));
+            }
+        }
+        let waiting = &mut self.waiting;
         waiting.sort_by_key(Record::time);
         let ready = waiting.partition_point(|record| record.time() < until);
         let rest = waiting.split_off(ready);

@@ -1,6 +1,6 @@
 //! A capture from its beginning to its end: who takes the samples, of which processes, and for how long.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant, SystemTime};
@@ -91,6 +91,10 @@ pub struct Captured {
 const TICK: Duration = Duration::from_millis(100);
 /// More programs than are looked at in one capture.
 const MAX_KNOWN: usize = 4096;
+/// How soon one that has just begun is looked at again.
+const YOUNG: Duration = Duration::from_millis(2);
+/// What a source says beforehand and does not say within this time, it will not say.
+const LOST: Duration = Duration::from_secs(1);
 
 /// Captures samples of `processes`; `watch` is asked several times a second whether to go on.
 ///
@@ -142,6 +146,7 @@ impl<'o> Capture<'o> {
             known: Vec::new(),
             now: HashMap::new(),
             parents: HashMap::new(),
+            ahead: HashMap::new(),
         };
         for process in processes {
             let known = Known::open_wanted(process, &session.files, &session.known)?;
@@ -246,6 +251,15 @@ struct Session<'o> {
     now: HashMap<Pid, Option<usize>>,
     /// Of processes that began meanwhile.
     parents: HashMap<Pid, Pid>,
+    /// What is known of those that execute another program, from before [`Event::Exec`] says so; in the order of their programs.
+    ahead: HashMap<Pid, VecDeque<Ahead>>,
+}
+
+/// A program that a process has just begun to execute.
+struct Ahead {
+    since: Instant,
+    /// What is known of it, if it could be looked at already.
+    known: Option<Known>,
 }
 
 impl Session<'_> {
@@ -345,6 +359,7 @@ impl Session<'_> {
         // What was found out about new processes is for the source, which is busy until it has told all.
         let mut found = HashSet::new();
         let by_thread = self.options.by_thread;
+        let timeout = if self.look_ahead() { timeout.min(YOUNG) } else { timeout };
         let polled = source.poll(timeout, &mut |event| match event {
             Event::Sample(sample) => {
                 if let Some(index) = self.known_of(&sample, &mut found) {
@@ -358,10 +373,19 @@ impl Session<'_> {
                 self.parents.insert(pid, parent);
                 self.now.remove(&pid);
             }
+            Event::Executing(pid) => {
+                let ahead = Ahead { since: Instant::now(), known: self.open(pid) };
+                self.ahead.entry(pid).or_default().push_back(ahead);
+            }
             Event::Exec(pid) => {
                 self.parents.remove(&pid);
                 self.now.remove(&pid);
-                if let Some(index) = self.look(pid) {
+                let ahead = self.ahead.get_mut(&pid).and_then(VecDeque::pop_front);
+                self.ahead.retain(|_, left| !left.is_empty());
+                if let Some(index) = match ahead.and_then(|ahead| ahead.known) {
+                    Some(known) => Some(self.add(pid, known)),
+                    None => self.look(pid),
+                } {
                     found.insert(index);
                 }
             }
@@ -397,17 +421,35 @@ impl Session<'_> {
     }
 
     fn look(&mut self, pid: Pid) -> Option<usize> {
-        if self.known.len() >= MAX_KNOWN {
+        self.open(pid).map(|known| self.add(pid, known))
+    }
+
+    /// Looks again at what has just begun: the kernel was not done with it, or Go was not, and it may not be there any more
+    /// when the first sample of it is told. Says whether there is more to come.
+    fn look_ahead(&mut self) -> bool {
+        let mut ahead = std::mem::take(&mut self.ahead);
+        let mut more = false;
+        for (&pid, programs) in &mut ahead {
+            // What should have been told long ago was lost.
+            programs.retain(|ahead| ahead.since.elapsed() < LOST);
+            // Of the ones before the last there is nothing left to see.
+            let Some(Ahead { known, .. }) = programs.back_mut() else { continue };
+            match known {
+                Some(known) => _ = known.try_again(),
+                None => *known = self.open(pid),
+            }
+            more |= known.as_ref().is_none_or(Known::is_young);
+        }
+        self.ahead = ahead;
+        more
+    }
+
+    fn open(&self, pid: Pid) -> Option<Known> {
+        if self.known.len() + self.ahead.len() >= MAX_KNOWN {
             return None;
         }
         let open = |process| Known::open(&process, &self.files, &self.known);
         let known = Process::pin(pid).map_err(Error::from).and_then(open);
-        match known {
-            Ok(known) => Some(self.add(pid, known)),
-            Err(error) => {
-                tracing::debug!("process {pid}: {error}");
-                None
-            }
-        }
+        known.inspect_err(|error| tracing::debug!("process {pid}: {error}")).ok()
     }
 }

@@ -58,6 +58,9 @@ pub enum Event<'b> {
         /// Its parent.
         parent: Pid,
     },
+    /// A process executes another program, and may have ended by the time that [`Event::Exec`] says so at its place among
+    /// the samples. Not every source tells this.
+    Executing(Pid),
     /// A process executes another program.
     Exec(Pid),
 }

@@ -86,6 +86,8 @@ pub(super) struct Shape {
     pub(super) kernel_frames: bool,
     /// Bytes of stack to copy.
     pub(super) stack: u32,
+    /// Whoever executes another program is to be looked at before it may have ended.
+    pub(super) follow: bool,
 }
 
 /// Open events, and a buffer for each CPU.
@@ -97,6 +99,8 @@ pub(super) struct Events {
     only_user: bool,
     max_frames: u16,
     rings: Vec<Ring>,
+    /// Buffers of what is executed alone: each record in them ends waiting.
+    execs: Vec<Ring>,
     /// Of threads; they write to the buffers of their CPUs.
     counters: Vec<Counter>,
     threads: usize,
@@ -115,12 +119,21 @@ impl std::fmt::Debug for Ring {
 
 /// Sizes of buffers, in bytes: without CAP_IPC_LOCK there are 512 KiB for each CPU, and what may be locked.
 const BUFFERS: [usize; 4] = [4 << 20, 512 << 10, 128 << 10, 64 << 10];
+/// Some hundred records.
+const EXEC_BUFFER: [usize; 1] = [32 << 10];
 
 impl Events {
     pub(super) fn of_cpus(shape: Shape) -> Result<Self, Error> {
         let mut events = Events::new(Scope::Cpus, shape);
-        events.open_rings(Software::CPU_CLOCK, |builder| {
-            builder.any_pid().exclude_idle(true).task(true).comm(true).comm_exec(true)
+        if shape.follow {
+            // Before the others, which take what memory may be locked.
+            events.execs = events.open_rings(Software::DUMMY, &EXEC_BUFFER, |builder| {
+                builder.any_pid().comm(true).comm_exec(true).wakeup_watermark(1)
+            })?;
+        }
+        events.rings = events.open_rings(Software::CPU_CLOCK, &BUFFERS, |builder| {
+            let own = !shape.follow;
+            builder.any_pid().exclude_idle(true).task(true).comm(own).comm_exec(own)
         })?;
         Ok(events)
     }
@@ -132,16 +145,19 @@ impl Events {
         // Above 1 code of the kernel may not be sampled without the capability.
         events.only_user = privileges::paranoid().is_some_and(|level| level > 1) && !privileges::may_perf();
         // A buffer goes with the event that has it: one of ours lives as long as we.
-        events.open_rings(Software::DUMMY, |builder| builder.observe_self().exclude_kernel(true))?;
+        events.rings = events
+            .open_rings(Software::DUMMY, &BUFFERS, |builder| builder.observe_self().exclude_kernel(true))?;
         Ok(events)
     }
 
     /// Opens an event on each CPU, with a buffer.
     fn open_rings(
-        &mut self,
+        &self,
         event: Software,
+        sizes: &[usize],
         shape: impl for<'b> Fn(&'b mut Builder<'static>) -> &'b mut Builder<'static>,
-    ) -> Result<(), Error> {
+    ) -> Result<Vec<Ring>, Error> {
+        let mut rings = Vec::new();
         for cpu in online_cpus()? {
             let open = || {
                 shape(&mut self.builder(event)).one_cpu(cpu).build().map_err(|source| {
@@ -152,10 +168,9 @@ impl Events {
                     }
                 })
             };
-            let ring = Ring { cpu, sampler: with_buffer(open)? };
-            self.rings.push(ring);
+            rings.push(Ring { cpu, sampler: with_buffer(sizes, open)? });
         }
-        Ok(())
+        Ok(rings)
     }
 
     fn new(scope: Scope, shape: Shape) -> Self {
@@ -168,6 +183,7 @@ impl Events {
             only_user: false,
             max_frames,
             rings: Vec::new(),
+            execs: Vec::new(),
             counters: Vec::new(),
             threads: 0,
         }
@@ -218,7 +234,7 @@ impl Events {
     }
 
     pub(super) fn start(&mut self) -> io::Result<()> {
-        for ring in &mut self.rings {
+        for ring in self.execs.iter_mut().chain(&mut self.rings) {
             ring.sampler.enable()?;
         }
         for counter in &mut self.counters {
@@ -227,10 +243,12 @@ impl Events {
         Ok(())
     }
 
-    /// Waits until a buffer is half full, or for as long as it is said.
+    /// Waits until a buffer is half full, until somebody executes a program that is to be looked at, or for as long as it is
+    /// said.
     pub(super) fn wait(&self, timeout: Duration) -> io::Result<()> {
-        let fds: Vec<RawFd> = self.rings.iter().map(|ring| ring.sampler.as_raw_fd()).collect();
-        // SAFETY: they are open as long as `self.rings`, which is borrowed.
+        let rings = self.execs.iter().chain(&self.rings);
+        let fds: Vec<RawFd> = rings.map(|ring| ring.sampler.as_raw_fd()).collect();
+        // SAFETY: they are open as long as `self`, which is borrowed.
         let fds = fds.iter().map(|&fd| unsafe { BorrowedFd::borrow_raw(fd) });
         let mut fds: Vec<PollFd<'_>> = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
         let timeout =
@@ -241,9 +259,10 @@ impl Events {
         }
     }
 
-    /// Passes on the records that are there, those of each CPU one after the other.
+    /// Passes on the records that are there, those of each CPU one after the other. What is executed comes first, so that
+    /// the forks before it are there too.
     pub(super) fn read(&mut self, each: &mut dyn FnMut(Record)) {
-        for ring in &mut self.rings {
+        for ring in self.execs.iter_mut().chain(&mut self.rings) {
             // What comes while these are read is left for the next time.
             for _ in 0..MAX_RECORDS {
                 let Some(record) = ring.sampler.next_record() else { break };
@@ -272,9 +291,9 @@ impl Events {
 const MAX_RECORDS: usize = 1 << 18;
 
 /// Opens an event with the largest buffer that it may have.
-fn with_buffer(open: impl Fn() -> Result<Counter, Error>) -> Result<Sampler, Error> {
+fn with_buffer(sizes: &[usize], open: impl Fn() -> Result<Counter, Error>) -> Result<Sampler, Error> {
     let mut last = None;
-    for size in BUFFERS {
+    for &size in sizes {
         match open()?.sampled(size) {
             Ok(sampler) => return Ok(sampler),
             Err(error) => last = Some(error),
