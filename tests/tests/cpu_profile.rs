@@ -355,10 +355,15 @@ fn killed_at_any_moment_it_leaves_nothing() {
     std::thread::sleep(Duration::from_secs(1));
     let (maps, links) = (aya::maps::loaded_maps().count(), aya::programs::loaded_links().count());
     let mut repetitions = Repetitions::new("cpu_profile", "SIGKILL while a CPU profile is taken", 100);
+    let begin = || start(&[&pid, "-d", "300ms", "-r", "999", "--children", "-o", &path]);
+    // As long as it takes, so that most are killed in the midst of it.
+    let (mut whole, started) = (begin(), Instant::now());
+    assert!(whole.wait().unwrap().success());
+    let length = u64::try_from(started.elapsed().as_micros()).unwrap();
     let (mut sampling, mut ended) = (0, 0);
     while repetitions.another() {
-        let mut child = start(&[&pid, "-d", "300ms", "-r", "999", "--children", "-o", &path]);
-        std::thread::sleep(Duration::from_micros(repetitions.random(1_500_000)));
+        let mut child = begin();
+        std::thread::sleep(Duration::from_micros(repetitions.random(length)));
         sampling += u64::from(programs() > 0);
         ended += u64::from(child.try_wait().unwrap().is_some());
         child.kill().unwrap();
