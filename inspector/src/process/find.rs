@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use rustix::fs::{Dir, Mode, OFlags};
 use rustix::io::Errno;
 use symbols::image::{Image, ImageError};
 use symbols::program::{self, GoProgram};
@@ -58,7 +60,7 @@ pub struct Found {
     pub looked_at: usize,
     /// How many of them could not be looked into.
     pub unreadable: usize,
-    /// Why the first of those could not.
+    /// Why one of those could not.
     pub denial: Option<Denial>,
     /// How many different executables there were.
     pub executables: usize,
@@ -88,15 +90,20 @@ pub fn all(detail: Detail) -> Result<Found, Error> {
 /// # Errors
 /// As [`all`].
 pub fn matching(detail: Detail, filter: &(dyn Fn(&Process) -> bool + Sync)) -> Result<Found, Error> {
-    let pids = pids()?;
-    let cache = Executables::default();
-    let port_files = OwnPortFiles::list();
+    let proc = open_proc()?;
+    let pids = pids(&proc)?;
+    let search = Search {
+        proc,
+        detail,
+        filter,
+        cache: Executables::default(),
+        port_files: OwnPortFiles::list(),
+        denial: OnceLock::new(),
+    };
     let next = AtomicUsize::new(0);
     let look_at_some = || {
         let next = || pids.get(next.fetch_add(1, Ordering::Relaxed));
-        std::iter::from_fn(next)
-            .map(|&pid| look(pid, &cache, &port_files, detail, filter))
-            .collect::<Vec<Seen>>()
+        std::iter::from_fn(next).map(|&pid| search.look(pid)).collect::<Vec<Seen>>()
     };
     let seen = std::thread::scope(|scope| {
         let others: Vec<_> = (1..workers(pids.len())).map(|_| scope.spawn(look_at_some)).collect();
@@ -114,16 +121,14 @@ pub fn matching(detail: Detail, filter: &(dyn Fn(&Process) -> bool + Sync)) -> R
         match seen {
             Seen::Nothing => continue,
             Seen::Other => {}
-            Seen::Unreadable(denial) => {
-                found.unreadable += 1;
-                found.denial.get_or_insert(denial);
-            }
+            Seen::Unreadable => found.unreadable += 1,
             Seen::Go(process) => found.processes.push(*process),
         }
         found.looked_at += 1;
     }
     found.processes.sort_by_key(|p| p.pid);
-    (found.executables, found.bytes_read) = cache.cost();
+    (found.executables, found.bytes_read) = search.cache.cost();
+    found.denial = search.denial.into_inner();
     Ok(found)
 }
 
@@ -133,7 +138,7 @@ pub fn matching(detail: Detail, filter: &(dyn Fn(&Process) -> bool + Sync)) -> R
 /// [`Error::Proc`] where /proc cannot be listed.
 pub fn descendants(of: &[Process]) -> Result<Vec<Pid>, Error> {
     let mut children: HashMap<Pid, Vec<Pid>> = HashMap::new();
-    for pid in pids()? {
+    for pid in pids(&open_proc()?)? {
         // One that has just ended has no place in it.
         if let Some(parent) = Process::open(pid).ok().and_then(|process| process.pinned_stat().parent) {
             children.entry(parent).or_default().push(pid);
@@ -192,10 +197,16 @@ fn workers(processes: usize) -> usize {
 const PROCESSES_PER_WORKER: usize = 40;
 const MAX_WORKERS: usize = 16;
 
-fn pids() -> Result<Vec<Pid>, Error> {
-    let mut pids: Vec<Pid> = std::fs::read_dir("/proc")
-        .map_err(Error::Proc)?
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+/// Each path that begins at an open directory is that much less for the kernel to walk.
+fn open_proc() -> Result<OwnedFd, Error> {
+    rustix::fs::open("/proc", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|e| Error::Proc(e.into()))
+}
+
+fn pids(proc: &OwnedFd) -> Result<Vec<Pid>, Error> {
+    let mut pids: Vec<Pid> = Dir::read_from(proc)
+        .map_err(|e| Error::Proc(e.into()))?
+        .filter_map(|entry| entry.ok()?.file_name().to_str().ok()?.parse().ok())
         .collect();
     if pids.is_empty() {
         return Err(Error::Proc(io::Error::other("it is not mounted")));
@@ -208,58 +219,73 @@ enum Seen {
     /// Gone, or a thread of the kernel.
     Nothing,
     Other,
-    Unreadable(Denial),
+    Unreadable,
     Go(Box<GoProcess>),
 }
 
-fn look(
-    pid: Pid,
-    cache: &Executables,
-    port_files: &OwnPortFiles,
+/// What those who look at processes share.
+struct Search<'f> {
+    /// The open /proc.
+    proc: OwnedFd,
     detail: Detail,
-    filter: &(dyn Fn(&Process) -> bool + Sync),
-) -> Seen {
-    // Most processes of most machines have one thread, as those of the kernel do, and one system call tells.
-    if detail == Detail::Text && pin::threads_of(pid) < FEWEST_OF_A_PROGRAM {
-        return Seen::Other;
-    }
-    let Ok(process) = Process::open(pid) else { return Seen::Nothing };
-    let stat = process.pinned_stat();
-    if stat.kernel_thread {
-        return Seen::Nothing;
-    }
-    if stat.is_zombie() {
-        return Seen::Other;
-    }
-    if !filter(&process) {
-        return Seen::Nothing;
-    }
-    let known = match cache.of(&process) {
-        Ok(known) => known,
-        Err(e) => {
-            return match Errno::from_io_error(&e) {
-                Some(Errno::ACCESS | Errno::PERM) => match process.explain_executable(e) {
-                    Error::Denied { denial, .. } => Seen::Unreadable(denial),
-                    _ => Seen::Nothing,
-                },
-                _ => Seen::Nothing,
-            };
-        }
-    };
-    let Some(known) = known.get() else { return Seen::Other };
-    let Ok(program) = &known.result else {
-        // Go's runtime always has some threads, and to look for it costs more than all the rest.
-        if stat.threads < FEWEST_WITH_LOADED_CODE {
+    filter: &'f (dyn Fn(&Process) -> bool + Sync),
+    cache: Executables,
+    port_files: OwnPortFiles,
+    /// To find out why a process cannot be looked into takes longer than to look into one: one is asked about.
+    denial: OnceLock<Denial>,
+}
+
+impl Search<'_> {
+    fn look(&self, pid: Pid) -> Seen {
+        let Search { cache, port_files, detail, .. } = self;
+        // Most processes of most machines have one thread, as those of the kernel do, and one system call tells.
+        if *detail == Detail::Text && pin::threads_of(&self.proc, pid) < FEWEST_OF_A_PROGRAM {
             return Seen::Other;
         }
-        return match in_shared_object(&process, cache, port_files, detail) {
-            Ok(Some(process)) => Seen::Go(Box::new(process)),
-            _ => Seen::Other,
+        let Ok(process) = Process::open(pid) else { return Seen::Nothing };
+        let stat = process.pinned_stat();
+        if stat.kernel_thread {
+            return Seen::Nothing;
+        }
+        if stat.is_zombie() {
+            return Seen::Other;
+        }
+        if !(self.filter)(&process) {
+            return Seen::Nothing;
+        }
+        let known = match cache.of(&process) {
+            Ok(known) => known,
+            Err(e) => return self.unreadable(&process, e),
         };
-    };
-    match describe(&process, Arc::clone(program), known, port_files, detail) {
-        Ok(process) => Seen::Go(Box::new(process)),
-        Err(_) => Seen::Nothing,
+        let Some(known) = known.get() else { return Seen::Other };
+        let Ok(program) = &known.result else {
+            // Go's runtime always has some threads, and to look for it costs more than all the rest.
+            if stat.threads < FEWEST_WITH_LOADED_CODE {
+                return Seen::Other;
+            }
+            return match in_shared_object(&process, cache, port_files, *detail) {
+                Ok(Some(process)) => Seen::Go(Box::new(process)),
+                _ => Seen::Other,
+            };
+        };
+        match describe(&process, Arc::clone(program), known, port_files, *detail) {
+            Ok(process) => Seen::Go(Box::new(process)),
+            Err(_) => Seen::Nothing,
+        }
+    }
+
+    fn unreadable(&self, process: &Process, error: io::Error) -> Seen {
+        if !matches!(Errno::from_io_error(&error), Some(Errno::ACCESS | Errno::PERM)) {
+            return Seen::Nothing;
+        }
+        if self.denial.get().is_none() {
+            let Error::Denied { denial, .. } = process.explain_executable(error) else {
+                return Seen::Nothing;
+            };
+            // Another thread may have been first.
+            let _ = self.denial.set(denial);
+        }
+        Seen::Unreadable
     }
 }
 

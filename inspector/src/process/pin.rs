@@ -282,11 +282,12 @@ impl Process {
     }
 }
 
-/// How many threads a process has; 0 where it is gone.
+/// How many threads a process has; 0 where it is gone. `proc` is the open /proc.
 #[allow(clippy::useless_conversion, reason = "the field has 32 bits on some machines")]
-pub(super) fn threads_of(pid: Pid) -> u64 {
+pub(super) fn threads_of(proc: &OwnedFd, pid: Pid) -> u64 {
     // A directory has a link from each directory in it, one from its parent and one from itself.
-    rustix::fs::stat(format!("/proc/{pid}/task")).map_or(0, |stat| u64::from(stat.st_nlink).saturating_sub(2))
+    rustix::fs::statat(proc, format!("{pid}/task"), AtFlags::empty())
+        .map_or(0, |stat| u64::from(stat.st_nlink).saturating_sub(2))
 }
 
 fn file_id(stat: &rustix::fs::Stat) -> FileId {

@@ -108,6 +108,8 @@ fn stay_on(cpu: usize) -> Result<()> {
 
 /// For what goes on for a moment after sampling ended.
 const SETTLING: Duration = Duration::from_millis(20);
+/// For the client of a server to catch up: who begins to sample takes its processor for some 160 ms.
+const CATCHING_UP: Duration = Duration::from_millis(150);
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -190,6 +192,7 @@ impl Target {
         match way {
             Way::Inside => {
                 self.fixture.order("profile")?;
+                std::thread::sleep(CATCHING_UP);
                 let work = self.halves(length, None)?;
                 self.fixture.order("write /dev/null")?;
                 Ok(work)
@@ -198,6 +201,7 @@ impl Target {
                 let (process, options) = (Process::pin(self.process.pid())?, options(rate));
                 let processes = [process];
                 let mut capture = Capture::begin(&processes, &options)?;
+                std::thread::sleep(CATCHING_UP);
                 self.halves(length, Some(&mut capture))
             }
             Way::Timer(rate) => {
@@ -207,6 +211,7 @@ impl Target {
                     .sample_frequency(rate.into())
                     .build()?;
                 timer.enable()?;
+                std::thread::sleep(CATCHING_UP);
                 self.halves(length, None)
             }
         }
