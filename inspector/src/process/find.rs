@@ -91,7 +91,7 @@ pub fn all(detail: Detail) -> Result<Found, Error> {
 /// As [`all`].
 pub fn matching(detail: Detail, filter: &(dyn Fn(&Process) -> bool + Sync)) -> Result<Found, Error> {
     let proc = open_proc()?;
-    let pids = pids(&proc)?;
+    let workers = workers(&proc);
     let search = Search {
         proc,
         detail,
@@ -100,13 +100,21 @@ pub fn matching(detail: Detail, filter: &(dyn Fn(&Process) -> bool + Sync)) -> R
         port_files: OwnPortFiles::list(),
         denial: OnceLock::new(),
     };
-    let next = AtomicUsize::new(0);
+    let (next, pids) = (AtomicUsize::new(0), OnceLock::new());
     let look_at_some = || {
+        let pids: &Vec<Pid> = pids.wait();
         let next = || pids.get(next.fetch_add(1, Ordering::Relaxed));
         std::iter::from_fn(next).map(|&pid| search.look(pid)).collect::<Vec<Seen>>()
     };
     let seen = std::thread::scope(|scope| {
-        let others: Vec<_> = (1..workers(pids.len())).map(|_| scope.spawn(look_at_some)).collect();
+        // They begin to run while the processes are listed.
+        let others: Vec<_> = (1..workers).map(|_| scope.spawn(look_at_some)).collect();
+        let (listed, failure) = match all_pids(&search.proc) {
+            Ok(listed) => (listed, None),
+            Err(e) => (Vec::new(), Some(e)),
+        };
+        // Also where there are none: the others wait for it.
+        pids.get_or_init(|| listed);
         let mut seen = look_at_some();
         for other in others {
             match other.join() {
@@ -114,8 +122,8 @@ pub fn matching(detail: Detail, filter: &(dyn Fn(&Process) -> bool + Sync)) -> R
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
-        seen
-    });
+        failure.map_or(Ok(seen), Err)
+    })?;
     let mut found = Found::default();
     for seen in seen {
         match seen {
@@ -138,7 +146,7 @@ pub fn matching(detail: Detail, filter: &(dyn Fn(&Process) -> bool + Sync)) -> R
 /// [`Error::Proc`] where /proc cannot be listed.
 pub fn descendants(of: &[Process]) -> Result<Vec<Pid>, Error> {
     let mut children: HashMap<Pid, Vec<Pid>> = HashMap::new();
-    for pid in pids(&open_proc()?)? {
+    for pid in all_pids(&open_proc()?)? {
         // One that has just ended has no place in it.
         if let Some(parent) = Process::open(pid).ok().and_then(|process| process.pinned_stat().parent) {
             children.entry(parent).or_default().push(pid);
@@ -188,14 +196,17 @@ fn unusable_image(process: &Process, error: &ImageError) -> Error {
 }
 
 /// How many threads look: starting one costs as much as looking at some dozen processes.
-fn workers(processes: usize) -> usize {
+#[allow(clippy::useless_conversion, reason = "the field has 32 bits on some machines")]
+fn workers(proc: &OwnedFd) -> usize {
+    // The links of /proc are a few of its own and one for each process (proc_root_getattr in Linux's fs/proc/root.c).
+    let processes = rustix::fs::fstat(proc).map_or(0, |stat| u64::from(stat.st_nlink));
     // The standard library's count also reads what the cgroup allows, from several files.
-    let cores = rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count() as usize);
-    cores.min(processes / PROCESSES_PER_WORKER).clamp(1, MAX_WORKERS)
+    let cores = rustix::thread::sched_getaffinity(None).map_or(1, |set| u64::from(set.count()));
+    cores.min(processes / PROCESSES_PER_WORKER).clamp(1, MAX_WORKERS) as usize
 }
 
-const PROCESSES_PER_WORKER: usize = 40;
-const MAX_WORKERS: usize = 16;
+const PROCESSES_PER_WORKER: u64 = 40;
+const MAX_WORKERS: u64 = 16;
 
 /// Each path that begins at an open directory is that much less for the kernel to walk.
 fn open_proc() -> Result<OwnedFd, Error> {
@@ -203,7 +214,7 @@ fn open_proc() -> Result<OwnedFd, Error> {
         .map_err(|e| Error::Proc(e.into()))
 }
 
-fn pids(proc: &OwnedFd) -> Result<Vec<Pid>, Error> {
+fn all_pids(proc: &OwnedFd) -> Result<Vec<Pid>, Error> {
     let mut pids: Vec<Pid> = Dir::read_from(proc)
         .map_err(|e| Error::Proc(e.into()))?
         .filter_map(|entry| entry.ok()?.file_name().to_str().ok()?.parse().ok())
