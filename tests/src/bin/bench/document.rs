@@ -63,10 +63,10 @@ const REASONS: &str = "
   which a virtual machine leaves to its host, as much. Linked to one place, as Go links by default, it would take 0.3 ms less and would
   tell an attacker where its code is. The kernel's walk through its table of connections is 0.2 ms by sock_diag for both
   families; gops has it walk for `/proc/PID/net/tcp` and for `tcp6`, 3.4 ms each. Of `list` and `tree` the rest is system calls: one for
-  a process with one thread, eight for a Go process, and the reading of `/proc` itself. A second thread gains as much as it costs here.
+  a process with one thread, eight for a Go process, and the reading of `/proc` itself. A second thread gains little more than it costs here.
 * **The same program is faster when it has just been copied.** Then the page cache holds it in large pieces, and the kernel finds many
   pages at once: `tree` took 0.18 of gops' time and `process` 0.155. Read from the disk, or unpacked by `tar`, it is held in single
-  pages: 0.20 to 0.215, and 0.165 to 0.195. The table is of a program that was unpacked.
+  pages: 0.20 to 0.215, and 0.165 to 0.205. The table is of a program that was read from the disk.
 * **These three are of a later run**, of the program of `scripts/release`: `GOPS_PROBE_BIN=target/release-package/…/gops-probe`
   before `bench --listing`. In the run that the rest of this page is of, gops took 70 ms for `list`, 68 ms for `tree` and 20 ms for
   `process`, and `tree` reached its goal with 0.121. Both machines have two cores and the same kernel; what else differs between them is
