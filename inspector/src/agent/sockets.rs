@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::process::sock_diag::States;
-use crate::process::{Pid, Process};
+use crate::process::{Pid, Process, find};
 
 /// A socket that waits for connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,9 +83,7 @@ fn listening(process: &Process, port: u16) -> Vec<Listener> {
 
 /// The process that has a socket open, if it may be seen, and its name.
 pub(super) fn owner(inode: u64) -> Option<(Pid, String)> {
-    let pids = std::fs::read_dir("/proc").ok()?;
-    let pids = pids.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<Pid>().ok());
-    let mut processes = pids.filter_map(|pid| Process::pin(pid).ok());
+    let mut processes = find::pids().ok()?.into_iter().filter_map(|pid| Process::pin(pid).ok());
     let owner = processes.find(|p| p.sockets().is_some_and(|s| s.contains(&inode)))?;
     Some((owner.pid(), owner.name().to_owned()))
 }

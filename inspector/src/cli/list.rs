@@ -25,12 +25,13 @@ pub(super) fn tell_unreadable(found: &Found, common: &Common) {
     let Some(denial) = found.denial.as_ref().filter(|_| found.unreadable > 0) else { return };
     let style = Style::for_stderr(common.color);
     let todo = denial.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
-    let text = format!(
-        "{} {} process{} could not be looked into ({denial}){todo}\n",
+    let mut err = std::io::stderr().lock();
+    // A hint that cannot be written is no failure of the answer.
+    let _ = writeln!(
+        err,
+        "{} {} process{} could not be looked into ({denial}){todo}",
         style.hint("hint:"),
         found.unreadable,
         if found.unreadable == 1 { "" } else { "es" },
     );
-    // In one piece; and a hint that cannot be written is no failure of the answer.
-    let _ = std::io::stderr().write_all(text.as_bytes());
 }

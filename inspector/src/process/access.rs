@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs;
 use std::sync::OnceLock;
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD};
 use rustix::process::geteuid;
 use rustix::thread::{CapabilitySet, capabilities};
 
@@ -169,10 +169,7 @@ fn collect(process: &Process, access: Access) -> Option<Facts> {
 fn our_depth() -> usize {
     static DEPTH: OnceLock<usize> = OnceLock::new();
     *DEPTH.get_or_init(|| {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let ours = rustix::fs::open("/proc/self", flags, Mode::empty());
-        let status = ours.ok().and_then(|ours| read_file(&ours, "status").ok());
-        status.map_or(0, |status| Status::parse(&status).ns_pids.len())
+        read_file(CWD, "/proc/self/status").map_or(0, |status| Status::parse(&status).ns_pids.len())
     })
 }
 

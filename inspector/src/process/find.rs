@@ -100,21 +100,15 @@ pub fn matching(detail: Detail, filter: &(dyn Fn(&Process) -> bool + Sync)) -> R
         port_files: OwnPortFiles::list(),
         denial: OnceLock::new(),
     };
-    let (next, pids) = (AtomicUsize::new(0), OnceLock::new());
+    let (next, listed) = (AtomicUsize::new(0), OnceLock::new());
     let look_at_some = || {
-        let pids: &Vec<Pid> = pids.wait();
+        // Who runs first lists them, while others begin to run.
+        let pids = listed.get_or_init(|| pids_in(&search.proc)).as_deref().unwrap_or_default();
         let next = || pids.get(next.fetch_add(1, Ordering::Relaxed));
         std::iter::from_fn(next).map(|&pid| search.look(pid)).collect::<Vec<Seen>>()
     };
     let seen = std::thread::scope(|scope| {
-        // They begin to run while the processes are listed.
         let others: Vec<_> = (1..workers).map(|_| scope.spawn(look_at_some)).collect();
-        let (listed, failure) = match all_pids(&search.proc) {
-            Ok(listed) => (listed, None),
-            Err(e) => (Vec::new(), Some(e)),
-        };
-        // Also where there are none: the others wait for it.
-        pids.get_or_init(|| listed);
         let mut seen = look_at_some();
         for other in others {
             match other.join() {
@@ -122,8 +116,11 @@ pub fn matching(detail: Detail, filter: &(dyn Fn(&Process) -> bool + Sync)) -> R
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
-        failure.map_or(Ok(seen), Err)
-    })?;
+        seen
+    });
+    if let Some(Err(e)) = listed.into_inner() {
+        return Err(e);
+    }
     let mut found = Found::default();
     for seen in seen {
         match seen {
@@ -146,7 +143,7 @@ pub fn matching(detail: Detail, filter: &(dyn Fn(&Process) -> bool + Sync)) -> R
 /// [`Error::Proc`] where /proc cannot be listed.
 pub fn descendants(of: &[Process]) -> Result<Vec<Pid>, Error> {
     let mut children: HashMap<Pid, Vec<Pid>> = HashMap::new();
-    for pid in all_pids(&open_proc()?)? {
+    for pid in pids()? {
         // One that has just ended has no place in it.
         if let Some(parent) = Process::open(pid).ok().and_then(|process| process.pinned_stat().parent) {
             children.entry(parent).or_default().push(pid);
@@ -214,7 +211,15 @@ fn open_proc() -> Result<OwnedFd, Error> {
         .map_err(|e| Error::Proc(e.into()))
 }
 
-fn all_pids(proc: &OwnedFd) -> Result<Vec<Pid>, Error> {
+/// The pids of all processes, in order.
+///
+/// # Errors
+/// [`Error::Proc`] where /proc cannot be listed.
+pub(crate) fn pids() -> Result<Vec<Pid>, Error> {
+    pids_in(&open_proc()?)
+}
+
+fn pids_in(proc: &OwnedFd) -> Result<Vec<Pid>, Error> {
     let mut pids: Vec<Pid> = Dir::read_from(proc)
         .map_err(|e| Error::Proc(e.into()))?
         .filter_map(|entry| entry.ok()?.file_name().to_str().ok()?.parse().ok())

@@ -4,7 +4,7 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::OnceLock;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -296,7 +296,7 @@ fn file_id(stat: &rustix::fs::Stat) -> FileId {
 }
 
 /// Reads a small file of a folder of /proc.
-pub(super) fn read_file(dir: &OwnedFd, name: &str) -> io::Result<Vec<u8>> {
+pub(super) fn read_file(dir: impl AsFd, name: &str) -> io::Result<Vec<u8>> {
     let fd = rustix::fs::openat(dir, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     let mut file = File::from(fd);
     let mut bytes = vec![0; SMALL];

@@ -181,8 +181,9 @@ impl Target {
         })
     }
 
-    /// Two halves, as each answer of the target is a part of what it does.
+    /// When sampling has begun: two halves, as each answer of the target is a part of what it does.
     fn halves(&mut self, length: Duration, mut capture: Option<&mut Capture<'_>>) -> Result<Work> {
+        std::thread::sleep(CATCHING_UP);
         let first = self.window(length / 2, capture.as_deref_mut())?;
         Ok(first + self.window(length / 2, capture)?)
     }
@@ -192,7 +193,6 @@ impl Target {
         match way {
             Way::Inside => {
                 self.fixture.order("profile")?;
-                std::thread::sleep(CATCHING_UP);
                 let work = self.halves(length, None)?;
                 self.fixture.order("write /dev/null")?;
                 Ok(work)
@@ -201,7 +201,6 @@ impl Target {
                 let (process, options) = (Process::pin(self.process.pid())?, options(rate));
                 let processes = [process];
                 let mut capture = Capture::begin(&processes, &options)?;
-                std::thread::sleep(CATCHING_UP);
                 self.halves(length, Some(&mut capture))
             }
             Way::Timer(rate) => {
@@ -211,7 +210,6 @@ impl Target {
                     .sample_frequency(rate.into())
                     .build()?;
                 timer.enable()?;
-                std::thread::sleep(CATCHING_UP);
                 self.halves(length, None)
             }
         }
