@@ -84,37 +84,82 @@ pub struct StopTimes {
 impl Stopped {
     /// Stops all threads of `pid`, those included that are created meanwhile.
     ///
+    /// Those that have stopped wait no longer than `hold` for those that have not. Then they run on while one that is late is
+    /// waited for (a fork in progress, the disk), for three seconds at most: once it has stopped it is kept, and the others
+    /// are stopped again.
+    ///
     /// # Errors
     /// On any error no thread stays stopped.
-    pub fn all_threads(pid: i32, timeout: Duration) -> Result<Self, StopError> {
-        let tids = threads(pid)?;
-        let begun = Instant::now();
-        let deadline = begun + timeout;
-        let mut stopped = Stopped::of(pid, begun);
+    pub fn all_threads(pid: i32, hold: Duration) -> Result<Self, StopError> {
+        let mut stopped = Stopped::of(pid, Instant::now());
+        let give_up = stopped.begun + PATIENCE;
         stopped.reaper = Some(Reaper::start()?);
+        let mut rounds = 1;
+        loop {
+            match stopped.try_all(hold) {
+                Ok(()) => break,
+                Err(StopError::Timeout(_)) if rounds < MAX_HOLDS && Instant::now() < give_up => {
+                    rounds += 1;
+                    stopped.await_late(give_up)?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        stopped.reaper = None;
+        if stopped.threads.is_empty() { Err(StopError::Exited) } else { Ok(stopped) }
+    }
+
+    /// Stops all that have not stopped, in the time of `hold`.
+    fn try_all(&mut self, hold: Duration) -> Result<(), StopError> {
+        let tids = threads(self.pid)?;
+        self.begun = Instant::now();
+        self.seen_running = self.begun;
+        let deadline = self.begun + hold;
         for tid in tids {
-            stopped.seize(tid)?;
+            self.seize(tid)?;
         }
         // Interrupting each only once all are seized: none waits stopped for the others to be seized.
-        stopped.interrupt_all();
-        stopped.wait(deadline)?;
+        self.interrupt_all();
+        self.wait(deadline)?;
         // Threads that a not yet seized thread created meanwhile are not traced automatically.
         for _ in 0..MAX_ROUNDS {
-            let new: Vec<i32> =
-                threads(pid)?.into_iter().filter(|tid| !stopped.threads.contains_key(tid)).collect();
+            let mut new = threads(self.pid)?;
+            new.retain(|tid| !self.threads.contains_key(tid));
             if new.is_empty() {
-                stopped.reaper = None;
-                return if stopped.threads.is_empty() { Err(StopError::Exited) } else { Ok(stopped) };
+                return Ok(());
             }
             for tid in &new {
-                stopped.seize(*tid)?;
+                self.seize(*tid)?;
             }
             for tid in new {
-                stopped.interrupt(tid);
+                self.interrupt(tid);
             }
-            stopped.wait(deadline)?;
+            self.wait(deadline)?;
         }
-        Err(StopError::Timeout(pid))
+        Err(StopError::Timeout(self.pid))
+    }
+
+    /// Lets those run on that have stopped, and waits until one of those that have not has.
+    fn await_late(&mut self, give_up: Instant) -> Result<(), StopError> {
+        self.detach_stopped();
+        let mut looks = 0;
+        loop {
+            let tids: Vec<i32> = self.threads.keys().copied().collect();
+            for tid in tids {
+                self.poll(tid)?;
+            }
+            let late = self.threads.iter().find(|(_, state)| **state == ThreadState::Stopping);
+            // Nobody is late any more, or one of them has come.
+            let Some((&late, _)) = late else { return Ok(()) };
+            if self.threads.values().any(|state| *state != ThreadState::Stopping) {
+                return Ok(());
+            }
+            if Instant::now() >= give_up {
+                return Err(StopError::Timeout(late));
+            }
+            looks += 1;
+            give_way(looks);
+        }
     }
 
     /// Stops a single thread of `pid`.
@@ -165,7 +210,7 @@ impl Stopped {
         self.threads.keys().copied()
     }
 
-    /// Since when: the first request to stop.
+    /// Since when: the first request to stop, of the time when all did.
     pub fn begun(&self) -> Instant {
         self.begun
     }
@@ -220,8 +265,10 @@ impl Stopped {
         }
     }
 
+    /// Tells all to stop that have not stopped.
     fn interrupt_all(&mut self) {
-        let tids: Vec<i32> = self.threads.keys().copied().collect();
+        let stopping = self.threads.iter().filter(|(_, state)| **state == ThreadState::Stopping);
+        let tids: Vec<i32> = stopping.map(|(tid, _)| *tid).collect();
         for tid in tids {
             self.interrupt(tid);
         }
@@ -340,8 +387,14 @@ impl Stopped {
         }
     }
 
-    /// Lets those run on that have stopped; true where others are left.
+    /// Lets those run on that have stopped; true where others are left, which are told to stop.
     fn release_stopped(&mut self) -> bool {
+        self.detach_stopped();
+        self.interrupt_all();
+        !self.threads.is_empty()
+    }
+
+    fn detach_stopped(&mut self) {
         self.threads.retain(|&tid, state| {
             if let ThreadState::Stopped(signal) = *state
                 && ptrace::detach(Pid::from_raw(tid), signal).is_ok()
@@ -353,8 +406,6 @@ impl Stopped {
             *state = ThreadState::Stopping;
             true
         });
-        self.interrupt_all();
-        !self.threads.is_empty()
     }
 }
 
@@ -364,6 +415,10 @@ impl Drop for Stopped {
     }
 }
 
+/// How long those that are late are waited for.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// So often those that have stopped are held for one that is late: in a process in which always another one is, no more.
+const MAX_HOLDS: u32 = 8;
 /// New threads appear at most while the last unseized ones run.
 const MAX_ROUNDS: usize = 64;
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);

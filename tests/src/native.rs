@@ -20,6 +20,8 @@ pub enum Source {
     Traits,
     /// C, with many threads, which executes itself when asked.
     Successor,
+    /// C, with a thread that is in a vfork nearly all the time.
+    Forker,
 }
 
 impl Source {
@@ -29,12 +31,13 @@ impl Source {
             Self::Objects => "objects.cpp",
             Self::Traits => "traits.rs",
             Self::Successor => "successor.c",
+            Self::Forker => "forker.c",
         }
     }
 
     fn compiler(self) -> &'static str {
         match self {
-            Self::Calls | Self::Successor => "cc",
+            Self::Calls | Self::Successor | Self::Forker => "cc",
             Self::Objects => "c++",
             Self::Traits => "rustc",
         }

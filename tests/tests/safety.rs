@@ -473,3 +473,33 @@ fn children_are_started_while_it_is_dumped() {
     assert_eq!(server.command("counts").unwrap().split(' ').nth(2), Some("0"));
     server.assert_untouched().unwrap();
 }
+
+#[test]
+fn nobody_waits_stopped_for_a_thread_that_is_late() {
+    /// Far below the 200 ms for which the thread cannot stop.
+    const HOLD: Duration = Duration::from_millis(20);
+    let build =
+        native::Build { source: native::Source::Forker, pointers: true, symbols: native::Symbols::Inside };
+    let mut target = Fixture::start(Command::new(build.program().unwrap())).unwrap();
+    let mut repetitions = Repetitions::new("safety", "stops of a target with a thread that is late", 200);
+    let (mut late, mut ticks_meanwhile) = (0u64, 0);
+    while repetitions.another() {
+        std::thread::sleep(Duration::from_micros(repetitions.random(200_000)));
+        let before = number(&mut target, "ticks");
+        let begun = Instant::now();
+        let stopped = Stopped::all_threads(pid(&target).as_raw(), HOLD).unwrap();
+        let took = begun.elapsed();
+        let (states, _) = states(target.pid());
+        stopped.thaw();
+        assert_eq!(states, "ttt", "seed {}", repetitions.seed());
+        let ticks = number(&mut target, "ticks") - before;
+        if took > 4 * HOLD {
+            late += 1;
+            ticks_meanwhile += ticks;
+            assert!(ticks > 1, "seed {}: held for {took:?}", repetitions.seed());
+        }
+        target.assert_untouched().unwrap();
+    }
+    repetitions.report(&json!({ "late": late, "ticks_meanwhile": ticks_meanwhile }));
+    assert!(late > 0);
+}

@@ -26,8 +26,8 @@ use crate::process::access::Access;
 use crate::stop::{self, StopError, Stopped};
 use journal::Restored;
 
-/// How long all threads of a process may take to stop, before it is left alone.
-const STOP_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long threads wait stopped for others that have not.
+const HOLD: Duration = Duration::from_millis(50);
 
 /// What a change may take and who may end it.
 #[allow(missing_debug_implementations, reason = "a closure has none")]
@@ -53,7 +53,7 @@ pub fn restore_left_over(process: &Process) -> Result<Vec<Restored>, Error> {
 
 /// Stops all threads of a process, or says why that cannot be.
 pub(crate) fn stop_all(process: &Process) -> Result<Stopped, Error> {
-    Stopped::all_threads(process.pid().as_raw(), STOP_TIMEOUT).map_err(|error| stop_error(process, error))
+    Stopped::all_threads(process.pid().as_raw(), HOLD).map_err(|error| stop_error(process, error))
 }
 
 fn stop_error(process: &Process, error: StopError) -> Error {

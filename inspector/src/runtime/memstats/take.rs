@@ -62,8 +62,8 @@ pub enum TakeError {
 const TRIES: u32 = 8;
 /// Changes take microseconds, unless the thread that makes one has lost its CPU.
 const BETWEEN: Duration = Duration::from_millis(2);
-/// How long threads may take to stop.
-const STOP_TIMEOUT: Duration = Duration::from_millis(200);
+/// How long threads wait stopped for others that have not.
+const HOLD: Duration = Duration::from_millis(50);
 
 /// Reads the statistics of the process of `view`.
 ///
@@ -112,7 +112,7 @@ pub fn take_with<R, T: Send>(
             let result = match wanted {
                 Wanted::Approximate => read(&memory),
                 Wanted::Instant => {
-                    let stopped = stop_all(view.pid, STOP_TIMEOUT)?;
+                    let stopped = stop_all(view.pid, HOLD)?;
                     let until_stopped = stopped.begun().elapsed();
                     let threads = stopped.tids().count();
                     let result = read(&memory);

@@ -29,14 +29,12 @@ const FEW: usize = 16;
 /// Goroutines that were seen to move and are read in the stop for it, where hardly anything else does.
 const MANY_MOVERS: usize = 64;
 const MAX_ROUNDS: usize = 8;
-/// How often stopping is tried where a thread does not stop in time (a fork in progress, the disk).
-const STOP_TRIES: u32 = 5;
 /// So often a denial is tried again for which no tracer is seen.
 const DENIED_TRIES: u32 = 5;
 /// A thread that another tracer or another gops-probe holds is waited for so long.
 const TURN_TIMEOUT: Duration = Duration::from_secs(3);
-/// Time for all threads to stop, where the allowed pause is shorter.
-const MIN_STOP_TIMEOUT: Duration = Duration::from_millis(20);
+/// How long threads wait stopped for others that have not, where the allowed pause is shorter.
+const MIN_HOLD: Duration = Duration::from_millis(20);
 /// Changes after the stop are followed so often before a goroutine is given up as unreadable.
 const SETTLE_ROUNDS: usize = 5;
 
@@ -180,13 +178,13 @@ fn pre_copy(copier: &mut Copier<'_>) -> Result<PreCopy, SnapshotError> {
     }
 }
 
-/// Stops the target, trying again where a thread does not stop in time or somebody else holds one.
+/// Stops the target, trying again where somebody else holds one of its threads.
 pub(crate) fn stop_all(pid: i32, limit: Duration) -> Result<Stopped, StopError> {
-    let timeout = limit.max(MIN_STOP_TIMEOUT);
+    let hold = limit.max(MIN_HOLD);
     let begun = Instant::now();
-    let (mut tries, mut denied) = (0, 0);
+    let mut denied = 0;
     loop {
-        match Stopped::all_threads(pid, timeout) {
+        match Stopped::all_threads(pid, hold) {
             // Whoever held it may have let go before we look; a denial without a tracer stays one.
             Err(StopError::Denied)
                 if (stop::is_traced(pid) || denied < DENIED_TRIES) && begun.elapsed() < TURN_TIMEOUT =>
@@ -195,10 +193,6 @@ pub(crate) fn stop_all(pid: i32, limit: Duration) -> Result<Stopped, StopError> 
                 // Two that each hold some of the threads must not retry in step.
                 let jitter = u64::from(std::process::id() % 7);
                 std::thread::sleep(Duration::from_millis(1 + jitter));
-            }
-            Err(StopError::Timeout(_)) if tries < STOP_TRIES => {
-                tries += 1;
-                std::thread::sleep(Duration::from_millis(2 << tries));
             }
             result => return result,
         }
