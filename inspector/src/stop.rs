@@ -5,6 +5,7 @@
 
 mod reaper;
 mod registers;
+mod tracee;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -12,12 +13,11 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::ptrace;
-use nix::sys::signal::Signal;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use reaper::Reaper;
 pub use registers::Registers;
+use tracee::Report;
 
 /// Why threads could not be stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -52,7 +52,7 @@ enum ThreadState {
     /// Told to stop, not seen to have stopped.
     Stopping,
     /// Stopped; a signal that was on its way goes on with the thread.
-    Stopped(Option<Signal>),
+    Stopped { signal: Option<i32> },
 }
 
 /// Threads of a process held stopped; dropping it lets them all run on.
@@ -320,26 +320,24 @@ impl Stopped {
 
     /// Looks whether `tid` has stopped; true where something happened.
     fn poll(&mut self, tid: i32) -> Result<bool, StopError> {
-        let flags = WaitPidFlag::WNOHANG | WaitPidFlag::__WALL;
-        match waitpid(Pid::from_raw(tid), Some(flags)) {
-            Ok(WaitStatus::StillAlive) => Ok(false),
-            Ok(WaitStatus::PtraceEvent(_, _, event)) => {
-                if event == libc::PTRACE_EVENT_CLONE
-                    && let Ok(new) = ptrace::getevent(Pid::from_raw(tid))
+        match tracee::report(tid) {
+            Ok(Report::Running) => Ok(false),
+            Ok(Report::Cloned) => {
+                if let Ok(new) = ptrace::getevent(Pid::from_raw(tid))
                     && let Ok(new) = i32::try_from(new)
                 {
                     // Traced from its birth, and it stops by itself.
                     self.threads.entry(new).or_insert(ThreadState::Stopping);
                 }
-                self.threads.insert(tid, ThreadState::Stopped(None));
+                self.threads.insert(tid, ThreadState::Stopped { signal: None });
                 Ok(true)
             }
             // A signal on its way to the thread: stopped all the same, and it goes on with it.
-            Ok(WaitStatus::Stopped(_, signal)) => {
-                self.threads.insert(tid, ThreadState::Stopped(Some(signal)));
+            Ok(Report::Stopped { signal }) => {
+                self.threads.insert(tid, ThreadState::Stopped { signal });
                 Ok(true)
             }
-            Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => {
+            Ok(Report::Ended) => {
                 self.threads.remove(&tid);
                 Ok(true)
             }
@@ -351,7 +349,6 @@ impl Stopped {
                 }
                 Ok(true)
             }
-            Ok(_) => Ok(false),
             Err(Errno::EINTR) => Ok(false),
             Err(errno) => Err(errno.into()),
         }
@@ -359,7 +356,7 @@ impl Stopped {
 
     /// Looks whether those that have stopped were ended meanwhile.
     fn poll_stopped(&mut self) -> Result<(), StopError> {
-        let held = self.threads.iter().filter(|(_, state)| matches!(state, ThreadState::Stopped(_)));
+        let held = self.threads.iter().filter(|(_, state)| matches!(state, ThreadState::Stopped { .. }));
         let held: Vec<i32> = held.map(|(tid, _)| *tid).collect();
         for tid in held {
             self.poll(tid)?;
@@ -396,8 +393,8 @@ impl Stopped {
 
     fn detach_stopped(&mut self) {
         self.threads.retain(|&tid, state| {
-            if let ThreadState::Stopped(signal) = *state
-                && ptrace::detach(Pid::from_raw(tid), signal).is_ok()
+            if let ThreadState::Stopped { signal } = *state
+                && tracee::detach(tid, signal).is_ok()
             {
                 return false;
             }

@@ -453,6 +453,37 @@ fn signals_that_come_while_it_is_stopped_are_not_lost() {
 }
 
 #[test]
+fn signals_to_each_thread_are_not_lost() {
+    let (mut server, mut client) = busy();
+    let mut repetitions = Repetitions::new("safety", "a system call on each thread, while dumps go on", 4000);
+    let stop = AtomicBool::new(false);
+    let mut dumps = 0;
+    std::thread::scope(|scope| {
+        let target = server.pid();
+        let (stop, dumps) = (&stop, &mut dumps);
+        scope.spawn(move || {
+            let process = Process::pin(target.to_string().parse().unwrap()).unwrap();
+            let (view, _) = open(&process).unwrap();
+            while !stop.load(Ordering::Relaxed) {
+                let pause = MODES[*dumps % 3];
+                snapshot::take(&view, &Options { pause, system: false, goid: None }).unwrap();
+                *dumps += 1;
+            }
+        });
+        let mut answers = Ok(());
+        while answers.is_ok() && repetitions.another() {
+            // The runtime waits for each thread to have had its signal, and never ends where one is lost.
+            answers = server.order("everywhere");
+        }
+        stop.store(true, Ordering::Relaxed);
+        answers.unwrap();
+    });
+    repetitions.report(&json!({ "dumps_meanwhile": dumps, "lost": 0 }));
+    served(&mut server, &mut client);
+    server.assert_untouched().unwrap();
+}
+
+#[test]
 fn children_are_started_while_it_is_dumped() {
     let mut server = server();
     let mut repetitions = Repetitions::new("safety", "dumps of a target that starts children by vfork", 1000);

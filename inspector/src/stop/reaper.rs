@@ -12,8 +12,8 @@ use std::thread;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::wait::{Id, WaitPidFlag, waitid};
-use nix::unistd::Pid;
+
+use super::tracee;
 
 /// A call that takes longer may be one that waits for what we have to do.
 const EVERY: Duration = Duration::from_millis(5);
@@ -73,19 +73,9 @@ impl Shared {
             // In the same call as the last time.
             if calls % 2 == 1 && calls == before {
                 let mut traced = self.traced.lock().unwrap_or_else(PoisonError::into_inner);
-                traced.retain(|&tid| !reaped(tid));
+                traced.retain(|&tid| !tracee::reaped(tid));
             }
             before = calls;
         }
-    }
-}
-
-/// Whether a thread has ended, of which the kernel need keep nothing any more.
-fn reaped(tid: i32) -> bool {
-    // Without WSTOPPED: a stop is left for the tracer to see.
-    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::__WALL;
-    match waitid(Id::Pid(Pid::from_raw(tid)), flags) {
-        Ok(status) => status.pid().is_some(),
-        Err(errno) => errno == Errno::ECHILD,
     }
 }
