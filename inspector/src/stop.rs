@@ -318,10 +318,13 @@ impl Stopped {
         }
     }
 
-    /// Looks whether `tid` has stopped; true where something happened.
+    /// Looks whether `tid` has stopped, or ended; true where something happened.
     fn poll(&mut self, tid: i32) -> Result<bool, StopError> {
+        let stopped = matches!(self.threads.get(&tid), Some(ThreadState::Stopped { .. }));
         match tracee::report(tid) {
             Ok(Report::Running) => Ok(false),
+            // As is known.
+            Ok(Report::Cloned | Report::Stopped { .. }) if stopped => Ok(false),
             Ok(Report::Cloned) => {
                 if let Ok(new) = ptrace::getevent(Pid::from_raw(tid))
                     && let Ok(new) = i32::try_from(new)

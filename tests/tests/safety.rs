@@ -483,6 +483,50 @@ fn signals_to_each_thread_are_not_lost() {
     server.assert_untouched().unwrap();
 }
 
+/// Not a test of its own: holds a target most of the time, in a process that is killed.
+#[test]
+fn holder() {
+    let Ok(target) = std::env::var("GOPS_PROBE_HOLD") else { return };
+    let target = target.parse().unwrap();
+    loop {
+        let stopped = Stopped::all_threads(target, Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(1));
+        drop(stopped);
+    }
+}
+
+#[test]
+fn signals_are_not_lost_when_who_holds_it_is_killed() {
+    let (mut server, mut client) = busy();
+    let mut repetitions = Repetitions::new("safety", "tracer killed amid system calls on each thread", 1000);
+    let stop = AtomicBool::new(false);
+    let mut calls = 0u64;
+    std::thread::scope(|scope| {
+        let target = server.pid().to_string();
+        let (stop, calls, server) = (&stop, &mut calls, &mut server);
+        let caller = scope.spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                server.order("everywhere")?;
+                *calls += 1;
+            }
+            Ok::<_, fixtures::Error>(())
+        });
+        while repetitions.another() && !caller.is_finished() {
+            let mut holder = Command::new(std::env::current_exe().unwrap());
+            holder.args(["--exact", "holder"]).env("GOPS_PROBE_HOLD", &target);
+            let mut holder = holder.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            std::thread::sleep(Duration::from_micros(5_000 + repetitions.random(20_000)));
+            holder.kill().unwrap();
+            holder.wait().unwrap();
+        }
+        stop.store(true, Ordering::Relaxed);
+        caller.join().unwrap().unwrap();
+    });
+    repetitions.report(&json!({ "calls": calls, "lost": 0 }));
+    served(&mut server, &mut client);
+    server.assert_untouched().unwrap();
+}
+
 #[test]
 fn children_are_started_while_it_is_dumped() {
     let mut server = server();

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::tracee;
+use super::tracee::{self, Report};
 
 /// A call that takes longer may be one that waits for what we have to do.
 const EVERY: Duration = Duration::from_millis(5);
@@ -73,7 +73,8 @@ impl Shared {
             // In the same call as the last time.
             if calls % 2 == 1 && calls == before {
                 let mut traced = self.traced.lock().unwrap_or_else(PoisonError::into_inner);
-                traced.retain(|&tid| !tracee::reaped(tid));
+                // The kernel need keep nothing of those that have ended, once that was read.
+                traced.retain(|&tid| !matches!(tracee::report(tid), Ok(Report::Ended) | Err(Errno::ECHILD)));
             }
             before = calls;
         }

@@ -1,60 +1,50 @@
 //! What the kernel reports of a traced thread, and how the thread is let go: with signals by their numbers.
 //!
-//! Real-time signals have no names, and libraries that give names fail for them, when the kernel has already been told that the
-//! report was read. Go and C libraries send such signals to each thread of a process (`syscall.AllThreadsSyscall`, `setuid`), and
-//! wait for ever where one is lost.
+//! A signal must go on with its thread whatever happens. Real-time signals have no names, and libraries that give names fail for
+//! them, when the kernel has already been told that the report was read. Go and C libraries send such signals to each thread of a
+//! process (`syscall.AllThreadsSyscall`, `setuid`), and wait for ever where one is lost. And a stop whose report was read goes on
+//! without its signal when the tracer dies (`ptrace_stop` and `wait_task_stopped` in the kernel): so reports are only looked at.
 
 use nix::errno::Errno;
-use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions};
+use rustix::process::{Pid, WaitId, WaitIdOptions, WaitIdStatus};
 
-/// What a traced thread has done since the last look.
+/// What a traced thread does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Report {
-    /// Nothing.
+    /// It runs, or was not told to stop.
     Running,
-    /// It stopped. A signal that was on its way to it has to go on with it.
+    /// It stands still. A signal that was on its way to it has to go on with it.
     Stopped { signal: Option<i32> },
-    /// It stopped when it had made another thread, which is traced from its birth.
+    /// It stands still as it has made another thread, which is traced from its birth.
     Cloned,
-    /// It ended.
+    /// It has ended, and the kernel need keep nothing of it any more.
     Ended,
 }
 
-/// Reads the next report of a thread, once.
+/// What a thread does. Says the same again, until it is let go or ends.
 ///
 /// # Errors
 /// `ECHILD` where it is not traced by us, or gone.
 pub(super) fn report(tid: i32) -> Result<Report, Errno> {
-    let options = WaitOptions::NOHANG | WaitOptions::from_bits_retain(libc::__WALL.cast_unsigned());
-    let read = rustix::process::waitpid(Some(pid(tid)?), options);
-    let Some((_, status)) = read.map_err(|e| Errno::from_raw(e.raw_os_error()))? else {
-        return Ok(Report::Running);
+    let Some(status) = wait(tid, WaitIdOptions::NOWAIT)? else { return Ok(Report::Running) };
+    let Some(code) = status.trapping_signal() else {
+        // What has ended is forgotten, so that the id is free and the target has one thread less.
+        let _gone = wait(tid, WaitIdOptions::empty());
+        return Ok(Report::Ended);
     };
-    let Some(signal) = status.stopping_signal() else { return Ok(Report::Ended) };
-    Ok(match status.as_raw() >> 16 {
-        0 => Report::Stopped { signal: Some(signal) },
+    Ok(match code >> 8 {
+        0 => Report::Stopped { signal: Some(code) },
         libc::PTRACE_EVENT_CLONE => Report::Cloned,
         _ => Report::Stopped { signal: None },
     })
 }
 
-/// Whether a thread has ended, of which the kernel need keep nothing any more.
-pub(super) fn reaped(tid: i32) -> bool {
-    let Ok(pid) = pid(tid) else { return true };
-    let wait = |more| {
-        let wall = WaitIdOptions::from_bits_retain(libc::__WALL.cast_unsigned());
-        rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG | wall | more)
-    };
-    // Stops of traced threads are reported whatever is asked for (`wait_task_stopped` in kernel/exit.c), and are for the
-    // tracer to see: taken from it, the thread would be taken to run, and a signal on its way to it be lost.
-    match wait(WaitIdOptions::NOWAIT) {
-        Ok(Some(status)) if status.exited() || status.killed() || status.dumped() => {
-            let _gone = wait(WaitIdOptions::empty());
-            true
-        }
-        Ok(_) => false,
-        Err(errno) => errno == rustix::io::Errno::CHILD,
-    }
+/// Stops of traced threads are reported whether they are asked for or not.
+fn wait(tid: i32, more: WaitIdOptions) -> Result<Option<WaitIdStatus>, Errno> {
+    let pid = Pid::from_raw(tid).ok_or(Errno::ECHILD)?;
+    let wall = WaitIdOptions::from_bits_retain(libc::__WALL.cast_unsigned());
+    let options = WaitIdOptions::EXITED | WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | wall | more;
+    rustix::process::waitid(WaitId::Pid(pid), options).map_err(|error| Errno::from_raw(error.raw_os_error()))
 }
 
 /// Lets a stopped thread run on, with the signal that was on its way to it.
@@ -68,6 +58,64 @@ pub(super) fn detach(tid: i32, signal: Option<i32>) -> Result<(), Errno> {
     Errno::result(result).map(drop)
 }
 
-fn pid(tid: i32) -> Result<Pid, Errno> {
-    Pid::from_raw(tid).ok_or(Errno::ESRCH)
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::{Child, Command, Stdio};
+
+    use nix::sys::ptrace;
+
+    use super::*;
+
+    fn seized() -> (Child, i32) {
+        let child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let pid = child.id().cast_signed();
+        ptrace::seize(nix::unistd::Pid::from_raw(pid), ptrace::Options::empty()).unwrap();
+        (child, pid)
+    }
+
+    fn await_report(tid: i32) -> Report {
+        loop {
+            match report(tid).unwrap() {
+                Report::Running => std::thread::yield_now(),
+                report => return report,
+            }
+        }
+    }
+
+    #[test]
+    fn a_stop_is_reported_again_and_again() {
+        let (mut child, pid) = seized();
+        assert_eq!(report(pid), Ok(Report::Running));
+        ptrace::interrupt(nix::unistd::Pid::from_raw(pid)).unwrap();
+        for _ in 0..3 {
+            assert_eq!(await_report(pid), Report::Stopped { signal: None });
+        }
+        detach(pid, None).unwrap();
+        drop(child.stdin.take());
+        assert!(child.wait().unwrap().success());
+    }
+
+    #[test]
+    fn a_signal_without_a_name_goes_on_with_its_thread() {
+        let (mut child, pid) = seized();
+        // SAFETY: it takes two numbers.
+        assert_eq!(unsafe { libc::kill(pid, 40) }, 0);
+        for _ in 0..3 {
+            assert_eq!(await_report(pid), Report::Stopped { signal: Some(40) });
+        }
+        detach(pid, Some(40)).unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(40));
+    }
+
+    #[test]
+    fn what_has_ended_is_reported_once() {
+        let (child, pid) = seized();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+        assert_eq!(await_report(pid), Report::Ended);
+        assert_eq!(report(pid), Err(Errno::ECHILD));
+        drop(child);
+    }
 }
