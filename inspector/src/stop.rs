@@ -70,6 +70,40 @@ pub struct Stopped {
     not_send: std::marker::PhantomData<*const ()>,
 }
 
+/// What became of a thread that was to stop.
+#[derive(Debug)]
+pub enum Passing {
+    /// It is held.
+    Stopped(Stopped),
+    /// It had not stopped in time.
+    Late(Late),
+}
+
+/// A thread that has not stopped yet, though told to: somebody has to let it go when it does.
+#[derive(Debug)]
+pub struct Late {
+    tid: i32,
+    stopped: Stopped,
+}
+
+impl Late {
+    /// Which one.
+    pub fn tid(&self) -> i32 {
+        self.tid
+    }
+
+    /// Lets it go if it has stopped meanwhile; whether there is nothing left to do. To be asked every now and then.
+    pub fn is_over(&mut self) -> bool {
+        match self.stopped.poll(self.tid) {
+            Ok(_) => {
+                self.stopped.detach_stopped();
+                self.stopped.threads.is_empty()
+            }
+            Err(_) => false,
+        }
+    }
+}
+
 /// How a stop went, on our clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StopTimes {
@@ -179,19 +213,25 @@ impl Stopped {
     }
 
     /// Stops a single thread of `pid`, of many that are stopped one after the other: does not give our core away while it can come
-    /// to its stop on another one, so that it is not held for the time that we would wait for a core.
+    /// to its stop on another one, so that it is not held for the time that we would wait for a core. Nor is one waited for that is
+    /// late.
     ///
     /// # Errors
     /// On any error the thread runs on.
-    pub fn one_in_passing(pid: i32, tid: i32, timeout: Duration) -> Result<Self, StopError> {
+    pub fn one_in_passing(pid: i32, tid: i32, timeout: Duration) -> Result<Passing, StopError> {
         let begun = Instant::now();
         let mut stopped = Stopped::of(pid, begun);
         stopped.seize(tid)?;
         stopped.interrupt(tid);
-        stopped.wait_with(begun + timeout, |idle_rounds| {
+        let waited = stopped.wait_with(begun + timeout, |idle_rounds| {
             if idle_rounds < SPINS { std::hint::spin_loop() } else { std::thread::sleep(NAP) }
-        })?;
-        if stopped.threads.is_empty() { Err(StopError::Exited) } else { Ok(stopped) }
+        });
+        match waited {
+            Ok(()) if stopped.threads.is_empty() => Err(StopError::Exited),
+            Ok(()) => Ok(Passing::Stopped(stopped)),
+            Err(StopError::Timeout(_)) => Ok(Passing::Late(Late { tid, stopped })),
+            Err(error) => Err(error),
+        }
     }
 
     fn of(pid: i32, begun: Instant) -> Self {

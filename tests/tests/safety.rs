@@ -14,7 +14,7 @@ use fixtures::{Cell, Fixture, Program, Repetitions, Variant, binary, build, nati
 use inspector::process::Process;
 use inspector::runtime::open::open;
 use inspector::runtime::snapshot::{self, Frames, Options, Pause, Snapshot};
-use inspector::stop::Stopped;
+use inspector::stop::{Passing, Stopped};
 use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -547,6 +547,30 @@ fn children_are_started_while_it_is_dumped() {
     repetitions.report(&json!({ "children": ordered, "dumps_that_met_some": overlapping }));
     assert_eq!(server.command("counts").unwrap().split(' ').nth(2), Some("0"));
     server.assert_untouched().unwrap();
+}
+
+#[test]
+fn one_that_is_late_in_passing_is_let_go_when_it_comes() {
+    let build =
+        native::Build { source: native::Source::Forker, pointers: true, symbols: native::Symbols::Inside };
+    let mut command = Command::new(build.program().unwrap());
+    command.arg("500");
+    let mut target = Fixture::start(command).unwrap();
+    // The first one that was started.
+    let threads = inspector::stop::threads(pid(&target).as_raw()).unwrap();
+    let forker = threads.iter().copied().find(|&tid| tid != pid(&target).as_raw()).unwrap();
+    let mut late = 0;
+    for _ in 0..4 {
+        let passing =
+            Stopped::one_in_passing(pid(&target).as_raw(), forker, Duration::from_millis(5)).unwrap();
+        if let Passing::Late(mut thread) = passing {
+            assert_eq!(thread.tid(), forker);
+            late += 1;
+            wait_until("the thread is let go", || thread.is_over());
+        }
+        target.assert_untouched().unwrap();
+    }
+    assert!(late > 0);
 }
 
 #[test]

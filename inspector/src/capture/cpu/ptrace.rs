@@ -25,7 +25,7 @@ use crate::clock;
 use crate::memory::LiveMemory;
 use crate::process::Pid;
 use crate::process::facts::{Stat, Status};
-use crate::stop::{self, StopError, Stopped};
+use crate::stop::{self, Late, Passing, StopError, Stopped};
 
 /// How to sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +40,8 @@ pub struct Options {
 pub const MAX_RATE: u32 = 100;
 /// A thread that does not come to its stop in this time is left alone: it waits for a core for long.
 const STOP_TIMEOUT: Duration = Duration::from_millis(50);
+/// How often is looked whether one that is late has stopped.
+const LATE_EVERY: Duration = Duration::from_millis(1);
 /// Stops take up no more than this part of the time: one in so many.
 const PAUSED_PART: u32 = 100;
 /// The kernel takes us for running a little before we do.
@@ -72,6 +74,8 @@ pub struct Ptrace {
     counts: Counts,
     /// Threads that did not come to their stop in time.
     missed: u64,
+    /// Threads that had not come to their stop in time, until they do.
+    late: Vec<Late>,
     /// CPU time of threads that ended before it was sampled.
     unseen: Duration,
     priority: Option<Priority>,
@@ -138,6 +142,7 @@ impl Ptrace {
             pauses: Pauses::default(),
             counts: Counts::default(),
             missed: 0,
+            late: Vec::new(),
             unseen: Duration::ZERO,
             priority: None,
         }
@@ -161,6 +166,7 @@ impl Ptrace {
         for target in gone.iter().filter_map(|pid| self.targets.remove(pid)) {
             self.unseen += target.unseen();
         }
+        running.retain(|thread| self.late.iter().all(|late| late.tid() != thread.tid));
         // Where not all may be stopped, those that are by chance stand for the others.
         let all = u32::try_from(running.len()).unwrap_or(u32::MAX);
         let chosen = all.min(self.stops_left());
@@ -173,6 +179,18 @@ impl Ptrace {
             }
         }
         Ok(())
+    }
+
+    /// Sleeps, and lets those go that come to their stop late.
+    fn rest(&mut self, until: Instant) {
+        loop {
+            self.late.retain_mut(|late| !late.is_over());
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            std::thread::sleep(if self.late.is_empty() { left } else { left.min(LATE_EVERY) });
+        }
     }
 
     /// How many stops, as long as those before, keep within what they may take.
@@ -213,12 +231,13 @@ impl Ptrace {
     ) -> io::Result<()> {
         let Some(target) = self.targets.get_mut(&thread.pid) else { return Ok(()) };
         let stopped = match Stopped::one_in_passing(thread.pid.as_raw(), thread.tid, STOP_TIMEOUT) {
-            Ok(stopped) => stopped,
-            Err(StopError::Exited) => return Ok(()),
-            Err(StopError::Timeout(_)) => {
+            Ok(Passing::Stopped(stopped)) => stopped,
+            Ok(Passing::Late(late)) => {
                 self.missed += 1;
+                self.late.push(late);
                 return Ok(());
             }
+            Err(StopError::Exited) => return Ok(()),
             Err(error) => return Err(io::Error::other(format!("stopping thread {}: {error}", thread.tid))),
         };
         let time = clock::monotonic().cast_unsigned();
@@ -325,7 +344,7 @@ impl Source for Ptrace {
             self.next_look = begun;
         }
         while self.next_look < until {
-            std::thread::sleep(self.next_look.saturating_duration_since(Instant::now()));
+            self.rest(self.next_look);
             let looking = Instant::now();
             // The first look only sees what threads have used before.
             if self.last_look.is_some() && self.stops_left() == 0 {
@@ -342,7 +361,7 @@ impl Source for Ptrace {
             let looked = looking.elapsed().saturating_sub(self.pauses.total - paused);
             self.schedule(looked);
         }
-        std::thread::sleep(until.saturating_duration_since(Instant::now()));
+        self.rest(until);
         Ok(())
     }
 
