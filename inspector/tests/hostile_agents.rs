@@ -186,8 +186,9 @@ fn files_go_where_they_are_wanted() {
     // The tools of Go get the file.
     let tools = config.join("tools");
     fs::create_dir(&tools).unwrap();
-    fs::write(tools.join("go"), "#!/bin/sh\necho \"$@\"\n").unwrap();
-    fs::set_permissions(tools.join("go"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    fs::write(tools.join("written"), "#!/bin/sh\necho \"$@\"\n").unwrap();
+    fs::set_permissions(tools.join("written"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    support::copy(tools.join("written"), tools.join("go"));
     let mut ours = probe();
     ours.args(["trace", "--open", "--output=-t"]).arg(address).current_dir(&config);
     let output = ours.env("PATH", format!("{}:/bin:/usr/bin", tools.display())).output().unwrap();
@@ -473,7 +474,7 @@ fn links_out_of_the_root_of_a_process() {
     for path in [&root, &outside, &root.join("real")] {
         fs::create_dir_all(path).unwrap();
     }
-    fs::copy(&program, root.join("tiny")).unwrap();
+    support::copy(&program, root.join("tiny"));
     let start = |config: &str| {
         let mut command = Command::new("chroot");
         command.arg(&root).arg("/tiny").env("GOPS_CONFIG_DIR", config);

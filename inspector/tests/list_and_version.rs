@@ -248,7 +248,7 @@ fn names_cannot_reach_the_terminal() {
     let dir = dir("escapes");
     let program = build(&dir, "tiny", &[]);
     let evil = dir.join("a\u{1b}[31m\nb\u{202e}");
-    fs::copy(&program, &evil).unwrap();
+    support::copy(&program, &evil);
     let target = Target::start(&evil);
     let pid = target.pid.to_string();
     for args in [&["-v"][..], &["version", "-v", &pid], &["version", "999999999", "--color=never"]] {
@@ -342,7 +342,7 @@ fn without_permission() {
     // Where any user may execute it.
     let public = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
     let program = public.path().join("gops-probe");
-    fs::copy(env!("CARGO_BIN_EXE_gops-probe"), &program).unwrap();
+    support::copy(env!("CARGO_BIN_EXE_gops-probe"), &program);
     let nobody = |args: &[&str]| Command::new(&program).args(args).uid(65534).gid(65534).output().unwrap();
     let output = nobody(&["version", &target.pid.to_string()]);
     assert_eq!(code(&output), 5, "{}", stderr(&output));
@@ -365,7 +365,7 @@ fn cap_sys_ptrace_alone() {
     for (name, flags) in [("exe", &["-ldflags=-s -w"][..]), ("pie", &["-buildmode=pie", "-ldflags=-s -w"])] {
         // Where any user may execute it.
         let program = public.path().join(name);
-        fs::copy(build(&dir, name, flags), &program).unwrap();
+        support::copy(build(&dir, name, flags), &program);
         let target = Target::start_command(Command::new(&program).uid(65534).gid(65534));
         for command in ["version", "stack"] {
             let mut probe = Command::new("setpriv");
@@ -425,7 +425,7 @@ fn same_text_as_gops() {
     let dir = dir("same-text");
     let program = build(&dir, "tiny", &["-ldflags=-s -w"]);
     let long = dir.join("a-name-that-the-kernel-cuts-off");
-    fs::copy(&program, &long).unwrap();
+    support::copy(&program, &long);
     let targets = [Target::start(&program), Target::start(&program), Target::start(&long)];
     let text = |command: &mut Command| -> Vec<String> {
         let text = support::must(command);

@@ -353,7 +353,7 @@ fn processes_of_others() {
     // Where any user may execute them.
     let public = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
     let copied = |from: &Path, name: &str| {
-        fs::copy(from, public.path().join(name)).unwrap();
+        support::copy(from, public.path().join(name));
         public.path().join(name)
     };
     let program = copied(&family(&dir, "family", &["-ldflags=-s -w"]), "family");

@@ -30,5 +30,5 @@ pub use error::{Error, Result};
 pub use fixture::Fixture;
 pub use matrix::{Cell, Program, Selection, Variant};
 pub use probe::{binary, probe, stack};
-pub use process::{Process, cpu_time};
+pub use process::{Process, copy_program, cpu_time};
 pub use repetition::Repetitions;

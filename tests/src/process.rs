@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::build::run;
 use crate::error::{Error, Result};
 
 /// CPU time of a process that the kernel accounts to it, or to its children that have ended, in seconds.
@@ -173,4 +175,16 @@ fn check_status(path: &str) -> std::result::Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Copies a program that is to be executed. Another process does that: what another thread starts meanwhile would have our
+/// file, open for writing, for a moment, and a program that is being written cannot be executed.
+///
+/// # Errors
+///
+/// Where it cannot be copied.
+pub fn copy_program(from: &Path, to: &Path) -> Result<()> {
+    let mut command = Command::new("cp");
+    command.args([from, to]);
+    run(command).map(drop)
 }

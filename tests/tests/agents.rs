@@ -16,7 +16,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use fixtures::agents::{self, RELEASES, agent, gops};
-use fixtures::{Dump, Fixture, binary, compare};
+use fixtures::{Dump, Fixture, binary, compare, copy_program};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -287,7 +287,7 @@ fn is_root(test: &str) -> bool {
 fn public() -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o777)).tempdir().unwrap();
     let program = dir.path().join("agent");
-    fs::copy(agent(RELEASES[2]).unwrap(), &program).unwrap();
+    copy_program(&agent(RELEASES[2]).unwrap(), &program).unwrap();
     (dir, program)
 }
 
@@ -415,7 +415,7 @@ fn the_agent_answers_what_we_may_not_see() {
     const NOBODY: u32 = 65534;
     let (dir, program) = public();
     let ours = dir.path().join("gops-probe");
-    fs::copy(binary().unwrap(), &ours).unwrap();
+    copy_program(binary().unwrap(), &ours).unwrap();
     let mut command = Command::new(&program);
     command.args(QUIET).uid(NOBODY).gid(NOBODY).current_dir("/").env("GOPS_CONFIG_DIR", dir.path());
     let mut fixture = Fixture::start(command).unwrap();

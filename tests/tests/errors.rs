@@ -12,7 +12,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use fixtures::repetition::say;
-use fixtures::{Cell, Fixture, Program, Repetitions, Variant, binary, build, probe};
+use fixtures::{Cell, Fixture, Program, Repetitions, Variant, binary, build, copy_program, probe};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
@@ -171,9 +171,10 @@ fn a_release_that_is_too_old() {
     let at = bytes.windows(14).position(|window| window == b"\xff Go buildinf:").unwrap() + 33;
     assert_eq!(&bytes[at..at + 8], b"go1.27.4");
     bytes[at..at + 8].copy_from_slice(b"go1.17.4");
-    let path = folder.path().join("old");
-    fs::write(&path, bytes).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    let (written, path) = (folder.path().join("written"), folder.path().join("old"));
+    fs::write(&written, bytes).unwrap();
+    fs::set_permissions(&written, fs::Permissions::from_mode(0o755)).unwrap();
+    copy_program(&written, &path).unwrap();
     let target = Other::start(&mut Command::new(&path));
     let version = probe(&["version", &target.pid()]).unwrap();
     assert_eq!(String::from_utf8_lossy(&version.stdout), "go1.17.4\n", "{version:?}");
@@ -192,7 +193,7 @@ fn a_process_of_another_user() {
     // Where any user may execute it.
     let public = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
     let program = public.path().join("gops-probe");
-    fs::copy(binary().unwrap(), &program).unwrap();
+    copy_program(binary().unwrap(), &program).unwrap();
     for mode in [&["stack"][..], &["stack", "--no-pause"]] {
         let mut command = Command::new(&program);
         command.args(mode).arg(fixture.pid().to_string()).uid(65534).gid(65534);
@@ -205,7 +206,7 @@ fn a_process_of_another_user() {
 fn names_with_control_characters() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a\u{1b}]0;b\u{7}\nc\u{9b}31m");
-    fs::copy(cell(Program::Parked).path(), &path).unwrap();
+    copy_program(&cell(Program::Parked).path(), &path).unwrap();
     let mut command = Command::new(&path);
     command.args(["-n", "10"]);
     let mut fixture = Fixture::start(command).unwrap();

@@ -75,12 +75,20 @@ pub(crate) fn build_c(dir: &Path, name: &str, source: &str, flags: &[&str]) -> P
     dir.join(name)
 }
 
+/// Copies a program that is to be executed. Another process does that: what another test starts meanwhile would have our
+/// file, open for writing, for a moment, and a program that is being written cannot be executed.
+pub(crate) fn copy(from: impl AsRef<Path>, to: impl AsRef<Path>) {
+    must(Command::new("cp").args([from.as_ref(), to.as_ref()]));
+}
+
 /// Copies a program with its bytes changed.
 pub(crate) fn patched(from: &Path, to: PathBuf, patch: impl FnOnce(&mut [u8])) -> PathBuf {
     let mut bytes = fs::read(from).unwrap();
     patch(&mut bytes);
-    fs::write(&to, bytes).unwrap();
-    fs::set_permissions(&to, fs::metadata(from).unwrap().permissions()).unwrap();
+    let written = to.with_extension("written");
+    fs::write(&written, bytes).unwrap();
+    fs::set_permissions(&written, fs::metadata(from).unwrap().permissions()).unwrap();
+    copy(&written, &to);
     to
 }
 
