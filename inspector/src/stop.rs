@@ -92,15 +92,21 @@ impl Late {
         self.tid
     }
 
+    /// Its process, of which no other thread must be seized meanwhile: one that executes another program waits for this one to
+    /// be gone, holding a lock that we would wait for.
+    pub fn pid(&self) -> i32 {
+        self.stopped.pid
+    }
+
     /// Lets it go if it has stopped meanwhile; whether there is nothing left to do. To be asked every now and then.
     pub fn is_over(&mut self) -> bool {
-        match self.stopped.poll(self.tid) {
-            Ok(_) => {
-                self.stopped.detach_stopped();
-                self.stopped.threads.is_empty()
-            }
-            Err(_) => false,
+        // It may have made another thread meanwhile, or have the id of the process since it executed another program.
+        let tids: Vec<i32> = self.stopped.threads.keys().copied().collect();
+        for tid in tids {
+            let _not_yet = self.stopped.poll(tid);
         }
+        self.stopped.detach_stopped();
+        self.stopped.threads.is_empty()
     }
 }
 
@@ -127,7 +133,7 @@ impl Stopped {
     pub fn all_threads(pid: i32, hold: Duration) -> Result<Self, StopError> {
         let mut stopped = Stopped::of(pid, Instant::now());
         let give_up = stopped.begun + PATIENCE;
-        stopped.reaper = Some(Reaper::start()?);
+        stopped.reaper = Some(Reaper::start(pid)?);
         let mut rounds = 1;
         loop {
             match stopped.try_all(hold) {
@@ -158,7 +164,8 @@ impl Stopped {
         // Threads that a not yet seized thread created meanwhile are not traced automatically.
         for _ in 0..MAX_ROUNDS {
             let mut new = threads(self.pid)?;
-            new.retain(|tid| !self.threads.contains_key(tid));
+            // A first thread that has ended is listed as long as the others live.
+            new.retain(|&tid| !(self.threads.contains_key(&tid) || tid == self.pid && is_dead(tid)));
             if new.is_empty() {
                 return Ok(());
             }
@@ -284,7 +291,7 @@ impl Stopped {
         }
         let seize = || ptrace::seize(Pid::from_raw(tid), ptrace::Options::PTRACE_O_TRACECLONE);
         let seized = match &self.reaper {
-            Some(reaper) => reaper.during(tid, seize),
+            Some(reaper) => reaper.during(seize),
             None => seize(),
         };
         match seized {
@@ -294,13 +301,13 @@ impl Stopped {
             }
             // A thread may end at any time; a zombie thread cannot be seized.
             Err(Errno::ESRCH) => Ok(()),
-            Err(Errno::EPERM) if is_dead(tid) => Ok(()),
-            // A thread of ours that executed another program has the id of the process since. Only the tracer can
-            // interrupt it.
+            // One that is ours already: it was made by a thread that was, or has the id of the process since it executed another
+            // program. Only the tracer can interrupt it, and has to reap it if it has ended.
             Err(Errno::EPERM) if ptrace::interrupt(Pid::from_raw(tid)).is_ok() => {
                 self.threads.insert(tid, ThreadState::Stopping);
                 Ok(())
             }
+            Err(Errno::EPERM) if is_dead(tid) => Ok(()),
             Err(errno) => Err(errno.into()),
         }
     }
@@ -362,6 +369,11 @@ impl Stopped {
     fn poll(&mut self, tid: i32) -> Result<bool, StopError> {
         let stopped = matches!(self.threads.get(&tid), Some(ThreadState::Stopped { .. }));
         match tracee::report(tid) {
+            // Only its end makes a held thread run: it was killed, and is not gone yet.
+            Ok(Report::Running) if stopped => {
+                self.threads.insert(tid, ThreadState::Stopping);
+                Ok(true)
+            }
             Ok(Report::Running) => Ok(false),
             // As is known.
             Ok(Report::Cloned | Report::Stopped { .. }) if stopped => Ok(false),
@@ -388,7 +400,8 @@ impl Stopped {
                 self.threads.remove(&tid);
                 // If it executed another program, it is traced as before, by the id of the process.
                 if tid != self.pid && ptrace::interrupt(Pid::from_raw(self.pid)).is_ok() {
-                    self.threads.entry(self.pid).or_insert(ThreadState::Stopping);
+                    // Whatever was known of that id was of another thread, which is gone.
+                    self.threads.insert(self.pid, ThreadState::Stopping);
                 }
                 Ok(true)
             }

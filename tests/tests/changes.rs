@@ -666,6 +666,21 @@ fn words(subjected: &Subjected, subject: &Subject<'_>) -> Vec<(String, Vec<u8>)>
     places.into_iter().map(read).collect()
 }
 
+/// The same, once the runtime has not changed them for a while: it may still collect what its start has left.
+fn settled_words(subjected: &Subjected, subject: &Subject<'_>) -> Vec<(String, Vec<u8>)> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut before = words(subjected, subject);
+    loop {
+        std::thread::sleep(Duration::from_millis(300));
+        let now = words(subjected, subject);
+        if now == before {
+            return now;
+        }
+        assert!(Instant::now() < deadline, "the runtime does not settle: {now:?}");
+        before = now;
+    }
+}
+
 fn poke(pid: u32, at: u64, bytes: &[u8]) {
     use std::os::unix::fs::FileExt as _;
     let memory = fs::OpenOptions::new().write(true).open(format!("/proc/{pid}/mem")).unwrap();
@@ -680,7 +695,7 @@ fn what_does_not_make_sense_is_refused() {
     subjected.succeed(&["gc", "PID"]);
     let pinned = subjected.pinned();
     let verified = Subject::verify(&pinned).unwrap();
-    let before = words(&subjected, &verified);
+    let before = settled_words(&subjected, &verified);
     let pid = subjected.fixture.pid();
     for (variable, field, wrong) in [
         ("runtime.forcegcperiod", "", 7u64),
@@ -739,7 +754,7 @@ fn processes_that_cannot_do_it_are_left_alone() {
     let mut subjected = Subjected::start("1.24.13", Variant::Stripped, &[]);
     let pinned = subjected.pinned();
     let verified = Subject::verify(&pinned).unwrap();
-    let before = words(&subjected, &verified);
+    let before = settled_words(&subjected, &verified);
     let pid = Pid::from_raw(i32::try_from(subjected.fixture.pid()).unwrap());
     let all = [&["gc", "PID"][..], &["setgc", "PID", "50"], &["setmemlimit", "PID", "1GiB"]];
     kill(pid, Signal::SIGSTOP).unwrap();

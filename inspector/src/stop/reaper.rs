@@ -6,14 +6,14 @@
 //! 6.18). So whoever traces one thread and seizes the next could wait for ever, and the target with it. The kernel lets
 //! any thread of the tracing process wait for the tracee, and that is what is done here.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::tracee::{self, Report};
+use super::{threads, tracee};
 
 /// A call that takes longer may be one that waits for what we have to do.
 const EVERY: Duration = Duration::from_millis(5);
@@ -24,19 +24,20 @@ pub(super) struct Reaper {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
+    /// The process that is traced.
+    pid: i32,
     /// How many calls have begun or ended: odd while the tracer is in one.
     calls: AtomicU64,
     ended: AtomicBool,
-    traced: Mutex<Vec<i32>>,
 }
 
 impl Reaper {
     /// # Errors
     /// Where the kernel denies us another thread.
-    pub(super) fn start() -> Result<Self, Errno> {
-        let shared = Arc::new(Shared::default());
+    pub(super) fn start(pid: i32) -> Result<Self, Errno> {
+        let shared = Arc::new(Shared { pid, calls: AtomicU64::new(0), ended: AtomicBool::new(false) });
         let looked_after = Arc::clone(&shared);
         let started = thread::Builder::new().name("reaper".to_owned()).spawn(move || looked_after.reap());
         match started {
@@ -46,13 +47,10 @@ impl Reaper {
     }
 
     /// Makes a call that seizes a thread.
-    pub(super) fn during<T>(&self, tid: i32, seize: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
+    pub(super) fn during<T>(&self, seize: impl FnOnce() -> T) -> T {
         self.shared.calls.fetch_add(1, Ordering::Relaxed);
         let result = seize();
         self.shared.calls.fetch_add(1, Ordering::Relaxed);
-        if result.is_ok() {
-            self.shared.traced.lock().unwrap_or_else(PoisonError::into_inner).push(tid);
-        }
         result
     }
 }
@@ -72,9 +70,14 @@ impl Shared {
             let calls = self.calls.load(Ordering::Relaxed);
             // In the same call as the last time.
             if calls % 2 == 1 && calls == before {
-                let mut traced = self.traced.lock().unwrap_or_else(PoisonError::into_inner);
-                // The kernel need keep nothing of those that have ended, once that was read.
-                traced.retain(|&tid| !matches!(tracee::report(tid), Ok(Report::Ended) | Err(Errno::ECHILD)));
+                // All that are listed: those are among them that were made by a traced thread, of which nobody knows yet. The kernel
+                // keeps nothing of one that has ended once that was read, and the others say what they said before. The first
+                // thread it lets go by itself.
+                for tid in threads(self.pid).unwrap_or_default() {
+                    if tid != self.pid {
+                        let _report = tracee::report(tid);
+                    }
+                }
             }
             before = calls;
         }

@@ -166,7 +166,7 @@ impl Ptrace {
         for target in gone.iter().filter_map(|pid| self.targets.remove(pid)) {
             self.unseen += target.unseen();
         }
-        running.retain(|thread| self.late.iter().all(|late| late.tid() != thread.tid));
+        running.retain(|thread| self.late.iter().all(|late| late.pid() != thread.pid.as_raw()));
         // Where not all may be stopped, those that are by chance stand for the others.
         let all = u32::try_from(running.len()).unwrap_or(u32::MAX);
         let chosen = all.min(self.stops_left());
@@ -176,6 +176,10 @@ impl Ptrace {
             running.swap(next, other);
             if let Some(&thread) = running.get(next) {
                 self.sample(thread, at, after * all / chosen, each)?;
+            }
+            // Others may lack a core too, and meanwhile this one may come to its stop.
+            if !self.late.is_empty() {
+                break;
             }
         }
         Ok(())
@@ -238,6 +242,11 @@ impl Ptrace {
                 return Ok(());
             }
             Err(StopError::Exited) => return Ok(()),
+            // Another one that looks at it.
+            Err(StopError::Denied) if stop::is_traced(thread.pid.as_raw()) => {
+                self.missed += 1;
+                return Ok(());
+            }
             Err(error) => return Err(io::Error::other(format!("stopping thread {}: {error}", thread.tid))),
         };
         let time = clock::monotonic().cast_unsigned();

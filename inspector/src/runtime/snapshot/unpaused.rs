@@ -10,7 +10,7 @@ use super::{Consistency, Details, Frames, Snapshot, SnapshotError, target_clock}
 use crate::memory::{MemoryError, ReadCost};
 use crate::runtime::goroutine::{Goroutine, status};
 use crate::runtime::running::{NoStart, running_start};
-use crate::stop::Stopped;
+use crate::stop::{StopError, Stopped};
 
 /// A goroutine that changes under each of so many readings is printed as it was read last, marked.
 const ROUNDS: usize = 4;
@@ -110,14 +110,19 @@ fn read_on_threads(copier: &mut Copier<'_>, stops: &mut Stops) {
     }
 }
 
-/// Stops the thread of the goroutine in a slot and reads it; false where it was no longer on that thread.
+/// Stops the thread of the goroutine in a slot and reads it; false where it was no longer on that thread, so that it can be tried
+/// again: it is not where the thread does not stop, for which each time would have to be waited until it can be let go.
 fn read_with_thread_stopped(copier: &mut Copier<'_>, index: usize, tids: &Tids, stops: &mut Stops) -> bool {
     let (view, memory) = (copier.view, copier.memory);
     let m = copier.slots[index].g.m;
     let Some(tid) = view.read_m(memory, m).and_then(|m| tids.host(m.procid)).filter(|&t| t != 0) else {
         return false;
     };
-    let Ok(stopped) = Stopped::one_thread(view.pid, tid, STOP_TIMEOUT) else { return false };
+    let stopped = match Stopped::one_thread(view.pid, tid, STOP_TIMEOUT) {
+        Ok(stopped) => stopped,
+        Err(StopError::Timeout(_)) => return true,
+        Err(_) => return false,
+    };
     stops.count += 1;
     let caught = (|| {
         let (g, m) = (view.read_g(memory, copier.list.addr(index))?, view.read_m(memory, m)?);
