@@ -210,6 +210,11 @@ impl Process {
         if refused && rustix::fs::readlinkat(&self.dir, "exe", Vec::new()).is_ok() {
             return Error::Denied { pid: self.pid, action, denial: Denial::Unreadable };
         }
+        // Every program has a file, and one that was deleted is opened too: only what is about to exit has none any more, and it
+        // may have been so when it was pinned.
+        if Errno::from_io_error(&source) == Some(Errno::NOENT) && !self.stat.kernel_thread {
+            return Error::Exited(self.pid);
+        }
         self.explain(action, Access::Read, source)
     }
 
