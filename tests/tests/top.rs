@@ -256,7 +256,8 @@ fn without_a_terminal() {
         let pid = fixture.pid().to_string();
         let run = |more: &[&str]| {
             let mut command = Command::new(binary().unwrap());
-            command.args(["top", &pid, "--interval=1s", "--count=2", "--rate=199"]).args(more);
+            // Often enough that samples in step with the program's rounds still see all parts of them.
+            command.args(["top", &pid, "--interval=1s", "--count=2", "--rate=997"]).args(more);
             let output = command.stdin(Stdio::null()).output().unwrap();
             let said = String::from_utf8_lossy(&output.stderr);
             assert!(output.status.success(), "{}: {said}", output.status);
