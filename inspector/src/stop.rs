@@ -101,8 +101,7 @@ impl Late {
     /// Lets it go if it has stopped meanwhile; whether there is nothing left to do. To be asked every now and then.
     pub fn is_over(&mut self) -> bool {
         // It may have made another thread meanwhile, or have the id of the process since it executed another program.
-        let tids: Vec<i32> = self.stopped.threads.keys().copied().collect();
-        for tid in tids {
+        for tid in self.stopped.stopping() {
             let _not_yet = self.stopped.poll(tid);
         }
         self.stopped.detach_stopped();
@@ -185,18 +184,17 @@ impl Stopped {
         self.detach_stopped();
         let mut looks = 0;
         loop {
-            let tids: Vec<i32> = self.threads.keys().copied().collect();
-            for tid in tids {
+            for tid in self.stopping() {
                 self.poll(tid)?;
             }
-            let late = self.threads.iter().find(|(_, state)| **state == ThreadState::Stopping);
+            let late = self.stopping();
             // Nobody is late any more, or one of them has come.
-            let Some((&late, _)) = late else { return Ok(()) };
-            if self.threads.values().any(|state| *state != ThreadState::Stopping) {
+            let Some(&first) = late.first() else { return Ok(()) };
+            if late.len() < self.threads.len() {
                 return Ok(());
             }
             if Instant::now() >= give_up {
-                return Err(StopError::Timeout(late));
+                return Err(StopError::Timeout(first));
             }
             looks += 1;
             give_way(looks);
@@ -314,11 +312,15 @@ impl Stopped {
 
     /// Tells all to stop that have not stopped.
     fn interrupt_all(&mut self) {
-        let stopping = self.threads.iter().filter(|(_, state)| **state == ThreadState::Stopping);
-        let tids: Vec<i32> = stopping.map(|(tid, _)| *tid).collect();
-        for tid in tids {
+        for tid in self.stopping() {
             self.interrupt(tid);
         }
+    }
+
+    /// Those that have not stopped.
+    fn stopping(&self) -> Vec<i32> {
+        let stopping = self.threads.iter().filter(|(_, state)| **state == ThreadState::Stopping);
+        stopping.map(|(tid, _)| *tid).collect()
     }
 
     fn interrupt(&mut self, tid: i32) {
@@ -336,12 +338,7 @@ impl Stopped {
         let mut idle_rounds = 0u32;
         loop {
             let now = Instant::now();
-            let waiting: Vec<i32> = self
-                .threads
-                .iter()
-                .filter(|(_, state)| **state == ThreadState::Stopping)
-                .map(|(tid, _)| *tid)
-                .collect();
+            let waiting = self.stopping();
             let Some(first) = waiting.first().copied() else { return Ok(()) };
             let mut progress = false;
             for tid in waiting {
@@ -431,8 +428,7 @@ impl Stopped {
             }
             give_way(looks);
             looks += 1;
-            let tids: Vec<i32> = self.threads.keys().copied().collect();
-            for tid in tids {
+            for tid in self.stopping() {
                 if self.poll(tid).is_err() {
                     self.threads.remove(&tid);
                 }
@@ -468,6 +464,8 @@ impl Drop for Stopped {
     }
 }
 
+/// How long threads wait stopped for others that have not, where nobody says how long they may.
+pub const HOLD: Duration = Duration::from_millis(50);
 /// How long those that are late are waited for.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// So often those that have stopped are held for one that is late: in a process in which always another one is, no more.

@@ -186,9 +186,7 @@ fn files_go_where_they_are_wanted() {
     // The tools of Go get the file.
     let tools = config.join("tools");
     fs::create_dir(&tools).unwrap();
-    fs::write(tools.join("written"), "#!/bin/sh\necho \"$@\"\n").unwrap();
-    fs::set_permissions(tools.join("written"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    support::copy(tools.join("written"), tools.join("go"));
+    support::write(&tools.join("go"), b"#!/bin/sh\necho \"$@\"\n");
     let mut ours = probe();
     ours.args(["trace", "--open", "--output=-t"]).arg(address).current_dir(&config);
     let output = ours.env("PATH", format!("{}:/bin:/usr/bin", tools.display())).output().unwrap();

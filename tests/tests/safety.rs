@@ -74,6 +74,19 @@ fn dump(fixture: &Fixture, pause: Pause) -> Snapshot {
     snapshot::take(&view, &Options { pause, system: false, goid: None }).unwrap()
 }
 
+/// Dumps in all modes, one after the other, until it is told to stop; returns how often.
+fn dump_until(stop: &AtomicBool, target: u32) -> usize {
+    let process = Process::pin(target.to_string().parse().unwrap()).unwrap();
+    let (view, _) = open(&process).unwrap();
+    let mut dumps = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let pause = MODES[dumps % 3];
+        snapshot::take(&view, &Options { pause, system: false, goid: None }).unwrap();
+        dumps += 1;
+    }
+    dumps
+}
+
 /// How many goroutines have frames, and how many are proven.
 fn counted(snapshot: &Snapshot) -> (usize, usize) {
     let slots = snapshot.slots.iter().filter(|slot| matches!(slot.frames, Frames::Walked(_)));
@@ -415,15 +428,7 @@ fn signals_that_come_while_it_is_stopped_are_not_lost() {
     std::thread::scope(|scope| {
         let target = server.pid();
         let (stop, dumps) = (&stop, &mut dumps);
-        scope.spawn(move || {
-            let process = Process::pin(target.to_string().parse().unwrap()).unwrap();
-            let (view, _) = open(&process).unwrap();
-            while !stop.load(Ordering::Relaxed) {
-                let pause = MODES[*dumps % 3];
-                snapshot::take(&view, &Options { pause, system: false, goid: None }).unwrap();
-                *dumps += 1;
-            }
-        });
+        scope.spawn(move || *dumps = dump_until(stop, target));
         // The runtime's own signal, in between.
         scope.spawn(move || {
             while !stop.load(Ordering::Relaxed) {
@@ -461,15 +466,7 @@ fn signals_to_each_thread_are_not_lost() {
     std::thread::scope(|scope| {
         let target = server.pid();
         let (stop, dumps) = (&stop, &mut dumps);
-        scope.spawn(move || {
-            let process = Process::pin(target.to_string().parse().unwrap()).unwrap();
-            let (view, _) = open(&process).unwrap();
-            while !stop.load(Ordering::Relaxed) {
-                let pause = MODES[*dumps % 3];
-                snapshot::take(&view, &Options { pause, system: false, goid: None }).unwrap();
-                *dumps += 1;
-            }
-        });
+        scope.spawn(move || *dumps = dump_until(stop, target));
         let mut answers = Ok(());
         while answers.is_ok() && repetitions.another() {
             // The runtime waits for each thread to have had its signal, and never ends where one is lost.

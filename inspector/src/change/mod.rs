@@ -23,11 +23,8 @@ use std::time::Duration;
 use crate::Error;
 use crate::process::Process;
 use crate::process::access::Access;
-use crate::stop::{self, StopError, Stopped};
+use crate::stop::{self, HOLD, StopError, Stopped};
 use journal::Restored;
-
-/// How long threads wait stopped for others that have not.
-const HOLD: Duration = Duration::from_millis(50);
 
 /// What a change may take and who may end it.
 #[allow(missing_debug_implementations, reason = "a closure has none")]

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 
@@ -81,14 +82,19 @@ pub(crate) fn copy(from: impl AsRef<Path>, to: impl AsRef<Path>) {
     must(Command::new("cp").args([from.as_ref(), to.as_ref()]));
 }
 
+/// Writes a program that is to be executed.
+pub(crate) fn write(to: &Path, bytes: &[u8]) {
+    let written = to.with_extension("written");
+    fs::write(&written, bytes).unwrap();
+    fs::set_permissions(&written, fs::Permissions::from_mode(0o755)).unwrap();
+    copy(&written, to);
+}
+
 /// Copies a program with its bytes changed.
 pub(crate) fn patched(from: &Path, to: PathBuf, patch: impl FnOnce(&mut [u8])) -> PathBuf {
     let mut bytes = fs::read(from).unwrap();
     patch(&mut bytes);
-    let written = to.with_extension("written");
-    fs::write(&written, bytes).unwrap();
-    fs::set_permissions(&written, fs::metadata(from).unwrap().permissions()).unwrap();
-    copy(&written, &to);
+    write(&to, &bytes);
     to
 }
 

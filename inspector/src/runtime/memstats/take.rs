@@ -7,7 +7,7 @@ use crate::memory::{LiveMemory, ReadCost};
 use crate::runtime::snapshot::stop_all;
 use crate::runtime::source::SourceError;
 use crate::runtime::view::View;
-use crate::stop::{StopError, StopTimes};
+use crate::stop::{HOLD, StopError, StopTimes};
 
 /// Whether the target is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,8 +62,6 @@ pub enum TakeError {
 const TRIES: u32 = 8;
 /// Changes take microseconds, unless the thread that makes one has lost its CPU.
 const BETWEEN: Duration = Duration::from_millis(2);
-/// How long threads wait stopped for others that have not.
-const HOLD: Duration = Duration::from_millis(50);
 
 /// Reads the statistics of the process of `view`.
 ///
