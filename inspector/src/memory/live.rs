@@ -1,0 +1,398 @@
+//! The memory of a running process.
+//!
+//! A read is not one instant: the process writes meanwhile. What must never be seen is half of a word. The kernel copies words
+//! whole where both sides begin at the same place of a word, and byte by byte, or across words, elsewhere: a 64-bit word is then
+//! torn in up to two of a hundred reads. So the one function that reads takes nothing but whole words of eight bytes, into
+//! memory that is aligned as they are; what is asked for is cut out of them. Words do not lie across pages, so no read
+//! can fail for what was added to it.
+
+use std::cell::{Cell, RefCell};
+use std::io::IoSliceMut;
+
+use nix::errno::Errno;
+use nix::sys::uio::{RemoteIoVec, process_vm_readv};
+use nix::unistd::Pid;
+use symbols::addr::RuntimeAddr;
+
+use super::{Memory, MemoryError, Span};
+
+/// What reading has cost so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ReadCost {
+    /// Bytes copied out of the target.
+    pub bytes: u64,
+    /// System calls made for it.
+    pub calls: u64,
+}
+
+/// The memory of a running process, read by `process_vm_readv`: the target does not notice.
+#[derive(Debug)]
+pub struct LiveMemory {
+    pid: Pid,
+    bytes: Cell<u64>,
+    calls: Cell<u64>,
+    /// Where whole words are read to, of which less was asked for.
+    words: RefCell<Vec<u64>>,
+}
+
+/// `UIO_MAXIOV`: the kernel takes no more ranges in a call.
+const MAX_IOVECS: usize = 1024;
+/// The bytes of a word, which the kernel copies as one where both sides are aligned to it.
+const WORD: usize = size_of::<u64>();
+/// Words that are read at a time where they have to be copied once more: they stay in the processor's cache.
+const MAX_COPIED: usize = (512 << 10) / WORD;
+
+impl LiveMemory {
+    /// The memory of process `pid`.
+    pub fn new(pid: i32) -> Self {
+        LiveMemory {
+            pid: Pid::from_raw(pid),
+            bytes: Cell::new(0),
+            calls: Cell::new(0),
+            words: RefCell::default(),
+        }
+    }
+
+    /// What reading has cost so far.
+    pub fn cost(&self) -> ReadCost {
+        ReadCost { bytes: self.bytes.get(), calls: self.calls.get() }
+    }
+
+    /// Counts what another reader of the same process has read.
+    pub fn add_cost(&self, cost: ReadCost) {
+        self.bytes.set(self.bytes.get() + cost.bytes);
+        self.calls.set(self.calls.get() + cost.calls);
+    }
+
+    /// Reads whole words, those of `remote` back to back, and says how many bytes came before the first that cannot be read.
+    fn transfer(&self, local: Words<'_>, remote: &[Range]) -> Result<usize, Errno> {
+        let one;
+        let many: Vec<RemoteIoVec>;
+        let remote: &[RemoteIoVec] = if let [range] = remote {
+            one = [range.remote()];
+            &one
+        } else {
+            many = remote.iter().map(Range::remote).collect();
+            &many
+        };
+        let result = process_vm_readv(self.pid, &mut [IoSliceMut::new(local.0)], remote);
+        self.calls.set(self.calls.get() + 1);
+        if let Ok(n) = result {
+            self.bytes.set(self.bytes.get() + n as u64);
+        }
+        result
+    }
+
+    /// Reads all words of a range, or fails.
+    fn whole(&self, mut range: Range, local: Words<'_>, addr: RuntimeAddr) -> Result<(), MemoryError> {
+        let mut rest = local.0;
+        while range.words > 0 {
+            match self.transfer(Words(&mut *rest), &[range]) {
+                // A word of which only a part came is read again.
+                Ok(n) if n >= WORD => {
+                    let words = n / WORD;
+                    rest = rest.get_mut(words * WORD..).unwrap_or_default();
+                    range =
+                        Range { base: range.base + words * WORD, words: range.words.saturating_sub(words) };
+                }
+                Ok(_) => return Err(MemoryError::Unmapped(addr)),
+                Err(errno) => return Err(error(errno, addr.0)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads as many of `spans` as one call takes back to back into `words`; says how many it has looked at, and whether the last
+    /// of these could not be read.
+    fn some(&self, ranges: &[Range], local: Words<'_>) -> Result<(usize, bool), MemoryError> {
+        let got = match self.transfer(local, ranges) {
+            Ok(n) => n,
+            Err(Errno::EFAULT | Errno::EIO | Errno::ENOMEM) => 0,
+            Err(errno) => return Err(error(errno, ranges.first().map_or(0, |range| range.base as u64))),
+        };
+        // The kernel stops at the first byte that it cannot read: all before are whole.
+        let mut whole = 0;
+        for (i, range) in ranges.iter().enumerate() {
+            whole += range.words * WORD;
+            if whole > got {
+                return Ok((i + 1, true));
+            }
+        }
+        Ok((ranges.len(), false))
+    }
+
+    /// Reads some of `spans` by way of words of our own, as [`LiveMemory::some`] does.
+    fn copied(&self, spans: &[Span], out: &mut [u8]) -> Result<(usize, bool), MemoryError> {
+        let (mut ranges, mut total) = (Vec::with_capacity(spans.len()), 0);
+        for span in spans {
+            // What lies beyond the end of all addresses is looked at alone, and fails.
+            let Some(range) = Range::around(span) else { break };
+            if total + range.words > MAX_COPIED && !ranges.is_empty() {
+                break;
+            }
+            total += range.words;
+            ranges.push(range);
+        }
+        if ranges.is_empty() {
+            return Ok((1, true));
+        }
+        let mut words = self.words.borrow_mut();
+        if words.len() < total {
+            words.resize(total, 0);
+        }
+        let words = words.get_mut(..total).unwrap_or_default();
+        let (done, failed) = self.some(&ranges, Words::of(&mut *words))?;
+        let (mut bytes, mut rest) = (&*Words::of(words).0, out);
+        for (span, range) in spans.iter().zip(&ranges).take(done - usize::from(failed)) {
+            let (its, behind) = bytes.split_at_checked(range.words * WORD).unwrap_or_default();
+            let (to, out) = rest.split_at_mut_checked(span.len).unwrap_or_default();
+            if let Some(wanted) = range.cut(span, its) {
+                to.copy_from_slice(wanted);
+            }
+            (bytes, rest) = (behind, out);
+        }
+        Ok((done, failed))
+    }
+}
+
+/// Words of the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Range {
+    /// A multiple of [`WORD`].
+    base: usize,
+    words: usize,
+}
+
+impl Range {
+    /// The words in which a span lies; `None` where it goes beyond the end of all addresses.
+    fn around(span: &Span) -> Option<Self> {
+        let start = usize::try_from(span.addr).ok()?;
+        let end = start.checked_add(span.len)?;
+        if span.len == 0 {
+            return Some(Range { base: start - start % WORD, words: 0 });
+        }
+        let end = end.checked_next_multiple_of(WORD)?;
+        let base = start - start % WORD;
+        Some(Range { base, words: (end - base) / WORD })
+    }
+
+    /// The bytes of the span among those of its words.
+    fn cut<'b>(&self, span: &Span, bytes: &'b [u8]) -> Option<&'b [u8]> {
+        let skipped = usize::try_from(span.addr).ok()?.checked_sub(self.base)?;
+        bytes.get(skipped..skipped.checked_add(span.len)?)
+    }
+
+    fn remote(&self) -> RemoteIoVec {
+        RemoteIoVec { base: self.base, len: self.words * WORD }
+    }
+}
+
+/// Where words are read to: aligned, and a whole number of them. There is no other way to read.
+#[derive(Debug)]
+struct Words<'b>(&'b mut [u8]);
+
+impl<'b> Words<'b> {
+    /// Words of our own.
+    fn of(words: &'b mut [u64]) -> Self {
+        // SAFETY: bytes need no alignment, all of the words' are initialised, and any bytes make words.
+        let (_, bytes, _) = unsafe { words.align_to_mut::<u8>() };
+        Words(bytes)
+    }
+
+    /// A buffer that can take spans as they are: it is aligned, and whole words are asked for.
+    fn fit(spans: &[Span], buf: &'b mut [u8]) -> Result<Self, &'b mut [u8]> {
+        let is_whole = |s: &Span| s.addr.is_multiple_of(WORD as u64) && s.len.is_multiple_of(WORD);
+        if buf.as_ptr().addr().is_multiple_of(WORD) && spans.iter().all(is_whole) {
+            Ok(Words(buf))
+        } else {
+            Err(buf)
+        }
+    }
+}
+
+fn error(errno: Errno, addr: u64) -> MemoryError {
+    match errno {
+        Errno::EFAULT | Errno::EIO | Errno::ENOMEM => MemoryError::Unmapped(RuntimeAddr(addr)),
+        Errno::ESRCH => MemoryError::Exited,
+        Errno::EPERM => MemoryError::Denied,
+        other => MemoryError::Os(other),
+    }
+}
+
+impl Memory for LiveMemory {
+    fn read(&self, addr: RuntimeAddr, buf: &mut [u8]) -> Result<(), MemoryError> {
+        let span = Span { addr: addr.0, len: buf.len() };
+        let range = Range::around(&span).ok_or(MemoryError::Unmapped(addr))?;
+        let buf = match Words::fit(&[span], buf) {
+            Ok(local) => return self.whole(range, local, addr),
+            Err(buf) => buf,
+        };
+        let mut words = self.words.borrow_mut();
+        if words.len() < range.words.min(MAX_COPIED) {
+            words.resize(range.words.min(MAX_COPIED), 0);
+        }
+        let (mut at, mut rest) = (addr.0, buf);
+        while !rest.is_empty() {
+            let all = Span { addr: at, len: rest.len() };
+            let all = Range::around(&all).ok_or(MemoryError::Unmapped(addr))?;
+            let now = Range { words: all.words.min(MAX_COPIED), ..all };
+            let local = words.get_mut(..now.words).unwrap_or_default();
+            self.whole(now, Words::of(&mut *local), addr)?;
+            // The last of it may end within a word, the first begin within one.
+            let ends = now.base as u64 + (now.words * WORD) as u64;
+            let len = usize::try_from(ends - at).unwrap_or(rest.len()).min(rest.len());
+            let (to, behind) = rest.split_at_mut(len);
+            let wanted = now.cut(&Span { addr: at, len }, Words::of(local).0);
+            to.copy_from_slice(wanted.ok_or(MemoryError::Unmapped(addr))?);
+            (at, rest) = (at + len as u64, behind);
+        }
+        Ok(())
+    }
+
+    fn read_spans(&self, spans: &[Span], out: &mut [u8], failed: &mut Vec<usize>) -> Result<(), MemoryError> {
+        let (mut next, mut out) = (0, out);
+        while let Some(rest) = spans.get(next..).filter(|rest| !rest.is_empty()) {
+            let now = rest.get(..MAX_IOVECS).unwrap_or(rest);
+            let total = now.iter().try_fold(0, |sum: usize, span| sum.checked_add(span.len));
+            let Some(local) = total.and_then(|total| out.get_mut(..total)) else {
+                return Err(MemoryError::Os(Errno::EINVAL));
+            };
+            // One that does not fit moves those behind it: all are copied then, and still read at once.
+            let (done, last_failed) = match Words::fit(now, local) {
+                Ok(local) => {
+                    let ranges: Vec<Range> = now.iter().map_while(Range::around).collect();
+                    if ranges.is_empty() { (1, true) } else { self.some(&ranges, local)? }
+                }
+                Err(local) => self.copied(now, local)?,
+            };
+            let looked_at: usize = now.iter().take(done).map(|span| span.len).sum();
+            out = std::mem::take(&mut out).get_mut(looked_at..).unwrap_or_default();
+            next += done;
+            if last_failed {
+                failed.push(next - 1);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+    use super::*;
+
+    fn ours() -> LiveMemory {
+        LiveMemory::new(i32::try_from(std::process::id()).unwrap())
+    }
+
+    #[test]
+    fn batches_go_on_behind_a_hole() {
+        let data: Vec<u8> = (0..64).collect();
+        let live = ours();
+        let at = |i: usize, len| Span { addr: data[i..].as_ptr() as u64, len };
+        let beyond = Span { addr: u64::MAX - 2, len: 8 };
+        for skipped in 0..8 {
+            for spans in [
+                vec![at(0, 8), Span { addr: 8, len: 8 }, at(8, 8), at(16, 8)],
+                vec![at(3, 8), Span { addr: 8, len: 3 }, at(8, 2), at(16, 7), at(5, 0), beyond, at(9, 1)],
+                vec![beyond, at(9, 1)],
+                vec![Span { addr: u64::MAX - 7, len: 8 }, at(8, 16)],
+            ] {
+                let total: usize = spans.iter().map(|s| s.len).sum();
+                let (mut out, mut failed) = (vec![0; total + skipped], Vec::new());
+                live.read_spans(&spans, &mut out[skipped..], &mut failed).unwrap();
+                let mut begins = skipped;
+                for (i, span) in spans.iter().enumerate() {
+                    let from = span.addr.wrapping_sub(data.as_ptr() as u64) as usize;
+                    match data.get(from..from.saturating_add(span.len)) {
+                        Some(bytes) => assert_eq!(out[begins..begins + span.len], *bytes, "{spans:?}"),
+                        None => assert!(failed.contains(&i), "{spans:?}"),
+                    }
+                    begins += span.len;
+                }
+                assert_eq!(failed.len(), spans.iter().filter(|s| s.addr < 16 || s.addr > 1 << 60).count());
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_cut_out_of_words_is_what_was_asked_for() {
+        let data: Vec<u8> = (0..MAX_COPIED * WORD * 2 + 100).map(|i| (i % 251) as u8).collect();
+        for (from, len) in [(0, 8), (1, 1), (7, 2), (3, 4096), (5, data.len() - 9), (8, data.len() - 16)] {
+            let mut buf = vec![0; len + 1];
+            for skipped in [0, 1] {
+                let buf = &mut buf[skipped..skipped + len];
+                ours().read(RuntimeAddr(data[from..].as_ptr() as u64), buf).unwrap();
+                assert_eq!(*buf, data[from..from + len], "{from} {len}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_process_that_is_not_there() {
+        let live = LiveMemory::new(i32::MAX);
+        assert_eq!(live.word(RuntimeAddr(4096)), Err(MemoryError::Exited));
+    }
+
+    /// The worst that a writer can do: all bits of each word change at once. A word that was read is all ones or none.
+    #[test]
+    fn no_word_is_torn() {
+        const WORDS: usize = 64;
+        let words: Vec<AtomicU64> = (0..=WORDS).map(|_| AtomicU64::new(0)).collect();
+        let end = AtomicBool::new(false);
+        let at = |word: usize, byte: usize| words[word..].as_ptr() as u64 + byte as u64;
+        let torn = |bytes: &[u8]| bytes.chunks(8).filter(|word| word.iter().any(|&b| b != word[0])).count();
+        let mut found = 0;
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !end.load(Ordering::Relaxed) {
+                    for word in &words {
+                        word.store(!word.load(Ordering::Relaxed), Ordering::Relaxed);
+                    }
+                }
+            });
+            let live = ours();
+            let mut out = vec![0; WORDS * 8];
+            for _ in 0..30_000 {
+                // A field of four bytes moves what is read behind it.
+                let all = 8 * (WORDS - 1);
+                let spans = [Span { addr: at(0, 4), len: 4 }, Span { addr: at(1, 0), len: all }];
+                let mut failed = Vec::new();
+                live.read_spans(&spans, &mut out[..4 + all], &mut failed).unwrap();
+                assert!(failed.is_empty());
+                found += torn(&out[..4]) + torn(&out[4..4 + all]);
+                // To where words do not begin, and from within a word.
+                live.read(RuntimeAddr(at(0, 0)), &mut out[1..1 + all]).unwrap();
+                found += torn(&out[1..1 + all]);
+                live.read(RuntimeAddr(at(0, 4)), &mut out[..4 + all]).unwrap();
+                found += torn(&out[..4]) + torn(&out[4..4 + all]);
+            }
+            end.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(found, 0);
+    }
+
+    /// Torn words are kept out by the type that reads, so nothing else may.
+    #[test]
+    fn nothing_else_reads_a_process() {
+        let sources = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let mut folders = vec![sources.clone()];
+        let mut readers = Vec::new();
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                let text = std::fs::read_to_string(&path).unwrap_or_default();
+                let reads = ["process_vm_readv", "PTRACE_PEEK", "ptrace::read", "/mem\"", "\"mem\""];
+                if reads.iter().any(|call| text.contains(call)) {
+                    readers.push(path.strip_prefix(&sources).unwrap().display().to_string());
+                }
+            }
+        }
+        assert_eq!(readers, ["memory/live.rs"]);
+    }
+}
