@@ -96,11 +96,20 @@ pub const VARIABLES: &[&str] = &[
 
 /// How the toolchain compiled the program that the recipes are from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Compilation {
     /// As `go build` does.
     Optimised,
     /// With `-gcflags=all=-N -l`.
     Unoptimised,
+    /// With `-buildmode=pie`.
+    PositionIndependent,
+    /// With `-gcflags=all=-l=4`: what is inlined by default, and what calls others too.
+    InlinedMore,
+    /// With `-race`.
+    Race,
+    /// With a profile (`-pgo`): that of the Go compiler.
+    Profiled,
 }
 
 /// Why an address is believed.
@@ -183,6 +192,13 @@ pub fn solve(image: &Image, pclntab: &Pclntab, version: &GoVersion, wanted: &[&s
         globals.fill(solver::solve(image, pclntab, text, evidence, &unknown, &steady));
     }
     globals
+}
+
+/// As [`solve`], by the text of a table file that is made from the program's very release.
+#[cfg(feature = "generate")]
+pub fn solve_by(image: &Image, pclntab: &Pclntab, text: &str, wanted: &[&str]) -> Globals {
+    let steady = wanted.iter().copied().collect();
+    solver::solve(image, pclntab, text, toolchain::Evidence::Exact, wanted, &steady)
 }
 
 /// As [`solve`], with the table of another minor: for measuring how well recipes carry over.

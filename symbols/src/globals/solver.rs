@@ -1,6 +1,7 @@
 //! Applies the recipes of one table file to a program.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::rc::Rc;
 
 use super::recipe::{Kind, PACKAGE, Recipe, Set, Shape};
 use super::{Compilation, Evidence, Found, Globals, code};
@@ -26,6 +27,30 @@ struct Recipes<'a> {
     optimised: Set<'a>,
     #[serde(borrow)]
     unoptimised: Set<'a>,
+    /// The others hold only what these two do not find in programs that are compiled so.
+    #[serde(borrow, default)]
+    pie: Set<'a>,
+    #[serde(borrow, default)]
+    inlined_more: Set<'a>,
+    #[serde(borrow, default)]
+    race: Set<'a>,
+    #[serde(borrow, default)]
+    profiled: Set<'a>,
+}
+
+impl<'a> Recipes<'a> {
+    fn common(&self) -> [(Compilation, &Set<'a>); 2] {
+        [(Compilation::Optimised, &self.optimised), (Compilation::Unoptimised, &self.unoptimised)]
+    }
+
+    fn supplements(&self) -> [(Compilation, &Set<'a>); 4] {
+        [
+            (Compilation::PositionIndependent, &self.pie),
+            (Compilation::InlinedMore, &self.inlined_more),
+            (Compilation::Race, &self.race),
+            (Compilation::Profiled, &self.profiled),
+        ]
+    }
 }
 
 /// Solves the `wanted` variables by the recipes of `text`. Of the structs, those in `steady` are known to be as they
@@ -40,14 +65,12 @@ pub(super) fn solve(
 ) -> Globals {
     let mut globals = Globals::default();
     let Ok(File { recipes }) = serde_json::from_str::<File<'_>>(text) else { return globals };
-    let optimised = Plan::new(Compilation::Optimised, &recipes.optimised, wanted);
-    let unoptimised = Plan::new(Compilation::Unoptimised, &recipes.unoptimised, wanted);
-    let names = optimised.shapes.keys().chain(unoptimised.shapes.keys()).map(String::as_str).collect();
-    let functions = index(pclntab, &names);
-    // Which options the program was compiled with shows in whose code is recognised.
-    let mut views = [&optimised, &unoptimised].map(|plan| View::new(image, &functions, plan));
-    views.sort_by_key(|view| std::cmp::Reverse(view.recognised()));
-    for view in &views {
+    let common = recipes.common().map(|(compilation, set)| Plan::new(compilation, set, wanted));
+    let supplements = recipes.supplements().map(|(compilation, set)| Plan::new(compilation, set, wanted));
+    let plans = || common.iter().chain(&supplements);
+    let names = plans().flat_map(|plan| plan.shapes.keys()).map(String::as_str).collect();
+    let mut functions = Functions { image, named: index(pclntab, &names), decoded: HashMap::new() };
+    let mut take = |view: &View<'_>| {
         for name in wanted {
             if globals.get(name).is_none()
                 && let Some(found) = view.solve(image, name, evidence, steady.contains(name))
@@ -55,6 +78,14 @@ pub(super) fn solve(
                 globals.found.insert((*name).to_owned(), found);
             }
         }
+        wanted.iter().all(|name| globals.get(name).is_some())
+    };
+    // Which options the program was compiled with shows in whose code is recognised.
+    let mut views = common.each_ref().map(|plan| View::new(&mut functions, plan));
+    views.sort_by_key(|view| std::cmp::Reverse(view.recognised()));
+    let all = views.iter().any(&mut take);
+    if !all {
+        let _ = supplements.iter().any(|plan| take(&View::new(&mut functions, plan)));
     }
     globals
 }
@@ -97,24 +128,42 @@ fn index<'t>(pclntab: &'t Pclntab, names: &BTreeSet<&str>) -> HashMap<String, Ve
     functions
 }
 
+/// Functions of the target, each decoded once, however many plans ask for it.
+struct Functions<'t> {
+    image: &'t Image,
+    named: HashMap<String, Vec<Func<'t>>>,
+    decoded: HashMap<String, Vec<Rc<code::Code>>>,
+}
+
+impl Functions<'_> {
+    fn decoded(&mut self, name: &str) -> &[Rc<code::Code>] {
+        if !self.decoded.contains_key(name) {
+            let funcs = self.named.get(name).into_iter().flatten();
+            let codes = funcs.filter_map(|f| code::decode(self.image, *f)).map(Rc::new).collect();
+            self.decoded.insert(name.to_owned(), codes);
+        }
+        self.decoded.get(name).map(Vec::as_slice).unwrap_or_default()
+    }
+}
+
 /// The target's functions beside what a plan expects of them.
 struct View<'p> {
     plan: &'p Plan<'p>,
-    /// The references of each function that has as many as expected, and whether its code is the expected one.
-    functions: HashMap<&'p str, (Vec<code::Reference>, bool)>,
+    /// Each function that has as many references as expected, and whether its code is the expected one.
+    functions: HashMap<&'p str, (Rc<code::Code>, bool)>,
 }
 
 impl<'p> View<'p> {
-    fn new(image: &Image, functions: &HashMap<String, Vec<Func<'_>>>, plan: &'p Plan<'p>) -> Self {
+    fn new(functions: &mut Functions<'_>, plan: &'p Plan<'p>) -> Self {
         let mut view = View { plan, functions: HashMap::new() };
         for (name, shape) in &plan.shapes {
-            let decoded = functions.get(name).into_iter().flatten().filter_map(|f| code::decode(image, *f));
-            let mut fitting: Vec<code::Code> =
+            let decoded = functions.decoded(name).iter();
+            let mut fitting: Vec<&Rc<code::Code>> =
                 decoded.filter(|c| c.references.len() == shape.references).collect();
-            if let Some(same) = fitting.iter().position(|c| c.fingerprint == shape.fingerprint) {
-                view.functions.insert(name, (fitting.swap_remove(same).references, true));
+            if let Some(same) = fitting.iter().find(|c| c.fingerprint == shape.fingerprint) {
+                view.functions.insert(name, (Rc::clone(same), true));
             } else if fitting.len() == 1 {
-                view.functions.extend(fitting.pop().map(|c| (name.as_str(), (c.references, false))));
+                view.functions.extend(fitting.pop().map(|c| (name.as_str(), (Rc::clone(c), false))));
             }
         }
         view
@@ -135,8 +184,10 @@ impl<'p> View<'p> {
             if neighbour && w.addend != 0 {
                 continue;
             }
-            let Some((references, same)) = self.functions.get(w.function.as_str()) else { continue };
-            let Some(r) = references.get(w.ordinal).filter(|r| r.operation == w.operation) else { continue };
+            let Some((code, same)) = self.functions.get(w.function.as_str()) else { continue };
+            let Some(r) = code.references.get(w.ordinal).filter(|r| r.operation == w.operation) else {
+                continue;
+            };
             let address = LinkAddr(r.target.0.wrapping_sub(w.addend));
             if possible(image, address, recipe) {
                 ballot.entry(address).or_default().cast(&w.function, w.addend, *same);
@@ -216,25 +267,27 @@ mod tests {
             let (text, _) = toolchain::files(&version)[0];
             let recipes = serde_json::from_str::<File<'_>>(text).unwrap().recipes;
             let layouts = layout::lookup(&version).unwrap().table;
-            for (set, compilation) in
-                [(&recipes.optimised, "optimised"), (&recipes.unoptimised, "unoptimised")]
-            {
+            for (compilation, set) in recipes.common() {
                 for name in
                     ["allgs", "allglen", "allgptr", "allm", "allp", "sched", "firstmoduledata", "debug"]
                 {
                     let name = format!("runtime.{name}");
                     let recipe =
-                        set.recipe(&name).unwrap_or_else(|| panic!("{release} {compilation}: no {name}"));
+                        set.recipe(&name).unwrap_or_else(|| panic!("{release} {compilation:?}: no {name}"));
                     let functions: BTreeSet<_> = recipe.witnesses.iter().map(|w| &w.function).collect();
-                    assert!(functions.len() >= 2, "{release} {compilation}: {name} {functions:?}");
+                    assert!(functions.len() >= 2, "{release} {compilation:?}: {name} {functions:?}");
                 }
+            }
+            for (compilation, set) in recipes.common().into_iter().chain(recipes.supplements()) {
                 for name in set.variables.keys() {
-                    let recipe = set.recipe(name).unwrap_or_else(|| panic!("{release}: {name}"));
-                    assert_eq!(layouts.size(name), Some(recipe.size), "{release}: {name}");
+                    let what = format!("{release} {compilation:?}: {name}");
+                    let recipe = set.recipe(name).unwrap_or_else(|| panic!("{what}"));
+                    assert_eq!(layouts.size(name), Some(recipe.size), "{what}");
+                    assert!(!recipe.witnesses.is_empty(), "{what}");
                     for w in &recipe.witnesses {
                         let shape =
-                            set.shape(&w.function).unwrap_or_else(|| panic!("{release}: {}", w.function));
-                        assert!(w.ordinal < shape.references && w.addend < recipe.size, "{release}: {name}");
+                            set.shape(&w.function).unwrap_or_else(|| panic!("{what}: {}", w.function));
+                        assert!(w.ordinal < shape.references && w.addend < recipe.size, "{what}");
                     }
                 }
             }

@@ -11,6 +11,9 @@ use symbols::layout::{Release, Table};
 use crate::learn::Learned;
 use crate::{Outcome, build};
 
+/// What a table file ends with: the recipes and itself.
+const END: &str = "\n}\n}\n";
+
 /// The contents of a table file.
 pub(crate) fn file(release: Release, elf: &[u8], table: &Table, recipes: &[Learned; 2]) -> Outcome<String> {
     let command = format!(
@@ -31,13 +34,28 @@ pub(crate) fn file(release: Release, elf: &[u8], table: &Table, recipes: &[Learn
         .filter_map(|(i, b)| (b != 0).then_some(i))
         .collect();
     writeln!(out, "\"idle_in_synctest\": {},", serde_json::to_string(&idle)?)?;
-    let [optimised, unoptimised] = recipes;
     out.push_str("\"recipes\": {\n");
+    let [optimised, unoptimised] = recipes;
     set(&mut out, "optimised", optimised)?;
     out.push_str(",\n");
     set(&mut out, "unoptimised", unoptimised)?;
-    out.push_str("\n}\n}\n");
+    out.push_str(END);
     Ok(out)
+}
+
+/// The contents with further recipes.
+pub(crate) fn with(file: &str, key: &str, learned: &Learned) -> Outcome<String> {
+    let mut out = file.strip_suffix(END).ok_or("not a table file")?.to_owned();
+    out.push_str(",\n");
+    set(&mut out, key, learned)?;
+    out.push_str(END);
+    Ok(out)
+}
+
+/// The contents without the recipes of these keys, which are the last in the file.
+pub(crate) fn without<'k>(file: &str, keys: impl Iterator<Item = &'k str>) -> String {
+    let first = keys.filter_map(|key| file.find(&format!(",\n\"{key}\": {{\n"))).min();
+    first.map_or_else(|| file.to_owned(), |at| format!("{}{END}", &file[..at]))
 }
 
 /// Writes the list of the table files that the library embeds.

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use object::{Object as _, ObjectSymbol as _};
 use symbols::addr::LinkAddr;
+use symbols::globals::code;
 use symbols::globals::recipe::{Kind, PACKAGE, Recipe, Shape, Witness};
-use symbols::globals::{self, code};
 use symbols::image::Image;
 use symbols::layout::{Struct, Table};
 use symbols::moduledata;
@@ -14,10 +14,18 @@ use symbols::pclntab::Pclntab;
 
 use crate::Outcome;
 
-/// Functions per variable. Enough that inlining decisions in another program leave two or more.
-const FUNCTIONS: usize = 8;
-/// References per variable, where few functions have several.
-const WITNESSES: usize = 10;
+/// How many witnesses a variable gets.
+#[derive(Clone, Copy)]
+pub(crate) struct Limit {
+    functions: usize,
+    /// References, where few functions have several.
+    witnesses: usize,
+}
+
+/// Enough that inlining decisions in another program leave two or more functions.
+pub(crate) const MANY: Limit = Limit { functions: 8, witnesses: 10 };
+/// Enough where the code is known to the byte, as it is in all programs that are compiled in the same way.
+pub(crate) const FEW: Limit = Limit { functions: 4, witnesses: 5 };
 
 /// A program, decoded.
 pub(crate) struct Program {
@@ -78,13 +86,19 @@ pub(crate) struct Learned {
     pub(crate) variables: BTreeMap<String, Recipe>,
 }
 
-/// Learns the recipes of the variables of `table` from a large program and a minimal one.
-pub(crate) fn learn(large: &Program, minimal: &Program, table: &Table) -> Learned {
+/// Learns the recipes of the variables of `table` that are `wanted` from a large program and a minimal one.
+pub(crate) fn learn(
+    large: &Program,
+    minimal: &Program,
+    table: &Table,
+    wanted: &BTreeSet<&str>,
+    limit: Limit,
+) -> Learned {
     let mut witnesses: HashMap<&str, Vec<Witness>> = HashMap::new();
     for (function, code) in &large.functions {
         for (ordinal, reference) in code.references.iter().enumerate() {
             let Some((name, addend)) = large.variable(reference.target) else { continue };
-            if globals::VARIABLES.contains(&name) {
+            if wanted.contains(name) {
                 let operation = reference.operation.clone();
                 witnesses.entry(name).or_default().push(Witness {
                     function: function.clone(),
@@ -99,7 +113,7 @@ pub(crate) fn learn(large: &Program, minimal: &Program, table: &Table) -> Learne
     for (name, mut candidates) in witnesses {
         let Some(layout) = table.get(name) else { continue };
         candidates.sort_by_cached_key(|w| rank(large, minimal, w));
-        let chosen = choose(candidates, kind(layout) == Kind::Aggregate);
+        let chosen = choose(candidates, kind(layout) == Kind::Aggregate, limit);
         for w in &chosen {
             if let Some(code) = large.functions.get(&w.function) {
                 let shape = Shape { references: code.references.len(), fingerprint: code.fingerprint };
@@ -124,14 +138,14 @@ fn rank(large: &Program, minimal: &Program, w: &Witness) -> (bool, usize, String
 
 /// One reference of each of the best functions, then more of the same. Of a struct, different fields first: votes
 /// for its base then have different reasons.
-fn choose(candidates: Vec<Witness>, aggregate: bool) -> Vec<Witness> {
+fn choose(candidates: Vec<Witness>, aggregate: bool, limit: Limit) -> Vec<Witness> {
     let (mut functions, mut addends) = (BTreeSet::new(), BTreeMap::<u64, usize>::new());
     let (mut chosen, mut second, mut third) = (Vec::new(), Vec::new(), Vec::new());
     for w in candidates {
         let seen = addends.entry(w.addend).or_default();
         if functions.contains(&w.function) {
             third.push(w);
-        } else if functions.len() >= FUNCTIONS {
+        } else if functions.len() >= limit.functions {
             break;
         } else if aggregate && *seen >= 2 {
             second.push(w);
@@ -142,11 +156,11 @@ fn choose(candidates: Vec<Witness>, aggregate: bool) -> Vec<Witness> {
         }
     }
     for w in second {
-        if functions.len() < FUNCTIONS && functions.insert(w.function.clone()) {
+        if functions.len() < limit.functions && functions.insert(w.function.clone()) {
             chosen.push(w);
         }
     }
-    third.truncate(WITNESSES.saturating_sub(chosen.len()));
+    third.truncate(limit.witnesses.saturating_sub(chosen.len()));
     chosen.extend(third);
     chosen
 }

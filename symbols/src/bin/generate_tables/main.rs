@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! generate-tables [--builds DIR] [VERSION…]    (re)make the tables of these releases; of all known without any
+//! generate-tables [--builds DIR] ways [VERSION…]
+//!                                                learn again what ways to compile need beside the usual recipes
 //! generate-tables [--builds DIR] verify          compare recipes with the symbol tables of other programs
 //! generate-tables verify ELF…                     the same for these programs
 //! ```
@@ -14,12 +16,14 @@ mod build;
 mod emit;
 mod learn;
 mod verify;
+mod ways;
 
 use build::{Mode, Program};
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use symbols::globals::VARIABLES;
 use symbols::layout::{self, Release, releases};
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
@@ -37,7 +41,7 @@ fn main() -> ExitCode {
 fn run(mut args: impl Iterator<Item = String>) -> Outcome {
     let home = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut builds = std::env::temp_dir().join("gops-probe-tables");
-    let mut wanted = Vec::new();
+    let (mut wanted, mut only_ways) = (Vec::new(), false);
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--builds" => builds = PathBuf::from(args.next().ok_or("--builds needs a directory")?),
@@ -47,8 +51,9 @@ fn run(mut args: impl Iterator<Item = String>) -> Outcome {
                     return verify::files(&programs);
                 }
                 std::fs::create_dir_all(&builds)?;
-                return verify::matrix(&builds, &home.join("../docs/recipes.md"));
+                return verify::matrix(&home.join("probe"), &builds, &home.join("../docs/recipes.md"));
             }
+            "ways" => only_ways = true,
             version => {
                 wanted.push(parse_release(version).ok_or_else(|| format!("not a release: {version}"))?)
             }
@@ -58,6 +63,9 @@ fn run(mut args: impl Iterator<Item = String>) -> Outcome {
         wanted = releases().collect();
     }
     std::fs::create_dir_all(&builds)?;
+    if only_ways {
+        return ways::again(home, &builds, &wanted);
+    }
     for release in wanted {
         let build = |mode, program| -> Outcome<Vec<u8>> {
             let path = build::probe(&home.join("probe"), &builds, release, mode, program)?;
@@ -68,13 +76,16 @@ fn run(mut args: impl Iterator<Item = String>) -> Outcome {
         let learn = |mode| -> Outcome<learn::Learned> {
             let large = learn::Program::open(build(mode, Program::Large)?)?;
             let minimal = learn::Program::open(build(mode, Program::Minimal)?)?;
-            Ok(learn::learn(&large, &minimal, &table))
+            let all = VARIABLES.iter().copied().collect();
+            Ok(learn::learn(&large, &minimal, &table, &all, learn::MANY))
         };
         let recipes = [learn(Mode::Plain)?, learn(Mode::Unoptimised)?];
         let text = emit::file(release, &elf, &table, &recipes)?;
+        let (text, supplements) = ways::complete(&home.join("probe"), &builds, release, &table, text)?;
         std::fs::write(home.join(format!("data/{release}.json")), text)?;
         let [optimised, unoptimised] = recipes.map(|r| r.variables.len());
-        println!("{release}: {} structs, recipes {optimised} + {unoptimised}", table.structs().count());
+        let structs = table.structs().count();
+        println!("{release}: {structs} structs, recipes {optimised} + {unoptimised}{supplements}");
     }
     emit::index(&home.join("data"))
 }

@@ -1,9 +1,8 @@
 //! Measures recipes on programs that they were not learned from, against the programs' own symbol tables.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use symbols::globals::{self, VARIABLES, Verdict};
@@ -14,29 +13,8 @@ use symbols::pclntab::Pclntab;
 use symbols::version::GoVersion;
 use symbols::{buildinfo, layout::releases};
 
+use crate::ways::WAYS;
 use crate::{Outcome, build};
-
-/// A way to compile that changes the code of the runtime or where it is linked.
-struct Variant {
-    name: &'static str,
-    flags: &'static [&'static str],
-    environment: &'static [(&'static str, &'static str)],
-}
-
-const VARIANTS: &[Variant] = &[
-    Variant { name: "plain", flags: &[], environment: &[] },
-    Variant { name: "PIE", flags: &["-buildmode=pie"], environment: &[] },
-    Variant { name: "cgo, external link", flags: &["-ldflags=-linkmode=external"], environment: CGO },
-    Variant { name: "-race", flags: &["-race"], environment: CGO },
-    Variant { name: "-gcflags=all=-N -l", flags: &["-gcflags=all=-N -l"], environment: &[] },
-    Variant { name: "GOAMD64=v3", flags: &[], environment: &[("GOAMD64", "v3")] },
-    Variant { name: "PGO, all packages", flags: &["-pgo="], environment: &[] },
-];
-
-const CGO: &[(&str, &str)] = &[("CGO_ENABLED", "1")];
-
-/// The releases whose every variant is built.
-const MINORS: &[u32] = &[18, 21, 24, 27];
 
 /// What came of one program.
 struct Row {
@@ -44,6 +22,8 @@ struct Row {
     version: String,
     used: String,
     verdict: Verdict,
+    /// The variables that it has.
+    truth: BTreeSet<&'static str>,
     size: usize,
     time: Duration,
 }
@@ -58,10 +38,10 @@ pub(crate) fn files(programs: &[PathBuf]) -> Outcome {
     judge(&rows)
 }
 
-/// Builds `cmd/pprof` in all variants with some releases, takes the commands that each toolchain ships, and writes
-/// the comparison.
-pub(crate) fn matrix(builds: &Path, output: &Path) -> Outcome {
-    let (mut variants, mut shipped, mut neighbours) = (Vec::new(), Vec::new(), Vec::new());
+/// Builds a program in all ways with the newest patch of each minor, takes the commands that each toolchain ships, and
+/// writes the comparison.
+pub(crate) fn matrix(source: &Path, builds: &Path, output: &Path) -> Outcome {
+    let (mut built, mut shipped, mut neighbours) = (Vec::new(), Vec::new(), Vec::new());
     let all: Vec<Release> = releases().collect();
     for &release in &all {
         let newest = !all.iter().any(|r| r.minor == release.minor && r.patch > release.patch);
@@ -74,47 +54,20 @@ pub(crate) fn matrix(builds: &Path, output: &Path) -> Outcome {
                 shipped.extend(row(&path, name, None)?);
             }
         }
-        if newest {
-            let below = all.iter().rfind(|r| r.minor + 1 == release.minor);
-            let above = all.iter().find(|r| r.minor == release.minor + 1);
-            for used in below.into_iter().chain(above) {
-                let name = format!("compile, by the table of {used}");
-                neighbours.extend(row(&root.join("pkg/tool/linux_amd64/compile"), &name, Some(*used))?);
-            }
-        }
-        if !newest || !MINORS.contains(&release.minor) {
+        if !newest {
             continue;
         }
-        for Variant { name, flags, environment } in VARIANTS {
-            let profile = root.join("src/cmd/compile/default.pgo");
-            if name.starts_with("PGO") && !profile.exists() {
-                continue;
+        let below = all.iter().rfind(|r| r.minor + 1 == release.minor);
+        let above = all.iter().find(|r| r.minor == release.minor + 1);
+        for used in below.into_iter().chain(above) {
+            let name = format!("compile, by the table of {used}");
+            neighbours.extend(row(&root.join("pkg/tool/linux_amd64/compile"), &name, Some(*used))?);
+        }
+        for way in WAYS.iter().filter(|way| way.exists(release)) {
+            match way.build(source, builds, release, "service") {
+                Ok(path) => built.extend(row(&path, way.name, None)?),
+                Err(error) => eprintln!("left out: {error}"),
             }
-            let file = name.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
-            let path = builds.join(format!("{release}.pprof.{file}"));
-            if !path.exists() {
-                let flags = flags.iter().map(|f| match *f {
-                    "-pgo=" => format!("-pgo={}", profile.display()),
-                    other => other.to_owned(),
-                });
-                let status = Command::new("go")
-                    .arg("build")
-                    .args(flags)
-                    .arg("-o")
-                    .arg(&path)
-                    .arg("cmd/pprof")
-                    .current_dir(&root)
-                    .env("GOTOOLCHAIN", build::toolchain(release))
-                    .env("GOFLAGS", "")
-                    .env("CGO_ENABLED", "0")
-                    .envs(environment.iter().copied())
-                    .status()?;
-                if !status.success() {
-                    eprintln!("{release}: {name} cannot be built");
-                    continue;
-                }
-            }
-            variants.extend(row(&path, name, None)?);
         }
     }
     let mut out = String::from(
@@ -122,10 +75,16 @@ pub(crate) fn matrix(builds: &Path, output: &Path) -> Outcome {
          Written by `generate-tables verify`. Recipes find the addresses of the runtime's variables in programs\n\
          without a symbol table. Here they are applied to programs that they were not learned from, and compared\n\
          with the symbol tables of these programs, which the solver does not see. *None* means that the solver\n\
-         refused to answer; a wrong answer would be a defect.\n\n## Ways to compile\n\n`cmd/pprof`, by the newest patch\n\
-         of some releases. PGO uses the profile of the Go compiler for all packages, the runtime included.\n\n",
+         refused to answer; a wrong answer would be a defect.\n\n## Ways to compile\n\n\
+         `symbols/probe/service`, by the newest patch of each minor. PGO uses the profile of the Go compiler for all\n\
+         packages, the runtime included; the other profile is that of a program of the tests, which nothing is learned \
+         from.\n\n",
     );
-    out.push_str(&table(&variants)?);
+    out.push_str(&table(&built)?);
+    out.push_str(
+        "\n### Each variable\n\nIn how many of these programs it was found, of those that have it.\n\n",
+    );
+    out.push_str(&rates(&built)?);
     out.push_str("\n## Programs that the toolchains ship\n\nPrebuilt by the Go project; `compile` with PGO since 1.21.\n\n");
     out.push_str(&table(&shipped)?);
     out.push_str(
@@ -134,18 +93,26 @@ pub(crate) fn matrix(builds: &Path, output: &Path) -> Outcome {
          release does not have by that name are not counted.\n\n",
     );
     out.push_str(&table(&neighbours)?);
-    let mut refused: BTreeMap<&str, usize> = BTreeMap::new();
-    for name in variants.iter().chain(&shipped).flat_map(|r| &r.verdict.none) {
-        *refused.entry(name).or_default() += 1;
-    }
-    out.push_str("\n## Variables that were refused somewhere\n\n| variable | programs |\n|---|---|\n");
-    for (name, count) in refused {
-        writeln!(out, "| `{name}` | {count} |")?;
-    }
     std::fs::write(output, out)?;
-    variants.extend(shipped);
-    variants.extend(neighbours);
-    judge(&variants)
+    built.extend(shipped);
+    built.extend(neighbours);
+    judge(&built)
+}
+
+/// How often each variable was found, by the way to compile.
+fn rates(rows: &[Row]) -> Outcome<String> {
+    let ways: Vec<&str> = WAYS.iter().map(|way| way.name).collect();
+    let mut out = format!("| variable | {} |\n|---|{}\n", ways.join(" | "), "---|".repeat(ways.len()));
+    for name in VARIABLES {
+        let cell = |way: &&str| {
+            let of_way = || rows.iter().filter(|row| row.program == *way && row.truth.contains(name));
+            let found = of_way().filter(|row| !row.verdict.none.contains(name)).count();
+            format!("{found}/{}", of_way().count())
+        };
+        let cells: Vec<String> = ways.iter().map(cell).collect();
+        writeln!(out, "| `{name}` | {} |", cells.join(" | "))?;
+    }
+    Ok(out)
 }
 
 fn judge(rows: &[Row]) -> Outcome {
@@ -190,6 +157,7 @@ fn row(path: &Path, program: &str, neighbour: Option<Release>) -> Outcome<Option
             Some(used) => used.to_string(),
             None => layout::lookup(&version).map_or_else(String::new, |f| format!("{:?}", f.evidence)),
         },
+        truth: VARIABLES.iter().copied().filter(|name| truth.address(name).is_some()).collect(),
         verdict: Verdict::new(&truth, &found, neighbour.is_some()),
         size,
         time,

@@ -1,0 +1,175 @@
+//! Ways to compile that change the runtime's code, and what has to be learned from each beside the usual recipes.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use symbols::globals::{self, VARIABLES};
+use symbols::image::Image;
+use symbols::layout::{self, Release, Table};
+use symbols::moduledata;
+use symbols::pclntab::Pclntab;
+use symbols::version::GoVersion;
+
+use crate::learn::{self, Learned};
+use crate::{Outcome, build, emit};
+
+/// A way to compile.
+pub(crate) struct Way {
+    /// For people.
+    pub(crate) name: &'static str,
+    /// In file names, and of its recipes in the tables.
+    pub(crate) key: &'static str,
+    flags: &'static [&'static str],
+    environment: &'static [(&'static str, &'static str)],
+    /// The first minor release that has it.
+    since: u32,
+}
+
+const CGO: &[(&str, &str)] = &[("CGO_ENABLED", "1")];
+
+const fn way(name: &'static str, key: &'static str, flags: &'static [&'static str]) -> Way {
+    Way { name, key, flags, environment: &[], since: 0 }
+}
+
+/// What the toolchain can do by its options. The code of the runtime is as usual with those that no [`learned`]
+/// recipes are for.
+pub(crate) const WAYS: &[Way] = &[
+    way("plain", "plain", &[]),
+    way("-gcflags=all=-N -l", "unoptimised", &["-gcflags=all=-N -l"]),
+    way("PIE", "pie", &["-buildmode=pie"]),
+    way("-gcflags=all=-l=4", "inlined_more", &["-gcflags=all=-l=4"]),
+    Way { environment: CGO, ..way("-race", "race", &["-race"]) },
+    Way { since: 21, ..way("PGO, all packages", "profiled", &["-pgo=compile"]) },
+    Way { since: 21, ..way("PGO, another profile", "other_profile", &["-pgo=other"]) },
+    way("-gcflags=all=-l", "not_inlined", &["-gcflags=all=-l"]),
+    Way { since: 20, ..way("-cover", "cover", &["-cover", "-coverpkg=all"]) },
+    Way { environment: CGO, ..way("cgo, external link", "cgo", &["-ldflags=-linkmode=external"]) },
+    Way { environment: &[("GOAMD64", "v3")], ..way("GOAMD64=v3", "v3", &[]) },
+];
+
+/// See [`learned`].
+const LEARNED: [&str; 4] = ["pie", "inlined_more", "race", "profiled"];
+
+/// The ways that recipes of their own are learned from, in the order in which each fills what those before have left.
+fn learned(release: Release) -> impl Iterator<Item = &'static Way> {
+    WAYS.iter().filter(move |way| LEARNED.contains(&way.key) && way.exists(release))
+}
+
+impl Way {
+    /// Whether a release can compile so.
+    pub(crate) fn exists(&self, release: Release) -> bool {
+        release.minor >= self.since
+    }
+
+    /// The program of `probe/NAME/main.go`, built so by `release`; built already, if it is in `builds`.
+    pub(crate) fn build(
+        &self,
+        source: &Path,
+        builds: &Path,
+        release: Release,
+        name: &str,
+    ) -> Outcome<PathBuf> {
+        let output = builds.join(format!("{release}.{name}.{}", self.key));
+        if output.exists() {
+            return Ok(output);
+        }
+        let flags = self.flags.iter().map(|flag| {
+            Ok(match *flag {
+                "-pgo=compile" => {
+                    format!("-pgo={}", build::goroot(release)?.join("src/cmd/compile/default.pgo").display())
+                }
+                "-pgo=other" => format!("-pgo={}", source.join("../../tests/fixtures/default.pgo").display()),
+                other => other.to_owned(),
+            })
+        });
+        let status = Command::new("go")
+            .arg("build")
+            .args(flags.collect::<Outcome<Vec<_>>>()?)
+            .arg("-o")
+            .arg(&output)
+            .arg(format!("{name}/main.go"))
+            .current_dir(source)
+            .env("GOTOOLCHAIN", build::toolchain(release))
+            .env("CGO_ENABLED", "0")
+            .env("GOFLAGS", "")
+            .env("GOEXPERIMENT", "")
+            .env("GOAMD64", "v1")
+            .env("GOOS", "linux")
+            .env("GOARCH", "amd64")
+            .env("GOWORK", "off")
+            .envs(self.environment.iter().copied())
+            .status()?;
+        if status.success() { Ok(output) } else { Err(format!("{release}: {}: {status}", self.name).into()) }
+    }
+}
+
+/// A table file with what each way to compile needs beside its recipes, and how many those are, in words.
+pub(crate) fn complete(
+    source: &Path,
+    builds: &Path,
+    release: Release,
+    table: &Table,
+    mut text: String,
+) -> Outcome<(String, String)> {
+    let mut counts = String::new();
+    for way in learned(release) {
+        // The race detector of the first releases needs a C compiler; without one, what it changes stays unknown.
+        let learned = match supplement(way, source, builds, release, table, &text) {
+            Ok(learned) => learned,
+            Err(error) if way.key == "race" => {
+                eprintln!("{release}: nothing is learned from -race: {error}");
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        if !learned.variables.is_empty() {
+            text = emit::with(&text, way.key, &learned)?;
+            write!(counts, ", {} {}", learned.variables.len(), way.key)?;
+        }
+    }
+    Ok((text, counts))
+}
+
+/// Learns again what ways to compile need beside the usual recipes of tables that are there.
+pub(crate) fn again(home: &Path, builds: &Path, releases: &[Release]) -> Outcome {
+    for &release in releases {
+        let path = home.join(format!("data/{release}.json"));
+        let version = GoVersion::release(release.minor, release.patch);
+        let table = layout::lookup(&version).ok_or_else(|| format!("no table of {release}"))?.table;
+        let text = emit::without(&std::fs::read_to_string(&path)?, LEARNED.into_iter());
+        let (text, counts) = complete(&home.join("probe"), builds, release, &table, text)?;
+        std::fs::write(path, text)?;
+        println!("{release}{counts}");
+    }
+    Ok(())
+}
+
+/// Recipes for the variables that those of a table file do not find in programs that are compiled in one way.
+fn supplement(
+    way: &Way,
+    source: &Path,
+    builds: &Path,
+    release: Release,
+    table: &Table,
+    text: &str,
+) -> Outcome<Learned> {
+    let core = std::fs::read(way.build(source, builds, release, "core")?)?;
+    let minimal = std::fs::read(way.build(source, builds, release, "minimal")?)?;
+    let mut missing = missing(&core, text)?;
+    missing.extend(self::missing(&minimal, text)?);
+    let (core, minimal) = (learn::Program::open(core)?, learn::Program::open(minimal)?);
+    Ok(learn::learn(&core, &minimal, table, &missing, learn::FEW))
+}
+
+/// The variables that are in a program's symbol table and that recipes do not find.
+fn missing(elf: &[u8], text: &str) -> Outcome<BTreeSet<&'static str>> {
+    let image = Image::parse(Box::new(elf.to_vec()))?;
+    let truth = globals::from_symtab(&image, VARIABLES);
+    let (header, module) = moduledata::find(&image, None).ok_or("no moduledata")?;
+    let pclntab = Pclntab::load(&image, &header, &module)?;
+    let found = globals::solve_by(&image, &pclntab, text, VARIABLES);
+    let missing = |name: &&str| truth.address(name).is_some() && found.address(name).is_none();
+    Ok(VARIABLES.iter().copied().filter(missing).collect())
+}
