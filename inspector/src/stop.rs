@@ -1,23 +1,30 @@
 //! Stopping the threads of a process for a moment: the only ptrace code.
 //!
 //! Threads are seized and interrupted, which sends no signal and injects nothing. If we die in between, the
-//! kernel detaches them and they run on.
+//! kernel detaches them and they run on. If we do not go on, we are [ended](longest_stop).
 
+mod priority;
 mod reaper;
 mod registers;
+mod tasks;
 mod tracee;
+mod watchdog;
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::ptrace;
 use nix::unistd::Pid;
 
+use priority::Raised;
 use reaper::Reaper;
 pub use registers::Registers;
+use tasks::{is_dead, lacks_cpu};
+pub use tasks::{is_traced, namespaced_threads, threads, tracer, wait_channel};
 use tracee::Report;
+use watchdog::Watchdog;
+pub use watchdog::longest_stop;
 
 /// Why threads could not be stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -67,6 +74,10 @@ pub struct Stopped {
     seen_running: Instant,
     /// Where one thread is traced while others are seized.
     reaper: Option<Reaper>,
+    /// Ends us where we do not go on: armed before the first thread is seized, disarmed when the last one was let go.
+    watchdog: Watchdog,
+    /// While they wait for us.
+    raised: Option<Raised>,
     not_send: std::marker::PhantomData<*const ()>,
 }
 
@@ -99,13 +110,34 @@ impl Late {
     }
 
     /// Lets it go if it has stopped meanwhile; whether there is nothing left to do. To be asked every now and then.
+    ///
+    /// Whoever does not ask for longer than [`longest_stop`] of what a thread may be held is ended.
     pub fn is_over(&mut self) -> bool {
+        let _cannot_fail = self.stopped.watchdog.alive();
         // It may have made another thread meanwhile, or have the id of the process since it executed another program.
         for tid in self.stopped.stopping() {
             let _not_yet = self.stopped.poll(tid);
         }
         self.stopped.detach_stopped();
         self.stopped.threads.is_empty()
+    }
+
+    /// Waits for all of them at once and lets each go as it comes: for two seconds. The kernel has to do it for the rest.
+    pub fn await_all(mut all: Vec<Late>) {
+        let deadline = Instant::now() + RELEASE_TIMEOUT;
+        loop {
+            all.retain_mut(|late| !late.is_over());
+            if all.is_empty() {
+                return;
+            }
+            if Instant::now() >= deadline {
+                for late in &mut all {
+                    late.stopped.threads.clear();
+                }
+                return;
+            }
+            std::thread::sleep(NAP);
+        }
     }
 }
 
@@ -123,27 +155,70 @@ pub struct StopTimes {
 impl Stopped {
     /// Stops all threads of `pid`, those included that are created meanwhile.
     ///
-    /// Those that have stopped wait no longer than `hold` for those that have not. Then they run on while one that is late is
-    /// waited for (a fork in progress, the disk), for three seconds at most: once it has stopped it is kept, and the others
-    /// are stopped again.
+    /// Those that have stopped wait no longer than `hold` for those that have not, or than it takes to stop so many. Then they
+    /// run on while one that is late is waited for (a fork in progress, the disk), for three seconds at most: once it has
+    /// stopped it is kept, and the others are stopped again. One that could go on and only lacks a CPU is waited for longer.
     ///
     /// # Errors
     /// On any error no thread stays stopped.
     pub fn all_threads(pid: i32, hold: Duration) -> Result<Self, StopError> {
-        let mut stopped = Stopped::of(pid, Instant::now());
-        let give_up = stopped.begun + PATIENCE;
+        let number = u32::try_from(threads(pid)?.len()).unwrap_or(u32::MAX);
+        let hold = hold.max(EACH.saturating_mul(number));
+        let mut stopped = Stopped::of(pid, Instant::now(), hold)?;
+        stopped.raised = Some(Raised::raise());
+        let begun = stopped.begun;
         stopped.reaper = Some(Reaper::start(pid)?);
-        let mut rounds = 1;
+        let (mut rounds, mut slow_rounds) = (1, 0);
         loop {
             match stopped.try_all(hold) {
                 Ok(()) => break,
-                Err(StopError::Timeout(_)) if rounds < MAX_HOLDS && Instant::now() < give_up => {
-                    rounds += 1;
+                Err(StopError::Timeout(tid)) => {
+                    let slow = stopped.stopping().into_iter().all(lacks_cpu);
+                    let give_up = begun + if slow { SLOW_PATIENCE } else { PATIENCE };
+                    let left = if slow { slow_rounds < MAX_SLOW } else { rounds < MAX_HOLDS };
+                    if !left || Instant::now() >= give_up {
+                        return Err(StopError::Timeout(tid));
+                    }
+                    *(if slow { &mut slow_rounds } else { &mut rounds }) += 1;
                     stopped.await_late(give_up)?;
                 }
                 Err(error) => return Err(error),
             }
         }
+        stopped.reaper = None;
+        stopped.watchdog.alive()?;
+        if stopped.threads.is_empty() { Err(StopError::Exited) } else { Ok(stopped) }
+    }
+
+    /// Stops all threads of `pid` as [`Stopped::all_threads`] does, but within `hold` or not at all.
+    ///
+    /// # Errors
+    /// On any error no thread stays stopped.
+    pub fn all_threads_within(pid: i32, hold: Duration) -> Result<Self, StopError> {
+        let mut stopped = Stopped::of(pid, Instant::now(), hold)?;
+        stopped.raised = Some(Raised::raise());
+        stopped.reaper = Some(Reaper::start(pid)?);
+        stopped.try_all(hold)?;
+        stopped.reaper = None;
+        stopped.watchdog.alive()?;
+        if stopped.threads.is_empty() { Err(StopError::Exited) } else { Ok(stopped) }
+    }
+
+    /// Stops some threads of `pid`, and those that they create meanwhile.
+    ///
+    /// # Errors
+    /// On any error no thread stays stopped.
+    pub fn some_threads(pid: i32, tids: &[i32], hold: Duration) -> Result<Self, StopError> {
+        let mut stopped = Stopped::of(pid, Instant::now(), hold)?;
+        stopped.raised = Some(Raised::raise());
+        stopped.reaper = Some(Reaper::start(pid)?);
+        // What that took is not what the threads take.
+        stopped.begun = Instant::now();
+        for &tid in tids {
+            stopped.seize(tid)?;
+        }
+        stopped.interrupt_all();
+        stopped.wait(stopped.begun + hold)?;
         stopped.reaper = None;
         if stopped.threads.is_empty() { Err(StopError::Exited) } else { Ok(stopped) }
     }
@@ -184,6 +259,7 @@ impl Stopped {
         self.detach_stopped();
         let mut looks = 0;
         loop {
+            self.watchdog.alive()?;
             for tid in self.stopping() {
                 self.poll(tid)?;
             }
@@ -201,19 +277,26 @@ impl Stopped {
         }
     }
 
-    /// Stops a single thread of `pid`.
+    /// Stops a single thread of `pid`. One that could go on and only lacks a CPU is waited for longer: nobody waits stopped for it.
     ///
     /// # Errors
     /// On any error the thread runs on.
     pub fn one_thread(pid: i32, tid: i32, timeout: Duration) -> Result<Self, StopError> {
         let begun = Instant::now();
-        let mut stopped = Stopped::of(pid, begun);
+        let mut stopped = Stopped::of(pid, begun, timeout)?;
+        stopped.raised = Some(Raised::raise());
         stopped.seize(tid)?;
         if stopped.threads.is_empty() {
             return Err(StopError::Exited);
         }
         stopped.interrupt(tid);
-        stopped.wait(begun + timeout)?;
+        loop {
+            match stopped.wait(Instant::now() + timeout) {
+                Ok(()) => break,
+                Err(StopError::Timeout(late)) if lacks_cpu(late) && begun.elapsed() < SLOW_PATIENCE => {}
+                Err(error) => return Err(error),
+            }
+        }
         if stopped.threads.is_empty() { Err(StopError::Exited) } else { Ok(stopped) }
     }
 
@@ -225,7 +308,7 @@ impl Stopped {
     /// On any error the thread runs on.
     pub fn one_in_passing(pid: i32, tid: i32, timeout: Duration) -> Result<Passing, StopError> {
         let begun = Instant::now();
-        let mut stopped = Stopped::of(pid, begun);
+        let mut stopped = Stopped::of(pid, begun, timeout)?;
         stopped.seize(tid)?;
         stopped.interrupt(tid);
         let waited = stopped.wait_with(begun + timeout, |idle_rounds| {
@@ -239,15 +322,17 @@ impl Stopped {
         }
     }
 
-    fn of(pid: i32, begun: Instant) -> Self {
-        Stopped {
+    fn of(pid: i32, begun: Instant, hold: Duration) -> Result<Self, StopError> {
+        Ok(Stopped {
             pid,
             threads: BTreeMap::new(),
             begun,
             seen_running: begun,
             reaper: None,
+            watchdog: Watchdog::new(longest_stop(hold))?,
+            raised: None,
             not_send: std::marker::PhantomData,
-        }
+        })
     }
 
     /// The threads that are held.
@@ -265,8 +350,15 @@ impl Stopped {
         self.seen_running
     }
 
+    /// What is done while they are held may take so long, where that is longer than the time in which they were to stop; whoever
+    /// takes far longer is [ended](longest_stop).
+    pub fn allow(&self, time: Duration) -> Result<(), StopError> {
+        Ok(self.watchdog.allow(longest_stop(time))?)
+    }
+
     /// The registers of a held thread.
     pub fn registers(&self, tid: i32) -> Result<Registers, StopError> {
+        self.watchdog.alive()?;
         Ok(registers::read(Pid::from_raw(tid))?)
     }
 
@@ -287,6 +379,7 @@ impl Stopped {
         if self.threads.contains_key(&tid) {
             return Ok(());
         }
+        self.watchdog.alive()?;
         let seize = || ptrace::seize(Pid::from_raw(tid), ptrace::Options::PTRACE_O_TRACECLONE);
         let seized = match &self.reaper {
             Some(reaper) => reaper.during(seize),
@@ -338,11 +431,22 @@ impl Stopped {
         let mut idle_rounds = 0u32;
         loop {
             let now = Instant::now();
+            self.watchdog.alive()?;
             let waiting = self.stopping();
-            let Some(first) = waiting.first().copied() else { return Ok(()) };
-            let mut progress = false;
+            if waiting.is_empty() {
+                return Ok(());
+            }
+            let (mut progress, mut vain) = (false, 0);
             for tid in waiting {
-                progress |= self.poll(tid)?;
+                if self.poll(tid)? {
+                    (progress, vain) = (true, 0);
+                } else {
+                    vain += 1;
+                }
+                // They come about in the order in which they were told to; whoever looks at all takes their CPU.
+                if vain >= LOOKS {
+                    break;
+                }
             }
             if progress {
                 idle_rounds = 0;
@@ -355,7 +459,12 @@ impl Stopped {
             }
             self.seen_running = now;
             if now >= deadline {
-                return Err(StopError::Timeout(first));
+                // Which of them are late is known only now.
+                for tid in self.stopping() {
+                    self.poll(tid)?;
+                }
+                let Some(&late) = self.stopping().first() else { return Ok(()) };
+                return Err(StopError::Timeout(late));
             }
             idle_rounds += 1;
             idle(idle_rounds);
@@ -444,7 +553,9 @@ impl Stopped {
     }
 
     fn detach_stopped(&mut self) {
+        let watchdog = &self.watchdog;
         self.threads.retain(|&tid, state| {
+            let _cannot_fail = watchdog.alive();
             if let ThreadState::Stopped { signal } = *state
                 && tracee::detach(tid, signal).is_ok()
             {
@@ -468,6 +579,13 @@ impl Drop for Stopped {
 pub const HOLD: Duration = Duration::from_millis(50);
 /// How long those that are late are waited for.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// What stopping one of many may take where those that have stopped wait for it: four times what it takes on an idle machine.
+const EACH: Duration = Duration::from_micros(40);
+/// How long those are waited for that only lack a CPU, and how often the others are held for them.
+const SLOW_PATIENCE: Duration = Duration::from_secs(10);
+const MAX_SLOW: u32 = 32;
+/// So many that have not stopped are looked at in one go.
+const LOOKS: u32 = 8;
 /// So often those that have stopped are held for one that is late: in a process in which always another one is, no more.
 const MAX_HOLDS: u32 = 8;
 /// New threads appear at most while the last unseized ones run.
@@ -480,60 +598,4 @@ const NAP: Duration = Duration::from_micros(50);
 /// Gives our core away, first briefly, after so many looks in vain.
 fn give_way(looks: u32) {
     if looks < SPINS { std::thread::yield_now() } else { std::thread::sleep(NAP) }
-}
-
-/// The thread ids of a process, as seen in our pid namespace.
-pub fn threads(pid: i32) -> Result<Vec<i32>, StopError> {
-    let entries = fs::read_dir(format!("/proc/{pid}/task")).map_err(|e| match e.raw_os_error() {
-        Some(code) if code != libc::ENOENT => StopError::from(Errno::from_raw(code)),
-        _ => StopError::Exited,
-    })?;
-    let mut tids: Vec<i32> = entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok()).collect();
-    tids.sort_unstable();
-    Ok(tids)
-}
-
-/// Whether another process traces one of the threads of `pid`.
-pub fn is_traced(pid: i32) -> bool {
-    threads(pid).unwrap_or_default().iter().any(|tid| {
-        let status = fs::read_to_string(format!("/proc/{pid}/task/{tid}/status")).unwrap_or_default();
-        field(&status, "TracerPid:").is_some_and(|tracer| tracer != "0")
-    })
-}
-
-/// The threads of a process in another pid namespace: their ids there, and in ours. `None` where both are the same.
-pub fn namespaced_threads(pid: i32) -> Option<HashMap<u64, i32>> {
-    let innermost = |path: String| -> Option<(usize, u64)> {
-        let status = fs::read_to_string(path).ok()?;
-        let ids: Vec<&str> = field(&status, "NSpid:")?.split_ascii_whitespace().collect();
-        Some((ids.len(), ids.last()?.parse().ok()?))
-    };
-    let (levels, _) = innermost(format!("/proc/{pid}/status"))?;
-    if levels < 2 {
-        return None;
-    }
-    let tids = threads(pid).ok()?;
-    Some(
-        tids.into_iter()
-            .filter_map(|tid| Some((innermost(format!("/proc/{pid}/task/{tid}/status"))?.1, tid)))
-            .collect(),
-    )
-}
-
-/// What a thread waits for in the kernel, for messages.
-pub fn wait_channel(tid: i32) -> String {
-    let name = fs::read_to_string(format!("/proc/{tid}/wchan")).unwrap_or_default();
-    if name.is_empty() || name == "0" { "in the kernel".to_owned() } else { format!("it waits in {name}") }
-}
-
-/// The value of a field of a status file.
-fn field<'s>(status: &'s str, name: &str) -> Option<&'s str> {
-    status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
-}
-
-/// Whether a thread is a zombie or gone.
-fn is_dead(tid: i32) -> bool {
-    let Ok(stat) = fs::read_to_string(format!("/proc/{tid}/stat")) else { return true };
-    let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
-    matches!(state, None | Some('Z' | 'X'))
 }

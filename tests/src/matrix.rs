@@ -113,6 +113,8 @@ pub enum Program {
     Churn,
     /// Many parked goroutines, and a clock that notices stalls.
     Parked,
+    /// [`Program::Parked`] with threads that wait in system calls.
+    Blocked,
     /// [`Program::Parked`] with the gops agent in it.
     Agent,
     /// A server on a loopback port, or its client.
@@ -131,12 +133,13 @@ pub enum Program {
 
 impl Program {
     /// All programs.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::States,
         Self::Cgo,
         Self::Running,
         Self::Churn,
         Self::Parked,
+        Self::Blocked,
         Self::Agent,
         Self::HttpServer,
         Self::Collector,
@@ -155,6 +158,7 @@ impl Program {
             Self::Running => "running",
             Self::Churn => "churn",
             Self::Parked => "parked",
+            Self::Blocked => "blocked",
             Self::Agent => "agent",
             Self::HttpServer => "httpserver",
             Self::Collector => "collector",
@@ -173,6 +177,7 @@ impl Program {
             Self::Running => &["cmd/running", "situations"],
             Self::Churn => &["cmd/churn"],
             Self::Parked => &["cmd/parked", "parked"],
+            Self::Blocked => &["cmd/blocked", "parked"],
             Self::Agent => &["agent", "parked"],
             Self::HttpServer => &["cmd/httpserver"],
             Self::Collector => &["cmd/collector"],
@@ -193,7 +198,7 @@ impl Program {
                 "1.18.10", "1.19.13", "1.20.14", "1.21.13", "1.22.12", "1.23.12", "1.24.13", "1.25.14",
                 "1.26.11", "1.27.4",
             ],
-            Self::Parked | Self::HttpServer | Self::Unprofiled => &QUICK_TOOLCHAINS,
+            Self::Parked | Self::Blocked | Self::HttpServer | Self::Unprofiled => &QUICK_TOOLCHAINS,
             // The agent's own module asks for Go 1.24.
             Self::Agent => &["1.24.13", "1.27.4"],
         }
@@ -348,7 +353,10 @@ fn selected(selection: Selection, cell: Cell, position: usize) -> bool {
             }
             Selection::Quick => {
                 let newest = Some(&cell.toolchain) == QUICK_TOOLCHAINS.last();
-                let measured = matches!(cell.program, Program::Parked | Program::Agent | Program::HttpServer);
+                let measured = matches!(
+                    cell.program,
+                    Program::Parked | Program::Blocked | Program::Agent | Program::HttpServer
+                );
                 let other = matches!(cell.variant, Variant::Pie | Variant::Cgo);
                 (stripped && QUICK_TOOLCHAINS.contains(&cell.toolchain) && (newest || !measured))
                     || (matches!(cell.program, Program::Profiles | Program::Hot) && newest && other)

@@ -884,13 +884,13 @@ fn window_in_a_child() {
         "block" => Profiler::Block,
         _ => Profiler::Mutex,
     };
+    let time = Duration::from_millis(words[3].parse().unwrap());
     let Opened::Window(window) =
-        sampling::open(&subject, profiler, words[2].parse().unwrap(), &options(&never)).unwrap()
+        sampling::open(&subject, profiler, words[2].parse().unwrap(), time, &options(&never)).unwrap()
     else {
         panic!("it was on already");
     };
-    let for_ms = words[3].parse().unwrap();
-    window.wait(Duration::from_millis(for_ms), &never).unwrap();
+    window.wait(time, &never).unwrap();
     let closed = window.close().unwrap();
     assert!(closed.restored.iter().all(|word| word.written && word.value == 0), "{closed:?}");
 }

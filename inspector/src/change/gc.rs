@@ -15,12 +15,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::guard::Guard;
+use super::guard::{self, Claim, Guard, Times};
 use super::journal::{Entry, Journal};
 use super::pacer;
 use super::subject::{SWEPT, Subject};
 use super::word::{Outcome, Word, Writer};
-use super::{Options, refused, stop_all};
+use super::{Options, Turn, refused, stop_all};
 use crate::Error;
 
 /// The time of the last collection as it is written: longer ago than any uptime, and no overflow to compute with.
@@ -78,15 +78,15 @@ pub struct Collection {
 pub fn collect(subject: &Subject<'_>, options: &Options<'_>) -> Result<Collection, Error> {
     let process = subject.process;
     // Where it sleeps, a stop is needed, which is not to be had from a process that somebody else traces.
+    let deadline = Instant::now() + options.timeout;
     if subject.read("runtime.sched", "sysmonwait")? == 1 {
-        process.check_untraced()?;
+        Turn { deadline, interrupted: options.interrupted }.wait(process)?;
     }
     let writer = Writer::new(process, options.dry_run)?;
     if options.dry_run {
         return plan(subject, &writer);
     }
     let journal = Journal::open(process)?;
-    let deadline = Instant::now() + options.timeout;
     let mut request =
         Request { subject, options, writer, journal, guard: None, deadline, done: Collection::default() };
     let result = request.run();
@@ -192,6 +192,8 @@ impl Request<'_, '_> {
     /// Makes the last collection long ago.
     fn ask(&mut self) -> Result<(), Error> {
         loop {
+            // We may have been stopped since it was looked at last.
+            self.in_time("it was not asked for")?;
             let last = self.subject.read("runtime.memstats", "last_gc_nanotime")?;
             let word = self.subject.word("runtime.memstats", "last_gc_nanotime", last, LONG_AGO)?;
             if last == LONG_AGO || self.writer.write(&[word])? == Outcome::Written {
@@ -237,7 +239,8 @@ impl Request<'_, '_> {
 
     /// Wakes sysmon, if it sleeps and nobody else is about to.
     fn wake(&mut self) -> Result<(), Error> {
-        let stopped = stop_all(self.subject.process)?;
+        let turn = Turn { deadline: self.deadline, interrupted: self.options.interrupted };
+        let stopped = stop_all(self.subject.process, &turn)?;
         self.done.stops += 1;
         let free = self.subject.read("runtime.sched", "lock.key")? == 0;
         let result = if free { self.writer.write(&wake_words(self.subject)?).map(drop) } else { Ok(()) };
@@ -258,12 +261,20 @@ impl Request<'_, '_> {
             let now = subject.read("runtime.gcController", field)?;
             undo.push(Entry::undo(&subject.word("runtime.gcController", field, now, least)?, false));
         }
-        self.journal.note(subject.process, &undo)?;
-        self.guard = Some(Guard::start(self.options.guard, subject.process, &self.journal)?);
-        match self.writer.write(&[word])? {
-            Outcome::Written => self.done.was_off = true,
-            Outcome::Changed(_) => {}
+        let time = self.options.timeout + guard::GRACE;
+        let times = Times { opening: time, open: time };
+        self.journal.note(subject.process, &undo, times.total())?;
+        let guard = Guard::start(self.options.guard, subject.process, &self.journal, times)?;
+        let guard = self.guard.insert(guard);
+        if !guard.is_in_time() {
+            return Err(refused(
+                subject.process,
+                "gops-probe was stopped, or got no CPU, for longer than this may take",
+            ));
         }
+        let written = self.writer.write(&[word]);
+        guard.written();
+        self.done.was_off = written? == Outcome::Written;
         Ok(())
     }
 
@@ -282,7 +293,21 @@ impl Request<'_, '_> {
             return Ok(());
         }
         if !self.journal.is_empty() {
-            self.journal.restore(process)?;
+            match self.guard.as_mut().map_or(Claim::Ours, Guard::claim) {
+                Claim::Ours => drop(self.journal.restore(process)?),
+                Claim::Ended { .. } => {
+                    self.journal.was_restored();
+                    if let Some(guard) = self.guard.take() {
+                        guard.dismiss();
+                    }
+                    return Err(Error::Failed(format!(
+                        "process {}: gops-probe was stopped, or got no CPU, until the time of {:?} was over; what was set \
+                         for the collection was put back without it",
+                        process.pid(),
+                        self.options.timeout
+                    )));
+                }
+            }
         }
         if let Some(guard) = self.guard.take() {
             guard.dismiss();
@@ -299,6 +324,13 @@ impl Request<'_, '_> {
 
     /// Waits a moment, unless there is a reason to end.
     fn go_on(&self, what: &str) -> Result<(), Error> {
+        self.in_time(what)?;
+        std::thread::sleep(STEP);
+        Ok(())
+    }
+
+    /// Whether nothing is in the way of going on.
+    fn in_time(&self, what: &str) -> Result<(), Error> {
         if (self.options.interrupted)() {
             return Err(Error::Interrupted);
         }
@@ -313,7 +345,6 @@ impl Request<'_, '_> {
                 self.options.timeout
             )));
         }
-        std::thread::sleep(STEP);
         Ok(())
     }
 }

@@ -19,9 +19,11 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use symbols::addr::RuntimeAddr;
 
+use super::guard::GRACE;
 use super::word::{Outcome, Width, Word, Writer};
-use super::{refused, stop_all};
+use super::{Turn, refused, stop_all};
 use crate::Error;
+use crate::clock;
 use crate::process::Process;
 
 /// Names a folder to use instead of the one of the system or the user.
@@ -88,6 +90,9 @@ pub struct Entry {
     restore: u64,
     /// All threads have to be stopped for it: a half-written value would do harm.
     stopped: bool,
+    /// Until when it has to be put back by those who have the lock, on CLOCK_MONOTONIC in nanoseconds; 0 where nobody said.
+    #[serde(default)]
+    until: i64,
 }
 
 impl Entry {
@@ -100,6 +105,7 @@ impl Entry {
             ours: word.width.cut(word.after),
             restore: word.width.cut(word.before),
             stopped,
+            until: 0,
         }
     }
 
@@ -154,6 +160,13 @@ impl Journal {
             match lock(&dir, &identity, true).map_err(place)? {
                 Lock::Ours(file) => break file,
                 _ if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
+                _ if !overdue(process, &dir, &identity)?.is_empty() => {
+                    return Err(refused(
+                        process,
+                        "another gops-probe, which is stopped or gets no CPU, has begun to change it; what that had to put \
+                         back is put back",
+                    ));
+                }
                 _ => return Err(refused(process, "another gops-probe is changing it at this moment")),
             }
         };
@@ -165,17 +178,19 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Notes words that are about to be written.
+    /// Notes words that are about to be written, and for how long they may stay so.
     ///
     /// # Errors
     /// Where that cannot be written down; they must not be written then.
-    pub fn note(&mut self, process: &Process, entries: &[Entry]) -> Result<(), Error> {
+    pub fn note(&mut self, process: &Process, entries: &[Entry], time: Duration) -> Result<(), Error> {
         let failed =
             |e: io::Error| refused(process, format!("what has to be put back cannot be noted down: {e}"));
-        let mut line = serde_json::to_vec(entries).map_err(|e| failed(e.into()))?;
+        let until = clock::monotonic().saturating_add(i64::try_from(time.as_nanos()).unwrap_or(i64::MAX));
+        let entries: Vec<Entry> = entries.iter().map(|entry| Entry { until, ..entry.clone() }).collect();
+        let mut line = serde_json::to_vec(&entries).map_err(|e| failed(e.into()))?;
         line.push(b'\n');
         self.file.write_all(&line).and_then(|()| self.file.sync_data()).map_err(failed)?;
-        self.entries.extend_from_slice(entries);
+        self.entries.extend(entries);
         Ok(())
     }
 
@@ -189,9 +204,22 @@ impl Journal {
     /// # Errors
     /// Where it cannot be done; the journal keeps it then. A process that is gone needs nothing.
     pub fn restore(&mut self, process: &Process) -> Result<Vec<Restored>, Error> {
-        let restored = put_back(process, &self.entries)?;
+        let restored = self.put_back(process)?;
         self.forget()?;
         Ok(restored)
+    }
+
+    /// Puts back what was noted, and still knows it.
+    ///
+    /// # Errors
+    /// As [`Journal::restore`].
+    pub(super) fn put_back(&self, process: &Process) -> Result<Vec<Restored>, Error> {
+        put_back(process, &self.entries)
+    }
+
+    /// Somebody else has put back what was noted.
+    pub(super) fn was_restored(&mut self) {
+        self.entries.clear();
     }
 
     /// Forgets what was noted: it is put back already.
@@ -245,12 +273,7 @@ impl Journal {
     }
 
     fn contents(&self) -> Vec<u8> {
-        let size = self.file.metadata().map_or(0, |m| m.len().min(MAX_SIZE));
-        let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
-        match self.file.read_exact_at(&mut bytes, 0) {
-            Ok(()) => bytes,
-            Err(_) => Vec::new(),
-        }
+        contents_of(&self.file)
     }
 
     /// What is noted for this very process.
@@ -267,6 +290,15 @@ impl Drop for Journal {
             // One that stays is empty, and is used again.
             let _ = rustix::fs::unlinkat(&self.dir, &*name, AtFlags::empty());
         }
+    }
+}
+
+fn contents_of(file: &File) -> Vec<u8> {
+    let size = file.metadata().map_or(0, |m| m.len().min(MAX_SIZE));
+    let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
+    match file.read_exact_at(&mut bytes, 0) {
+        Ok(()) => bytes,
+        Err(_) => Vec::new(),
     }
 }
 
@@ -295,7 +327,8 @@ fn put_back(process: &Process, entries: &[Entry]) -> Result<Vec<Restored>, Error
         let found = writer.read(word.at, word.width)?;
         let mut written = false;
         if found == word.before && found != word.after {
-            let _stopped = entry.stopped.then(|| stop_all(process)).transpose()?;
+            let turn = Turn { deadline: Instant::now() + PATIENCE, interrupted: &|| false };
+            let _stopped = entry.stopped.then(|| stop_all(process, &turn)).transpose()?;
             written = writer.write(std::slice::from_ref(&word))? == Outcome::Written;
         }
         let value = writer.read(word.at, word.width)?;
@@ -309,10 +342,31 @@ pub(super) fn left_over(process: &Process) -> Result<Vec<Restored>, Error> {
     let Ok(dir) = state_folder(false) else { return Ok(Vec::new()) };
     // Whoever may not look at the process has not changed it.
     let Ok(identity) = Identity::of(process) else { return Ok(Vec::new()) };
-    // One that is locked is being taken care of.
-    let Ok(Lock::Ours(file)) = lock(&dir, &identity, false) else { return Ok(Vec::new()) };
+    let file = match lock(&dir, &identity, false) {
+        Ok(Lock::Ours(file)) => file,
+        // One that is locked is being taken care of, unless those who should do that are all stopped.
+        Ok(Lock::Theirs) => return overdue(process, &dir, &identity),
+        _ => return Ok(Vec::new()),
+    };
     let mut journal = Journal::of(file, dir, identity);
     if journal.is_empty() { Ok(Vec::new()) } else { journal.restore(process) }
+}
+
+/// Puts back what those who have the lock should have put back before. They write no word that they find put back.
+fn overdue(process: &Process, dir: &OwnedFd, identity: &Identity) -> Result<Vec<Restored>, Error> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let Ok(fd) = rustix::fs::openat(dir, &*identity.file_name(), flags, Mode::empty()) else {
+        return Ok(Vec::new());
+    };
+    let file = File::from(fd);
+    if !file.metadata().is_ok_and(|m| m.is_file()) {
+        return Ok(Vec::new());
+    }
+    let grace = i64::try_from(GRACE.as_nanos()).unwrap_or(i64::MAX);
+    let now = clock::monotonic();
+    let mut entries = parse(&contents_of(&file), identity);
+    entries.retain(|entry| entry.until != 0 && now > entry.until.saturating_add(grace));
+    put_back(process, &entries)
 }
 
 enum Lock {
@@ -429,7 +483,7 @@ mod tests {
     }
 
     fn entry() -> Entry {
-        Entry { name: "x".to_owned(), at: 4096, width: 8, ours: 1, restore: 0, stopped: false }
+        Entry { name: "x".to_owned(), at: 4096, width: 8, ours: 1, restore: 0, stopped: false, until: 5 }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::journal::Journal;
 use super::pacer;
 use super::subject::Subject;
 use super::word::{Outcome, Word, Writer};
-use super::{Options, refused, stop_all, unverified};
+use super::{Options, Turn, refused, stop_all, unverified};
 use crate::Error;
 
 /// How long to let the process run before the next attempt.
@@ -176,18 +176,19 @@ fn change<T: Copy>(
     words: impl Fn(&Subject<'_>) -> Result<(T, Vec<Word>), Error>,
 ) -> Result<Set<T>, Error> {
     let process = subject.process;
-    process.check_untraced()?;
+    let deadline = Instant::now() + options.timeout;
+    let turn = Turn { deadline, interrupted: options.interrupted };
+    turn.wait(process)?;
     let mut writer = Writer::new(process, options.dry_run)?;
     // Nothing is put back, but nobody else may be changing the same.
     let journal = if options.dry_run { None } else { Some(Journal::open(process)?) };
-    let deadline = Instant::now() + options.timeout;
     let (mut stopped, mut stops) = (Duration::ZERO, 0);
     loop {
         // Nobody is stopped for what cannot be at this moment anyway.
         let result = match subject.pacer_is_busy()? {
             Some(reason) => Err(reason),
             None => {
-                let held = stop_all(process)?;
+                let held = stop_all(process, &turn)?;
                 stops += 1;
                 let result = attempt(subject, &mut writer, &words);
                 stopped += held.thaw();

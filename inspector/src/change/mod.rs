@@ -18,13 +18,18 @@ pub mod subject;
 pub mod word;
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::Error;
-use crate::process::Process;
 use crate::process::access::Access;
+use crate::process::{Pid, Process};
 use crate::stop::{self, HOLD, StopError, Stopped};
 use journal::Restored;
+
+/// A thread that holds the process for so long on end is a debugger's, and no other gops-probe that is done soon.
+const DEBUGGER: Duration = Duration::from_secs(3);
+/// So often a denial is tried again for which no tracer is seen: whoever held it may have let go before we look.
+const DENIED_TRIES: u32 = 5;
 
 /// What a change may take and who may end it.
 #[allow(missing_debug_implementations, reason = "a closure has none")]
@@ -48,9 +53,66 @@ pub fn restore_left_over(process: &Process) -> Result<Vec<Restored>, Error> {
     journal::left_over(process)
 }
 
-/// Stops all threads of a process, or says why that cannot be.
-pub(crate) fn stop_all(process: &Process) -> Result<Stopped, Error> {
-    Stopped::all_threads(process.pid().as_raw(), HOLD).map_err(|error| stop_error(process, error))
+/// For how long whoever else holds the process is waited for.
+pub(crate) struct Turn<'a> {
+    pub(crate) deadline: Instant,
+    pub(crate) interrupted: &'a dyn Fn() -> bool,
+}
+
+impl Turn<'_> {
+    /// Waits until nobody traces the process.
+    ///
+    /// # Errors
+    /// [`crate::process::Error::Traced`] by a debugger, or where somebody does at the end of the time.
+    pub(crate) fn wait(&self, process: &Process) -> Result<(), Error> {
+        let mut same: Option<(i32, Instant)> = None;
+        while let Some(tracer) = stop::tracer(process.pid().as_raw()) {
+            let now = Instant::now();
+            let since = match same {
+                Some((before, since)) if before == tracer => since,
+                _ => now,
+            };
+            same = Some((tracer, since));
+            if now >= self.deadline || now >= since + DEBUGGER {
+                return Err(match Pid::try_from(u64::from(tracer.unsigned_abs())) {
+                    Ok(tracer) => process.traced_by(tracer).into(),
+                    Err(_) => stop_error(process, StopError::Denied),
+                });
+            }
+            self.nap()?;
+        }
+        Ok(())
+    }
+
+    /// Two that each hold some of the threads must not try again in step.
+    fn nap(&self) -> Result<(), Error> {
+        if (self.interrupted)() {
+            return Err(Error::Interrupted);
+        }
+        std::thread::sleep(Duration::from_millis(1 + u64::from(std::process::id() % 7)));
+        Ok(())
+    }
+}
+
+/// Stops all threads of a process, when it is our turn, or says why that cannot be.
+pub(crate) fn stop_all(process: &Process, turn: &Turn<'_>) -> Result<Stopped, Error> {
+    let mut denied = 0;
+    loop {
+        match Stopped::all_threads(process.pid().as_raw(), HOLD) {
+            Ok(stopped) => return Ok(stopped),
+            Err(StopError::Denied) if stop::is_traced(process.pid().as_raw()) => {
+                turn.wait(process)?;
+                if Instant::now() < turn.deadline {
+                    denied = 0;
+                }
+            }
+            Err(StopError::Denied) if denied < DENIED_TRIES => {
+                denied += 1;
+                turn.nap()?;
+            }
+            Err(error) => return Err(stop_error(process, error)),
+        }
+    }
 }
 
 fn stop_error(process: &Process, error: StopError) -> Error {

@@ -6,12 +6,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::guard::Guard;
+use super::guard::{Claim, GRACE, Guard, Times};
 use super::journal::{Entry, Journal, Restored};
 use super::subject::Subject;
 use super::word::{Outcome, Word, Writer};
-use super::{Options, refused, stop_all, unverified};
+use super::{Options, Turn, refused, stop_all, unverified};
 use crate::Error;
+use crate::clock;
 
 /// A profiler that can be switched on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +57,8 @@ pub struct Window<'a, 'p> {
     journal: Journal,
     guard: Option<Guard>,
     begun: Instant,
+    /// [`Window::begun`] on CLOCK_MONOTONIC, in nanoseconds.
+    begun_at: i64,
     rate: u64,
     stopped: Duration,
     written: Vec<Word>,
@@ -74,6 +77,19 @@ pub struct Closed {
     pub written: Vec<Word>,
     /// What became of it at the end: a rate that the program set meanwhile is left alone.
     pub restored: Vec<Restored>,
+    /// Who has ended it.
+    pub end: End,
+}
+
+/// Who has switched a profiler off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// We have.
+    Ours,
+    /// The [guard](super::guard), as the time was over while we were stopped or got no CPU. Nothing was written by us then.
+    Guards,
+    /// Somebody else, at a time that is not known: the program, or another gops-probe where the guard was stopped too.
+    Others,
 }
 
 /// The present rate of a profiler; 0 is off.
@@ -94,7 +110,8 @@ pub fn rate(subject: &Subject<'_>, profiler: Profiler) -> Result<u64, Error> {
     Ok(rate)
 }
 
-/// Switches a profiler on, if it is off. `rate` is in its own unit.
+/// Switches a profiler on, if it is off, for `duration` at most: then the [guard](super::guard) switches it off, if nobody else
+/// has. `rate` is in its own unit.
 ///
 /// # Errors
 /// [`Error::Uncalibrated`] and [`Error::Refused`]; nothing is written then.
@@ -102,6 +119,7 @@ pub fn open<'a, 'p>(
     subject: &'a Subject<'p>,
     profiler: Profiler,
     new_rate: u64,
+    duration: Duration,
     options: &Options<'_>,
 ) -> Result<Opened<'a, 'p>, Error> {
     let process = subject.process;
@@ -119,20 +137,36 @@ pub fn open<'a, 'p>(
     let mut writer = Writer::new(process, options.dry_run)?;
     writer.check_place(word.at, word.width, &word.name)?;
     let mut journal = Journal::open(process)?;
-    journal.note(process, &[Entry::undo(&word, stop)])?;
-    let guard = match Guard::start(options.guard, process, &journal) {
-        Ok(guard) => Some(guard),
+    let times = Times { opening: options.timeout + GRACE, open: duration.saturating_add(GRACE) };
+    journal.note(process, &[Entry::undo(&word, stop)], times.total())?;
+    let mut guard = match Guard::start(options.guard, process, &journal, times) {
+        Ok(guard) => guard,
         Err(error) => {
             // Nothing was written, so that nothing is left to anybody.
             journal.restore(process)?;
             return Err(error);
         }
     };
-    let held = stop.then(|| stop_all(process)).transpose()?;
-    let outcome = writer.write(std::slice::from_ref(&word));
+    let turn = Turn { deadline: Instant::now() + options.timeout, interrupted: options.interrupted };
+    let held = match stop.then(|| stop_all(process, &turn)).transpose() {
+        Ok(held) => held,
+        Err(error) => {
+            journal.restore(process)?;
+            guard.dismiss();
+            return Err(error);
+        }
+    };
+    let outcome = if guard.is_in_time() {
+        writer.write(std::slice::from_ref(&word))
+    } else {
+        Err(refused(process, "gops-probe was stopped, or got no CPU, for longer than this may take"))
+    };
     let stopped = held.map_or(Duration::ZERO, |held| held.thaw());
+    let (begun, begun_at) = (Instant::now(), clock::monotonic());
+    guard.written();
     let written = writer.written().to_vec();
-    let window = Window { subject, journal, guard, begun: Instant::now(), rate: new_rate, stopped, written };
+    let guard = Some(guard);
+    let window = Window { subject, journal, guard, begun, begun_at, rate: new_rate, stopped, written };
     match outcome? {
         Outcome::Written => Ok(Opened::Window(Box::new(window))),
         Outcome::Changed(changed) => Ok(Opened::AlreadyOn(changed.found)),
@@ -170,22 +204,40 @@ impl Window<'_, '_> {
     /// # Errors
     /// Where that cannot be done; the guard and the next run try again.
     pub fn close(mut self) -> Result<Closed, Error> {
-        let restored = self.restore()?;
+        let (restored, ended) = self.restore()?;
+        let duration = match ended {
+            None => self.begun.elapsed(),
+            Some(at) => Duration::from_nanos(u64::try_from(at.saturating_sub(self.begun_at)).unwrap_or(0)),
+        };
+        let end = match ended {
+            Some(_) => End::Guards,
+            None if restored.iter().any(|word| !word.written && word.value == 0) => End::Others,
+            None => End::Ours,
+        };
         Ok(Closed {
             rate: self.rate,
-            duration: self.begun.elapsed(),
+            duration,
             stopped: self.stopped,
             written: std::mem::take(&mut self.written),
             restored,
+            end,
         })
     }
 
-    fn restore(&mut self) -> Result<Vec<Restored>, Error> {
-        let restored = self.journal.restore(self.subject.process)?;
+    /// What was put back by us, and when the guard had done it before.
+    fn restore(&mut self) -> Result<(Vec<Restored>, Option<i64>), Error> {
+        let claim = self.guard.as_mut().map_or(Claim::Ours, Guard::claim);
+        let (restored, ended) = match claim {
+            Claim::Ours => (self.journal.restore(self.subject.process)?, None),
+            Claim::Ended { at } => {
+                self.journal.was_restored();
+                (Vec::new(), Some(at))
+            }
+        };
         if let Some(guard) = self.guard.take() {
             guard.dismiss();
         }
-        Ok(restored)
+        Ok((restored, ended))
     }
 }
 

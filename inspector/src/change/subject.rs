@@ -4,7 +4,7 @@
 //! written, however likely it is.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use symbols::addr::RuntimeAddr;
 use symbols::layout::Evidence;
@@ -12,7 +12,7 @@ use symbols::program;
 
 use super::pacer::{self, Live, Trigger18};
 use super::word::{Width, Word};
-use super::{refused, unverified};
+use super::{Turn, refused, unverified};
 use crate::Error;
 use crate::clock;
 use crate::memory::{LiveMemory, Memory as _};
@@ -279,13 +279,19 @@ fn difference(ahead: u64, behind: u64) -> u64 {
     ahead.wrapping_sub(behind) & u64::from(u32::MAX)
 }
 
+/// Others that each stop it for a moment are waited for so long.
+const TURN: Duration = Duration::from_secs(10);
+
 /// Refuses what does not run: nothing that is asked of it would happen.
 fn check_state(process: &Process) -> Result<(), Error> {
     let hint = |text: &str| Some(text.to_owned());
-    let stat = process.stat()?;
+    let mut stat = process.stat()?;
     if stat.is_stopped() {
-        // A debugger holds it, or a signal.
-        process.check_untraced()?;
+        // A debugger holds it, a signal, or another gops-probe for a moment.
+        Turn { deadline: Instant::now() + TURN, interrupted: &|| false }.wait(process)?;
+        stat = process.stat()?;
+    }
+    if stat.is_stopped() {
         return Err(Error::Refused {
             pid: process.pid(),
             what: "it is stopped by a signal: what is asked of it could not happen".to_owned(),

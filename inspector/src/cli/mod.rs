@@ -108,7 +108,11 @@ fn run(cli: &Cli) -> Result<(), Error> {
         Some(Command::Binary(args)) => capture::binary(args, &cli.common),
         Some(Command::Serve(args)) => serve::run(args, &cli.common),
         Some(Command::Generate(args)) => generate::run(args, &cli.common),
-        Some(Command::GuardOfChange { pid }) => crate::change::guard::run(*pid),
+        Some(Command::GuardOfChange { pid, opening, open }) => {
+            let ms = std::time::Duration::from_millis;
+            let times = crate::change::guard::Times { opening: ms(*opening), open: ms(*open) };
+            crate::change::guard::run(*pid, times)
+        }
     }
 }
 

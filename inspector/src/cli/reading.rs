@@ -32,6 +32,15 @@ impl Reading {
         (!found.buckets.is_empty()).then_some(found.ticks)
     }
 
+    /// Says with what rate was sampled, where the profiler is off again and the table no longer says it.
+    pub(super) fn was_sampled_with(&mut self, rate: u64) {
+        match self {
+            Reading::Memory(found) if found.rate == 0 => found.rate = i64::try_from(rate).unwrap_or(i64::MAX),
+            Reading::Contention(found) if found.fraction == Some(0) => found.fraction = Some(rate),
+            Reading::Memory(_) | Reading::Contention(_) => {}
+        }
+    }
+
     /// What was counted since an earlier reading of the same table.
     pub(super) fn since(&self, earlier: &Reading) -> Reading {
         match (self, earlier) {

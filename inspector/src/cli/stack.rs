@@ -94,6 +94,7 @@ fn print(
         output::write(common, |out| report.write_text(out).map(|written| counts.set(written)))?;
     }
     tell_unknown(view, common);
+    tell_too_many(snapshot, args, common);
     if common.verbose > 0 {
         tell_evidence(view, &cost, snapshot, common);
     }
@@ -163,6 +164,22 @@ fn conclude(args: &StackArgs, target: &AgentTarget, counts: &Counts, common: &Co
         )));
     }
     Ok(())
+}
+
+/// That the threads were not stopped at once, and why.
+fn tell_too_many(snapshot: &Snapshot, args: &StackArgs, common: &Common) {
+    let Some(too_many) = snapshot.too_many else { return };
+    let style = Style::for_stderr(common.color);
+    // A hint that cannot be written is no failure of the answer.
+    let _ = writeln!(
+        std::io::stderr().lock(),
+        "{} to stop {} threads at once would take about {:.1} ms, and --max-pause is {:?}: they were stopped one by one, so that each \
+         goroutine is true by itself, and not all are of one instant",
+        style.hint("hint:"),
+        too_many.threads,
+        too_many.expected.as_secs_f64() * 1e3,
+        args.max_pause,
+    );
 }
 
 /// What could not be found or confirmed, and what that costs the answer.

@@ -1,5 +1,7 @@
 //! `stats`.
 
+use std::time::Duration;
+
 use super::args::{Common, StatsArgs};
 use super::memstats::{source_error, take_error};
 use super::via::{Chosen, choose};
@@ -46,7 +48,7 @@ pub(super) fn look(process: &Process, more: bool) -> Result<StatsAnswer, Error> 
         let stats = counters.read(memory)?;
         Ok((stats, more.then(|| counters.more(memory)).transpose()?))
     };
-    let taken = take_with(&view, Wanted::Approximate, |_| true, read, Ok);
+    let taken = take_with(&view, Wanted::Approximate, Duration::ZERO, |_| true, read, Ok);
     let (stats, more) = taken.map_err(|e| take_error(process, e))?.answer;
     let threads = process.stat()?.threads;
     process.check()?;

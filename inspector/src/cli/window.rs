@@ -12,7 +12,7 @@ use super::profile::{Kind, Taken, buckets_error};
 use super::reading::Reading;
 use super::style::Style;
 use crate::Error;
-use crate::change::sampling::{self, Closed, DEFAULT_HEAP_RATE, Opened, Profiler};
+use crate::change::sampling::{self, Closed, DEFAULT_HEAP_RATE, End, Opened, Profiler};
 use crate::change::subject::Subject;
 use crate::change::{Options, guard};
 use crate::memory::LiveMemory;
@@ -105,7 +105,7 @@ pub(super) fn profile(
     let interrupted = || interrupt.is_pending();
     let guard = Path::new(guard::OURSELVES);
     let options = Options { timeout: TIMEOUT, dry_run: false, interrupted: &interrupted, guard };
-    let opened = sampling::open(&subject, profiler, rate, &options)?;
+    let opened = sampling::open(&subject, profiler, rate, request.duration, &options)?;
     let (reading, note, closed) = match opened {
         Opened::AlreadyOn(on) => {
             let reading = Reading::take(kind, &tables, &memory).map_err(failed)?;
@@ -118,13 +118,14 @@ pub(super) fn profile(
         Opened::Window(window) => {
             window.wait(request.duration, &interrupted)?;
             // The profile is scaled with the rate, and so is read while it is in force.
-            let after = Reading::take(kind, &tables, &memory).map_err(failed)?;
+            let mut after = Reading::take(kind, &tables, &memory).map_err(failed)?;
             let closed = window.close()?;
-            let note = format!(
+            after.was_sampled_with(closed.rate);
+            let note = without_us(&closed, request.duration).unwrap_or_else(|| format!(
                 "this is of {:.1} s only, for which the profiler was switched on (rate {rate}): what was there before is \
                  not in it",
                 closed.duration.as_secs_f64()
-            );
+            ));
             (after.since(&before), note, Some(closed))
         }
     };
@@ -141,6 +142,24 @@ pub(super) fn profile(
         cost = Cost { stopped_us: us(closed.stopped), bytes_written: words * (1 + again), ..cost };
     }
     Ok(Taken { profile, cost: Some(cost), missing: None, notes: vec![note], ticks: None, sampling: None })
+}
+
+/// What there is to say where the window was ended without us.
+fn without_us(closed: &Closed, wanted: Duration) -> Option<String> {
+    let (wanted, open) = (wanted.as_secs_f64(), closed.duration.as_secs_f64());
+    match closed.end {
+        End::Ours => None,
+        End::Guards => Some(format!(
+            "gops-probe was stopped, or got no CPU, when the {wanted:.1} s were over; its guard switched the profiler off after \
+             {open:.1} s (rate {}), and this is of that time only",
+            closed.rate
+        )),
+        End::Others => Some(format!(
+            "the profiler was switched on (rate {}) and somebody else has switched it off before {open:.1} s were over: this is of a \
+             part of that time, and how long that was is not known",
+            closed.rate
+        )),
+    }
 }
 
 /// With `-v`, says what was written.

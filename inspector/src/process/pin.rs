@@ -171,16 +171,19 @@ impl Process {
     /// [`Error::Traced`], which names the tracer.
     pub fn check_untraced(&self) -> Result<(), Error> {
         match self.status()?.tracer {
-            Some(thread) => {
-                // The kernel says which thread it is; who it belongs to is what a user knows.
-                let status = std::fs::read(format!("/proc/{thread}/status")).unwrap_or_default();
-                let tracer = Status::parse(&status).tgid.unwrap_or(thread);
-                let name = std::fs::read(format!("/proc/{tracer}/comm")).unwrap_or_default();
-                let tracer_name = String::from_utf8_lossy(&name).trim_end().to_owned();
-                Err(Error::Traced { pid: self.pid, tracer, tracer_name })
-            }
+            Some(thread) => Err(self.traced_by(thread)),
             None => Ok(()),
         }
+    }
+
+    /// The error that it is traced by `thread`.
+    pub(crate) fn traced_by(&self, thread: Pid) -> Error {
+        // The kernel says which thread it is; who it belongs to is what a user knows.
+        let status = std::fs::read(format!("/proc/{thread}/status")).unwrap_or_default();
+        let tracer = Status::parse(&status).tgid.unwrap_or(thread);
+        let name = std::fs::read(format!("/proc/{tracer}/comm")).unwrap_or_default();
+        let tracer_name = String::from_utf8_lossy(&name).trim_end().to_owned();
+        Error::Traced { pid: self.pid, tracer, tracer_name }
     }
 
     /// The container that its cgroup names.

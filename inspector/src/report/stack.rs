@@ -219,6 +219,10 @@ impl<'v> StackReport<'v> {
             via: "probe",
             go_version: self.view.version.as_ref().map(|v| v.raw.as_str()),
             consistency: self.snapshot.consistency,
+            too_many_threads: self.snapshot.too_many.map(|too_many| json::TooManyThreads {
+                threads: too_many.threads,
+                expected_us: u64::try_from(too_many.expected.as_micros()).unwrap_or(u64::MAX),
+            }),
             cost: Some(cost),
             evidence: &self.view.evidence,
             unknown: &self.view.unknown,

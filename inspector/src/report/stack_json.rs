@@ -27,6 +27,9 @@ pub(super) struct Head<'a> {
     pub(super) go_version: Option<&'a str>,
     /// How the goroutines hold together.
     pub(super) consistency: Consistency,
+    /// Why the threads were not stopped at once, though that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) too_many_threads: Option<TooManyThreads>,
     /// What it took. An agent does not say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) cost: Option<&'a Cost>,
@@ -36,6 +39,16 @@ pub(super) struct Head<'a> {
     /// What could not be found, and costs only the answers that need it.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     pub(super) unknown: &'a [String],
+}
+
+/// To stop so many threads at once would take longer than is allowed: each was stopped by itself.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct TooManyThreads {
+    /// How many there are.
+    pub(super) threads: usize,
+    /// How long a stop of all would take, as stops of some of them showed, in microseconds.
+    pub(super) expected_us: u64,
 }
 
 /// A goroutine; also one that was read back from a dump, which says less.

@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::{threads, tracee};
+use super::tasks::threads;
+use super::tracee;
 
 /// A call that takes longer may be one that waits for what we have to do.
 const EVERY: Duration = Duration::from_millis(5);

@@ -326,6 +326,12 @@ impl Ptrace {
     }
 }
 
+impl Drop for Ptrace {
+    fn drop(&mut self) {
+        Late::await_all(std::mem::take(&mut self.late));
+    }
+}
+
 impl Source for Ptrace {
     fn add(&mut self, pid: Pid, go: Option<&GoTarget>) -> io::Result<()> {
         if let Some(target) = self.targets.get_mut(&pid) {

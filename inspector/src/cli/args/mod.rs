@@ -166,6 +166,10 @@ pub enum Command {
     GuardOfChange {
         /// The process that is changed.
         pid: crate::process::Pid,
+        /// After so many milliseconds it puts everything back, if nothing has been written by then.
+        opening: u64,
+        /// So many milliseconds after the last word was written, it puts everything back.
+        open: u64,
     },
 }
 
@@ -276,7 +280,7 @@ pub struct StackArgs {
     /// Do not stop the process: each goroutine is true by itself, threads are stopped singly for their registers
     #[arg(long, conflicts_with = "max_pause")]
     pub no_pause: bool,
-    /// Longest pause; what does not fit is verified after it
+    /// Longest pause; what does not fit is verified after it, and too many threads are stopped singly, as with --no-pause
     #[arg(long, value_name = "DURATION", default_value = "20ms", value_parser = super::duration::parse_duration)]
     pub max_pause: Duration,
     /// Only the goroutine with this number

@@ -90,7 +90,7 @@ pub fn take(
         Ok((list.walk(memory, top)?, raw))
     };
     let finish = |(spans, raw): (Spans, Raw)| Ok((spans, compute(&view.table, view.minor, sources, &raw)?));
-    let taken = take_with(view, wanted, exact, look, finish)?;
+    let taken = take_with(view, wanted, took * 2, exact, look, finish)?;
     let Taken { answer: (spans, statistics), consistency, stopped, stops, mut cost } = taken;
     if !statistics.is_plausible() {
         return Err(SourceError::implausible("its statistics do not fit together").into());

@@ -60,6 +60,8 @@ pub enum TakeError {
 
 /// A stop may fall into the middle of a change. That is seen, and tried again this often.
 const TRIES: u32 = 8;
+/// What reading takes at most, by far.
+const READING: Duration = HOLD;
 /// Changes take microseconds, unless the thread that makes one has lost its CPU.
 const BETWEEN: Duration = Duration::from_millis(2);
 
@@ -76,6 +78,7 @@ pub fn take(view: &View, sources: &Sources, wanted: Wanted) -> Result<Taken<Read
     let taken = take_with(
         view,
         wanted,
+        READING,
         exact,
         |memory| sources.read(memory),
         |raw| compute(&view.table, view.minor, sources, &raw),
@@ -90,13 +93,14 @@ pub fn take(view: &View, sources: &Sources, wanted: Wanted) -> Result<Taken<Read
 
 /// Reads something until it is `exact`, or was tried often enough: each time in a stop of its own, or without one.
 ///
-/// `finish` makes the answer of what was read, once the process runs on.
+/// Reading takes about as long as `expected` in a stop; `finish` makes the answer of what was read, once the process runs on.
 ///
 /// # Errors
 /// Those of stopping, and of the last try to read.
 pub fn take_with<R, T: Send>(
     view: &View,
     wanted: Wanted,
+    expected: Duration,
     exact: impl Fn(&T) -> bool + Sync,
     read: impl Fn(&LiveMemory) -> Result<R, SourceError> + Sync,
     finish: impl Fn(R) -> Result<T, SourceError> + Sync,
@@ -111,6 +115,7 @@ pub fn take_with<R, T: Send>(
                 Wanted::Approximate => read(&memory),
                 Wanted::Instant => {
                     let stopped = stop_all(view.pid, HOLD)?;
+                    stopped.allow(expected)?;
                     let until_stopped = stopped.begun().elapsed();
                     let threads = stopped.tids().count();
                     let result = read(&memory);

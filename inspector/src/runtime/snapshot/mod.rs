@@ -5,6 +5,7 @@
 
 mod copier;
 pub mod details;
+mod forecast;
 pub mod glist;
 mod paused;
 mod scan;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 pub use details::Details;
 use glist::GListError;
+use paused::Paused;
 pub(crate) use paused::stop_all;
 use stacks::{Shapes, Stack};
 
@@ -45,7 +47,7 @@ pub struct Options {
 /// Whether the target is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pause {
-    /// All threads, at most about so long.
+    /// All threads, at most about so long; where there are so many that this would take longer, one by one.
     AtMost(Duration),
     /// Not all at once: threads that run goroutines one by one, for their registers.
     No,
@@ -111,8 +113,19 @@ pub struct Snapshot {
     pub until_stopped: Duration,
     /// How many threads were stopped.
     pub threads_stopped: usize,
+    /// Its threads were stopped one by one though all at once were asked for.
+    pub too_many: Option<TooMany>,
     /// What reading cost.
     pub cost: ReadCost,
+}
+
+/// Why threads were not stopped all at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooMany {
+    /// So many there are.
+    pub threads: usize,
+    /// How long a stop of all would take, as some of them showed.
+    pub expected: Duration,
 }
 
 /// Why no snapshot could be taken.
@@ -139,10 +152,17 @@ pub fn take(view: &View, options: &Options) -> Result<Snapshot, SnapshotError> {
     std::thread::scope(|scope| {
         let worker = scope.spawn(|| {
             let memory = LiveMemory::new(view.pid);
-            let copier = copier::Copier::new(view, &memory, options)?;
+            let copier = || copier::Copier::new(view, &memory, options);
             let mut snapshot = match options.pause {
-                Pause::AtMost(limit) => paused::take(copier, limit)?,
-                Pause::No => unpaused::take(copier)?,
+                Pause::AtMost(limit) => match paused::take(copier()?, limit)? {
+                    Paused::Taken(snapshot) => snapshot,
+                    Paused::TooMany(too_many, stopped) => {
+                        let snapshot = unpaused::take(copier()?)?;
+                        let stopped = snapshot.stopped.max(stopped);
+                        Snapshot { too_many: Some(too_many), stopped, ..snapshot }
+                    }
+                },
+                Pause::No => unpaused::take(copier()?)?,
             };
             snapshot.cost = memory.cost();
             Ok(snapshot)

@@ -8,16 +8,20 @@
 //! * they are looked at after it: a goroutine that was read before the stop and is unchanged after it was the same in
 //!   between. This is tried first where hardly anything moves, and has to do where the stop would take longer than is
 //!   allowed. Where it leaves anything open and there is time for the first way, that follows in a second stop.
+//!
+//! Where there are so many threads that a stop of all would be longer than is allowed, by the [forecast](super::forecast) or as it
+//! turns out, there is no snapshot of one instant.
 
 use std::time::{Duration, Instant};
 
 use super::copier::{Class, Copier};
+use super::forecast::{self, Forecast};
 use super::glist::GList;
 use super::scan::{ArmedScan, Changed, Scan};
 use super::settle::settle;
 use super::threads::{Tids, running_thread};
-use super::{Consistency, Details, Frames, Snapshot, SnapshotError, target_clock};
-use crate::memory::ReadCost;
+use super::{Consistency, Details, Frames, Snapshot, SnapshotError, TooMany, target_clock};
+use crate::memory::{MemoryError, ReadCost};
 use crate::runtime::code::AddressMap;
 use crate::runtime::goroutine::{Goroutine, M};
 use crate::runtime::running::{NoStart, running_start};
@@ -60,11 +64,13 @@ struct Plan {
     hot: Vec<usize>,
     tids: Tids,
     limit: Duration,
+    /// Where there are many threads.
+    forecast: Option<Forecast>,
 }
 
 impl Plan {
     /// What is only true while nothing runs has to be read then, and `movers` too.
-    fn new(copier: &mut Copier<'_>, limit: Duration, movers: &[usize]) -> Self {
+    fn new(copier: &mut Copier<'_>, limit: Duration, forecast: Option<Forecast>, movers: &[usize]) -> Self {
         let mut hot = copier.hot(0..copier.slots.len());
         hot.extend_from_slice(movers);
         Plan {
@@ -72,7 +78,13 @@ impl Plan {
             hot,
             tids: Tids::of(copier),
             limit,
+            forecast,
         }
+    }
+
+    /// Whether so little was read in the stop that most of what threads have is unknown.
+    fn is_unmet(&self, stop: &Stop) -> bool {
+        self.forecast.is_some() && stop.unread.len() > forecast::FEW
     }
 
     /// Looks at all gs a last time: as little as possible lies between this and the stop.
@@ -86,33 +98,65 @@ impl Plan {
     }
 }
 
-pub(super) fn take(mut copier: Copier<'_>, limit: Duration) -> Result<Snapshot, SnapshotError> {
+/// What came of it.
+pub(super) enum Paused {
+    Taken(Snapshot),
+    /// Nothing, as there are too many threads; how long they were stopped for that.
+    TooMany(TooMany, Duration),
+}
+
+pub(super) fn take(mut copier: Copier<'_>, limit: Duration) -> Result<Paused, SnapshotError> {
     copier.read_all()?;
+    let hot = copier.hot(0..copier.slots.len());
+    let forecast = forecast::of(&mut copier, &hot)?;
+    if let Some(forecast) = forecast.filter(|forecast| forecast.total > limit) {
+        return Ok(Paused::TooMany(forecast.too_many(), Duration::ZERO));
+    }
+    match take_at_once(copier, limit, forecast) {
+        // Not in the time that it was to take, though each of them may well stop.
+        Err(SnapshotError::Stop(StopError::Timeout(_))) if let Some(forecast) = forecast => {
+            Ok(Paused::TooMany(forecast.too_many(), limit))
+        }
+        result => result,
+    }
+}
+
+fn take_at_once(
+    mut copier: Copier<'_>,
+    limit: Duration,
+    forecast: Option<Forecast>,
+) -> Result<Paused, SnapshotError> {
     let mut before = pre_copy(&mut copier)?;
     // Scanning in the stop takes as long as it did just now, or half of that.
     let may_scan = before.last_scan < limit;
     let mut stopped_before = Duration::ZERO;
     if may_scan && before.is_quiet() {
-        let plan = Plan::new(&mut copier, limit, &before.movers);
+        let plan = Plan::new(&mut copier, limit, forecast, &before.movers);
         let stop = stop_and_read(&mut copier, &plan, None)?;
+        if let Some(forecast) = forecast.filter(|_| plan.is_unmet(&stop)) {
+            return Ok(Paused::TooMany(forecast.too_many(), stop.total));
+        }
         if stop.unread.is_empty() && verify_unchanged(&mut copier)?.is_empty() && copier.is_complete() {
-            return Ok(finish(copier, stop, Consistency::Instant, Duration::ZERO));
+            return Ok(Paused::Taken(finish(copier, stop, Consistency::Instant, Duration::ZERO)));
         }
         stopped_before = stop.total;
         copier.settled.fill(false);
         before = pre_copy(&mut copier)?;
     }
-    let mut plan = Plan::new(&mut copier, limit, &[]);
+    let mut plan = Plan::new(&mut copier, limit, forecast, &[]);
     let scan = (before.last_scan < limit).then(|| Scan::prepare(&copier));
     plan.refresh(&mut copier)?;
     let scan = scan.map(|scan| scan.arm(&copier));
     let stop = stop_and_read(&mut copier, &plan, scan)?;
+    if let Some(forecast) = forecast.filter(|_| plan.is_unmet(&stop)) {
+        return Ok(Paused::TooMany(forecast.too_many(), stopped_before + stop.total));
+    }
     let mut consistency = Consistency::Instant;
     if !(stop.scanned && copier.is_complete()) {
         consistency = Consistency::InstantVerifiedAfterwards;
         verify_afterwards(&mut copier, &stop.unread)?;
     }
-    Ok(finish(copier, stop, consistency, stopped_before))
+    Ok(Paused::Taken(finish(copier, stop, consistency, stopped_before)))
 }
 
 fn finish(
@@ -134,6 +178,7 @@ fn finish(
         stopped: stopped_before + stop.total,
         until_stopped: stop.until_stopped,
         threads_stopped: stop.threads,
+        too_many: None,
         cost: ReadCost::default(),
     }
 }
@@ -180,11 +225,15 @@ fn pre_copy(copier: &mut Copier<'_>) -> Result<PreCopy, SnapshotError> {
 
 /// Stops the target, trying again where somebody else holds one of its threads.
 pub(crate) fn stop_all(pid: i32, limit: Duration) -> Result<Stopped, StopError> {
-    let hold = limit.max(MIN_HOLD);
+    in_turn(pid, || Stopped::all_threads(pid, limit.max(MIN_HOLD)))
+}
+
+/// Tries again where somebody else holds one of the threads.
+fn in_turn(pid: i32, stop_them: impl Fn() -> Result<Stopped, StopError>) -> Result<Stopped, StopError> {
     let begun = Instant::now();
     let mut denied = 0;
     loop {
-        match Stopped::all_threads(pid, hold) {
+        match stop_them() {
             // Whoever held it may have let go before we look; a denial without a tracer stays one.
             Err(StopError::Denied)
                 if (stop::is_traced(pid) || denied < DENIED_TRIES) && begun.elapsed() < TURN_TIMEOUT =>
@@ -205,14 +254,23 @@ fn stop_and_read(
     scan: Option<ArmedScan>,
 ) -> Result<Stop, SnapshotError> {
     let view = copier.view;
-    let stopped = stop_all(view.pid, plan.limit)?;
+    let stopped = match plan.forecast {
+        None => stop_all(view.pid, plan.limit)?,
+        Some(_) => in_turn(view.pid, || Stopped::all_threads_within(view.pid, plan.limit))?,
+    };
+    stopped.allow(plan.limit)?;
+    let release = plan.forecast.map_or(Duration::ZERO, |forecast| forecast.release);
     let begun = stopped.begun();
     let until_stopped = begun.elapsed();
-    let scan = scan.map(|scan| scan.start(begun + plan.limit));
+    let deadline = begun + plan.limit.saturating_sub(release);
+    let scan = scan.map(|scan| scan.start(deadline));
     let taken_at = target_clock(view);
     let threads = stopped.tids().count();
     let ms = view.read_ms(copier.memory);
-    let mut stop = InStop { ms: &ms, stopped: &stopped, tids: &plan.tids, deadline: begun + plan.limit };
+    let past_the_deadline = if plan.forecast.is_none() { PAST } else { BATCH };
+    let by_goroutine = ms.iter().enumerate().filter(|(_, m)| m.curg != 0).map(|(i, m)| (m.curg, i)).collect();
+    let mut stop =
+        InStop { ms: &ms, by_goroutine, stopped: &stopped, tids: &plan.tids, deadline, past_the_deadline };
 
     // What threads run, what was not settled at the last look, and what is new.
     let old = copier.list.len();
@@ -288,22 +346,27 @@ fn take_copied(copier: &mut Copier<'_>, changed: &Changed) -> bool {
 /// All threads are stopped.
 struct InStop<'s> {
     ms: &'s [M],
+    /// Indices of ms by the goroutine that they run.
+    by_goroutine: AddressMap<usize>,
     stopped: &'s Stopped,
     tids: &'s Tids,
     deadline: Instant,
+    /// So many goroutines are read even after that.
+    past_the_deadline: usize,
 }
 
 impl InStop<'_> {
-    /// Reads goroutines: what it reads is true at this instant. At least a batch of them is read even past the
-    /// deadline where they can be read `only_now`; the rest remains unsettled.
+    /// Reads goroutines: what it reads is true at this instant. Some of them are read even past the deadline where they can be
+    /// read `only_now`; the rest remains unsettled.
     fn read(
         &mut self,
         copier: &mut Copier<'_>,
         indices: &[usize],
         only_now: bool,
     ) -> Result<(), SnapshotError> {
+        let past = if only_now { self.past_the_deadline } else { 0 };
         for (i, batch) in indices.chunks(BATCH).enumerate() {
-            if Instant::now() > self.deadline && !(only_now && i == 0) {
+            if i * BATCH >= past && Instant::now() > self.deadline {
                 break;
             }
             self.read_batch(copier, batch)?;
@@ -311,35 +374,20 @@ impl InStop<'_> {
         Ok(())
     }
 
-    /// gs in one go, then the stacks of those that saved where they are.
+    /// gs in one go, then the stacks of those that saved where they are, then those for which registers are needed.
     fn read_batch(&self, copier: &mut Copier<'_>, indices: &[usize]) -> Result<(), SnapshotError> {
-        let view = copier.view;
-        let addrs = indices.iter().map(|&i| copier.list.addr(i)).collect();
-        let mut fresh: Vec<(usize, Goroutine)> = Vec::with_capacity(indices.len());
-        GList::new(addrs, view.g.size).read_all(copier.memory, &mut copier.buffer, |i, addr, bytes| {
-            if let (Some(&index), Some(bytes)) = (indices.get(i), bytes) {
-                fresh.push((index, Goroutine::parse(&view.g, addr, bytes)));
-            }
-        })?;
-        let mut starts: Vec<(usize, Start)> = Vec::with_capacity(indices.len());
-        for (index, g) in fresh {
-            copier.put(index, g);
-            copier.settled[index] = true;
-            match copier.class(&g) {
-                Class::Skipped => {}
-                Class::Parked | Class::Unsettled => {
-                    starts.extend(copier.start(index, &g).map(|s| (index, s)))
-                }
-                Class::Running => self.read_running(copier, index, &g),
-            }
+        // We go on, and take as long as was allowed at most.
+        self.stopped.allow(Duration::ZERO)?;
+        for (index, g) in read_gs(copier, indices)? {
+            self.read_running(copier, index, &g);
         }
-        copier.walk(&starts)?;
         Ok(())
     }
 
     fn read_running(&self, copier: &mut Copier<'_>, index: usize, g: &Goroutine) {
         let memory = copier.memory;
-        let frames = running_thread(g, self.ms)
+        let m = self.by_goroutine.get(&g.addr).and_then(|&i| self.ms.get(i));
+        let frames = running_thread(g, m.map(std::slice::from_ref).unwrap_or_default())
             .and_then(|m| Some((m, self.stopped.registers(self.tids.host(m.procid)?).ok()?)))
             .ok_or(NoStart::NoThread)
             .and_then(|(m, registers)| {
@@ -353,7 +401,40 @@ impl InStop<'_> {
 }
 
 /// Goroutines between two looks at the clock.
-const BATCH: usize = 256;
+const BATCH: usize = 32;
+/// With few threads, so many that can only be read in the stop are read past its deadline. With many, what is not read is read by
+/// other means.
+const PAST: usize = 256;
+
+/// Reads gs in one go, then the stacks of those that saved where they are. Returns those that threads run.
+pub(super) fn read_gs(
+    copier: &mut Copier<'_>,
+    indices: &[usize],
+) -> Result<Vec<(usize, Goroutine)>, MemoryError> {
+    let view = copier.view;
+    let addrs = indices.iter().map(|&i| copier.list.addr(i)).collect();
+    let mut fresh: Vec<(usize, Goroutine)> = Vec::with_capacity(indices.len());
+    GList::new(addrs, view.g.size).read_all(copier.memory, &mut copier.buffer, |i, addr, bytes| {
+        if let (Some(&index), Some(bytes)) = (indices.get(i), bytes) {
+            fresh.push((index, Goroutine::parse(&view.g, addr, bytes)));
+        }
+    })?;
+    let mut starts: Vec<(usize, Start)> = Vec::with_capacity(indices.len());
+    fresh.retain(|(index, g)| {
+        copier.put(*index, *g);
+        copier.settled[*index] = true;
+        match copier.class(g) {
+            Class::Skipped => false,
+            Class::Parked | Class::Unsettled => {
+                starts.extend(copier.start(*index, g).map(|s| (*index, s)));
+                false
+            }
+            Class::Running => true,
+        }
+    });
+    copier.walk(&starts)?;
+    Ok(fresh)
+}
 
 /// Settles after the stop what is in its epoch of before; returns the others, whose slots stay as they were.
 fn verify_unchanged(copier: &mut Copier<'_>) -> Result<Vec<usize>, SnapshotError> {

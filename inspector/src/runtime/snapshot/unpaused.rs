@@ -51,6 +51,7 @@ pub(super) fn take(mut copier: Copier<'_>) -> Result<Snapshot, SnapshotError> {
         stopped: stops.longest,
         until_stopped: Duration::ZERO,
         threads_stopped: stops.count,
+        too_many: None,
         cost: ReadCost::default(),
     })
 }
@@ -142,7 +143,7 @@ fn read_with_thread_stopped(copier: &mut Copier<'_>, index: usize, tids: &Tids, 
         let after = view.read_g(memory, g.addr)?;
         (after.epoch() == g.epoch()).then_some((g, frames, details))
     })();
-    stops.longest = stops.longest.max(stopped.thaw());
+    stops.longest = stops.longest.max(stopped.resume());
     let Some((g, frames, details)) = caught else { return false };
     let slot = &mut copier.slots[index];
     slot.g = g;
