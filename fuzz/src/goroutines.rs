@@ -236,7 +236,7 @@ fn dump(view: &View, memory: &RecordedMemory, kind: u8) {
     let acts = |c: char| c.is_control() && c != '\n' && c != '\t';
     assert!(!text.chars().any(acts), "{text:?}");
     let mut json = Vec::new();
-    report.write_json(&Cost::new(ReadCost::default(), &snapshot), &mut json).expect("room in memory");
+    report.write_json(&Cost::new(ReadCost::default(), &snapshot), None, &mut json).expect("room in memory");
     let json = String::from_utf8(json).expect("text");
     assert!(!json.chars().any(|c| c.is_control() && c != '\n'), "{json:?}");
 }

@@ -80,6 +80,16 @@ pub enum Error {
         /// What to do about that.
         hint: Option<String>,
     },
+    /// Its threads do not come to a stop, which what was asked for needs.
+    #[error("process {pid}: {what}")]
+    Standstill {
+        /// The process.
+        pid: process::Pid,
+        /// What keeps them from it.
+        what: String,
+        /// What to do about that.
+        hint: String,
+    },
     /// The runtime keeps no such profile now, and has nothing of before.
     #[error("the {profiler} profiler of process {pid} is off: {because}")]
     ProfilerOff {
@@ -127,7 +137,7 @@ impl Error {
                 P::Denied { .. } | P::Traced { .. } => Kind::Permission,
                 P::Architecture { .. } | P::TooOld { .. } => Kind::Unsupported,
                 P::Thread(..) | P::Ambiguous { .. } => Kind::Usage,
-                P::Io { .. } | P::Proc(_) => Kind::Failed,
+                P::Io { .. } | P::Proc(_) | P::ForeignProc(_) | P::Mismatch(_) => Kind::Failed,
             },
             Error::Agent(e) if e.is_denied() => Kind::Permission,
             Error::Uncalibrated { .. } => Kind::Unsupported,
@@ -137,6 +147,7 @@ impl Error {
             Error::Agent(_)
             | Error::NeedsAgent { .. }
             | Error::Refused { .. }
+            | Error::Standstill { .. }
             | Error::ProfilerOff { .. }
             | Error::Output { .. }
             | Error::Failed(_) => Kind::Failed,
@@ -151,12 +162,26 @@ impl Error {
             Error::NeedsAgent { hint, .. }
             | Error::Refused { hint, .. }
             | Error::ProfilerOff { hint, .. } => hint.clone(),
+            Error::Standstill { hint, .. } => Some(hint.clone()),
             Error::Output { source, .. } if source.raw_os_error() == Some(libc::ENOSPC) => {
                 Some("the disk is full; write elsewhere with -o FILE".to_owned())
             }
             Error::Uncalibrated { .. } => Some("run again with -v to see what was looked for".to_owned()),
             _ => None,
         }
+    }
+
+    /// As [`Error::hint`], for a `command` that can also answer without a stop of all threads (`--no-pause`).
+    pub fn hint_for(&self, command: Option<&str>) -> Option<String> {
+        let pid = match self {
+            Error::Standstill { pid, .. } | Error::Process(process::Error::Traced { pid, .. }) => *pid,
+            _ => return self.hint(),
+        };
+        let unpaused = command.map(|command| {
+            format!("answer without a stop of all threads: gops-probe {command} --no-pause {pid}")
+        });
+        let ways: Vec<String> = self.hint().into_iter().chain(unpaused).collect();
+        (!ways.is_empty()).then(|| ways.join("; or "))
     }
 
     /// Whether the reader of our output went away, which is success.

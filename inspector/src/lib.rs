@@ -7,6 +7,7 @@ pub mod capture;
 pub mod change;
 pub mod cli;
 mod clock;
+mod environment;
 mod error;
 pub mod memory;
 pub mod native;
@@ -14,6 +15,7 @@ pub mod process;
 pub mod profile;
 pub mod report;
 pub mod runtime;
+mod standstill;
 pub mod stop;
 
 pub use error::{Error, Kind};

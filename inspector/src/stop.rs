@@ -21,7 +21,7 @@ use priority::Raised;
 use reaper::Reaper;
 pub use registers::Registers;
 use tasks::{is_dead, lacks_cpu};
-pub use tasks::{is_traced, namespaced_threads, threads, tracer, wait_channel};
+pub use tasks::{is_traced, namespaced_threads, state, threads, tracer, wait_channel};
 use tracee::Report;
 use watchdog::Watchdog;
 pub use watchdog::longest_stop;

@@ -11,6 +11,7 @@ use std::time::SystemTime;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::environment;
 use crate::process::Process;
 use crate::process::users::{self, MAX_PASSWD, home_in_passwd};
 
@@ -104,7 +105,7 @@ pub fn parse_port(text: &[u8]) -> Result<u16, Problem> {
 
 /// The directory of our own port files: what gops itself looks at.
 pub(super) fn own_dir() -> Option<PathBuf> {
-    config_dir(|key| std::env::var_os(key).map(|v| v.as_bytes().to_vec()))
+    config_dir(|key| environment::variable(key).map(|v| v.as_bytes().to_vec()))
         .or_else(|| Some(users::home(rustix::process::geteuid().as_raw())?.join(".config/gops")))
 }
 

@@ -27,7 +27,7 @@ use crate::Error;
 const LONG_AGO: u64 = (-(1i64 << 62)).cast_unsigned();
 /// GOGC for the moment in which it must not be off: near what the runtime itself takes for off in a forced collection
 /// (100000, `gcControllerState.revise`), and nothing that a program sets.
-const ALMOST_OFF: i32 = 100_003;
+pub(super) const ALMOST_OFF: i32 = 100_003;
 /// How often is looked.
 const STEP: Duration = Duration::from_micros(500);
 /// How long sysmon has to be seen asleep before it is woken: it looks again every 10 ms at most while anything runs.

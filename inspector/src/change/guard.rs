@@ -99,8 +99,11 @@ impl Guard {
     /// # Errors
     /// [`Error::Refused`] where there is none.
     pub fn start(program: &Path, process: &Process, journal: &Journal, times: Times) -> Result<Self, Error> {
-        let failed =
-            |e: io::Error| refused(process, format!("no guard could be started ({e}); nothing is written"));
+        // It refuses a process that has executed another program meanwhile: that is the cause then.
+        let failed = |e: io::Error| match process.check() {
+            Err(gone) => gone.into(),
+            Ok(()) => refused(process, format!("no guard could be started ({e}); nothing is written")),
+        };
         let begun = Instant::now();
         let (mut ours, theirs) = UnixStream::pair().map_err(failed)?;
         let mut command = Command::new(program);

@@ -21,10 +21,9 @@ use symbols::addr::RuntimeAddr;
 
 use super::guard::GRACE;
 use super::word::{Outcome, Width, Word, Writer};
-use super::{Turn, refused, stop_all};
-use crate::Error;
-use crate::clock;
-use crate::process::Process;
+use super::{Turn, left_over, refused, stop_all};
+use crate::process::{Process, users};
+use crate::{Error, clock, environment};
 
 /// Names a folder to use instead of the one of the system or the user.
 pub const STATE_VARIABLE: &str = "GOPS_PROBE_STATE_DIR";
@@ -109,6 +108,26 @@ impl Entry {
         }
     }
 
+    /// Whether it is this word.
+    pub(super) fn is_at(&self, at: RuntimeAddr, width: Width) -> bool {
+        self.at == at.0 && Width::of(self.width) == Some(width)
+    }
+
+    /// What was written.
+    pub(super) fn ours(&self) -> u64 {
+        self.ours
+    }
+
+    /// What it was before, and has to be again.
+    pub(super) fn before(&self) -> u64 {
+        self.restore
+    }
+
+    /// All threads have to be stopped to put it back.
+    pub(super) fn needs_stop(&self) -> bool {
+        self.stopped
+    }
+
     fn word(&self) -> Option<Word> {
         Some(Word {
             name: self.name.clone(),
@@ -117,6 +136,12 @@ impl Entry {
             before: self.ours,
             after: self.restore,
         })
+    }
+}
+
+impl std::fmt::Display for Entry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} at {:#x}, from {} to {}", self.name, self.at, self.ours, self.restore)
     }
 }
 
@@ -138,6 +163,10 @@ pub struct Journal {
     dir: OwnedFd,
     identity: Identity,
     entries: Vec<Entry>,
+    /// The entries are what the file said, and nothing that this program noted itself.
+    found: bool,
+    /// What the file said when that was checked.
+    granted: Vec<Entry>,
 }
 
 impl Journal {
@@ -213,7 +242,13 @@ impl Journal {
     ///
     /// # Errors
     /// As [`Journal::restore`].
-    pub(super) fn put_back(&self, process: &Process) -> Result<Vec<Restored>, Error> {
+    pub(super) fn put_back(&mut self, process: &Process) -> Result<Vec<Restored>, Error> {
+        // Of one that is gone nothing is left to be checked.
+        if self.found && process.check().is_ok() {
+            left_over::check(process, &self.entries)?;
+            self.found = false;
+            self.granted.clone_from(&self.entries);
+        }
         put_back(process, &self.entries)
     }
 
@@ -225,13 +260,15 @@ impl Journal {
     /// Forgets what was noted: it is put back already.
     fn forget(&mut self) -> Result<(), Error> {
         self.entries.clear();
+        self.found = false;
         let name = self.identity.file_name();
         self.begin().map_err(|source| Error::Output { to: format!("the journal {name}"), source })
     }
 
     fn of(file: File, dir: OwnedFd, identity: Identity) -> Self {
-        let mut journal = Journal { file, dir, identity, entries: Vec::new() };
-        journal.entries = journal.read();
+        let mut journal =
+            Journal { file, dir, identity, entries: Vec::new(), found: false, granted: Vec::new() };
+        journal.reread();
         journal
     }
 
@@ -250,6 +287,11 @@ impl Journal {
         let identity = Identity::of(process)?;
         let failed = |e: io::Error| refused(process, format!("its journal: {e}"));
         let dir = state_folder(false).map_err(failed)?;
+        // Whoever starts this program chooses what it inherits.
+        check_ours(&file).map_err(failed)?;
+        if !is_at(&dir, &identity.file_name(), &file) {
+            return Err(refused(process, "what was handed on is not its journal"));
+        }
         let journal = Journal::of(file, dir, identity);
         let first = journal.contents();
         let first = first.split(|&b| b == b'\n').next().unwrap_or_default();
@@ -262,6 +304,7 @@ impl Journal {
     /// Reads again what others may have noted.
     pub(super) fn reread(&mut self) {
         self.entries = self.read();
+        self.found = !self.entries.is_empty() && self.entries != self.granted;
     }
 
     fn begin(&mut self) -> io::Result<()> {
@@ -338,7 +381,7 @@ fn put_back(process: &Process, entries: &[Entry]) -> Result<Vec<Restored>, Error
 }
 
 /// See [`super::restore_left_over`].
-pub(super) fn left_over(process: &Process) -> Result<Vec<Restored>, Error> {
+pub(super) fn restore_left_over(process: &Process) -> Result<Vec<Restored>, Error> {
     let Ok(dir) = state_folder(false) else { return Ok(Vec::new()) };
     // Whoever may not look at the process has not changed it.
     let Ok(identity) = Identity::of(process) else { return Ok(Vec::new()) };
@@ -359,13 +402,17 @@ fn overdue(process: &Process, dir: &OwnedFd, identity: &Identity) -> Result<Vec<
         return Ok(Vec::new());
     };
     let file = File::from(fd);
-    if !file.metadata().is_ok_and(|m| m.is_file()) {
+    if check_ours(&file).is_err() {
         return Ok(Vec::new());
     }
     let grace = i64::try_from(GRACE.as_nanos()).unwrap_or(i64::MAX);
     let now = clock::monotonic();
     let mut entries = parse(&contents_of(&file), identity);
     entries.retain(|entry| entry.until != 0 && now > entry.until.saturating_add(grace));
+    if entries.is_empty() {
+        return Ok(Vec::new());
+    }
+    left_over::check(process, &entries)?;
     put_back(process, &entries)
 }
 
@@ -387,9 +434,7 @@ fn lock(dir: &OwnedFd, identity: &Identity, create: bool) -> io::Result<Lock> {
         Err(Errno::NOENT) => return Ok(Lock::Absent),
         Err(e) => return Err(e.into()),
     };
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("the journal is no regular file"));
-    }
+    check_ours(&file)?;
     match rustix::fs::flock(file.as_fd(), FlockOperation::NonBlockingLockExclusive) {
         // Whoever had it before may have removed it: then it is nobody's any more.
         Ok(()) if is_at(dir, &name, &file) => Ok(Lock::Ours(file)),
@@ -414,6 +459,27 @@ fn remove_stale(dir: &OwnedFd, identity: &Identity) {
             let _ = rustix::fs::unlinkat(dir, name, AtFlags::empty());
         }
     }
+}
+
+/// Whether nobody else can have written a journal: asked of the open file, which no name leads away from.
+fn check_ours(file: &File) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt as _;
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Err(io::Error::other("the journal is no regular file"));
+    }
+    let owner = meta.uid();
+    if owner != rustix::process::geteuid().as_raw() {
+        return Err(io::Error::other(format!("the journal belongs to another user (uid {owner})")));
+    }
+    if meta.mode() & 0o022 != 0 {
+        return Err(io::Error::other("the journal can be written by others"));
+    }
+    // A second name is in a folder that nobody looked at. None is that of a file that is just being removed.
+    if meta.nlink() > 1 {
+        return Err(io::Error::other("the journal has a second name"));
+    }
+    Ok(())
 }
 
 fn is_at(dir: &OwnedFd, name: &str, file: &File) -> bool {
@@ -453,14 +519,18 @@ fn state_folder(create: bool) -> io::Result<OwnedFd> {
 }
 
 fn folder_path() -> io::Result<PathBuf> {
-    let variable = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    let variable = |name: &str| environment::variable(name).map(PathBuf::from).filter(|p| p.is_absolute());
     if let Some(path) = variable(STATE_VARIABLE) {
         return Ok(path);
     }
     if rustix::process::geteuid().is_root() {
         return Ok(PathBuf::from("/run/gops-probe"));
     }
-    let home = || variable("HOME").map(|home| home.join(".local/state"));
+    let home = || {
+        let uid = rustix::process::geteuid().as_raw();
+        let home = variable("HOME").or_else(|| users::home(uid).filter(|home| home.is_absolute()));
+        home.map(|home| home.join(".local/state"))
+    };
     let base = variable("XDG_RUNTIME_DIR").or_else(|| variable("XDG_STATE_HOME")).or_else(home);
     base.map(|base| base.join("gops-probe")).ok_or_else(|| io::Error::other("there is no home folder"))
 }

@@ -12,6 +12,7 @@ pub mod gc;
 pub mod guard;
 pub mod journal;
 pub mod knob;
+mod left_over;
 pub mod pacer;
 pub mod sampling;
 pub mod subject;
@@ -20,10 +21,9 @@ pub mod word;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::Error;
-use crate::process::access::Access;
 use crate::process::{Pid, Process};
 use crate::stop::{self, HOLD, StopError, Stopped};
+use crate::{Error, standstill};
 use journal::Restored;
 
 /// A thread that holds the process for so long on end is a debugger's, and no other gops-probe that is done soon.
@@ -50,7 +50,7 @@ pub struct Options<'a> {
 /// # Errors
 /// Where there is something to put back and that cannot be done.
 pub fn restore_left_over(process: &Process) -> Result<Vec<Restored>, Error> {
-    journal::left_over(process)
+    journal::restore_left_over(process)
 }
 
 /// For how long whoever else holds the process is waited for.
@@ -116,26 +116,13 @@ pub(crate) fn stop_all(process: &Process, turn: &Turn<'_>) -> Result<Stopped, Er
 }
 
 fn stop_error(process: &Process, error: StopError) -> Error {
-    if let Err(gone) = process.check() {
-        return gone.into();
-    }
-    match error {
-        StopError::Exited => crate::process::Error::Exited(process.pid()).into(),
-        StopError::Denied => match process.check_untraced() {
-            Err(traced) => traced.into(),
-            Ok(()) => {
-                let source = std::io::Error::from_raw_os_error(libc::EPERM);
-                process.explain("stop the threads", Access::Attach, source).into()
-            }
+    match standstill::error(process, error) {
+        Error::Standstill { pid, what, hint } => Error::Refused {
+            pid,
+            what: format!("{what}; nothing is written while it runs"),
+            hint: Some(hint),
         },
-        StopError::Timeout(tid) => refused(
-            process,
-            format!(
-                "thread {tid} does not stop ({}), and nothing is written while it runs",
-                stop::wait_channel(tid)
-            ),
-        ),
-        other => Error::Failed(format!("process {}: {other}", process.pid())),
+        other => other,
     }
 }
 

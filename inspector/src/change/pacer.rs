@@ -5,8 +5,8 @@
 const HEAP_MINIMUM: u64 = 4 << 20;
 
 /// `heapMinimum`: the least heap at which a collection begins. For -1 (off) it is what the same arithmetic gives.
-pub fn heap_minimum(percent: i32) -> u64 {
-    HEAP_MINIMUM.wrapping_mul(i64::from(percent).cast_unsigned()) / 100
+pub const fn heap_minimum(percent: i32) -> u64 {
+    HEAP_MINIMUM.wrapping_mul((percent as i64).cast_unsigned()) / 100
 }
 
 /// What the heap goal depends on besides GOGC.

@@ -38,7 +38,7 @@ impl Profiler {
 /// `runtime.MemProfileRate` as programs have it that link the profiler, in bytes.
 pub const DEFAULT_HEAP_RATE: u64 = 512 << 10;
 /// More than any rate is.
-const MAX_RATE: u64 = 1 << 40;
+pub(super) const MAX_RATE: u64 = 1 << 40;
 const STEP: Duration = Duration::from_millis(5);
 
 /// A profiler's rate, or the window in which it has one.

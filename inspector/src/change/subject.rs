@@ -3,7 +3,6 @@
 //! Each variable has to make sense together with others that are found independently of it. What does not is not
 //! written, however likely it is.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use symbols::addr::RuntimeAddr;
@@ -13,14 +12,13 @@ use symbols::program;
 use super::pacer::{self, Live, Trigger18};
 use super::word::{Width, Word};
 use super::{Turn, refused, unverified};
-use crate::Error;
-use crate::clock;
 use crate::memory::{LiveMemory, Memory as _};
 use crate::process::Process;
-use crate::process::cgroup;
+use crate::runtime::attach::has_debug_info;
 use crate::runtime::locate::Located;
 use crate::runtime::open::{count_runtimes, memory_error, open};
 use crate::runtime::view::View;
+use crate::{Error, clock, standstill};
 
 const WANTED: &[&str] = &[
     "runtime.gcController",
@@ -72,12 +70,8 @@ impl<'p> Subject<'p> {
     /// [`Error::Uncalibrated`] where it is not known well enough, [`Error::Refused`] where it is in a state in which
     /// nothing is written into it.
     pub fn verify(process: &'p Process) -> Result<Self, Error> {
-        let (view, _) = open(process)?;
+        let subject = Subject::known(process)?;
         check_state(process)?;
-        check_build(process, &view)?;
-        let found = view.locate(WANTED);
-        let memory = LiveMemory::new(process.pid().as_raw());
-        let subject = Subject { process, view, memory, found };
         let mut objection = Ok(());
         for _ in 0..ATTEMPTS {
             objection = subject.check();
@@ -89,6 +83,19 @@ impl<'p> Subject<'p> {
             }
         }
         objection.map(|()| subject)
+    }
+
+    /// Opens the runtime of a process that was verified by an earlier run, to put back what that left: the place of each
+    /// variable is known, and whatever the process does meanwhile is no reason to leave it changed.
+    ///
+    /// # Errors
+    /// [`Error::Uncalibrated`] where it is not known well enough.
+    pub(super) fn known(process: &'p Process) -> Result<Self, Error> {
+        let (view, _) = open(process)?;
+        check_build(process, &view)?;
+        let found = view.locate(WANTED);
+        let memory = LiveMemory::new(process.pid().as_raw());
+        Ok(Subject { process, view, memory, found })
     }
 
     /// Where a variable or a field of one is.
@@ -284,36 +291,27 @@ const TURN: Duration = Duration::from_secs(10);
 
 /// Refuses what does not run: nothing that is asked of it would happen.
 fn check_state(process: &Process) -> Result<(), Error> {
-    let hint = |text: &str| Some(text.to_owned());
+    let refuse =
+        |what: String, hint: String| Err(Error::Refused { pid: process.pid(), what, hint: Some(hint) });
     let mut stat = process.stat()?;
-    if stat.is_stopped() {
+    if stat.is_held() || stat.is_stopped() {
         // A debugger holds it, a signal, or another gops-probe for a moment.
         Turn { deadline: Instant::now() + TURN, interrupted: &|| false }.wait(process)?;
         stat = process.stat()?;
     }
     if stat.is_stopped() {
-        return Err(Error::Refused {
-            pid: process.pid(),
-            what: "it is stopped by a signal: what is asked of it could not happen".to_owned(),
-            hint: hint(&format!("let it run: kill -CONT {}", process.pid())),
-        });
+        return refuse(
+            "it is stopped by a signal: what is asked of it could not happen".to_owned(),
+            format!("let it run: kill -CONT {}", process.pid()),
+        );
     }
-    if is_frozen(process) {
-        return Err(Error::Refused {
-            pid: process.pid(),
-            what: "its cgroup is frozen: what is asked of it could not happen".to_owned(),
-            hint: hint("unfreeze or unpause its container first"),
-        });
+    if let Some(frozen) = standstill::frozen(process) {
+        return refuse(
+            format!("its cgroup {} is frozen: what is asked of it could not happen", frozen.folder()),
+            frozen.hint(),
+        );
     }
     Ok(())
-}
-
-fn is_frozen(process: &Process) -> bool {
-    let file = |name: &str| process.read(name, "read the cgroup").unwrap_or_default();
-    let mounts = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
-    cgroup::is_frozen(&cgroup::memberships(&file("cgroup")), &cgroup::mounts(&mounts), &|path: &Path| {
-        std::fs::read(path).ok()
-    })
 }
 
 /// Refuses programs whose runtime may be another than the one that the layouts and rules are of.
@@ -332,16 +330,21 @@ fn check_build(process: &Process, view: &View) -> Result<(), Error> {
     let Some(version) = view.version.as_ref() else {
         return doubt(format!("its exact Go release is not known, only that it is like go1.{}", view.minor));
     };
+    let main = view.modules.main();
+    let layouts = if has_debug_info(&main.image) {
+        "its layouts are not taken from its own debug information"
+    } else {
+        "its own layouts are stripped"
+    };
     if version.devel && !own {
-        return doubt(format!("{version} is no release, and its own layouts are stripped"));
+        return doubt(format!("{version} is no release, and {layouts}"));
     }
     if let Evidence::NeighbourMinor { used } = view.layout {
         return doubt(format!("the layouts of {version} are not known, only those of {used}"));
     }
-    let main = view.modules.main();
     let option = INSTRUMENTED.iter().find(|(function, _)| main.pclntab.find(function).is_some());
     if let Some((_, option)) = option.filter(|_| !own) {
-        return doubt(format!("it is built with {option}, and its own layouts are stripped"));
+        return doubt(format!("it is built with {option}, and {layouts}"));
     }
     // Releases with experiments that change nothing of this count as themselves.
     let info = program::identify(&main.image).and_then(|program| program.build_info);
@@ -350,7 +353,7 @@ fn check_build(process: &Process, view: &View) -> Result<(), Error> {
         if version.experiments.is_empty() { setting.to_owned() } else { version.experiments.join(",") };
     let known = named.is_empty() || (view.layout == Evidence::Exact && !version.experiments.is_empty());
     if !known && !own {
-        return doubt(format!("it is built with GOEXPERIMENT={named}, and its own layouts are stripped"));
+        return doubt(format!("it is built with GOEXPERIMENT={named}, and {layouts}"));
     }
     Ok(())
 }

@@ -8,9 +8,9 @@ use symbols::addr::RuntimeAddr;
 
 use crate::Error;
 use crate::memory::{LiveMemory, Memory as _};
-use crate::process::Process;
 use crate::process::access::Access;
 use crate::process::maps::Mapping;
+use crate::process::{Process, living_thread};
 use crate::runtime::open::memory_error;
 
 /// How many bytes a word has.
@@ -175,7 +175,14 @@ impl<'p> Writer<'p> {
         let total: usize = words.iter().map(|w| w.width.bytes()).sum();
         let pid = nix::unistd::Pid::from(self.process.pid());
         let io = |errno: Errno| std::io::Error::from_raw_os_error(errno as i32);
-        match process_vm_writev(pid, &local, &remote) {
+        let mut result = process_vm_writev(pid, &local, &remote);
+        if result == Err(Errno::ESRCH)
+            && let Some(thread) = living_thread(self.process.pid())
+        {
+            self.process.check()?;
+            result = process_vm_writev(thread.into(), &local, &remote);
+        }
+        match result {
             Ok(n) if n == total => Ok(()),
             // Each word lies in one page, so the kernel stops between two of them.
             Ok(n) => Err(Error::Failed(format!(

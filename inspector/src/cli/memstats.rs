@@ -5,8 +5,7 @@ use std::io::Write as _;
 use super::args::{Common, MemstatsArgs, Via, WayArgs};
 use super::style::Style;
 use super::via::{Chosen, choose};
-use super::{agent, output, stack};
-use crate::Error;
+use super::{agent, output};
 use crate::agent::{AgentTarget, Request, Signal};
 use crate::process::Process;
 use crate::report::answers::Source;
@@ -14,6 +13,7 @@ use crate::report::memstats::MemStatsAnswer;
 use crate::runtime::memstats::{Consistency, Sources, TakeError, Wanted, take};
 use crate::runtime::open::{memory_error, open};
 use crate::runtime::source::SourceError;
+use crate::{Error, standstill};
 
 pub(super) fn run(args: &MemstatsArgs, common: &Common) -> Result<(), Error> {
     let target = args.target.find(common)?;
@@ -94,7 +94,7 @@ fn tell(answer: &MemStatsAnswer, common: &Common) {
 pub(super) fn take_error(process: &Process, error: TakeError) -> Error {
     match error {
         TakeError::Source(error) => source_error(process, error),
-        TakeError::Stop(error) => stack::stop_error(process, error),
+        TakeError::Stop(error) => standstill::error(process, error),
     }
 }
 

@@ -123,7 +123,13 @@ fn report(error: &Error, cli: &Cli) {
     let mut err = std::io::stderr().lock();
     // Names in messages come from the target. Nothing can be done where this fails too.
     let _ = writeln!(err, "{} {}", style.error("error:"), printable_str(&error.to_string()));
-    if let Some(hint) = error.hint() {
+    let unpaused = match &cli.command {
+        Some(Command::Stack(args)) if !args.no_pause => Some("stack"),
+        Some(Command::Memstats(args)) if !args.no_pause => Some("memstats"),
+        Some(Command::Heap(args)) if !args.no_pause => Some("heap"),
+        _ => None,
+    };
+    if let Some(hint) = error.hint_for(unpaused) {
         let _ = writeln!(err, "{} {}", style.hint("hint:"), printable_str(&hint));
     }
 }

@@ -4,8 +4,8 @@ use std::fs::File;
 use std::path::Path;
 use std::process::Command;
 
-use crate::Error;
 use crate::process::Pid;
+use crate::{Error, environment};
 
 /// A tool of Go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,8 +27,16 @@ impl Tool {
 
 /// Shows a file, which may be about one process, until the tool ends.
 pub(super) fn show(tool: Tool, path: &Path, about: Option<Pid>) -> Result<(), Error> {
-    let mut command = Command::new("go");
     let name = tool.name();
+    // It would be the `go` of the user's own path, with our rights.
+    if environment::raised() {
+        return Err(Error::Usage(format!(
+            "--open does not run `go` for a gops-probe with file capabilities or set-user-ID; {} is there to be looked at: \
+             go tool {name} {0}",
+            path.display()
+        )));
+    }
+    let mut command = Command::new("go");
     command.args(["tool", name]);
     if tool == Tool::Pprof {
         // A port that is free, on this machine only.

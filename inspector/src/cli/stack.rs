@@ -9,19 +9,18 @@ use super::style::Style;
 use super::via::{Chosen, choose};
 use super::{agent, output};
 use crate::agent::{AgentTarget, Connection, Request, Signal};
-use crate::memory::ReadCost;
-use crate::process::access::Access;
-use crate::process::{self, Process};
+use crate::memory::{LiveMemory, ReadCost};
+use crate::process::Process;
 use crate::report::answers::Source;
 use crate::report::dump::Dump;
 use crate::report::stack::{Cost, Counts, Filter, StackReport};
 use crate::report::traceback::Level;
 use crate::runtime::open::{memory_error, open};
+use crate::runtime::panicking::is_panicking;
 use crate::runtime::snapshot::glist::GListError;
 use crate::runtime::snapshot::{self, Consistency, Options, Pause, Snapshot, SnapshotError};
 use crate::runtime::view::View;
-use crate::stop::StopError;
-use crate::{Error, stop};
+use crate::{Error, standstill};
 
 pub(super) fn run(args: &StackArgs, common: &Common) -> Result<(), Error> {
     let filter = filter(args)?;
@@ -42,6 +41,8 @@ pub(super) struct Seen {
     pub(super) view: View,
     pub(super) snapshot: Snapshot,
     attach_cost: ReadCost,
+    /// The program is being brought down.
+    panicking: Option<bool>,
 }
 
 impl Seen {
@@ -60,8 +61,10 @@ fn options(args: &StackArgs) -> Options {
 pub(super) fn look(process: &Process, options: &Options) -> Result<Seen, Error> {
     let (view, attach_cost) = open(process)?;
     let snapshot = snapshot::take(&view, options).map_err(|e| explain(process, e))?;
+    let memory = LiveMemory::new(view.pid);
+    let panicking = is_panicking(&view, &memory);
     process.check()?;
-    Ok(Seen { view, snapshot, attach_cost })
+    Ok(Seen { view, snapshot, attach_cost, panicking })
 }
 
 /// Who may answer: an agent shows the goroutines of the program only, and stops the world for them.
@@ -88,13 +91,22 @@ fn print(
     let counts = Cell::new(Counts::default());
     if common.json {
         output::write_escaped(common, |out| {
-            report.write_json(&cost, out).map(|written| counts.set(written))
+            report.write_json(&cost, seen.panicking, out).map(|written| counts.set(written))
         })?;
     } else {
         output::write(common, |out| report.write_text(out).map(|written| counts.set(written)))?;
     }
     tell_unknown(view, common);
     tell_too_many(snapshot, args, common);
+    if seen.panicking == Some(true) {
+        // A hint that cannot be written is no failure of the answer.
+        let _ = writeln!(
+            std::io::stderr().lock(),
+            "{} the program is panicking: a panic, a fatal error or a signal brings it down, and it ends when it has \
+             written its traceback",
+            Style::for_stderr(common.color).hint("note:"),
+        );
+    }
     if common.verbose > 0 {
         tell_evidence(view, &cost, snapshot, common);
     }
@@ -216,29 +228,7 @@ fn tell_evidence(view: &View, cost: &Cost, snapshot: &Snapshot, common: &Common)
 fn explain(process: &Process, error: SnapshotError) -> Error {
     match error {
         SnapshotError::Memory(e) | SnapshotError::List(GListError::Memory(e)) => memory_error(process, e),
-        SnapshotError::Stop(e) => stop_error(process, e),
+        SnapshotError::Stop(e) => standstill::error(process, e),
         other => Error::Uncalibrated { pid: process.pid(), what: other.to_string() },
-    }
-}
-
-pub(super) fn stop_error(process: &Process, error: StopError) -> Error {
-    if let Err(gone) = process.check() {
-        return gone.into();
-    }
-    match error {
-        StopError::Exited => process::Error::Exited(process.pid()).into(),
-        StopError::Denied => match process.check_untraced() {
-            Err(traced) => traced.into(),
-            Ok(()) => {
-                let source = std::io::Error::from_raw_os_error(libc::EPERM);
-                process.explain("stop the threads", Access::Attach, source).into()
-            }
-        },
-        StopError::Timeout(tid) => Error::Failed(format!(
-            "thread {tid} of process {} does not stop ({}); `stack --no-pause` needs no stop of all threads",
-            process.pid(),
-            stop::wait_channel(tid),
-        )),
-        other => Error::Failed(format!("process {}: {other}", process.pid())),
     }
 }

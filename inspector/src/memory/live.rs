@@ -15,6 +15,7 @@ use nix::unistd::Pid;
 use symbols::addr::RuntimeAddr;
 
 use super::{Memory, MemoryError, Span};
+use crate::process::living_thread;
 
 /// What reading has cost so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -29,6 +30,8 @@ pub struct ReadCost {
 #[derive(Debug)]
 pub struct LiveMemory {
     pid: Pid,
+    /// By whose number the kernel finds it: the first thread's, or another one's where that has ended.
+    thread: Cell<Pid>,
     bytes: Cell<u64>,
     calls: Cell<u64>,
     /// Where whole words are read to, of which less was asked for.
@@ -45,8 +48,10 @@ const MAX_COPIED: usize = (512 << 10) / WORD;
 impl LiveMemory {
     /// The memory of process `pid`.
     pub fn new(pid: i32) -> Self {
+        let pid = Pid::from_raw(pid);
         LiveMemory {
-            pid: Pid::from_raw(pid),
+            pid,
+            thread: Cell::new(pid),
             bytes: Cell::new(0),
             calls: Cell::new(0),
             words: RefCell::default(),
@@ -75,8 +80,15 @@ impl LiveMemory {
             many = remote.iter().map(Range::remote).collect();
             &many
         };
-        let result = process_vm_readv(self.pid, &mut [IoSliceMut::new(local.0)], remote);
+        let mut result = process_vm_readv(self.thread.get(), &mut [IoSliceMut::new(&mut *local.0)], remote);
         self.calls.set(self.calls.get() + 1);
+        if result == Err(Errno::ESRCH)
+            && let Some(thread) = self.pid.as_raw().cast_unsigned().try_into().ok().and_then(living_thread)
+        {
+            self.thread.set(thread.into());
+            result = process_vm_readv(self.thread.get(), &mut [IoSliceMut::new(local.0)], remote);
+            self.calls.set(self.calls.get() + 1);
+        }
         if let Ok(n) = result {
             self.bytes.set(self.bytes.get() + n as u64);
         }

@@ -54,6 +54,10 @@ pub enum Denial {
         /// The folder's owner.
         owner: u32,
     },
+    /// It is allowed, as could be seen afterwards: somebody else traced one of its threads at that moment.
+    Busy,
+    /// /proc shows the processes of others to nobody but root (`hidepid`).
+    Hidden,
     /// None of the known reasons: a security module or a seccomp filter.
     Unknown,
 }
@@ -79,6 +83,8 @@ impl fmt::Display for Denial {
                 "permission denied: /proc/PID/fd is its owner's alone (uid {owner}), and we do not have \
                  CAP_DAC_READ_SEARCH"
             ),
+            Denial::Busy => f.write_str("another process traced one of its threads at that moment"),
+            Denial::Hidden => f.write_str("permission denied: /proc is mounted with hidepid, which hides it"),
             Denial::Unknown => {
                 f.write_str("permission denied, though user, capabilities and Yama would allow it")
             }
@@ -106,6 +112,8 @@ impl Denial {
                 Denial::PrivateFolder { .. } => {
                     "run with sudo; with single capabilities it takes CAP_DAC_READ_SEARCH beside CAP_SYS_PTRACE"
                 }
+                Denial::Busy => "run again when that is over: a debugger, or another gops-probe",
+                Denial::Hidden => "run with sudo",
                 Denial::Unknown => {
                     "look at the seccomp filter of this container and at the security module's log (AppArmor, SELinux)"
                 }
@@ -133,10 +141,18 @@ struct Facts {
 
 /// Finds out why `access` to a process was refused.
 pub fn explain(process: &Process, access: Access) -> Denial {
-    match collect(process, access) {
-        Some(facts) => decide(facts, access),
-        None => Denial::Unknown,
+    let denial = collect(process, access).map_or(Denial::Unknown, |facts| decide(facts, access));
+    match denial {
+        // Only one process can trace a thread; what else keeps us from that keeps us from this too.
+        Denial::Unknown if access == Access::Attach && may_attach(process) => Denial::Busy,
+        denial => denial,
     }
+}
+
+/// Whether we may attach to it, as the kernel decides it for a file that needs the same (proc_pid_personality in Linux's
+/// fs/proc/base.c).
+fn may_attach(process: &Process) -> bool {
+    read_file(process.dir(), "personality").is_ok()
 }
 
 /// A list asks this for each process of others, so little is read for it.

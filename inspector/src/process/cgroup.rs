@@ -196,15 +196,51 @@ pub fn cpu(place: &Place, read: Reader<'_>) -> Cpu {
     Cpu { limit, throttling: folder.and_then(|f| throttling(&read(&f.join("cpu.stat"))?)) }
 }
 
-/// Whether the processes of the cgroup are frozen, by it or by one above it; `read` gives the contents of a file.
-pub fn is_frozen(memberships: &[Membership], mounts: &[Mount], read: Reader<'_>) -> bool {
-    let Some(place) = Place::find(memberships, mounts, "freezer") else { return false };
-    let (file, frozen) = match place.version {
-        1 => ("freezer.state", "FROZEN"),
-        _ => ("cgroup.events", "frozen 1"),
+/// A frozen cgroup: its processes run on only when it is thawed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frozen {
+    version: u8,
+    /// Of the cgroup that somebody froze: the process's own, or one above it.
+    folder: PathBuf,
+}
+
+impl Frozen {
+    /// Where it is mounted.
+    pub fn folder(&self) -> std::path::Display<'_> {
+        self.folder.display()
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> String {
+        let (value, file) =
+            if self.version == 1 { ("THAWED", "freezer.state") } else { ("0", "cgroup.freeze") };
+        let path = self.folder.join(file);
+        format!("unpause its container (docker unpause), or thaw it: echo {value} > {}", path.display())
+    }
+}
+
+/// The cgroup that freezes the processes of a cgroup: it, or one above it; `read` gives the contents of a file. Where
+/// both versions are mounted, either can.
+pub fn frozen(memberships: &[Membership], mounts: &[Mount], read: Reader<'_>) -> Option<Frozen> {
+    let holds = |path: &Path, wanted: &[&str]| {
+        let text = read(path).unwrap_or_default();
+        String::from_utf8_lossy(&text).lines().any(|line| wanted.contains(&line.trim()))
     };
-    let text = place.folders().next().and_then(|folder| read(&folder.join(file))).unwrap_or_default();
-    String::from_utf8_lossy(&text).lines().any(|line| line.trim() == frozen)
+    // No controller of version 1 has the second name.
+    ["freezer", "cgroup.freeze"].into_iter().find_map(|controller| {
+        let place = Place::find(memberships, mounts, controller)?;
+        // What the first file says holds for the cgroup, whoever above it is to blame, whom the second one names.
+        let (state, states, own, owns) = match place.version {
+            1 => ("freezer.state", &["FROZEN", "FREEZING"][..], "freezer.self_freezing", &["1"][..]),
+            _ => ("cgroup.events", &["frozen 1"][..], "cgroup.freeze", &["1"][..]),
+        };
+        let first = place.folders().next()?;
+        if !holds(&first.join(state), states) {
+            return None;
+        }
+        let blamed = place.folders().find(|folder| holds(&folder.join(own), owns));
+        Some(Frozen { version: place.version, folder: blamed.unwrap_or(first) })
+    })
 }
 
 /// A file that holds one number; `max` and negative ones are none.
@@ -249,16 +285,30 @@ mod tests {
 
     #[test]
     fn frozen_cgroups() {
-        let mounts = mounts(b"30 24 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
+        let second = "30 24 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
         let of = memberships(b"0::/a/b\n");
-        let events = |text: &'static str| {
-            move |path: &Path| {
-                (path == Path::new("/sys/fs/cgroup/a/b/cgroup.events")).then(|| text.as_bytes().to_vec())
-            }
-        };
-        assert!(is_frozen(&of, &mounts, &events("populated 1\nfrozen 1\n")));
-        assert!(!is_frozen(&of, &mounts, &events("populated 1\nfrozen 0\n")));
-        assert!(!is_frozen(&of, &[], &events("frozen 1\n")));
+        let files = [("/sys/fs/cgroup/a/b/cgroup.events", "populated 1\nfrozen 1\n")];
+        let found = frozen(&of, &mounts(second.as_bytes()), &reader(&files)).unwrap();
+        assert_eq!(found.folder().to_string(), "/sys/fs/cgroup/a/b");
+        // Somebody froze the one above.
+        let above = [
+            files[0],
+            ("/sys/fs/cgroup/a/cgroup.freeze", "1\n"),
+            ("/sys/fs/cgroup/a/b/cgroup.freeze", "0\n"),
+        ];
+        let found = frozen(&of, &mounts(second.as_bytes()), &reader(&above)).unwrap();
+        assert!(found.hint().ends_with("echo 0 > /sys/fs/cgroup/a/cgroup.freeze"), "{}", found.hint());
+        let runs = [("/sys/fs/cgroup/a/b/cgroup.events", "populated 1\nfrozen 0\n")];
+        assert_eq!(frozen(&of, &mounts(second.as_bytes()), &reader(&runs)), None);
+        assert_eq!(frozen(&of, &[], &reader(&files)), None);
+        // Both versions at once: either can freeze.
+        let both = format!("31 24 0:27 / /sys/fs/freezer rw - cgroup cgroup rw,freezer\n{second}");
+        let of = memberships(b"4:freezer:/c\n0::/a/b\n");
+        let found = frozen(&of, &mounts(both.as_bytes()), &reader(&files)).unwrap();
+        assert_eq!(found.folder().to_string(), "/sys/fs/cgroup/a/b");
+        let first = [("/sys/fs/freezer/c/freezer.state", "FROZEN\n")];
+        let found = frozen(&of, &mounts(both.as_bytes()), &reader(&first)).unwrap();
+        assert!(found.hint().ends_with("echo THAWED > /sys/fs/freezer/c/freezer.state"), "{}", found.hint());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::Foreign;
 use super::Pid;
 use super::access::Denial;
 
@@ -103,10 +104,21 @@ pub enum Error {
         /// Those that fit, with their names.
         candidates: Vec<(Pid, String)>,
     },
-    /// There is no /proc, or not the one of this pid namespace.
+    /// There is no /proc, or it cannot be read.
     #[error("cannot read /proc: {0}")]
     Proc(#[source] io::Error),
+    /// What is mounted at /proc numbers processes otherwise than system calls do.
+    #[error("{0}; nothing is looked at, and nothing is changed")]
+    ForeignProc(Foreign),
+    /// /proc and system calls mean different processes by one number.
+    #[error(
+        "/proc/{0} is another process than the one that system calls reach by {0}: something is mounted over it"
+    )]
+    Mismatch(Pid),
 }
+
+/// The name of other processes of this program.
+const OURSELVES: &str = "gops-probe";
 
 fn unreadable_remark(unreadable: usize) -> String {
     match unreadable {
@@ -131,15 +143,20 @@ impl Error {
         match self {
             Error::Denied { denial, .. } => denial.hint(),
             Error::Thread(_, process) => Some(format!("ask for process {process} instead")),
-            Error::Traced { tracer, tracer_name, .. } => Some(format!(
-                "detach {tracer_name} (process {tracer}) first, or use what only reads, such as `stack --no-pause`"
-            )),
+            Error::Traced { tracer, tracer_name, .. } if tracer_name == OURSELVES => {
+                Some(format!("run again when that one (process {tracer}) is done"))
+            }
+            Error::Traced { tracer, tracer_name, .. } => {
+                Some(format!("detach {tracer_name} (process {tracer}) first"))
+            }
             Error::NoMatch { denial: Some(denial), .. } => denial.hint(),
             Error::Ambiguous { .. } => Some("choose one by its pid, or say more of its name".to_owned()),
             Error::NoSuchProcess(_) | Error::NoMatch { .. } | Error::NotGo { .. } => {
                 Some("`gops-probe` without arguments lists the Go processes".to_owned())
             }
             Error::Proc(_) => Some("mount it: mount -t proc proc /proc".to_owned()),
+            Error::ForeignProc(foreign) => Some(foreign.hint()),
+            Error::Mismatch(_) => Some("look with a /proc of your own: unshare --mount sh -c 'mount -t proc proc /proc && exec gops-probe ...'".to_owned()),
             Error::Executed(_) => Some("ask again: the new program has the same pid".to_owned()),
             _ => None,
         }

@@ -57,9 +57,14 @@ impl Stat {
         matches!(self.state, 'Z' | 'X')
     }
 
-    /// Stopped by a signal or by a tracer.
+    /// Stopped by a signal, until another one lets it go on.
     pub fn is_stopped(&self) -> bool {
-        matches!(self.state, 'T' | 't')
+        self.state == 'T'
+    }
+
+    /// Held by a tracer: a debugger, or a gops-probe for a moment.
+    pub fn is_held(&self) -> bool {
+        self.state == 't'
     }
 }
 
@@ -220,6 +225,10 @@ mod tests {
         assert_eq!(stat.address_space, (4194304, 140737488347000));
         assert_eq!((stat.cpu_ticks, stat.io_wait_ticks), (5 + 6, 0));
         assert!(!stat.kernel_thread && !stat.is_zombie());
+        // What a tracer holds for a moment is not stopped by a signal.
+        let in_state = |state: char| Stat { state, ..stat.clone() };
+        assert!(in_state('T').is_stopped() && !in_state('T').is_held());
+        assert!(in_state('t').is_held() && !in_state('t').is_stopped());
         for end in 0..line.len() {
             let _ = Stat::parse(&line[..end]);
         }

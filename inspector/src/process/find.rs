@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use rustix::fs::{Dir, Mode, OFlags};
+use rustix::fs::Dir;
 use rustix::io::Errno;
 use symbols::image::{Image, ImageError};
 use symbols::program::{self, GoProgram};
@@ -18,7 +18,7 @@ use super::access::Denial;
 use super::executable::{Executable, FileId};
 use super::facts::{Stat, Status};
 use super::maps::Mapping;
-use super::{Error, Namespace, Pid, Process, pin};
+use super::{Error, Namespace, Pid, Process, pin, proc};
 use crate::agent::{AgentMark, OwnPortFiles};
 
 /// A process that runs Go code.
@@ -62,6 +62,8 @@ pub struct Found {
     pub unreadable: usize,
     /// Why one of those could not.
     pub denial: Option<Denial>,
+    /// /proc shows us no processes of others (`hidepid`): they are in none of these numbers.
+    pub hides_others: bool,
     /// How many different executables there were.
     pub executables: usize,
     /// How many bytes of them were read.
@@ -90,8 +92,8 @@ pub fn all(detail: Detail) -> Result<Found, Error> {
 /// # Errors
 /// As [`all`].
 pub fn matching(detail: Detail, filter: &(dyn Fn(&Process) -> bool + Sync)) -> Result<Found, Error> {
-    let proc = open_proc()?;
-    let workers = workers(&proc);
+    let proc = proc::open()?;
+    let workers = workers(proc);
     let search = Search {
         proc,
         detail,
@@ -103,7 +105,7 @@ pub fn matching(detail: Detail, filter: &(dyn Fn(&Process) -> bool + Sync)) -> R
     let (next, listed) = (AtomicUsize::new(0), OnceLock::new());
     let look_at_some = || {
         // Who runs first lists them, while others begin to run.
-        let pids = listed.get_or_init(|| pids_in(&search.proc)).as_deref().unwrap_or_default();
+        let pids = listed.get_or_init(|| pids_in(search.proc)).as_deref().unwrap_or_default();
         let next = || pids.get(next.fetch_add(1, Ordering::Relaxed));
         std::iter::from_fn(next).map(|&pid| search.look(pid)).collect::<Vec<Seen>>()
     };
@@ -121,7 +123,7 @@ pub fn matching(detail: Detail, filter: &(dyn Fn(&Process) -> bool + Sync)) -> R
     if let Some(Err(e)) = listed.into_inner() {
         return Err(e);
     }
-    let mut found = Found::default();
+    let mut found = Found { hides_others: proc::hides_others(proc), ..Found::default() };
     for seen in seen {
         match seen {
             Seen::Nothing => continue,
@@ -205,18 +207,12 @@ fn workers(proc: &OwnedFd) -> usize {
 const PROCESSES_PER_WORKER: u64 = 40;
 const MAX_WORKERS: u64 = 16;
 
-/// Each path that begins at an open directory is that much less for the kernel to walk.
-fn open_proc() -> Result<OwnedFd, Error> {
-    rustix::fs::open("/proc", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|e| Error::Proc(e.into()))
-}
-
 /// The pids of all processes, in order.
 ///
 /// # Errors
 /// [`Error::Proc`] where /proc cannot be listed.
 pub(crate) fn pids() -> Result<Vec<Pid>, Error> {
-    pids_in(&open_proc()?)
+    pids_in(proc::open()?)
 }
 
 fn pids_in(proc: &OwnedFd) -> Result<Vec<Pid>, Error> {
@@ -242,7 +238,7 @@ enum Seen {
 /// What those who look at processes share.
 struct Search<'f> {
     /// The open /proc.
-    proc: OwnedFd,
+    proc: &'static OwnedFd,
     detail: Detail,
     filter: &'f (dyn Fn(&Process) -> bool + Sync),
     cache: Executables,
@@ -255,10 +251,23 @@ impl Search<'_> {
     fn look(&self, pid: Pid) -> Seen {
         let Search { cache, port_files, detail, .. } = self;
         // Most processes of most machines have one thread, as those of the kernel do, and one system call tells.
-        if *detail == Detail::Text && pin::threads_of(&self.proc, pid) < FEWEST_OF_A_PROGRAM {
-            return Seen::Other;
+        if *detail == Detail::Text {
+            match pin::threads_of(self.proc, pid) {
+                Ok(FEWEST_OF_A_PROGRAM..) => {}
+                // What is hidden says so below.
+                Err(Errno::ACCESS | Errno::PERM) => {}
+                _ => return Seen::Other,
+            }
         }
-        let Ok(process) = Process::open(pid) else { return Seen::Nothing };
+        let process = match Process::open(pid) {
+            Ok(process) => process,
+            Err(Error::Denied { denial, .. }) => {
+                // Another thread may have been first.
+                let _ = self.denial.set(denial);
+                return Seen::Unreadable;
+            }
+            Err(_) => return Seen::Nothing,
+        };
         let stat = process.pinned_stat();
         if stat.kernel_thread {
             return Seen::Nothing;

@@ -73,9 +73,38 @@ impl Mapping {
     }
 }
 
+/// A path as /proc/PID/maps has it: the kernel writes a line end in it as an escape, and nothing else
+/// (`seq_path` with "\n" in show_map_vma, Linux's fs/proc/task_mmu.c). /proc/PID/exe leads to the path as it is.
+pub fn path_in_maps(path: &[u8]) -> Vec<u8> {
+    let lines: Vec<&[u8]> = path.split(|&b| b == b'\n').collect();
+    lines.join(NEWLINE)
+}
+
+/// The path that has line ends where [`path_in_maps`] writes their escape; `None` where it has no such escape. The
+/// escape may also be what the path holds.
+pub fn with_newlines(path: &[u8]) -> Option<Vec<u8>> {
+    let mut rest = path;
+    let mut out = Vec::with_capacity(path.len());
+    while let Some(at) = rest.windows(NEWLINE.len()).position(|window| window == NEWLINE) {
+        out.extend_from_slice(rest.get(..at)?);
+        out.push(b'\n');
+        rest = rest.get(at + NEWLINE.len()..)?;
+    }
+    (rest.len() < path.len()).then(|| [out.as_slice(), rest].concat())
+}
+
+const NEWLINE: &[u8] = b"\\012";
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn line_ends_in_paths() {
+        assert_eq!(path_in_maps(b"/a\nb\\c"), b"/a\\012b\\c");
+        assert_eq!(with_newlines(b"/a\\012b\\012").as_deref(), Some(&b"/a\nb\n"[..]));
+        assert_eq!(with_newlines(b"/a"), None);
+    }
 
     #[test]
     fn lines() {

@@ -13,8 +13,10 @@ pub mod find;
 pub mod maps;
 mod modules;
 mod pin;
+mod proc;
 pub mod select;
 pub mod sock_diag;
+mod threads;
 mod timezone;
 pub mod users;
 
@@ -23,6 +25,8 @@ use std::str::FromStr;
 
 pub use error::Error;
 pub use pin::{Namespace, Process};
+pub use proc::Foreign;
+pub(crate) use threads::living_thread;
 
 /// A process id in our own pid namespace: at least 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -11,7 +11,7 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags};
 
 use super::executable::Executable;
-use super::maps::Mapping;
+use super::maps::{self, Mapping};
 use super::{Error, Process, access::Access};
 
 /// Programs with more mappings exist (65,530 is the default limit); a larger file is cut off.
@@ -38,7 +38,7 @@ impl Process {
     /// # Errors
     /// [`Error::Denied`] with the reason; [`Error::Exited`].
     pub fn shared_objects(&self) -> Result<Vec<Mapping>, Error> {
-        let exe = self.exe_path().unwrap_or_default();
+        let exe = maps::path_in_maps(&self.exe_path().unwrap_or_default());
         let mut seen = HashSet::new();
         let mut objects = self.mappings()?;
         objects.retain(|m| {
@@ -61,11 +61,19 @@ impl Process {
         if let Ok(fd) = rustix::fs::openat(self.dir(), link, flags, Mode::empty()) {
             return Executable::new(fd);
         }
-        let file = File::from(self.open_in_root(Path::new(OsStr::from_bytes(&mapping.path)), flags)?);
-        // Some file systems report another device number to stat than in maps, so the inode decides.
-        if file.metadata()?.ino() != mapping.inode {
-            return Err(io::Error::other("its path leads to another file now"));
-        }
+        let open = |path: &[u8]| -> io::Result<File> {
+            let file = File::from(self.open_in_root(Path::new(OsStr::from_bytes(path)), flags)?);
+            // Some file systems report another device number to stat than in maps, so the inode decides.
+            if file.metadata()?.ino() == mapping.inode {
+                Ok(file)
+            } else {
+                Err(io::Error::other("its path leads to another file now"))
+            }
+        };
+        let file = open(&mapping.path).or_else(|e| match maps::with_newlines(&mapping.path) {
+            Some(path) => open(&path),
+            None => Err(e),
+        })?;
         Executable::new(file.into())
     }
 }

@@ -14,7 +14,7 @@ use rustix::process::PidfdFlags;
 use super::access::{self, Access, Denial};
 use super::executable::{Executable, FileId};
 use super::facts::{self, Stat, Status};
-use super::{Error, Pid};
+use super::{Error, Pid, proc, threads};
 
 /// The longest /proc file that is read here: maps of a process with many mappings. Memory stays bounded.
 const MAX_FILE: u64 = 64 << 20;
@@ -56,6 +56,9 @@ impl Namespace {
 pub struct Process {
     pid: Pid,
     dir: OwnedFd,
+    /// Where its first thread has ended while others live: one of those, through which its memory, its files and its
+    /// namespaces are to be had. What is of the process as a whole is still in `dir`.
+    other_thread: Option<OwnedFd>,
     pidfd: Option<OwnedFd>,
     stat: Stat,
     exe: Option<(u64, u64)>,
@@ -79,6 +82,9 @@ impl Process {
         }
         // Opened after /proc/PID, so that it is of the same process if that still has the same start time.
         process.pidfd = rustix::process::pidfd_open(pid.into(), PidfdFlags::empty()).ok();
+        if let Some(pidfd) = &process.pidfd {
+            proc::prove_same(pidfd, pid)?;
+        }
         process.exe = process.exe_id();
         process.check()?;
         Ok(process)
@@ -86,18 +92,13 @@ impl Process {
 
     /// Opens /proc/PID and reads its stat; nothing more, as for one of many.
     pub(super) fn open(pid: Pid) -> Result<Self, Error> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let dir = match rustix::fs::open(format!("/proc/{pid}"), flags, Mode::empty()) {
-            Ok(dir) => dir,
-            Err(Errno::NOENT | Errno::SRCH)
-                if rustix::fs::access("/proc/self", rustix::fs::Access::EXISTS).is_ok() =>
-            {
-                return Err(Error::NoSuchProcess(pid));
-            }
-            Err(e) => return Err(Error::Proc(e.into())),
-        };
+        let dir = proc::folder(pid)?;
         let bytes = read_file(&dir, "stat").map_err(|e| match Errno::from_io_error(&e) {
-            Some(Errno::NOENT | Errno::SRCH) => Error::NoSuchProcess(pid),
+            Some(Errno::NOENT | Errno::SRCH) => proc::missing(pid),
+            // Everybody may read it, but with `hidepid=1`.
+            Some(Errno::ACCESS | Errno::PERM) => {
+                Error::Denied { pid, action: "read the state", denial: Denial::Hidden }
+            }
             _ => Error::Io { pid, action: "read the state", source: e },
         })?;
         let stat = Stat::parse(&bytes).ok_or_else(|| Error::Io {
@@ -105,7 +106,12 @@ impl Process {
             action: "read the state",
             source: io::ErrorKind::InvalidData.into(),
         })?;
-        Ok(Process { pid, dir, pidfd: None, stat, exe: None })
+        let other_thread = if stat.is_zombie() { threads::living(&dir, pid) } else { None };
+        let mut process = Process { pid, dir, other_thread, pidfd: None, stat, exe: None };
+        if process.other_thread.is_some() {
+            process.stat = process.stat()?;
+        }
+        Ok(process)
     }
 
     /// Its pid.
@@ -153,8 +159,21 @@ impl Process {
     /// # Errors
     /// [`Error::Exited`].
     pub fn stat(&self) -> Result<Stat, Error> {
-        let bytes = self.read("stat", "read the state")?;
-        Stat::parse(&bytes).ok_or(Error::Exited(self.pid))
+        let of = |dir: &OwnedFd| {
+            let bytes = read_file(dir, "stat").map_err(|e| match Errno::from_io_error(&e) {
+                Some(Errno::SRCH | Errno::NOENT) => Error::Exited(self.pid),
+                _ => Error::Io { pid: self.pid, action: "read the state", source: e },
+            })?;
+            Stat::parse(&bytes).ok_or(Error::Exited(self.pid))
+        };
+        let mut stat = of(&self.dir)?;
+        if let Some(other) = &self.other_thread
+            && stat.is_zombie()
+        {
+            let living = of(other)?;
+            (stat.state, stat.address_space) = (living.state, living.address_space);
+        }
+        Ok(stat)
     }
 
     /// /proc/PID/status as it is now.
@@ -162,38 +181,36 @@ impl Process {
     /// # Errors
     /// [`Error::Exited`].
     pub fn status(&self) -> Result<Status, Error> {
-        Ok(Status::parse(&self.read("status", "read the status")?))
+        let status = read_file(&self.dir, "status");
+        Ok(Status::parse(&status.map_err(|e| self.explain("read the status", Access::Read, e))?))
     }
 
-    /// Fails where another process traces it.
+    /// Fails where another process traces its first thread, as a debugger does with all.
     ///
     /// # Errors
     /// [`Error::Traced`], which names the tracer.
     pub fn check_untraced(&self) -> Result<(), Error> {
-        match self.status()?.tracer {
-            Some(thread) => Err(self.traced_by(thread)),
-            None => Ok(()),
-        }
+        self.status()?.tracer.map_or(Ok(()), |tracer| Err(self.traced_by(tracer)))
     }
 
     /// The error that it is traced by `thread`.
     pub(crate) fn traced_by(&self, thread: Pid) -> Error {
         // The kernel says which thread it is; who it belongs to is what a user knows.
-        let status = std::fs::read(format!("/proc/{thread}/status")).unwrap_or_default();
-        let tracer = Status::parse(&status).tgid.unwrap_or(thread);
-        let name = std::fs::read(format!("/proc/{tracer}/comm")).unwrap_or_default();
+        let of = |pid: Pid, name: &str| -> Option<Vec<u8>> { read_file(proc::folder(pid).ok()?, name).ok() };
+        let tracer = of(thread, "status").and_then(|status| Status::parse(&status).tgid).unwrap_or(thread);
+        let name = of(tracer, "comm").unwrap_or_default();
         let tracer_name = String::from_utf8_lossy(&name).trim_end().to_owned();
         Error::Traced { pid: self.pid, tracer, tracer_name }
     }
 
     /// The container that its cgroup names.
     pub fn container(&self) -> Option<String> {
-        facts::container_id(&read_file(&self.dir, "cgroup").ok()?)
+        facts::container_id(&read_file(self.dir(), "cgroup").ok()?)
     }
 
     /// The path of its executable as the kernel reports it, in the mount namespace of the process. Not for opening.
     pub fn exe_path(&self) -> Result<Vec<u8>, Error> {
-        rustix::fs::readlinkat(&self.dir, "exe", Vec::new())
+        rustix::fs::readlinkat(self.dir(), "exe", Vec::new())
             .map(CString::into_bytes)
             .map_err(|e| self.explain("read the path of the executable", Access::Read, e.into()))
     }
@@ -210,7 +227,7 @@ impl Process {
     pub(crate) fn explain_executable(&self, source: io::Error) -> Error {
         let action = "open the executable";
         let refused = matches!(Errno::from_io_error(&source), Some(Errno::ACCESS | Errno::PERM));
-        if refused && rustix::fs::readlinkat(&self.dir, "exe", Vec::new()).is_ok() {
+        if refused && rustix::fs::readlinkat(self.dir(), "exe", Vec::new()).is_ok() {
             return Error::Denied { pid: self.pid, action, denial: Denial::Unreadable };
         }
         // Every program has a file, and one that was deleted is opened too: only what is about to exit has none any more, and it
@@ -223,7 +240,7 @@ impl Process {
 
     pub(super) fn raw_executable(&self) -> io::Result<Executable> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let fd = rustix::fs::openat(&self.dir, "exe", flags, Mode::empty())?;
+        let fd = rustix::fs::openat(self.dir(), "exe", flags, Mode::empty())?;
         Executable::new(fd)
     }
 
@@ -234,18 +251,18 @@ impl Process {
         let ours = OURS
             .get(kind as usize)?
             .get_or_init(|| rustix::fs::readlink(format!("/proc/self/{name}"), Vec::new()).ok());
-        let theirs = rustix::fs::readlinkat(&self.dir, &*name, Vec::new()).ok()?;
+        let theirs = rustix::fs::readlinkat(self.dir(), &*name, Vec::new()).ok()?;
         Some(&theirs != ours.as_ref()?)
     }
 
     /// Reads a file of /proc/PID.
     pub(crate) fn read(&self, name: &str, action: &'static str) -> Result<Vec<u8>, Error> {
-        read_file(&self.dir, name).map_err(|e| self.explain(action, Access::Read, e))
+        read_file(self.dir(), name).map_err(|e| self.explain(action, Access::Read, e))
     }
 
-    /// The open /proc/PID, for reading below it.
+    /// The open /proc/PID, for reading below it; of another thread where the first one has ended.
     pub(super) fn dir(&self) -> &OwnedFd {
-        &self.dir
+        self.other_thread.as_ref().unwrap_or(&self.dir)
     }
 
     /// Turns what the kernel said about an `action` into an error with its cause.
@@ -264,12 +281,12 @@ impl Process {
     fn gone(&self) -> bool {
         // One that exits loses its address space before it becomes a zombie.
         let ending = |s: &Stat| s.is_zombie() || (s.address_space.1 == 0 && self.stat.address_space.1 != 0);
-        read_file(&self.dir, "stat").ok().and_then(|b| Stat::parse(&b)).is_none_or(|s| ending(&s))
+        self.stat().ok().is_none_or(|s| ending(&s))
     }
 
     /// Which file it executes, without opening that.
     pub(crate) fn executable_id(&self) -> io::Result<FileId> {
-        Ok(file_id(&rustix::fs::statat(&self.dir, "exe", AtFlags::empty())?))
+        Ok(file_id(&rustix::fs::statat(self.dir(), "exe", AtFlags::empty())?))
     }
 
     /// Whether it runs as our user, in our mount and pid namespaces and with our root directory.
@@ -278,24 +295,27 @@ impl Process {
         let ours = rustix::process::geteuid().as_raw();
         let root = ROOT.get_or_init(|| rustix::fs::readlink("/proc/self/root", Vec::new()).ok());
         rustix::fs::fstat(&self.dir).is_ok_and(|stat| stat.st_uid == ours)
-            && rustix::fs::readlinkat(&self.dir, "root", Vec::new()).ok().as_ref() == root.as_ref()
+            && rustix::fs::readlinkat(self.dir(), "root", Vec::new()).ok().as_ref() == root.as_ref()
             && [Namespace::Mount, Namespace::Pid]
                 .iter()
                 .all(|&k| self.is_in_other_namespace(k) == Some(false))
     }
 
     fn exe_id(&self) -> Option<(u64, u64)> {
-        let stat = rustix::fs::statat(&self.dir, "exe", AtFlags::empty()).ok()?;
+        let stat = rustix::fs::statat(self.dir(), "exe", AtFlags::empty()).ok()?;
         Some((stat.st_dev, stat.st_ino))
     }
 }
 
-/// How many threads a process has; 0 where it is gone. `proc` is the open /proc.
+/// How many threads a process has; `proc` is the open /proc.
+///
+/// # Errors
+/// What the kernel says: that it is gone, or hidden.
 #[allow(clippy::useless_conversion, reason = "the field has 32 bits on some machines")]
-pub(super) fn threads_of(proc: &OwnedFd, pid: Pid) -> u64 {
+pub(super) fn threads_of(proc: &OwnedFd, pid: Pid) -> Result<u64, Errno> {
     // A directory has a link from each directory in it, one from its parent and one from itself.
-    rustix::fs::statat(proc, format!("{pid}/task"), AtFlags::empty())
-        .map_or(0, |stat| u64::from(stat.st_nlink).saturating_sub(2))
+    let stat = rustix::fs::statat(proc, format!("{pid}/task"), AtFlags::empty())?;
+    Ok(u64::from(stat.st_nlink).saturating_sub(2))
 }
 
 fn file_id(stat: &rustix::fs::Stat) -> FileId {

@@ -18,7 +18,7 @@ const MAX_FILES: usize = 4096;
 /// Those of reading the memory map.
 pub fn of(process: &Process) -> Result<Vec<Mapping>, Error> {
     let all = process.mappings()?;
-    let executable = process.exe_path().unwrap_or_default();
+    let executable = maps::path_in_maps(&process.exe_path().unwrap_or_default());
     let mut files = 0;
     Ok(executable_mappings(&all, |mapping| {
         files += 1;

@@ -25,6 +25,9 @@ pub struct List {
     /// Why not, for the first of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unreadable_reason: Option<String>,
+    /// The processes of other users are not in it: /proc is mounted with `hidepid`. Absent where they are.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub others_hidden: bool,
 }
 
 /// A Go process.
@@ -111,6 +114,7 @@ impl List {
             cost: Cost::new(found),
             unreadable: found.unreadable as u64,
             unreadable_reason: found.denial.as_ref().map(ToString::to_string),
+            others_hidden: found.hides_others,
         }
     }
 }

@@ -211,7 +211,12 @@ impl<'v> StackReport<'v> {
     }
 
     /// Writes one JSON object, its goroutines one by one, so that memory stays bounded.
-    pub fn write_json(&self, cost: &Cost, out: &mut dyn Write) -> io::Result<Counts> {
+    pub fn write_json(
+        &self,
+        cost: &Cost,
+        panicking: Option<bool>,
+        out: &mut dyn Write,
+    ) -> io::Result<Counts> {
         let head = json::Head {
             schema: super::SCHEMA,
             pid: Some(self.view.pid),
@@ -223,6 +228,7 @@ impl<'v> StackReport<'v> {
                 threads: too_many.threads,
                 expected_us: u64::try_from(too_many.expected.as_micros()).unwrap_or(u64::MAX),
             }),
+            panicking,
             cost: Some(cost),
             evidence: &self.view.evidence,
             unknown: &self.view.unknown,

@@ -30,6 +30,10 @@ pub(super) struct Head<'a> {
     /// Why the threads were not stopped at once, though that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) too_many_threads: Option<TooManyThreads>,
+    /// The program is being brought down, by a panic, a fatal error or a signal, and ends when it has written its
+    /// traceback. Absent where that is not known; an agent does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) panicking: Option<bool>,
     /// What it took. An agent does not say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) cost: Option<&'a Cost>,

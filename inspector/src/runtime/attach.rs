@@ -241,12 +241,16 @@ fn layout_for(module: &Module, version: &GoVersion) -> Option<layout::Found> {
 /// A program with more than this and debug information is not worth the time for a layout.
 const MAX_FILE: u64 = 1 << 30;
 
+/// Whether a program has debug information, which is not said to be usable.
+pub(crate) fn has_debug_info(image: &Image) -> bool {
+    let sections = sections::read(image).unwrap_or_default();
+    sections.iter().any(|s| s.name == ".debug_info" || s.name == ".zdebug_info")
+}
+
 fn own_dwarf(image: &Image) -> Option<Table> {
     let source = image.source();
     // Most have none, and to read a hundred megabytes takes longer than all the rest.
-    let has_dwarf =
-        sections::read(image)?.iter().any(|s| s.name == ".debug_info" || s.name == ".zdebug_info");
-    if !has_dwarf || source.len() > MAX_FILE {
+    if !has_debug_info(image) || source.len() > MAX_FILE {
         return None;
     }
     let mut elf = vec![0; usize::try_from(source.len()).ok()?];

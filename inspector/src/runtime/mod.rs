@@ -15,6 +15,7 @@ pub mod locate;
 pub mod memstats;
 pub mod modules;
 pub mod open;
+pub mod panicking;
 pub mod plausible;
 pub mod procs;
 pub mod record;

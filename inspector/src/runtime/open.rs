@@ -11,7 +11,7 @@ use super::modules::Module;
 use super::view::View;
 use crate::memory::{LiveMemory, Memory, MemoryError, ReadCost};
 use crate::process::access::Access;
-use crate::process::maps::Mapping;
+use crate::process::maps::{self, Mapping};
 use crate::process::{self, Process};
 use crate::{Error, stop};
 
@@ -89,7 +89,7 @@ fn foreign(image: &Image) -> Option<String> {
 fn executable_bias(process: &Process, mappings: &[Mapping], image: &Image) -> LoadBias {
     let by_entry = || bias_by_entry(image, &process.read("auxv", "read the auxiliary vector").ok()?);
     let by_path = || {
-        let path = process.exe_path().ok()?;
+        let path = maps::path_in_maps(&process.exe_path().ok()?);
         bias_by_mapping(image, mappings.iter().find(|m| m.path == path)?)
     };
     by_entry().or_else(by_path).unwrap_or_default()

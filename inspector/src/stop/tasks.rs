@@ -71,7 +71,8 @@ pub(super) fn lacks_cpu(tid: i32) -> bool {
     matches!(state(tid), Some('R' | 't'))
 }
 
-fn state(tid: i32) -> Option<char> {
+/// The state of a thread, as in `ps`; `None` where it is gone.
+pub fn state(tid: i32) -> Option<char> {
     let stat = fs::read_to_string(format!("/proc/{tid}/stat")).ok()?;
     stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next())
 }
