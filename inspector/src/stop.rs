@@ -3,9 +3,11 @@
 //! Threads are seized and interrupted, which sends no signal and injects nothing. If we die in between, the
 //! kernel detaches them and they run on. If we do not go on, we are [ended](longest_stop).
 
+mod late;
 mod priority;
 mod reaper;
 mod registers;
+mod steps;
 mod tasks;
 mod tracee;
 mod watchdog;
@@ -14,15 +16,15 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::ptrace;
 use nix::unistd::Pid;
 
+pub use late::{Late, Passing};
 use priority::Raised;
 use reaper::Reaper;
 pub use registers::Registers;
+use steps::{NAP, SPINS, give_way};
 use tasks::{is_dead, lacks_cpu};
 pub use tasks::{is_traced, namespaced_threads, state, threads, tracer, wait_channel};
-use tracee::Report;
 use watchdog::Watchdog;
 pub use watchdog::longest_stop;
 
@@ -79,66 +81,6 @@ pub struct Stopped {
     /// While they wait for us.
     raised: Option<Raised>,
     not_send: std::marker::PhantomData<*const ()>,
-}
-
-/// What became of a thread that was to stop.
-#[derive(Debug)]
-pub enum Passing {
-    /// It is held.
-    Stopped(Stopped),
-    /// It had not stopped in time.
-    Late(Late),
-}
-
-/// A thread that has not stopped yet, though told to: somebody has to let it go when it does.
-#[derive(Debug)]
-pub struct Late {
-    tid: i32,
-    stopped: Stopped,
-}
-
-impl Late {
-    /// Which one.
-    pub fn tid(&self) -> i32 {
-        self.tid
-    }
-
-    /// Its process, of which no other thread must be seized meanwhile: one that executes another program waits for this one to
-    /// be gone, holding a lock that we would wait for.
-    pub fn pid(&self) -> i32 {
-        self.stopped.pid
-    }
-
-    /// Lets it go if it has stopped meanwhile; whether there is nothing left to do. To be asked every now and then.
-    ///
-    /// Whoever does not ask for longer than [`longest_stop`] of what a thread may be held is ended.
-    pub fn is_over(&mut self) -> bool {
-        let _cannot_fail = self.stopped.watchdog.alive();
-        // It may have made another thread meanwhile, or have the id of the process since it executed another program.
-        for tid in self.stopped.stopping() {
-            let _not_yet = self.stopped.poll(tid);
-        }
-        self.stopped.detach_stopped();
-        self.stopped.threads.is_empty()
-    }
-
-    /// Waits for all of them at once and lets each go as it comes: for two seconds. The kernel has to do it for the rest.
-    pub fn await_all(mut all: Vec<Late>) {
-        let deadline = Instant::now() + RELEASE_TIMEOUT;
-        loop {
-            all.retain_mut(|late| !late.is_over());
-            if all.is_empty() {
-                return;
-            }
-            if Instant::now() >= deadline {
-                for late in &mut all {
-                    late.stopped.threads.clear();
-                }
-                return;
-            }
-            std::thread::sleep(NAP);
-        }
-    }
 }
 
 /// How a stop went, on our clock.
@@ -317,7 +259,7 @@ impl Stopped {
         match waited {
             Ok(()) if stopped.threads.is_empty() => Err(StopError::Exited),
             Ok(()) => Ok(Passing::Stopped(stopped)),
-            Err(StopError::Timeout(_)) => Ok(Passing::Late(Late { tid, stopped })),
+            Err(StopError::Timeout(_)) => Ok(Passing::Late(Late::new(tid, stopped))),
             Err(error) => Err(error),
         }
     }
@@ -374,199 +316,6 @@ impl Stopped {
         self.release();
         self.begun.elapsed()
     }
-
-    fn seize(&mut self, tid: i32) -> Result<(), StopError> {
-        if self.threads.contains_key(&tid) {
-            return Ok(());
-        }
-        self.watchdog.alive()?;
-        let seize = || ptrace::seize(Pid::from_raw(tid), ptrace::Options::PTRACE_O_TRACECLONE);
-        let seized = match &self.reaper {
-            Some(reaper) => reaper.during(seize),
-            None => seize(),
-        };
-        match seized {
-            Ok(()) => {
-                self.threads.insert(tid, ThreadState::Stopping);
-                Ok(())
-            }
-            // A thread may end at any time; a zombie thread cannot be seized.
-            Err(Errno::ESRCH) => Ok(()),
-            // One that is ours already: it was made by a thread that was, or has the id of the process since it executed another
-            // program. Only the tracer can interrupt it, and has to reap it if it has ended.
-            Err(Errno::EPERM) if ptrace::interrupt(Pid::from_raw(tid)).is_ok() => {
-                self.threads.insert(tid, ThreadState::Stopping);
-                Ok(())
-            }
-            Err(Errno::EPERM) if is_dead(tid) => Ok(()),
-            Err(errno) => Err(errno.into()),
-        }
-    }
-
-    /// Tells all to stop that have not stopped.
-    fn interrupt_all(&mut self) {
-        for tid in self.stopping() {
-            self.interrupt(tid);
-        }
-    }
-
-    /// Those that have not stopped.
-    fn stopping(&self) -> Vec<i32> {
-        let stopping = self.threads.iter().filter(|(_, state)| **state == ThreadState::Stopping);
-        stopping.map(|(tid, _)| *tid).collect()
-    }
-
-    fn interrupt(&mut self, tid: i32) {
-        // A thread that has gone shows up as such in the wait.
-        let _gone = ptrace::interrupt(Pid::from_raw(tid));
-    }
-
-    /// Waits until every held thread has stopped.
-    fn wait(&mut self, deadline: Instant) -> Result<(), StopError> {
-        // The threads need a core to get to their stop.
-        self.wait_with(deadline, give_way)
-    }
-
-    fn wait_with(&mut self, deadline: Instant, idle: impl Fn(u32)) -> Result<(), StopError> {
-        let mut idle_rounds = 0u32;
-        loop {
-            let now = Instant::now();
-            self.watchdog.alive()?;
-            let waiting = self.stopping();
-            if waiting.is_empty() {
-                return Ok(());
-            }
-            let (mut progress, mut vain) = (false, 0);
-            for tid in waiting {
-                if self.poll(tid)? {
-                    (progress, vain) = (true, 0);
-                } else {
-                    vain += 1;
-                }
-                // They come about in the order in which they were told to; whoever looks at all takes their CPU.
-                if vain >= LOOKS {
-                    break;
-                }
-            }
-            if progress {
-                idle_rounds = 0;
-                continue;
-            }
-            // One that executes another program ends those that have stopped, and comes to its own stop only when they
-            // are gone.
-            if idle_rounds >= SPINS {
-                self.poll_stopped()?;
-            }
-            self.seen_running = now;
-            if now >= deadline {
-                // Which of them are late is known only now.
-                for tid in self.stopping() {
-                    self.poll(tid)?;
-                }
-                let Some(&late) = self.stopping().first() else { return Ok(()) };
-                return Err(StopError::Timeout(late));
-            }
-            idle_rounds += 1;
-            idle(idle_rounds);
-        }
-    }
-
-    /// Looks whether `tid` has stopped, or ended; true where something happened.
-    fn poll(&mut self, tid: i32) -> Result<bool, StopError> {
-        let stopped = matches!(self.threads.get(&tid), Some(ThreadState::Stopped { .. }));
-        match tracee::report(tid) {
-            // Only its end makes a held thread run: it was killed, and is not gone yet.
-            Ok(Report::Running) if stopped => {
-                self.threads.insert(tid, ThreadState::Stopping);
-                Ok(true)
-            }
-            Ok(Report::Running) => Ok(false),
-            // As is known.
-            Ok(Report::Cloned | Report::Stopped { .. }) if stopped => Ok(false),
-            Ok(Report::Cloned) => {
-                if let Ok(new) = ptrace::getevent(Pid::from_raw(tid))
-                    && let Ok(new) = i32::try_from(new)
-                {
-                    // Traced from its birth, and it stops by itself.
-                    self.threads.entry(new).or_insert(ThreadState::Stopping);
-                }
-                self.threads.insert(tid, ThreadState::Stopped { signal: None });
-                Ok(true)
-            }
-            // A signal on its way to the thread: stopped all the same, and it goes on with it.
-            Ok(Report::Stopped { signal }) => {
-                self.threads.insert(tid, ThreadState::Stopped { signal });
-                Ok(true)
-            }
-            Ok(Report::Ended) => {
-                self.threads.remove(&tid);
-                Ok(true)
-            }
-            Err(Errno::ECHILD) => {
-                self.threads.remove(&tid);
-                // If it executed another program, it is traced as before, by the id of the process.
-                if tid != self.pid && ptrace::interrupt(Pid::from_raw(self.pid)).is_ok() {
-                    // Whatever was known of that id was of another thread, which is gone.
-                    self.threads.insert(self.pid, ThreadState::Stopping);
-                }
-                Ok(true)
-            }
-            Err(Errno::EINTR) => Ok(false),
-            Err(errno) => Err(errno.into()),
-        }
-    }
-
-    /// Looks whether those that have stopped were ended meanwhile.
-    fn poll_stopped(&mut self) -> Result<(), StopError> {
-        let held = self.threads.iter().filter(|(_, state)| matches!(state, ThreadState::Stopped { .. }));
-        let held: Vec<i32> = held.map(|(tid, _)| *tid).collect();
-        for tid in held {
-            self.poll(tid)?;
-        }
-        Ok(())
-    }
-
-    fn release(&mut self) {
-        let deadline = Instant::now() + RELEASE_TIMEOUT;
-        let mut looks = 0;
-        while self.release_stopped() {
-            if Instant::now() >= deadline {
-                // They stay seized, which the kernel undoes when we exit; they are not held before they stop.
-                self.threads.clear();
-                return;
-            }
-            give_way(looks);
-            looks += 1;
-            for tid in self.stopping() {
-                if self.poll(tid).is_err() {
-                    self.threads.remove(&tid);
-                }
-            }
-        }
-    }
-
-    /// Lets those run on that have stopped; true where others are left, which are told to stop.
-    fn release_stopped(&mut self) -> bool {
-        self.detach_stopped();
-        self.interrupt_all();
-        !self.threads.is_empty()
-    }
-
-    fn detach_stopped(&mut self) {
-        let watchdog = &self.watchdog;
-        self.threads.retain(|&tid, state| {
-            let _cannot_fail = watchdog.alive();
-            if let ThreadState::Stopped { signal } = *state
-                && tracee::detach(tid, signal).is_ok()
-            {
-                return false;
-            }
-            // It was not told to stop yet, as seizing the next one failed; or it was killed while it was held, and is not
-            // gone before its tracer has waited for it; or the only one left has its id since it executed another program.
-            *state = ThreadState::Stopping;
-            true
-        });
-    }
 }
 
 impl Drop for Stopped {
@@ -584,18 +333,7 @@ const EACH: Duration = Duration::from_micros(40);
 /// How long those are waited for that only lack a CPU, and how often the others are held for them.
 const SLOW_PATIENCE: Duration = Duration::from_secs(10);
 const MAX_SLOW: u32 = 32;
-/// So many that have not stopped are looked at in one go.
-const LOOKS: u32 = 8;
 /// So often those that have stopped are held for one that is late: in a process in which always another one is, no more.
 const MAX_HOLDS: u32 = 8;
 /// New threads appear at most while the last unseized ones run.
 const MAX_ROUNDS: usize = 64;
-const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Looks in quick succession, until naps are taken between them.
-const SPINS: u32 = 64;
-const NAP: Duration = Duration::from_micros(50);
-
-/// Gives our core away, first briefly, after so many looks in vain.
-fn give_way(looks: u32) {
-    if looks < SPINS { std::thread::yield_now() } else { std::thread::sleep(NAP) }
-}
