@@ -61,6 +61,13 @@ want_perf() {
     command -v perf >/dev/null || (install linux-perf) || say "perf is missing: samples ARE NOT COMPARED with its own"
 }
 
+# The shells whose completions are tested. Without one, its test says that it does not run.
+want_shells() {
+    local missing=() shell
+    for shell in zsh fish; do command -v $shell >/dev/null || missing+=($shell); done
+    [ ${#missing[@]} = 0 ] || (install "${missing[@]}") || say "${missing[*]}: completions ARE NOT TESTED there"
+}
+
 # What boots other kernels, and the package lists that they are found in.
 require_emulator() {
     command -v qemu-system-x86_64 >/dev/null || install qemu-system-x86

@@ -16,6 +16,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use fixtures::agents::{self, RELEASES, agent, gops};
+use fixtures::crowd::{Crowd, has_agent, row};
 use fixtures::{Dump, Fixture, binary, compare, copy_program};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -266,11 +267,11 @@ fn files(asked: &Asked, pid: &str) {
 fn the_mark_in_the_list_is_that_of_gops() {
     let mut asked = Asked::start(RELEASES[2]);
     let pid = asked.pid();
-    let line = |text: String| text.lines().find(|l| l.split(' ').next() == Some(&pid)).unwrap().to_owned();
-    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     // The columns are as wide as what else runs needs.
-    assert_eq!(words(&line(asked.ours(&[]))), words(&line(asked.theirs(&[]))));
-    assert!(line(asked.ours(&[])).contains("agent*"));
+    let _crowd = Crowd::start().unwrap();
+    let (ours, theirs) = (asked.ours(&[]), asked.theirs(&[]));
+    assert_eq!(row(&ours, &pid), row(&theirs, &pid));
+    assert!(has_agent(&ours, &pid), "{ours}");
     asked.fixture.assert_untouched().unwrap();
 }
 
@@ -313,7 +314,7 @@ fn root_asks_for_another_user() {
         assert_eq!(text(Command::new(binary().unwrap()).args(args)), theirs);
     }
     let list = text(&mut Command::new(binary().unwrap()));
-    assert!(list.lines().any(|l| l.starts_with(&pid) && l.contains("agent*")), "{list}");
+    assert!(has_agent(&list, &pid), "{list}");
     fixture.assert_untouched().unwrap();
 }
 
@@ -350,7 +351,7 @@ fn another_network_and_mount_namespace() {
     text(Command::new(binary().unwrap()).arg("pprof-heap").arg("-o").arg(&heap).arg(&pid));
     assert!(fs::read(&heap).unwrap().starts_with(&[0x1f, 0x8b]));
     let list = text(&mut Command::new(binary().unwrap()));
-    assert!(list.lines().any(|l| l.starts_with(&pid) && l.contains("agent*")), "{list}");
+    assert!(has_agent(&list, &pid), "{list}");
     fixture.assert_untouched().unwrap();
 }
 

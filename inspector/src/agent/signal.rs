@@ -100,12 +100,19 @@ pub struct GcPercent(pub i64);
 impl FromStr for GcPercent {
     type Err = String;
 
-    /// Takes what gops takes: a number, or `off` in any case.
+    /// Takes what gops takes, a number, or `off` in any case; but no negative number, which is more likely a slip than the
+    /// wish to have no collections any more.
     fn from_str(text: &str) -> Result<Self, String> {
         if text.eq_ignore_ascii_case("off") {
             return Ok(GcPercent(-1));
         }
-        text.parse().map(GcPercent).map_err(|_| format!("{text:?} is neither a percentage nor off"))
+        match text.parse::<i64>() {
+            Ok(negative) if negative < 0 => {
+                Err(format!("{negative} would switch the collector off: write off if that is meant"))
+            }
+            Ok(percent) => Ok(GcPercent(percent)),
+            Err(_) => Err(format!("{text:?} is neither a percentage nor off")),
+        }
     }
 }
 
@@ -195,7 +202,7 @@ mod tests {
     fn percentages() {
         assert_eq!("100".parse(), Ok(GcPercent(100)));
         assert_eq!("OFF".parse(), Ok(GcPercent(-1)));
-        assert_eq!("-1".parse(), Ok(GcPercent(-1)));
+        assert!("-1".parse::<GcPercent>().is_err_and(|e| e.contains("off")));
         for wrong in ["", "50%", "1.5", "on", "9223372036854775808"] {
             assert!(wrong.parse::<GcPercent>().is_err(), "{wrong}");
         }

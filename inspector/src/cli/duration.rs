@@ -4,61 +4,61 @@ use std::fmt::{self, Write as _};
 use std::str::FromStr;
 use std::time::Duration;
 
-/// Units of `time.ParseDuration`, in nanoseconds. Both letters of micro are in use.
-const UNITS: [(&str, u64); 8] = [
-    ("ns", 1),
-    ("us", 1_000),
-    ("µs", 1_000),
-    ("μs", 1_000),
-    ("ms", 1_000_000),
-    ("s", 1_000_000_000),
-    ("m", 60_000_000_000),
-    ("h", 3_600_000_000_000),
-];
+use jiff::fmt::friendly::SpanParser;
 
-/// Parses what `time.ParseDuration` does, without a sign: `1m30s`, `500ms`, `1.5h`, `0`. `None` for anything else, and
-/// for more than Go's durations hold.
-fn parse_go(text: &str) -> Option<Duration> {
+static PARSER: SpanParser = SpanParser::new();
+
+/// The longest duration that Go can hold.
+const LONGEST: Duration = Duration::from_nanos(i64::MAX as u64);
+
+/// Parses a duration with its unit: `1m30s`, `500ms`, `1.5h`. `0` needs none. `None` for anything else, and for more than
+/// Go's durations hold.
+fn parse_with_unit(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
     }
-    let mut rest = text;
-    let mut total: u64 = 0;
-    while !rest.is_empty() {
-        let unit_at = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (number, behind) = rest.split_at(unit_at);
-        let unit_end = behind.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(behind.len());
-        let (unit, behind) = behind.split_at(unit_end);
-        let unit = UNITS.iter().find(|(name, _)| *name == unit)?.1;
-        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-        if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {
-            return None;
-        }
-        let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
-        total = total.checked_add(whole.checked_mul(unit)?)?;
-        if !fraction.is_empty() {
-            let fraction: f64 = format!("0.{fraction}").parse().ok()?;
-            total = total.checked_add((fraction * unit as f64) as u64)?;
-        }
-        rest = behind;
+    // The library also takes ISO 8601 (`PT5S`) elsewhere, and signs in words; a duration here begins with a digit or a point.
+    if !text.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
+        return None;
     }
-    (!text.is_empty() && i64::try_from(total).is_ok()).then(|| Duration::from_nanos(total))
+    PARSER.parse_unsigned_duration(text).ok().filter(|duration| *duration <= LONGEST)
 }
 
-/// Parses `20ms`, `1s`, `500us`, `1m30s` as Go's durations are written; a plain number is milliseconds.
+/// Whether a text is a number without a unit.
+fn is_plain_number(text: &str) -> bool {
+    text.parse::<f64>().is_ok_and(|number| number.is_finite() && number >= 0.0)
+        && text.starts_with(|c: char| c.is_ascii_digit() || c == '.')
+}
+
+/// Parses the duration of an option for which seconds and milliseconds are both likely: `20ms`, `1s`, `500us`, `1m30s`. A
+/// plain number is refused, since it is not known which of the two it means.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let plain = || text.parse::<f64>().ok().and_then(|ms| Duration::try_from_secs_f64(ms / 1e3).ok());
-    parse_go(text).or_else(plain).ok_or_else(|| format!("{text:?} is not a duration such as 20ms or 1m30s"))
+    parse_with_unit(text).ok_or_else(|| {
+        if is_plain_number(text) {
+            format!("{text:?} has no unit: write {text}s for seconds, or {text}ms for milliseconds")
+        } else {
+            format!("{text:?} is not a duration such as 20ms or 1m30s")
+        }
+    })
 }
 
 /// A period as gops takes it: a Go duration, or a whole number of seconds. It is shown as Go shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Period(Duration);
+pub struct Period {
+    duration: Duration,
+    /// It was written as a number of seconds, without a unit.
+    is_plain: bool,
+}
 
 impl Period {
     /// How long it is.
     pub fn duration(self) -> Duration {
-        self.0
+        self.duration
+    }
+
+    /// The number of seconds, if it was written as such, without a unit.
+    pub fn plain_seconds(self) -> Option<u64> {
+        self.is_plain.then_some(self.duration.as_secs())
     }
 }
 
@@ -66,11 +66,11 @@ impl FromStr for Period {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let seconds = || {
-            let seconds = text.parse::<u64>().ok().map(Duration::from_secs)?;
-            i64::try_from(seconds.as_nanos()).is_ok().then_some(seconds)
-        };
-        parse_go(text).or_else(seconds).map(Period).ok_or_else(|| {
+        if let Some(duration) = parse_with_unit(text) {
+            return Ok(Period { duration, is_plain: false });
+        }
+        let seconds = text.parse::<u64>().ok().map(Duration::from_secs).filter(|seconds| *seconds <= LONGEST);
+        seconds.map(|duration| Period { duration, is_plain: true }).ok_or_else(|| {
             format!("{text:?} is not a duration such as 500ms or 1m30s, nor a number of seconds")
         })
     }
@@ -79,7 +79,7 @@ impl FromStr for Period {
 impl fmt::Display for Period {
     /// As `time.Duration.String`: `1m30s`, `1.5s`, `500ms`, `0s`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let nanos = self.0.as_nanos();
+        let nanos = self.duration.as_nanos();
         let fraction = |value: u128, unit: u128| {
             let mut text = (value / unit).to_string();
             let rest = value % unit;
@@ -117,11 +117,27 @@ mod tests {
         assert_eq!(parse_duration("20ms"), Ok(Duration::from_millis(20)));
         assert_eq!(parse_duration("1.5s"), Ok(Duration::from_millis(1500)));
         assert_eq!(parse_duration("250us"), Ok(Duration::from_micros(250)));
-        assert_eq!(parse_duration("7"), Ok(Duration::from_millis(7)));
+        assert_eq!(parse_duration("0"), Ok(Duration::ZERO));
+        for plain in ["7", "60", "1.5"] {
+            let error = parse_duration(plain).unwrap_err();
+            assert!(error.contains(&format!("{plain}s")) && error.contains(&format!("{plain}ms")), "{error}");
+        }
         assert_eq!(parse_duration("1m30s"), Ok(Duration::from_secs(90)));
-        for wrong in
-            ["fast", "3 weeks", "", "-1s", "s", ".s", "1..2s", "99999999999999999999999s", "9999999h"]
-        {
+        for wrong in [
+            "fast",
+            "3 fortnights",
+            "",
+            "-1s",
+            "+1s",
+            "s",
+            ".s",
+            "1..2s",
+            "1s ago",
+            "PT5S",
+            "inf",
+            "99999999999999999999999s",
+            "9999999h",
+        ] {
             assert!(parse_duration(wrong).is_err(), "{wrong}");
         }
     }

@@ -6,35 +6,62 @@ use std::io::{self, Write};
 use clap::CommandFactory as _;
 
 use super::args::{Cli, Common, DECLARATIONS, Generate, GenerateArgs};
-use super::output;
+use super::{completion, man, output};
 use crate::Error;
 
 pub(super) fn run(args: &GenerateArgs, common: &Common) -> Result<(), Error> {
     match &args.what {
         Generate::Man { command } => {
-            let page = man(command.as_deref())?;
-            output::write(common, |out| page.render(out))
+            let page = man::page(command.as_deref());
+            let name = command.as_deref().unwrap_or_default();
+            let page = page.ok_or_else(|| Error::Usage(format!("there is no command {name}")))?;
+            output::write(common, |out| page.write(out))
         }
         Generate::Completions { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut Cli::command(), "gops-probe", &mut script);
+            completion::write_script(&shell.to_string(), &mut script)
+                .map_err(|source| Error::Output { to: "the script".to_owned(), source })?;
             output::write(common, |out| out.write_all(&script))
         }
+        Generate::Schema { name } => write_schema(name.as_deref(), common),
         Generate::CommandsTable => output::write(common, |out| write_table(out)),
     }
 }
 
-fn man(command: Option<&str>) -> Result<clap_mangen::Man, Error> {
-    let mut program = Cli::command();
-    // Gives the commands the program's options too.
-    program.build();
-    let Some(name) = command else { return Ok(clap_mangen::Man::new(program)) };
-    let command = program
-        .find_subcommand(name)
-        .filter(|c| !c.is_hide_set())
-        .ok_or_else(|| Error::Usage(format!("there is no command {name}")))?;
-    let title = format!("gops-probe-{name}");
-    Ok(clap_mangen::Man::new(command.clone().display_name(&title)).title(title.to_uppercase()))
+/// The schemas of answers by name, as `docs/schema` has them.
+const SCHEMAS: &[(&str, &str)] = &[
+    ("gc", include_str!("../../../docs/schema/gc.json")),
+    ("heap", include_str!("../../../docs/schema/heap.json")),
+    ("list", include_str!("../../../docs/schema/list.json")),
+    ("memstats", include_str!("../../../docs/schema/memstats.json")),
+    ("process", include_str!("../../../docs/schema/process.json")),
+    ("profile", include_str!("../../../docs/schema/profile.json")),
+    ("saved", include_str!("../../../docs/schema/saved.json")),
+    ("serve", include_str!("../../../docs/schema/serve.json")),
+    ("setgc", include_str!("../../../docs/schema/setgc.json")),
+    ("setmemlimit", include_str!("../../../docs/schema/setmemlimit.json")),
+    ("stack", include_str!("../../../docs/schema/stack.json")),
+    ("stats", include_str!("../../../docs/schema/stats.json")),
+    ("top", include_str!("../../../docs/schema/top.json")),
+    ("tree", include_str!("../../../docs/schema/tree.json")),
+    ("version", include_str!("../../../docs/schema/version.json")),
+];
+
+fn write_schema(name: Option<&str>, common: &Common) -> Result<(), Error> {
+    let names = || SCHEMAS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    let Some(name) = name else {
+        let all: serde_json::Map<String, serde_json::Value> = SCHEMAS
+            .iter()
+            .filter_map(|(name, text)| Some(((*name).to_owned(), serde_json::from_str(text).ok()?)))
+            .collect();
+        return output::write_json(common, &all);
+    };
+    // The answers of all profile commands have one form.
+    let name = if name.starts_with("pprof-") { "profile" } else { name };
+    let found = SCHEMAS.iter().find(|(known, _)| *known == name);
+    let (_, text) =
+        found.ok_or_else(|| Error::Usage(format!("there is no schema {name}; there are {}", names())))?;
+    output::write(common, |out| out.write_all(text.as_bytes()))
 }
 
 fn write_table(out: &mut dyn Write) -> io::Result<()> {
@@ -43,7 +70,7 @@ fn write_table(out: &mut dyn Write) -> io::Result<()> {
 
 /// The table of commands as the README has it, in Markdown.
 pub fn commands_table() -> String {
-    let mut program = Cli::command();
+    let mut program = Cli::command().disable_help_subcommand(true);
     // Gives the commands their arguments.
     program.build();
     let mut table = String::from("| Command | What it answers | Intrusion | Needs |\n|---|---|---|---|\n");
@@ -96,14 +123,45 @@ mod tests {
         );
     }
 
+    /// What help and man pages show as an example is what the program takes.
     #[test]
-    fn man_pages_and_completions() {
-        let mut page = Vec::new();
-        man(None).unwrap().render(&mut page).unwrap();
-        assert!(String::from_utf8(page).unwrap().contains("Exit codes"));
-        let mut page = Vec::new();
-        man(Some("version")).unwrap().render(&mut page).unwrap();
-        assert!(String::from_utf8(page).unwrap().contains("tier 0 look"));
-        assert!(man(Some("generate")).is_err());
+    fn examples_can_be_written_so() {
+        for declaration in DECLARATIONS {
+            assert!(declaration.examples.len() >= 2, "{}", declaration.name);
+            for (line, _) in declaration.examples {
+                let line = line.split(" | ").next().unwrap().trim_start_matches("sudo ");
+                let words: Vec<std::ffi::OsString> = words(line).into_iter().map(Into::into).collect();
+                let parsed = crate::cli::parsing::parse(words);
+                assert!(parsed.is_ok(), "{line}: {}", parsed.err().unwrap());
+            }
+        }
+    }
+
+    /// The words of a line, with quotes as a shell takes them.
+    fn words(line: &str) -> Vec<String> {
+        let mut words = vec![String::new()];
+        let mut quoted = false;
+        for letter in line.chars() {
+            match letter {
+                '\'' => quoted = !quoted,
+                ' ' if !quoted => words.push(String::new()),
+                _ => words.last_mut().unwrap().push(letter),
+            }
+        }
+        words
+    }
+
+    #[test]
+    fn schemas_are_those_of_the_documentation() {
+        for (name, text) in SCHEMAS {
+            let schema: serde_json::Value = serde_json::from_str(text).unwrap();
+            assert!(schema["properties"]["schema"].is_object(), "{name}");
+        }
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/schema");
+        let Ok(files) = std::fs::read_dir(folder) else { return };
+        let mut files: Vec<_> = files.map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
+        files.sort();
+        let known: Vec<_> = SCHEMAS.iter().map(|(name, _)| format!("{name}.json")).collect();
+        assert_eq!(files, known);
     }
 }

@@ -3,6 +3,7 @@
 mod agent;
 pub mod args;
 mod capture;
+mod completion;
 mod destination;
 pub mod duration;
 mod generate;
@@ -10,9 +11,12 @@ mod heap;
 mod interrupt;
 mod knobs;
 mod list;
+mod man;
 mod memstats;
 mod opening;
 mod output;
+mod parsing;
+mod pattern;
 mod process;
 mod profile;
 mod progress;
@@ -20,6 +24,7 @@ mod reading;
 mod serve;
 mod stack;
 mod stats;
+mod stuck;
 mod style;
 pub mod target;
 mod top;
@@ -33,9 +38,6 @@ use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use clap::error::{ContextKind, ContextValue, ErrorKind};
-
 use crate::Error;
 use args::{Cli, Command};
 pub use generate::commands_table;
@@ -44,7 +46,10 @@ use profile::Kind;
 /// Runs the program with the arguments of this process.
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    let cli = parse(&arguments).unwrap_or_else(|e| e.exit());
+    if completion::answer(&arguments).unwrap_or_else(|e| e.exit()) {
+        return ExitCode::SUCCESS;
+    }
+    let cli = parsing::parse(arguments).unwrap_or_else(|e| e.exit());
     start_logging(cli.common.verbose);
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
@@ -55,32 +60,6 @@ pub fn main() -> ExitCode {
             ExitCode::from(e.kind().exit_code())
         }
     }
-}
-
-/// As gops has it, a target in place of a command is that of `process`.
-fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
-    let error = match Cli::try_parse_from(arguments) {
-        Ok(cli) => return Ok(cli),
-        Err(error) => error,
-    };
-    let (ErrorKind::InvalidSubcommand, Some(ContextValue::String(given))) =
-        (error.kind(), error.get(ContextKind::InvalidSubcommand))
-    else {
-        return Err(error);
-    };
-    if given.parse::<target::Target>().is_err() {
-        return Err(error);
-    }
-    // The same text may be the value of an option before; then the command is still missing.
-    for (at, _) in arguments.iter().enumerate().skip(1).filter(|(_, argument)| *argument == given.as_str()) {
-        let mut with_command = arguments.to_vec();
-        with_command.insert(at, "process".into());
-        match Cli::try_parse_from(with_command) {
-            Err(e) if e.kind() == ErrorKind::InvalidSubcommand => {}
-            other => return other,
-        }
-    }
-    Err(error)
 }
 
 fn run(cli: &Cli) -> Result<(), Error> {
@@ -137,8 +116,8 @@ fn report(error: &Error, cli: &Cli) {
 fn start_logging(verbose: u8) {
     use tracing_subscriber::filter::LevelFilter;
     let level = match verbose {
-        0 => LevelFilter::WARN,
-        1 => LevelFilter::INFO,
+        // With one, the answer says more; the log begins with the second.
+        0 | 1 => LevelFilter::WARN,
         2 => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,
     };
@@ -151,38 +130,4 @@ fn start_logging(verbose: u8) {
         .finish();
     // Fails only where a logger is set already, which then is the one to use.
     let _ = tracing::subscriber::set_global_default(logger);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_target_alone() {
-        let parsed = |line: &str| {
-            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
-            match parse(&words).map(|cli| cli.command) {
-                Ok(Some(Command::Process(args))) => {
-                    format!("{:?} {:?}", args.target.target, args.period.map(|p| p.to_string()))
-                }
-                Ok(other) => panic!("{line}: {other:?}"),
-                Err(e) => e.to_string(),
-            }
-        };
-        let same = |line: &str, whole: &str| assert_eq!(parsed(line), parsed(whole), "{line}");
-        same("gops-probe 4711", "gops-probe process 4711");
-        same("gops-probe 4711 10", "gops-probe pid 4711 10s");
-        same("gops-probe --json -o 7 7 1m", "gops-probe proc 7 60");
-        same("gops-probe name:x --wait=3s", "gops-probe process name:x");
-        assert!(
-            parsed("gops-probe 4711 soon").contains("is not a duration"),
-            "{}",
-            parsed("gops-probe 4711 soon")
-        );
-        assert!(
-            parsed("gops-probe lsit").contains("unrecognized subcommand"),
-            "{}",
-            parsed("gops-probe lsit")
-        );
-    }
 }

@@ -102,6 +102,14 @@ pub(super) fn write_escaped(
     write(common, |out| answer(&mut Escaped { out, lead: false }))
 }
 
+/// Writes one of several answers as JSON, on a line of its own.
+pub(super) fn write_json_line(common: &Common, answer: &impl Serialize) -> Result<(), Error> {
+    write_escaped(common, |out| {
+        serde_json::to_writer(&mut *out, answer)?;
+        writeln!(out)
+    })
+}
+
 /// Writes an answer as JSON, with a line end behind it.
 pub(super) fn write_json(common: &Common, answer: &impl Serialize) -> Result<(), Error> {
     write_escaped(common, |out| {

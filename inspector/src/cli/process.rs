@@ -4,21 +4,23 @@ use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use super::args::{Common, ProcessArgs};
+use super::duration::Period;
 use super::output;
 use super::style::Style;
 use crate::Error;
 use crate::memory::LiveMemory;
 use crate::process::details::{self, Details};
-use crate::process::find::Detail;
-use crate::process::{self, Process};
+use crate::process::find::{self, Detail};
+use crate::process::{self, Pid, Process};
 use crate::report::printable::printable_str;
 use crate::report::process::{Live, ProcessInfo, write_text};
 use crate::runtime::open::open;
 use crate::runtime::settings;
 
 pub(super) fn run(args: &ProcessArgs, common: &Common) -> Result<(), Error> {
-    let process = args.target.process("process", common)?;
     let period = args.period.unwrap_or_default();
+    refuse_second_process(period)?;
+    let process = args.target.process("process", common)?;
     tell_progress(period.duration(), common);
     let everything = common.json || common.verbose > 0;
     let detail = if everything { Detail::All } else { Detail::Text };
@@ -31,6 +33,22 @@ pub(super) fn run(args: &ProcessArgs, common: &Common) -> Result<(), Error> {
         output::write(common, |out| write_text(&details, &live, &period, common.verbose > 0, out))?;
     }
     conclude(&details, common)
+}
+
+/// Fails where the period is the pid of a process: who writes two pids wants no measurement of an hour. Short periods may be
+/// pids of processes that nobody means, such as 1; these have to be Go processes.
+fn refuse_second_process(period: Period) -> Result<(), Error> {
+    const SHORT: u64 = 300;
+    let Some(seconds) = period.plain_seconds() else { return Ok(()) };
+    let is_meant = |process: &Process| seconds > SHORT || find::one(process).is_ok();
+    match Pid::try_from(seconds).ok().and_then(|pid| Process::pin(pid).ok()).filter(is_meant) {
+        Some(process) => Err(Error::Usage(format!(
+            "{seconds} is a period here, and also the pid of {}: write {seconds}s for so many seconds, or give one process \
+             at a time",
+            process.name()
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// What the runtime is set to, read from the memory of a Go process.

@@ -5,15 +5,18 @@ use std::io::Write;
 use std::mem::ManuallyDrop;
 
 use super::args::{Common, StackArgs, Via, WayArgs};
+use super::capture::catch;
 use super::style::Style;
+use super::target::Found;
 use super::via::{Chosen, choose};
-use super::{agent, output};
+use super::{agent, output, stuck};
 use crate::agent::{AgentTarget, Connection, Request, Signal};
 use crate::memory::{LiveMemory, ReadCost};
 use crate::process::Process;
 use crate::report::answers::Source;
 use crate::report::dump::Dump;
-use crate::report::stack::{Cost, Counts, Filter, StackReport};
+use crate::report::printable::printable_str;
+use crate::report::stack::{Cost, Counts, Filter, StackReport, States};
 use crate::report::traceback::Level;
 use crate::runtime::open::{memory_error, open};
 use crate::runtime::panicking::is_panicking;
@@ -23,9 +26,11 @@ use crate::runtime::view::View;
 use crate::{Error, standstill};
 
 pub(super) fn run(args: &StackArgs, common: &Common) -> Result<(), Error> {
-    let filter = filter(args)?;
+    let filter = filter(args);
+    let way = way(args)?;
     let target = args.target.find(common)?;
-    match choose(&target, &way(args)?, common, |process| look(process, &options(args)))? {
+    wait(args, &target, common)?;
+    match choose(&target, &way, common, |process| look(process, &options(args)))? {
         Chosen::Probe(seen) => {
             // The program ends with it: to free a hundred thousand stacks one by one is of no use to anybody.
             let seen = ManuallyDrop::new(seen);
@@ -50,6 +55,24 @@ impl Seen {
     pub(super) fn cost(&self) -> Cost {
         Cost::new(self.attach_cost, &self.snapshot)
     }
+}
+
+/// Waits until the time for the dump has come.
+fn wait(args: &StackArgs, target: &Found, common: &Common) -> Result<(), Error> {
+    if args.after.is_none() && args.when_stuck.is_none() {
+        return Ok(());
+    }
+    let Found::Process(process) = target else {
+        return Err(Error::Usage("--after and --when-stuck need a process of this machine".to_owned()));
+    };
+    let interrupt = catch()?;
+    if let Some(after) = args.after {
+        stuck::wait(process, after.duration(), &interrupt)?;
+    }
+    if let Some(time) = args.when_stuck {
+        stuck::wait_until_stuck(process, time.duration(), &interrupt, common)?;
+    }
+    Ok(())
 }
 
 fn options(args: &StackArgs) -> Options {
@@ -110,6 +133,10 @@ fn print(
     if common.verbose > 0 {
         tell_evidence(view, &cost, snapshot, common);
     }
+    if let Some(state) = missed_state(args, &counts.get()) {
+        let known = report.is_state(state);
+        tell_states(target, state, &report.states(), known, common)?;
+    }
     conclude(args, target, &counts.get(), common)
 }
 
@@ -135,13 +162,42 @@ fn print_of_agent(
         counts.set(written);
         Ok(())
     })?;
+    if let Some(state) = missed_state(args, &counts.get()) {
+        // Which states its release has is not known here.
+        tell_states(target, state, &dump.states(), true, common)?;
+    }
     conclude(args, target, &counts.get(), common)
 }
 
-fn filter(args: &StackArgs) -> Result<Filter, Error> {
-    let pattern = args.pattern.as_deref().map(regex::bytes::Regex::new).transpose();
-    let pattern = pattern.map_err(|e| Error::Usage(format!("--match: {e}")))?;
-    Ok(Filter { goid: args.goroutine, state: args.state.clone(), pattern })
+fn filter(args: &StackArgs) -> Filter {
+    Filter { goid: args.goroutine, state: args.state.clone(), pattern: args.pattern.clone() }
+}
+
+/// The state that was asked for, where no goroutine was written and nothing else was asked for.
+fn missed_state<'a>(args: &'a StackArgs, counts: &Counts) -> Option<&'a str> {
+    let nothing_else = args.goroutine.is_none() && args.pattern.is_none();
+    args.state.as_deref().filter(|_| counts.goroutines == 0 && nothing_else)
+}
+
+/// Says which states there are, where the one that was asked for is not among them. One that no goroutine can have is a
+/// slip of the pen.
+fn tell_states(
+    target: &AgentTarget,
+    state: &str,
+    states: &States,
+    known: bool,
+    common: &Common,
+) -> Result<(), Error> {
+    if !known {
+        return Err(Error::Usage(format!(
+            "--state: no goroutine can be in state {state:?}; {target} has {states}"
+        )));
+    }
+    let text = format!("no goroutine is in state {state:?}; {target} has {states}");
+    let style = Style::for_stderr(common.color);
+    // A hint that cannot be written is no failure of the answer.
+    let _ = writeln!(std::io::stderr().lock(), "{} {}", style.hint("hint:"), printable_str(&text));
+    Ok(())
 }
 
 /// What is unconfirmed or missing, as a hint or as the error of a partial answer.
@@ -196,7 +252,6 @@ fn tell_too_many(snapshot: &Snapshot, args: &StackArgs, common: &Common) {
 
 /// What could not be found or confirmed, and what that costs the answer.
 fn tell_unknown(view: &View, common: &Common) {
-    use crate::report::printable::printable_str;
     let style = Style::for_stderr(common.color);
     let mut err = std::io::stderr().lock();
     for unknown in &view.unknown {
@@ -206,7 +261,6 @@ fn tell_unknown(view: &View, common: &Common) {
 }
 
 fn tell_evidence(view: &View, cost: &Cost, snapshot: &Snapshot, common: &Common) {
-    use crate::report::printable::printable_str;
     let style = Style::for_stderr(common.color);
     let mut err = std::io::stderr().lock();
     for evidence in &view.evidence {
@@ -225,7 +279,7 @@ fn tell_evidence(view: &View, cost: &Cost, snapshot: &Snapshot, common: &Common)
     );
 }
 
-fn explain(process: &Process, error: SnapshotError) -> Error {
+pub(super) fn explain(process: &Process, error: SnapshotError) -> Error {
     match error {
         SnapshotError::Memory(e) | SnapshotError::List(GListError::Memory(e)) => memory_error(process, e),
         SnapshotError::Stop(e) => standstill::error(process, e),

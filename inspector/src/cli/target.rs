@@ -4,10 +4,12 @@ use std::io::{IsTerminal as _, Write as _};
 use std::str::FromStr;
 
 use clap::Args;
-use regex::bytes::Regex;
+use clap_complete::engine::ArgValueCompleter;
 
 use super::args::Common;
+use super::completion::targets;
 use super::duration::Period;
+use super::pattern::parse_pattern;
 use super::style::Style;
 use crate::Error;
 use crate::agent::{Address, AgentTarget};
@@ -21,7 +23,7 @@ use crate::report::printable::printable_str;
 pub struct TargetArgs {
     /// A pid; name:REGEX, the one Go process with such a name; container:ID, the one in that container (the first digits
     /// of its id are enough); or HOST:PORT, a gops agent
-    #[arg(value_name = "TARGET")]
+    #[arg(value_name = "TARGET", add = ArgValueCompleter::new(targets))]
     pub target: Target,
     /// Wait until there is such a process: a minute, or for a duration such as 30s
     #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "1m")]
@@ -45,7 +47,7 @@ impl FromStr for Target {
             if pattern.is_empty() {
                 return Err("name: needs a regular expression behind it".to_owned());
             }
-            let regex = Regex::new(pattern).map_err(|e| e.to_string())?;
+            let regex = parse_pattern(pattern)?;
             return Ok(Target::Process(Selector::Name(regex)));
         }
         if let Some(id) = text.strip_prefix("container:") {
@@ -62,7 +64,9 @@ impl FromStr for Target {
             Err(e) if text.bytes().all(|b| b.is_ascii_digit() || b == b'-') => {
                 Err(process::InvalidPid::to_string(&e))
             }
-            Err(_) => Err("a target is a pid, name:REGEX, container:ID or HOST:PORT".to_owned()),
+            Err(_) => Err(format!(
+                "a target is a pid, name:REGEX, container:ID or HOST:PORT; for a process that is named so, write name:{text}"
+            )),
         }
     }
 }
@@ -80,6 +84,14 @@ impl Found {
         match self {
             Found::Process(process) => Some(process),
             Found::Agent(_) => None,
+        }
+    }
+
+    /// For what is shown to people beside many others: also by its name.
+    pub(super) fn titled(&self) -> String {
+        match self {
+            Found::Process(process) => format!("{}, process {}", process.name(), process.pid()),
+            Found::Agent(address) => address.to_string(),
         }
     }
 

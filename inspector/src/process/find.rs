@@ -382,7 +382,7 @@ fn describe(
 
 /// The kernel keeps 15 bytes of a name. As gops does, the rest is taken from the command line where that begins with
 /// the same.
-pub(super) fn full_name(process: &Process) -> String {
+pub(crate) fn full_name(process: &Process) -> String {
     let name = process.name();
     if name.len() >= 15
         && let Ok(cmdline) = process.read("cmdline", "read the command line")

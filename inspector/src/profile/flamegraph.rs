@@ -43,5 +43,14 @@ pub fn write(profile: &Profile, sample_type: usize, title: &str) -> Result<Vec<u
     let mut out = Vec::new();
     flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), &mut out)
         .map_err(|e| WriteError::Failed(e.to_string()))?;
-    Ok(out)
+    Ok(with_document_title(out, &options.title))
+}
+
+/// Gives the SVG a title of its own, which browsers show above the page; the one that is drawn is only text to them.
+fn with_document_title(svg: Vec<u8>, title: &str) -> Vec<u8> {
+    let text = String::from_utf8_lossy(&svg);
+    let behind_svg = text.find("<svg").and_then(|at| Some(at + text.get(at..)?.find('>')? + 1));
+    let Some((head, rest)) = behind_svg.and_then(|at| text.split_at_checked(at)) else { return svg };
+    let escaped = title.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    format!("{head}<title>{escaped}</title>{rest}").into_bytes()
 }

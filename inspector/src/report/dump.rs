@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::answers::Source;
-use super::stack::{Counts, Filter};
+use super::stack::{Counts, Filter, States};
 use super::stack_json as json;
 
 /// The goroutines of a dump, in the order of its text.
@@ -41,6 +41,11 @@ impl<'t> Dump<'t> {
                 && filter.state.as_deref().is_none_or(|s| s == g.state)
                 && filter.pattern.as_ref().is_none_or(|p| p.is_match(g.text.as_bytes()))
         })
+    }
+
+    /// How many goroutines there are in which state.
+    pub fn states(&self) -> States {
+        States::of(self.goroutines.iter().map(|goroutine| goroutine.state))
     }
 
     /// Writes those that are wanted, as they were printed.

@@ -1,5 +1,6 @@
 //! The answer of `stack`.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Write};
 use std::sync::mpsc::{channel, sync_channel};
@@ -9,7 +10,7 @@ use serde::Serialize;
 use super::stack_json as json;
 use super::traceback::{Level, Printer, header_status, incomplete, wait_minutes};
 use crate::memory::ReadCost;
-use crate::runtime::goroutine::Goroutine;
+use crate::runtime::goroutine::{Goroutine, status};
 use crate::runtime::snapshot::{Frames, Slot, Snapshot};
 use crate::runtime::view::View;
 use crate::stop::StopTimes;
@@ -205,6 +206,18 @@ impl<'v> StackReport<'v> {
         Ok(rest)
     }
 
+    /// How many goroutines there are in which state, whatever the filter lets pass.
+    pub fn states(&self) -> States {
+        let printer = Printer::new(self.view, self.level);
+        let included = self.snapshot.slots.iter().filter(|slot| printer.includes(self.snapshot, slot));
+        States::of(included.map(|slot| header_status(self.view, &slot.g)))
+    }
+
+    /// Whether a header of this release can show this state (`runtime.gStatusStrings`, `runtime.waitReasonStrings`).
+    pub fn is_state(&self, name: &str) -> bool {
+        status::NAMES.contains(&name) || self.view.table.wait_reasons().iter().any(|reason| reason == name)
+    }
+
     /// Writes the text that Go itself prints, an empty line between goroutines.
     pub fn write_text(&self, out: &mut dyn Write) -> io::Result<Counts> {
         self.each(b"\n", &|printer, slot, out| printer.write(self.snapshot, slot, out), out)
@@ -289,6 +302,31 @@ impl<'v> StackReport<'v> {
                 })
                 .collect(),
         }
+    }
+}
+
+/// How many goroutines are in which state, the most frequent first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct States(Vec<(String, usize)>);
+
+impl States {
+    /// Counts the states of goroutines.
+    pub fn of<'s>(states: impl Iterator<Item = &'s str>) -> Self {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        states.for_each(|state| *counts.entry(state).or_default() += 1);
+        let mut counts: Vec<_> = counts.into_iter().map(|(state, count)| (state.to_owned(), count)).collect();
+        counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        States(counts)
+    }
+}
+
+/// `12 in chan receive, 3 in select`.
+impl fmt::Display for States {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (state, count)) in self.0.iter().enumerate() {
+            write!(f, "{}{count} in {state}", if index == 0 { "" } else { ", " })?;
+        }
+        Ok(())
     }
 }
 

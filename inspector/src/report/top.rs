@@ -27,8 +27,9 @@ pub struct Interval {
 }
 
 impl Interval {
-    /// What a profile of that time has; its first values are counts.
-    pub fn new(profile: &Profile, took: Duration) -> Self {
+    /// What a profile of that time has; its first values are counts. Samples are labelled with their process where there are
+    /// several; `alone` is the one that they are all of otherwise.
+    pub fn new(profile: &Profile, took: Duration, alone: Option<&(u64, String)>) -> Self {
         let count = |sample: &Sample| sample.values.first().copied().unwrap_or(0).max(0);
         let works = Works::new(profile);
         let mut interval = Interval { took, work: works.all(), ..Interval::default() };
@@ -53,6 +54,9 @@ impl Interval {
                 let begins = || profile.frames(&sample.stack).last().map(|frame| frame.name().into_owned());
                 let row = interval.goroutines.entry((pid.unwrap_or(0), goid));
                 row.or_insert_with(|| (0, begins().unwrap_or_default())).0 += count;
+            }
+            if let (None, Some((pid, name))) = (pid, alone) {
+                interval.processes.entry(*pid).or_insert_with(|| (0, name.clone())).0 += count;
             }
             if let Some(pid) = pid {
                 let name = sample.labels.iter().find_map(|label| match &label.value {
@@ -186,7 +190,7 @@ pub struct Top {
     pub functions: Vec<FunctionShare>,
     /// Goroutines, those with most first; empty where it is not known which goroutine ran.
     pub goroutines: Vec<GoroutineShare>,
-    /// Processes, those with most first; empty where there is only one.
+    /// Processes, those with most first.
     pub processes: Vec<ProcessShare>,
 }
 

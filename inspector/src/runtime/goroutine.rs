@@ -27,6 +27,20 @@ pub mod status {
     /// Set in addition while the garbage collector scans the stack.
     pub const SCAN: u32 = 0x1000;
 
+    /// All that [`name`] can give for a status that the runtime has.
+    pub const NAMES: [&str; 10] = [
+        "idle",
+        "runnable",
+        "running",
+        "syscall",
+        "waiting",
+        "dead",
+        "copystack",
+        "preempted",
+        "leaked",
+        "waiting for cgo callback",
+    ];
+
     /// As the runtime prints them (`gStatusStrings`).
     pub fn name(status: u32) -> &'static str {
         match status {

@@ -18,6 +18,7 @@ pub mod open;
 pub mod panicking;
 pub mod plausible;
 pub mod procs;
+pub mod progress;
 pub mod record;
 pub mod running;
 pub mod settings;

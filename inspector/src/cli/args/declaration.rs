@@ -41,9 +41,11 @@ pub(in crate::cli) struct Declaration {
     pub(in crate::cli) name: &'static str,
     pub(in crate::cli) tier: Tier,
     /// What the tier means for the target, and what it costs.
-    cost: &'static str,
+    pub(in crate::cli) cost: &'static str,
     /// What the user must be allowed to do.
     pub(in crate::cli) needs: &'static str,
+    /// Commands as they are written, and what they are for.
+    pub(in crate::cli) examples: &'static [(&'static str, &'static str)],
 }
 
 pub(in crate::cli) const LIST: Declaration = Declaration {
@@ -51,6 +53,11 @@ pub(in crate::cli) const LIST: Declaration = Declaration {
     tier: Tier::Look,
     cost: "reads /proc and each executable once; no process is touched",
     needs: "nothing for your own processes; root or CAP_SYS_PTRACE for those of others",
+    examples: &[
+        ("gops-probe", "the Go processes of this machine"),
+        ("gops-probe list --json", "the same as data, with build and container of each"),
+        ("sudo gops-probe list -v", "also those of other users, and how each was recognised"),
+    ],
 };
 
 pub(in crate::cli) const TREE: Declaration = Declaration {
@@ -58,6 +65,10 @@ pub(in crate::cli) const TREE: Declaration = Declaration {
     tier: Tier::Look,
     cost: "reads /proc and each executable once; no process is touched",
     needs: "nothing for your own processes; root or CAP_SYS_PTRACE for those of others",
+    examples: &[
+        ("gops-probe tree", "which Go process started which"),
+        ("gops-probe tree --json", "the same as data"),
+    ],
 };
 
 pub(in crate::cli) const PROCESS: Declaration = Declaration {
@@ -67,6 +78,11 @@ pub(in crate::cli) const PROCESS: Declaration = Declaration {
            the process is not stopped",
     needs: "nothing for your own processes; root or CAP_SYS_PTRACE for settings in the memory of those of others or \
             where ptrace is restricted, with CAP_DAC_READ_SEARCH for the connections of those of others",
+    examples: &[
+        ("gops-probe 4711", "parent, memory, CPU, command line and connections"),
+        ("gops-probe process 4711 10s", "also the CPU usage of the next ten seconds"),
+        ("gops-probe process -v name:orders", "also its Go program, container, limits and GOGC"),
+    ],
 };
 
 pub(in crate::cli) const VERSION: Declaration = Declaration {
@@ -74,6 +90,10 @@ pub(in crate::cli) const VERSION: Declaration = Declaration {
     tier: Tier::Look,
     cost: "reads /proc and the executable; the process is not touched",
     needs: "nothing for your own processes; root or CAP_SYS_PTRACE for those of others",
+    examples: &[
+        ("gops-probe version 4711", "the Go release that built it"),
+        ("gops-probe version -v name:orders", "also its modules and build settings"),
+    ],
 };
 
 pub(in crate::cli) const STACK: Declaration = Declaration {
@@ -82,6 +102,14 @@ pub(in crate::cli) const STACK: Declaration = Declaration {
     cost: "stops all threads for about a millisecond at 10,000 goroutines, reads memory, writes nothing; \
            with --no-pause tier 1+ touch: threads that run goroutines are stopped one at a time",
     needs: MEMORY,
+    examples: &[
+        ("sudo gops-probe stack 4711", "every goroutine, as Go itself prints them"),
+        ("sudo gops-probe stack --state 'chan receive' 4711", "only those that wait for a channel"),
+        (
+            r"sudo gops-probe stack --when-stuck 1m --wait=10m name:'^orders\.test$'",
+            "a test that hangs, once it does",
+        ),
+    ],
 };
 
 /// What a command needs that reads the memory of a process.
@@ -102,6 +130,10 @@ pub(in crate::cli) const GC: Declaration = Declaration {
            millisecond to wake it, and two more words written. With GOGC=off, GOGC is on until the collection has \
            begun; it is put back by whatever happens to gops-probe",
     needs: TO_WRITE,
+    examples: &[
+        ("sudo gops-probe gc 4711", "run a collection, and wait for its end"),
+        ("sudo gops-probe gc --dry-run 4711", "only say what would be written"),
+    ],
 };
 
 pub(in crate::cli) const SETGC: Declaration = Declaration {
@@ -110,6 +142,10 @@ pub(in crate::cli) const SETGC: Declaration = Declaration {
     cost: "stops all threads for less than a millisecond and writes four words of the collector's pacing; \
            GOGC stays so until somebody sets it again",
     needs: TO_WRITE,
+    examples: &[
+        ("sudo gops-probe setgc 4711 50", "collect when the heap has grown by half"),
+        ("sudo gops-probe setgc 4711 off", "no more collections, but for the memory limit's"),
+    ],
 };
 
 pub(in crate::cli) const SETMEMLIMIT: Declaration = Declaration {
@@ -118,6 +154,10 @@ pub(in crate::cli) const SETMEMLIMIT: Declaration = Declaration {
     cost: "stops all threads for less than a millisecond and writes one word or two of the collector's pacing; \
            the limit stays so until somebody sets it again",
     needs: TO_WRITE,
+    examples: &[
+        ("sudo gops-probe setmemlimit 4711 2GiB", "a soft limit of 2 GiB"),
+        ("sudo gops-probe setmemlimit 4711 off", "no limit"),
+    ],
 };
 
 pub(in crate::cli) const MEMSTATS: Declaration = Declaration {
@@ -126,6 +166,10 @@ pub(in crate::cli) const MEMSTATS: Declaration = Declaration {
     cost: "stops all threads for about a millisecond, reads memory, writes nothing; with --no-pause tier 1 read: nothing \
            is stopped, and the numbers are approximate",
     needs: MEMORY,
+    examples: &[
+        ("sudo gops-probe memstats 4711", "what runtime.ReadMemStats would say"),
+        ("sudo gops-probe memstats --no-pause --json 4711", "approximate, as data, without a pause"),
+    ],
 };
 
 pub(in crate::cli) const STATS: Declaration = Declaration {
@@ -133,6 +177,10 @@ pub(in crate::cli) const STATS: Declaration = Declaration {
     tier: Tier::Read,
     cost: "reads some counters; with -v or --json also each goroutine's state; the process is not stopped",
     needs: MEMORY,
+    examples: &[
+        ("sudo gops-probe stats 4711", "goroutines, threads and GOMAXPROCS"),
+        ("sudo gops-probe stats -v 4711", "also how many goroutines are in which state"),
+    ],
 };
 
 pub(in crate::cli) const HEAP: Declaration = Declaration {
@@ -141,6 +189,10 @@ pub(in crate::cli) const HEAP: Declaration = Declaration {
     cost: "stops all threads for about a millisecond at 10,000 spans (80 MB of small objects), reads memory, writes \
            nothing; with --no-pause, or where that takes longer than --max-pause, tier 1 read: nothing is stopped",
     needs: MEMORY,
+    examples: &[
+        ("sudo gops-probe heap 4711", "what holds the memory, by size of objects"),
+        ("sudo gops-probe heap --top 20 4711", "with the 20 largest objects, stacks and origins"),
+    ],
 };
 
 pub(in crate::cli) const TRACE: Declaration = Declaration {
@@ -148,6 +200,10 @@ pub(in crate::cli) const TRACE: Declaration = Declaration {
     tier: Tier::Agent,
     cost: "the agent in the process traces it for 5 s: some percent of its CPU time, and a stop of the world at each end",
     needs: AN_AGENT,
+    examples: &[
+        ("gops-probe trace 4711", "five seconds, to a file in this folder"),
+        ("gops-probe trace --open localhost:6060", "of an agent elsewhere, shown in the browser"),
+    ],
 };
 
 /// What it needs to read the memory of a process.
@@ -158,6 +214,11 @@ pub(in crate::cli) const PPROF_HEAP: Declaration = Declaration {
     tier: Tier::Read,
     cost: "reads the table that the runtime keeps; the process is not stopped",
     needs: READING,
+    examples: &[
+        ("sudo gops-probe pprof-heap --format text 4711", "who allocated what is in use, to be read here"),
+        ("sudo gops-probe pprof-heap -o heap.pb.gz 4711", "a file for go tool pprof"),
+        ("sudo gops-probe pprof-heap --diff -d 1m -o growth.svg 4711", "a flame graph of what a minute adds"),
+    ],
 };
 
 pub(in crate::cli) const PPROF_ALLOCS: Declaration = Declaration {
@@ -165,6 +226,13 @@ pub(in crate::cli) const PPROF_ALLOCS: Declaration = Declaration {
     tier: Tier::Read,
     cost: "reads the table that the runtime keeps; the process is not stopped",
     needs: READING,
+    examples: &[
+        ("sudo gops-probe pprof-allocs --format text 4711", "who has allocated most since the start"),
+        (
+            "sudo gops-probe pprof-allocs --enable -d 30s -o allocs.pb.gz 4711",
+            "in a program whose profiler is off: the next 30 seconds",
+        ),
+    ],
 };
 
 pub(in crate::cli) const PPROF_GOROUTINE: Declaration = Declaration {
@@ -173,6 +241,10 @@ pub(in crate::cli) const PPROF_GOROUTINE: Declaration = Declaration {
     cost: "reads all stacks while the process runs; threads that run goroutines are stopped one at a time, each for \
            less than a millisecond",
     needs: READING,
+    examples: &[
+        ("sudo gops-probe pprof-goroutine --format text 4711", "how many goroutines are where"),
+        ("sudo gops-probe pprof-goroutine -o goroutines.svg 4711", "the same as a flame graph"),
+    ],
 };
 
 pub(in crate::cli) const PPROF_THREADCREATE: Declaration = Declaration {
@@ -180,6 +252,10 @@ pub(in crate::cli) const PPROF_THREADCREATE: Declaration = Declaration {
     tier: Tier::Read,
     cost: "reads the list of threads that the runtime keeps; the process is not stopped",
     needs: READING,
+    examples: &[
+        ("sudo gops-probe pprof-threadcreate --format text 4711", "where its threads were created"),
+        ("sudo gops-probe pprof-threadcreate -o threads.pb.gz 4711", "a file for go tool pprof"),
+    ],
 };
 
 pub(in crate::cli) const PPROF_BLOCK: Declaration = Declaration {
@@ -187,6 +263,16 @@ pub(in crate::cli) const PPROF_BLOCK: Declaration = Declaration {
     tier: Tier::Read,
     cost: "reads the table that the runtime keeps; the process is not stopped",
     needs: READING,
+    examples: &[
+        (
+            "sudo gops-probe pprof-block --enable -d 30s --format text 4711",
+            "what goroutines wait for in the next 30 seconds",
+        ),
+        (
+            "sudo gops-probe pprof-block -o block.pb.gz 4711",
+            "what a program has sampled that does so by itself",
+        ),
+    ],
 };
 
 pub(in crate::cli) const PPROF_MUTEX: Declaration = Declaration {
@@ -194,6 +280,16 @@ pub(in crate::cli) const PPROF_MUTEX: Declaration = Declaration {
     tier: Tier::Read,
     cost: "reads the table that the runtime keeps; the process is not stopped",
     needs: READING,
+    examples: &[
+        (
+            "sudo gops-probe pprof-mutex --enable -d 30s --format text 4711",
+            "which locks are fought for in the next 30 seconds",
+        ),
+        (
+            "sudo gops-probe pprof-mutex -o mutex.pb.gz 4711",
+            "what a program has sampled that does so by itself",
+        ),
+    ],
 };
 
 pub(in crate::cli) const PPROF_CPU: Declaration = Declaration {
@@ -203,6 +299,14 @@ pub(in crate::cli) const PPROF_CPU: Declaration = Declaration {
            without BPF, the kernel copies stacks, or threads are stopped one at a time",
     needs: "root, or CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE; without BPF, perf events where \
             kernel.perf_event_paranoid is at most 2, or else what `stack` needs",
+    examples: &[
+        ("sudo gops-probe pprof-cpu -d 10s -o cpu.svg 4711", "a flame graph of ten seconds"),
+        ("sudo gops-probe pprof-cpu --system --format text", "the whole machine, to be read here"),
+        (
+            "sudo gops-probe pprof-cpu --children -o cpu.pb.gz name:server",
+            "with the processes that it begins",
+        ),
+    ],
 };
 
 pub(in crate::cli) const TOP: Declaration = Declaration {
@@ -210,6 +314,10 @@ pub(in crate::cli) const TOP: Declaration = Declaration {
     tier: Tier::Probe,
     cost: "as `pprof-cpu`, until it is ended",
     needs: "as `pprof-cpu`",
+    examples: &[
+        ("sudo gops-probe top 4711", "which functions run now"),
+        ("sudo gops-probe top --system -n 1 --interval 3s", "the whole machine, three seconds, once"),
+    ],
 };
 
 pub(in crate::cli) const BINARY: Declaration = Declaration {
@@ -217,6 +325,10 @@ pub(in crate::cli) const BINARY: Declaration = Declaration {
     tier: Tier::Look,
     cost: "copies the executable, even a deleted one; the process is not touched",
     needs: "nothing for your own processes; root or CAP_SYS_PTRACE for those of others",
+    examples: &[
+        ("sudo gops-probe binary -o orders 4711", "the program, even where its file was deleted"),
+        ("sudo gops-probe binary -o - 4711 | sha256sum", "its checksum, without a file"),
+    ],
 };
 
 pub(in crate::cli) const SERVE: Declaration = Declaration {
@@ -224,6 +336,10 @@ pub(in crate::cli) const SERVE: Declaration = Declaration {
     tier: Tier::Pause,
     cost: "as `stack`, `memstats`, `gc` and `setgc`, each time that somebody asks for it",
     needs: "root or CAP_SYS_PTRACE, or the same user where ptrace is not restricted",
+    examples: &[
+        ("sudo gops-probe serve 4711 --gops", "an address for gops, of a process without an agent"),
+        ("sudo gops-probe serve name:orders --gops --listen 127.0.0.1:6060", "at a port of your choice"),
+    ],
 };
 
 pub(in crate::cli) const DECLARATIONS: &[Declaration] = &[
@@ -253,6 +369,11 @@ pub(in crate::cli) const DECLARATIONS: &[Declaration] = &[
 
 impl Declaration {
     pub(in crate::cli) fn help(&self) -> String {
-        format!("Intrusion: tier {} - {}.\nNeeds: {}.", self.tier, self.cost, self.needs)
+        let examples: String =
+            self.examples.iter().map(|(command, about)| format!("\n  {command}\n      {about}")).collect();
+        format!(
+            "Intrusion: tier {} - {}.\nNeeds: {}.\n\nExamples:{examples}",
+            self.tier, self.cost, self.needs
+        )
     }
 }

@@ -15,12 +15,12 @@ mod profile;
 
 use super::duration::Period;
 use super::target::TargetArgs;
-pub(super) use declaration::DECLARATIONS;
 use declaration::{
     BINARY, GC, HEAP, LIST, MEMSTATS, PPROF_ALLOCS, PPROF_BLOCK, PPROF_CPU, PPROF_GOROUTINE, PPROF_HEAP,
     PPROF_MUTEX, PPROF_THREADCREATE, PROCESS, SERVE, SETGC, SETMEMLIMIT, STACK, STATS, TOP, TRACE, TREE,
     VERSION,
 };
+pub(super) use declaration::{DECLARATIONS, Declaration};
 pub use deferred::Deferred;
 pub use knobs::{GcArgs, MemoryLimit, SetGcArgs, SetMemLimitArgs};
 pub use memory::{HeapArgs, MemstatsArgs, StatsArgs};
@@ -35,8 +35,7 @@ pub use profile::{CpuProfileArgs, Format, FormatArgs, RuntimeProfileArgs, Sample
     long_about = "Diagnoses Go processes from outside: no agent in the program, no rebuild, no restart.\n\n\
                   Without a command it lists the Go processes of this machine, as `list` does; \
                   with a target alone it says what that process is, as `process` does.",
-    after_long_help = EXIT_CODES,
-    disable_help_subcommand = true
+    after_long_help = EXIT_CODES
 )]
 pub struct Cli {
     /// What every command takes.
@@ -47,7 +46,7 @@ pub struct Cli {
     pub command: Option<Command>,
 }
 
-const EXIT_CODES: &str = "\
+pub(super) const EXIT_CODES: &str = "\
 Exit codes:
   0    done (also where the reader of the output went away)
   1    failed
@@ -62,7 +61,7 @@ Exit codes:
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
 pub struct Common {
-    /// Answer in JSON (format: docs/schema)
+    /// Answer in JSON (`gops-probe generate schema` prints the form of each answer)
     #[arg(long, global = true)]
     pub json: bool,
     /// Write the answer to FILE; `-` is standard output
@@ -158,7 +157,7 @@ pub enum Command {
     /// Answer gops for a process that has no agent
     #[command(after_long_help = SERVE.help())]
     Serve(Deferred<ServeArgs>),
-    /// Write what packages need: man pages, completions, the table of commands
+    /// Write what packages need: man pages, completions, schemas of JSON, the table of commands
     #[command(hide = true)]
     Generate(Deferred<GenerateArgs>),
     /// Put back what another gops-probe changes, when that is killed
@@ -283,6 +282,12 @@ pub struct StackArgs {
     /// Longest pause; what does not fit is verified after it, and too many threads are stopped singly, as with --no-pause
     #[arg(long, value_name = "DURATION", default_value = "20ms", value_parser = super::duration::parse_duration)]
     pub max_pause: Duration,
+    /// Wait so long before the dump: a duration such as 30s, or a number of seconds
+    #[arg(long, value_name = "DURATION")]
+    pub after: Option<Period>,
+    /// Wait until no goroutine of the program's own module has moved for so long; if the process ends before, the exit code is 3
+    #[arg(long, value_name = "DURATION")]
+    pub when_stuck: Option<Period>,
     /// Only the goroutine with this number
     #[arg(long, value_name = "ID")]
     pub goroutine: Option<u64>,
@@ -290,8 +295,8 @@ pub struct StackArgs {
     #[arg(long, value_name = "STATE")]
     pub state: Option<String>,
     /// Only goroutines whose text matches this regular expression
-    #[arg(long = "match", value_name = "REGEX")]
-    pub pattern: Option<String>,
+    #[arg(long = "match", value_name = "REGEX", value_parser = crate::cli::pattern::parse_pattern)]
+    pub pattern: Option<regex::bytes::Regex>,
 }
 
 /// Arguments of `generate`.
@@ -314,6 +319,11 @@ pub enum Generate {
     Completions {
         /// The shell.
         shell: Shell,
+    },
+    /// The JSON Schema of an answer, or of all of them
+    Schema {
+        /// Whose: a command that answers with --json, or `saved` for what writes a file.
+        name: Option<String>,
     },
     /// The table of commands in the README
     CommandsTable,

@@ -1,9 +1,13 @@
 //! Arguments of the profile commands.
 
+use std::path::Path;
+
 use clap::{Args, ValueEnum};
+use clap_complete::engine::ArgValueCompleter;
 
 use super::WayArgs;
 use crate::capture::cpu::session::Mode;
+use crate::cli::completion::targets;
 use crate::cli::duration::Period;
 use crate::cli::target::{Target, TargetArgs};
 
@@ -24,18 +28,59 @@ pub enum Format {
     Json,
 }
 
+impl Format {
+    /// How names of files end, and which formats a file of that name can have, the likeliest first. The first that fits counts.
+    const NAMES: [(&'static str, &'static [Format]); 10] = [
+        (".pb.gz", &[Format::Pprof]),
+        (".pprof", &[Format::Pprof]),
+        (".prof", &[Format::Pprof]),
+        (".svg", &[Format::Flamegraph]),
+        (".folded", &[Format::Folded]),
+        (".collapsed", &[Format::Folded]),
+        (".speedscope.json", &[Format::Speedscope]),
+        (".speedscope", &[Format::Speedscope]),
+        (".json", &[Format::Json, Format::Speedscope]),
+        (".txt", &[Format::Text, Format::Folded]),
+    ];
+}
+
 /// How a profile is written, and shown.
 #[derive(Debug, Clone, Args)]
 pub struct FormatArgs {
-    /// How it is written; text, folded and json go to standard output, the others to a file
-    #[arg(short, long, value_enum, default_value_t = Format::Pprof, value_name = "FORMAT")]
-    pub format: Format,
+    /// How it is written [default: as the name of FILE says (.pb.gz, .svg, .folded, .speedscope.json, .json, .txt), else
+    /// pprof]; text, folded and json go to standard output, the others to a file
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    pub format: Option<Format>,
     /// Which of its values: inuse_space, alloc_objects, delay …; a pprof file has all of them, and shows this one first
     #[arg(long, value_name = "NAME")]
     pub sample_type: Option<String>,
     /// Show the file in the browser, with `go tool pprof -http`
     #[arg(long)]
     pub open: bool,
+}
+
+impl FormatArgs {
+    /// The format that is wanted of a file with this name.
+    ///
+    /// # Errors
+    /// Where the name says another one than `--format`, in words.
+    pub fn for_file(&self, file: Option<&Path>) -> Result<Format, String> {
+        let name = file.and_then(Path::file_name).map(|name| name.to_string_lossy().to_lowercase());
+        let name = name.unwrap_or_default();
+        let by_name = Format::NAMES.iter().find(|(suffix, _)| name.ends_with(suffix));
+        match (self.format, by_name) {
+            (Some(format), Some((suffix, formats))) if !formats.contains(&format) => {
+                let wanted = format.to_possible_value();
+                let wanted = wanted.as_ref().map_or("", |value| value.get_name());
+                Err(format!(
+                    "a file whose name ends in {suffix} is not of the format {wanted}: leave out --format, or give it another name"
+                ))
+            }
+            (Some(format), _) => Ok(format),
+            (None, Some((_, formats))) => Ok(formats.first().copied().unwrap_or(Format::Pprof)),
+            (None, None) => Ok(Format::Pprof),
+        }
+    }
 }
 
 /// Arguments of the profiles that the runtime keeps.
@@ -120,7 +165,10 @@ pub enum TopSort {
 pub struct SampledArgs {
     /// Pids; name:REGEX, the one Go process with such a name; container:ID, the one in that container. Processes that are not
     /// Go's can be given by their pids. Or one HOST:PORT, a gops agent
-    #[arg(value_name = "TARGET", required_unless_present = "system", conflicts_with = "system")]
+    #[arg(
+        value_name = "TARGET", required_unless_present = "system", conflicts_with = "system",
+        add = ArgValueCompleter::new(targets)
+    )]
     pub targets: Vec<Target>,
     /// Wait until there are such processes: a minute, or for a duration such as 30s
     #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "1m")]
@@ -162,5 +210,35 @@ impl From<SamplingMode> for Mode {
             SamplingMode::Perf => Mode::Perf,
             SamplingMode::Ptrace => Mode::Ptrace,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_follow_names() {
+        let of = |format, name: &str| {
+            let args = FormatArgs { format, sample_type: None, open: false };
+            args.for_file(Some(Path::new(name)))
+        };
+        for (name, format) in [
+            ("h.svg", Format::Flamegraph),
+            ("H.SVG", Format::Flamegraph),
+            ("a/h.pb.gz", Format::Pprof),
+            ("h.speedscope.json", Format::Speedscope),
+            ("h.json", Format::Json),
+            ("h.txt", Format::Text),
+            ("heap", Format::Pprof),
+            ("-", Format::Pprof),
+            ("a.svg/h", Format::Pprof),
+        ] {
+            assert_eq!(of(None, name), Ok(format), "{name}");
+        }
+        assert_eq!(of(Some(Format::Speedscope), "h.json"), Ok(Format::Speedscope));
+        assert_eq!(of(Some(Format::Text), "heap"), Ok(Format::Text));
+        let error = of(Some(Format::Pprof), "h.svg").unwrap_err();
+        assert!(error.contains(".svg") && error.contains("pprof"), "{error}");
     }
 }

@@ -31,7 +31,12 @@ pub(in crate::cli) fn run(args: &CpuProfileArgs, common: &Common) -> Result<(), 
     if duration.is_zero() {
         return Err(Error::Usage("--duration 0 leaves no time for a sample".to_owned()));
     }
-    let job = Job::begin("cpu", &args.format, asked(&found), common)?;
+    let asked = asked(&found);
+    let title = match found.as_slice() {
+        [one] => one.titled(),
+        _ => asked.to_string(),
+    };
+    let job = Job::begin("cpu", &args.format, asked, &title, common)?;
     let take = |processes: &[Process]| -> Result<Taken, Error> {
         let mut progress = Progress::new("cpu", duration);
         let captured = session::capture(processes, &options(&args.sampled, duration), &mut || {

@@ -30,6 +30,9 @@ use crate::report::stack::Cost;
 pub(super) struct Job<'a> {
     kind: &'static str,
     args: &'a FormatArgs,
+    format: Format,
+    /// What is drawn above it.
+    title: String,
     asked: Asked,
     to: Destination,
     pub(super) interrupt: Interrupt,
@@ -42,13 +45,16 @@ impl<'a> Job<'a> {
         kind: &'static str,
         args: &'a FormatArgs,
         asked: Asked,
+        of: &str,
         common: &'a Common,
     ) -> Result<Self, Error> {
-        let to = Destination::choose(content(kind, args.format), &asked, common)?;
-        if args.open && (args.format != Format::Pprof || to.file().is_none()) {
+        let format = args.for_file(common.output.as_deref()).map_err(Error::Usage)?;
+        let to = Destination::choose(content(kind, format), &asked, common)?;
+        if args.open && (format != Format::Pprof || to.file().is_none()) {
             return Err(Error::Usage("--open needs a file of the format pprof to open".to_owned()));
         }
-        Ok(Job { kind, args, asked, to, interrupt: catch()?, common })
+        let title = format!("{kind} profile of {of}");
+        Ok(Job { kind, args, format, title, asked, to, interrupt: catch()?, common })
     }
 
     /// Has an agent make it: what was found is asked, twice for the difference of two that are so far `apart`.
@@ -61,7 +67,7 @@ impl<'a> Job<'a> {
         apart: Option<Duration>,
     ) -> Result<(), Error> {
         // The sample type that is shown first is part of the file.
-        if self.args.format == Format::Pprof && apart.is_none() && self.args.sample_type.is_none() {
+        if self.format == Format::Pprof && apart.is_none() && self.args.sample_type.is_none() {
             let about = About { asked: &self.asked, via: "agent", cost: None, sampling: None };
             self.to.deliver(&about, self.common, &self.interrupt, |out| {
                 copy_from_agent(connection, signal, Payload::Profile, way, &self.interrupt, out)
@@ -106,13 +112,13 @@ impl<'a> Job<'a> {
         let Taken { mut profile, cost, missing, notes, sampling, .. } = taken;
         let sample_type = profile.sample_type(self.args.sample_type.as_deref()).map_err(write_error)?;
         profile.default_sample_type = sample_type;
-        let title = format!("{} of {}", self.kind, self.asked);
-        let bytes = match self.args.format {
+        let title = &self.title;
+        let bytes = match self.format {
             Format::Pprof => pprof::write(&profile),
             Format::Folded => folded::write(&profile, sample_type).map_err(write_error)?,
-            Format::Flamegraph => flamegraph::write(&profile, sample_type, &title).map_err(write_error)?,
+            Format::Flamegraph => flamegraph::write(&profile, sample_type, title).map_err(write_error)?,
             Format::Speedscope => {
-                output::escaped(&speedscope::write(&profile, sample_type, &title).map_err(write_error)?)
+                output::escaped(&speedscope::write(&profile, sample_type, title).map_err(write_error)?)
                     .map_err(|e| Error::Failed(e.to_string()))?
             }
             Format::Text => text::write(&profile, sample_type, Bounds::default()).map_err(write_error)?,
@@ -127,6 +133,12 @@ impl<'a> Job<'a> {
                 bytes.push(b'\n');
                 bytes
             }
+        };
+        // What the text itself says need not be said beside it.
+        let in_text = |note: &String| self.format == Format::Text && profile.comments.contains(note);
+        let notes: Vec<String> = match self.to {
+            Destination::Stdout => notes.into_iter().filter(|note| !in_text(note)).collect(),
+            Destination::Device(_) | Destination::File(_) => notes,
         };
         let about = About { asked: &self.asked, via, cost, sampling: sampling.as_ref() };
         let delivered = self.to.deliver(&about, self.common, &self.interrupt, |out| {

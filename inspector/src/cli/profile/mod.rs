@@ -92,7 +92,7 @@ pub(in crate::cli) fn run(kind: Kind, args: &RuntimeProfileArgs, common: &Common
         Some(_) => WayArgs { via: Via::Probe, ..args.way },
         None => args.way,
     };
-    let job = Job::begin(kind.name(), &args.format, found.named().into(), common)?;
+    let job = Job::begin(kind.name(), &args.format, found.named().into(), &found.titled(), common)?;
     let outside = |process: &Process| match window {
         Some(window) => window::profile(kind, process, window, &job.interrupt, common),
         None => reading(kind, process, apart, &job.interrupt),

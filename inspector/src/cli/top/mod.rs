@@ -3,8 +3,8 @@
 mod keys;
 mod screen;
 
-use std::io::IsTerminal as _;
-use std::io::Write as _;
+use std::ffi::OsString;
+use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
 use self::keys::Wish;
@@ -14,6 +14,7 @@ use super::capture::catch;
 use super::output;
 use super::profile::cpu;
 use super::style::Style;
+use super::target::Found;
 use crate::Error;
 use crate::capture::cpu::profile::named;
 use crate::capture::cpu::session::Capture;
@@ -40,8 +41,22 @@ impl From<TopSort> for Sort {
 /// `top`.
 pub(super) fn run(args: &TopArgs, common: &Common) -> Result<(), Error> {
     let found = args.sampled.find(common)?;
+    if let [Found::Agent(address)] = found.as_slice() {
+        return Err(Error::Usage(format!(
+            "{address} is the address of an agent, and top samples processes of this machine; a profile of 30 s can be had \
+             of an agent: gops-probe pprof-cpu {address}"
+        )));
+    }
     let asked = cpu::asked(&found);
     let processes = cpu::processes(found)?;
+    // With children there are more of them soon.
+    let alone = match processes.as_slice() {
+        [one] if !args.sampled.children => Some((one.pid(), one.name().to_owned())),
+        _ => None,
+    };
+    let title =
+        alone.as_ref().map_or_else(|| asked.to_string(), |(pid, name)| format!("{name}, process {pid}"));
+    let alone = alone.map(|(pid, name)| (u64::from(pid.as_raw().unsigned_abs()), name));
     let interval = args.interval.duration();
     if interval < TICK {
         return Err(Error::Usage("--interval is at least 50ms".to_owned()));
@@ -53,15 +68,18 @@ pub(super) fn run(args: &TopArgs, common: &Common) -> Result<(), Error> {
     let intervals = args.window.duration().as_secs_f64() / interval.as_secs_f64();
     let mut window = Window::new(intervals.round() as usize);
     let source = Source::of(&asked, "probe");
-    let on_screen =
-        std::io::stdout().is_terminal() && common.output.is_none() && !common.json && args.count.is_none();
+    let on_screen = std::io::stdout().is_terminal()
+        && has_screen(std::env::var_os("TERM"))
+        && common.output.is_none()
+        && !common.json
+        && args.count.is_none();
     let mut notes: Vec<String> = capture
         .because()
         .iter()
         .map(|why| format!("samples are taken by {}, not by {why}", capture.mode()))
         .collect();
     let mut screen = match on_screen {
-        true => Some(Screen::open(Shown::new(&asked, args.sort.into(), &notes)).map_err(no_screen)?),
+        true => Some(Screen::open(Shown::new(&title, args.sort.into(), &notes)).map_err(no_screen)?),
         false => {
             tell(&notes, common);
             None
@@ -93,12 +111,12 @@ pub(super) fn run(args: &TopArgs, common: &Common) -> Result<(), Error> {
         since = Instant::now();
         let (collected, known) = capture.take();
         let profile = named(known, &collected, rate, &|address| kernel.function(address));
-        window.push(Interval::new(&profile, took));
+        window.push(Interval::new(&profile, took, alone.as_ref()));
         let mut top = window.top(capture.mode(), rate, capture.counts().lost);
         match &mut screen {
             Some(screen) => screen.draw(Some(top)).map_err(no_screen)?,
             None if common.json => {
-                output::write_json(common, &Sourced { source: source.clone(), answer: top })?
+                output::write_json_line(common, &Sourced { source: source.clone(), answer: top })?
             }
             None => {
                 top.sort(args.sort.into());
@@ -122,6 +140,11 @@ pub(super) fn run(args: &TopArgs, common: &Common) -> Result<(), Error> {
         tell(std::slice::from_ref(last), common);
     }
     Ok(())
+}
+
+/// Whether a terminal of this kind can be written to elsewhere than in its last line.
+fn has_screen(kind: Option<OsString>) -> bool {
+    kind.is_some_and(|kind| !kind.is_empty() && kind != "dumb")
 }
 
 fn no_screen(error: std::io::Error) -> Error {

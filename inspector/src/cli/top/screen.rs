@@ -5,11 +5,10 @@ use std::io;
 use ratatui::layout::{Constraint, Layout};
 use ratatui::style::{Modifier, Style};
 use ratatui::text::Line;
-use ratatui::widgets::{Paragraph, Row, Table};
+use ratatui::widgets::{Paragraph, Row, Table, Wrap};
 use ratatui::{DefaultTerminal, Frame};
 
 use super::keys::{Change, HELP};
-use crate::report::answers::Asked;
 use crate::report::printable::printable_str;
 use crate::report::top::{Sort, Top, percent};
 
@@ -34,9 +33,9 @@ pub(super) struct Shown {
 }
 
 impl Shown {
-    pub(super) fn new(asked: &Asked, sort: Sort, notes: &[String]) -> Self {
+    pub(super) fn new(title: &str, sort: Sort, notes: &[String]) -> Self {
         Shown {
-            title: format!("gops-probe top - {asked}"),
+            title: printable_str(&format!("gops-probe top - {title}")).into_owned(),
             notes: notes.to_vec(),
             of: Of::Functions,
             sort,
@@ -84,24 +83,25 @@ impl Shown {
     }
 
     fn draw(&self, frame: &mut Frame<'_>) {
+        let width = frame.area().width;
         let notes = u16::try_from(self.notes.len()).unwrap_or(0).min(3);
-        let [head, about, table, keys] = Layout::vertical([
-            Constraint::Length(2),
+        let summary = self.top.as_ref().map_or_else(|| "sampling".to_owned(), Top::summary);
+        let [title, head, about, table, keys] = Layout::vertical([
+            Constraint::Length(1),
+            Constraint::Length(height(&summary, width)),
             Constraint::Length(notes),
             Constraint::Min(1),
-            Constraint::Length(1),
+            Constraint::Length(height(HELP, width)),
         ])
         .areas(frame.area());
-        let summary = self.top.as_ref().map_or_else(|| "sampling".to_owned(), Top::summary);
-        let title = if self.paused { format!("{} (paused)", self.title) } else { self.title.clone() };
+        let name = if self.paused { format!("{} (paused)", self.title) } else { self.title.clone() };
         let bold = Style::new().add_modifier(Modifier::BOLD);
-        frame.render_widget(Paragraph::new(vec![Line::styled(title, bold), Line::raw(summary)]), head);
+        frame.render_widget(Line::styled(name, bold), title);
+        frame.render_widget(Paragraph::new(summary).wrap(Wrap { trim: true }), head);
         let lines: Vec<Line<'_>> = self.notes.iter().map(|note| Line::raw(printable_str(note))).collect();
         frame.render_widget(Paragraph::new(lines), about);
-        frame.render_widget(
-            Paragraph::new(Line::raw(HELP)).style(Style::new().add_modifier(Modifier::DIM)),
-            keys,
-        );
+        let dim = Style::new().add_modifier(Modifier::DIM);
+        frame.render_widget(Paragraph::new(HELP).wrap(Wrap { trim: true }).style(dim), keys);
         if let Some(top) = &self.top {
             let most = usize::from(table.height);
             frame.render_widget(self.table(top, most), table);
@@ -151,6 +151,21 @@ impl Shown {
     }
 }
 
+/// The lines that a text takes where words are not divided, as the widget wraps it.
+fn height(text: &str, width: u16) -> u16 {
+    let (mut lines, mut used) = (1u16, 0);
+    for word in text.split(' ') {
+        let length = word.chars().count();
+        if length > 0 && used > 0 && used + 1 + length > usize::from(width) {
+            lines = lines.saturating_add(1);
+            used = length;
+        } else {
+            used += length + usize::from(used > 0);
+        }
+    }
+    lines.min(3)
+}
+
 /// A terminal that shows it.
 #[derive(Debug)]
 pub(super) struct Screen {
@@ -197,7 +212,7 @@ mod tests {
 
     use super::*;
     use crate::capture::cpu::session::Mode;
-    use crate::report::top::{FunctionShare, GoroutineShare};
+    use crate::report::top::{FunctionShare, GoroutineShare, ProcessShare};
 
     fn top() -> Top {
         let function =
@@ -215,7 +230,7 @@ mod tests {
             goroutines_ran: 1,
             functions: vec![function("main.hot", 0.75, 0.75), function("main.main\u{1b}[2J", 0.25, 1.0)],
             goroutines: vec![GoroutineShare { pid: None, goid: 7, begins: "main.main".into(), share: 1.0 }],
-            processes: Vec::new(),
+            processes: vec![ProcessShare { pid: 7, name: "orders".into(), share: 1.0 }],
         }
     }
 
@@ -227,13 +242,17 @@ mod tests {
 
     #[test]
     fn what_is_to_be_seen() {
-        let asked = Asked::Several(vec!["7".parse().unwrap(), "8".parse().unwrap()]);
-        let mut shown = Shown::new(&asked, Sort::Flat, &["a note".to_owned()]);
+        let mut shown = Shown::new("orders, process 7", Sort::Flat, &["a note".to_owned()]);
         assert!(seen(&shown).contains("sampling"));
         shown.update(top());
         let text = seen(&shown);
-        for part in ["processes 7, 8", "1.01 CPUs, garbage collection 12.5 %", "a note", "75.0 %   main.hot"]
-        {
+        for part in [
+            "orders, process 7",
+            "1.01 CPUs, garbage collection 12.5 %",
+            "in 2 s by bpf)",
+            "a note",
+            "75.0 %   main.hot",
+        ] {
             let squeezed = text.split_whitespace().collect::<Vec<_>>().join(" ");
             assert!(
                 squeezed.contains(&part.split_whitespace().collect::<Vec<_>>().join(" ")),
@@ -247,6 +266,8 @@ mod tests {
         assert_eq!(shown.first, 1);
         shown.change(Change::Goroutines);
         assert!(seen(&shown).contains("goroutine") && shown.first == 0);
+        shown.change(Change::Processes);
+        assert!(seen(&shown).contains("7 orders "), "{}", seen(&shown));
         shown.change(Change::Pause);
         shown.update(Top { cpus: 9.0, ..top() });
         assert!(seen(&shown).contains("(paused)") && !seen(&shown).contains("9.00 CPUs"));
