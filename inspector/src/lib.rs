@@ -17,5 +17,6 @@ pub mod report;
 pub mod runtime;
 mod standstill;
 pub mod stop;
+mod threads;
 
 pub use error::{Error, Kind};

@@ -109,7 +109,7 @@ impl Stopped {
         let mut stopped = Stopped::of(pid, Instant::now(), hold)?;
         stopped.raised = Some(Raised::raise());
         let begun = stopped.begun;
-        stopped.reaper = Some(Reaper::start(pid)?);
+        stopped.reaper = Some(Reaper::start(pid));
         let (mut rounds, mut slow_rounds) = (1, 0);
         loop {
             match stopped.try_all(hold) {
@@ -139,7 +139,7 @@ impl Stopped {
     pub fn all_threads_within(pid: i32, hold: Duration) -> Result<Self, StopError> {
         let mut stopped = Stopped::of(pid, Instant::now(), hold)?;
         stopped.raised = Some(Raised::raise());
-        stopped.reaper = Some(Reaper::start(pid)?);
+        stopped.reaper = Some(Reaper::start(pid));
         stopped.try_all(hold)?;
         stopped.reaper = None;
         stopped.watchdog.alive()?;
@@ -153,7 +153,7 @@ impl Stopped {
     pub fn some_threads(pid: i32, tids: &[i32], hold: Duration) -> Result<Self, StopError> {
         let mut stopped = Stopped::of(pid, Instant::now(), hold)?;
         stopped.raised = Some(Raised::raise());
-        stopped.reaper = Some(Reaper::start(pid)?);
+        stopped.reaper = Some(Reaper::start(pid));
         // What that took is not what the threads take.
         stopped.begun = Instant::now();
         for &tid in tids {

@@ -1,5 +1,6 @@
 //! What claims to be an agent and is none, or a broken one: refused or bounded, and named.
 
+#![allow(clippy::disallowed_methods, reason = "a test that gets no thread has failed")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

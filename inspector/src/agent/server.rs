@@ -5,12 +5,13 @@ use std::io::{self, BufWriter, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::signal::{GcPercent, Request, Signal, read_varint};
+use crate::threads;
 
 /// Connections beyond these are closed at once: memory stays bounded.
 const MAX_CONNECTIONS: usize = 16;
@@ -69,7 +70,7 @@ impl Server {
         self.listener.local_addr()
     }
 
-    /// Serves, each connection on a thread of its own, until `until` ends it, which is asked several times a second.
+    /// Serves, each connection on a thread of its own where there is one to be had, until `until` ends it, which is asked several times a second.
     /// Connections are broken off then.
     ///
     /// # Errors
@@ -93,13 +94,18 @@ impl Server {
                 // What a client does wrong, or the lack of some resource, is no reason to end.
                 let Ok((stream, _)) = self.listener.accept() else { continue };
                 let Some(id) = open.add(&stream) else { continue };
-                let open = &open;
-                scope.spawn(move || {
-                    if let Err(e) = serve(&stream, answers) {
+                let (open, stream) = (&open, Arc::new(stream));
+                let answer = move |stream: &TcpStream| {
+                    if let Err(e) = serve(stream, answers) {
                         tracing::debug!("connection {id}: {e}");
                     }
                     open.remove(id);
-                });
+                };
+                let its = Arc::clone(&stream);
+                // Where there is no thread to be had, the others wait.
+                if threads::start_in(scope, "connection", move || answer(&its)).is_err() {
+                    answer(&stream);
+                }
             }
         })
     }
@@ -200,6 +206,8 @@ impl Write for Until<'_> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::disallowed_methods, reason = "a test that gets no thread has failed")]
+
     use super::*;
 
     struct Echo;

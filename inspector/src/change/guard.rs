@@ -26,7 +26,7 @@ use super::journal::Journal;
 use super::refused;
 use crate::Error;
 use crate::clock;
-use crate::process::{Pid, Process};
+use crate::process::{Pid, Process, tasks};
 
 /// The program that runs, even where its file is gone.
 pub const OURSELVES: &str = "/proc/self/exe";
@@ -110,7 +110,7 @@ impl Guard {
         command.arg(COMMAND).arg(process.pid().to_string()).current_dir("/");
         command.args([times.opening, times.open].map(|time| time.as_millis().to_string()));
         command.stdin(OwnedFd::from(theirs)).stdout(journal.share().map_err(failed)?).stderr(Stdio::null());
-        let child = command.spawn().map_err(failed)?;
+        let child = command.spawn().map_err(|e| failed(io::Error::other(tasks::why_no_more(&e))))?;
         // The command holds the other end too, without which its end would not be seen.
         drop(command);
         let mut word = [0];

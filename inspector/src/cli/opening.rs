@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 use std::process::Command;
 
-use crate::process::Pid;
+use crate::process::{Pid, tasks};
 use crate::{Error, environment};
 
 /// A tool of Go.
@@ -52,6 +52,7 @@ pub(super) fn show(tool: Tool, path: &Path, about: Option<Pid>) -> Result<(), Er
     // A name that begins with a dash is still a file.
     let file = if path.is_absolute() { path.to_owned() } else { Path::new(".").join(path) };
     let status = command.arg(&file).status().map_err(|e| {
+        let e = tasks::why_no_more(&e);
         Error::Failed(format!(
             "cannot run `go tool {name}` ({e}); {} is there to be looked at",
             path.display()

@@ -290,6 +290,8 @@ impl Memory for LiveMemory {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::disallowed_methods, reason = "a test that gets no thread has failed")]
+
     use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
     use super::*;

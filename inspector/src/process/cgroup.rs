@@ -243,6 +243,16 @@ pub fn frozen(memberships: &[Membership], mounts: &[Mount], read: Reader<'_>) ->
     })
 }
 
+/// The innermost cgroup, of this one and those above it, that has as many tasks as it may: its folder, how many it has and may
+/// have. `read` gives the contents of a file.
+pub fn full_of_tasks(place: &Place, read: Reader<'_>) -> Option<(PathBuf, u64, u64)> {
+    place.folders().find_map(|folder| {
+        let limit = number(&read(&folder.join("pids.max"))?)?;
+        let used = number(&read(&folder.join("pids.current"))?)?;
+        (used >= limit).then_some((folder, used, limit))
+    })
+}
+
 /// A file that holds one number; `max` and negative ones are none.
 fn number(bytes: &[u8]) -> Option<u64> {
     std::str::from_utf8(bytes).ok()?.trim().parse().ok()
@@ -281,6 +291,23 @@ mod tests {
         let files: HashMap<PathBuf, Vec<u8>> =
             files.iter().map(|(path, text)| (PathBuf::from(path), text.as_bytes().to_vec())).collect();
         move |path| files.get(path).cloned()
+    }
+
+    #[test]
+    fn cgroups_that_are_full() {
+        let mounts = mounts(b"30 24 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
+        let place = Place::find(&memberships(b"0::/a/b\n"), &mounts, "pids").unwrap();
+        let with = |limit_of_a| {
+            let files = [
+                ("/sys/fs/cgroup/a/pids.max", limit_of_a),
+                ("/sys/fs/cgroup/a/pids.current", "8\n"),
+                ("/sys/fs/cgroup/a/b/pids.max", "max\n"),
+                ("/sys/fs/cgroup/a/b/pids.current", "8\n"),
+            ];
+            full_of_tasks(&place, &reader(&files))
+        };
+        assert_eq!(with("8\n"), Some((PathBuf::from("/sys/fs/cgroup/a"), 8, 8)));
+        assert_eq!(with("9\n"), None);
     }
 
     #[test]

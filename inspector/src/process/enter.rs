@@ -5,13 +5,14 @@ use std::io;
 use nix::sched::CloneFlags;
 
 use super::{Namespace, Process};
+use crate::threads;
 
 impl Process {
     /// Calls `act` in its network namespace: here where that is ours, else in a thread that enters it. A socket stays in
     /// the namespace where it was made.
     ///
     /// # Errors
-    /// Where the namespace cannot be entered: entering takes `CAP_SYS_ADMIN` here and there.
+    /// Where the namespace cannot be entered: entering takes `CAP_SYS_ADMIN` here and there, and a thread.
     pub fn in_network_namespace<T: Send>(&self, act: impl FnOnce() -> T + Send) -> io::Result<T> {
         if self.is_in_other_namespace(Namespace::Net) != Some(true) {
             return Ok(act());
@@ -19,14 +20,11 @@ impl Process {
         let namespace = self.open_namespace(Namespace::Net)?;
         // Only this thread moves, and it ends.
         std::thread::scope(|scope| {
-            let thread = std::thread::Builder::new().name("network namespace".to_owned()).spawn_scoped(
-                scope,
-                move || {
-                    nix::sched::setns(namespace, CloneFlags::CLONE_NEWNET)?;
-                    Ok(act())
-                },
-            );
-            match thread?.join() {
+            let thread = threads::start_in(scope, "network namespace", move || {
+                nix::sched::setns(namespace, CloneFlags::CLONE_NEWNET)?;
+                Ok(act())
+            });
+            match thread.map_err(io::Error::other)?.join() {
                 Ok(done) => done,
                 Err(panic) => std::panic::resume_unwind(panic),
             }

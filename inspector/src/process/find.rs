@@ -20,6 +20,7 @@ use super::facts::{Stat, Status};
 use super::maps::Mapping;
 use super::{Error, Namespace, Pid, Process, pin, proc};
 use crate::agent::{AgentMark, OwnPortFiles};
+use crate::threads;
 
 /// A process that runs Go code.
 #[derive(Debug)]
@@ -110,7 +111,9 @@ pub fn matching(detail: Detail, filter: &(dyn Fn(&Process) -> bool + Sync)) -> R
         std::iter::from_fn(next).map(|&pid| search.look(pid)).collect::<Vec<Seen>>()
     };
     let seen = std::thread::scope(|scope| {
-        let others: Vec<_> = (1..workers).map(|_| scope.spawn(look_at_some)).collect();
+        // Those who are there look at all.
+        let start = |_| threads::start_in(scope, "look", look_at_some).ok();
+        let others: Vec<_> = (1..workers).map_while(start).collect();
         let mut seen = look_at_some();
         for other in others {
             match other.join() {

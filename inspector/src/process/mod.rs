@@ -16,6 +16,7 @@ mod pin;
 mod proc;
 pub mod select;
 pub mod sock_diag;
+pub mod tasks;
 mod threads;
 mod timezone;
 pub mod users;

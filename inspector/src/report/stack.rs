@@ -14,6 +14,7 @@ use crate::runtime::goroutine::{Goroutine, status};
 use crate::runtime::snapshot::{Frames, Slot, Snapshot};
 use crate::runtime::view::View;
 use crate::stop::StopTimes;
+use crate::threads;
 
 /// Which goroutines of a snapshot are wanted.
 #[derive(Debug, Default)]
@@ -114,26 +115,21 @@ impl<'v> StackReport<'v> {
             out.write_all(part.text.get(begins..).unwrap_or_default())
         };
         if self.snapshot.slots.len() < WORTH_ALL_CORES {
-            let mut printer = Printer::new(self.view, self.level);
-            let mut part = Part::default();
-            for mut slots in parts {
-                while !slots.is_empty() {
-                    slots = self.part(&mut printer, slots, separator, item, &mut part)?;
-                    write(&part, &mut counts)?;
-                }
-            }
-            return Ok(counts);
+            return self.each_here(&parts, separator, item, &mut write);
         }
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         std::thread::scope(|scope| {
             // Each core makes every so many'th part, and waits while those that it has made are not yet written: memory
             // is bounded, and what was written is used again for the next.
             let makers: Vec<_> = (0..cores)
-                .map(|core| {
+                .map_while(|core| {
                     let (made, to_write) = sync_channel(PARTS_AHEAD);
                     let (written, to_make) = channel();
+                    let (tell, told) = channel();
                     let parts = &parts;
-                    scope.spawn(move || {
+                    let maker = threads::start_in(scope, "text", move || {
+                        // How many there are is known when the last has started.
+                        let Ok(cores) = told.recv() else { return };
                         let mut printer = Printer::new(self.view, self.level);
                         for &slots in parts.iter().skip(core).step_by(cores) {
                             let mut slots = slots;
@@ -150,10 +146,17 @@ impl<'v> StackReport<'v> {
                             }
                         }
                     });
-                    (to_write, written)
+                    maker.is_ok().then_some((to_write, written, tell))
                 })
                 .collect();
-            for (to_write, written) in makers.iter().cycle().take(parts.len()) {
+            if makers.is_empty() {
+                return self.each_here(&parts, separator, item, &mut write);
+            }
+            for (_, _, tell) in &makers {
+                // Where it died, the scope says so.
+                let _died = tell.send(makers.len());
+            }
+            for (to_write, written, _) in makers.iter().cycle().take(parts.len()) {
                 // Where its maker died, the scope says so.
                 while let Ok(part) = to_write.recv() {
                     let part = part?;
@@ -167,6 +170,27 @@ impl<'v> StackReport<'v> {
             }
             Ok(counts)
         })
+    }
+
+    /// As [`StackReport::each`], by this thread alone.
+    fn each_here(
+        &self,
+        parts: &[&[Slot]],
+        separator: &[u8],
+        item: &Item<'_>,
+        write: &mut dyn FnMut(&Part, &mut Counts) -> io::Result<()>,
+    ) -> io::Result<Counts> {
+        let mut counts = Counts::default();
+        let mut printer = Printer::new(self.view, self.level);
+        let mut part = Part::default();
+        for &slots in parts {
+            let mut slots = slots;
+            while !slots.is_empty() {
+                slots = self.part(&mut printer, slots, separator, item, &mut part)?;
+                write(&part, &mut counts)?;
+            }
+        }
+        Ok(counts)
     }
 
     /// Some goroutines, each with the separator before it: all, or as many as make enough text. Returns the others.

@@ -8,21 +8,27 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
+use std::thread::sleep;
 use std::time::Duration;
 
-use nix::errno::Errno;
+use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::unistd::alarm;
 
 use super::tasks::threads;
 use super::tracee;
+use crate::threads as own;
 
 /// A call that takes longer may be one that waits for what we have to do.
 const EVERY: Duration = Duration::from_millis(5);
 
-/// Looks after the tracer, on a thread of its own, until it is dropped.
+/// Where there is no thread for it, a call may take so many seconds: far more than any needs that does not wait for ever.
+const ALONE: u32 = 5;
+
+/// Looks after the tracer, on a thread of its own, until it is dropped. Where there is none to be had, we end at a call that does
+/// not: the kernel lets go all that we trace then.
 #[derive(Debug)]
 pub(super) struct Reaper {
-    shared: Arc<Shared>,
+    shared: Option<Arc<Shared>>,
 }
 
 #[derive(Debug)]
@@ -35,23 +41,21 @@ struct Shared {
 }
 
 impl Reaper {
-    /// # Errors
-    /// Where the kernel denies us another thread.
-    pub(super) fn start(pid: i32) -> Result<Self, Errno> {
+    pub(super) fn start(pid: i32) -> Self {
         let shared = Arc::new(Shared { pid, calls: AtomicU64::new(0), ended: AtomicBool::new(false) });
         let looked_after = Arc::clone(&shared);
-        let started = thread::Builder::new().name("reaper".to_owned()).spawn(move || looked_after.reap());
-        match started {
-            Ok(_) => Ok(Reaper { shared }),
-            Err(error) => Err(Errno::from_raw(error.raw_os_error().unwrap_or(libc::EAGAIN))),
+        match own::start("reaper", move || looked_after.reap()) {
+            Ok(_) => Reaper { shared: Some(shared) },
+            Err(_) => Reaper { shared: None },
         }
     }
 
     /// Makes a call that seizes a thread.
     pub(super) fn during<T>(&self, seize: impl FnOnce() -> T) -> T {
-        self.shared.calls.fetch_add(1, Ordering::Relaxed);
+        let Some(shared) = &self.shared else { return in_time(seize) };
+        shared.calls.fetch_add(1, Ordering::Relaxed);
         let result = seize();
-        self.shared.calls.fetch_add(1, Ordering::Relaxed);
+        shared.calls.fetch_add(1, Ordering::Relaxed);
         result
     }
 }
@@ -59,15 +63,32 @@ impl Reaper {
 impl Drop for Reaper {
     fn drop(&mut self) {
         // It sees that soon enough: nobody has to wake it, or wait for it, while threads are held.
-        self.shared.ended.store(true, Ordering::Relaxed);
+        if let Some(shared) = &self.shared {
+            shared.ended.store(true, Ordering::Relaxed);
+        }
     }
+}
+
+/// Makes a call that ends us if it takes too long.
+fn in_time<T>(call: impl FnOnce() -> T) -> T {
+    // Whoever started us may have it ignored.
+    // SAFETY: the default action runs no code of ours.
+    let _there_is_one = unsafe { signal(Signal::SIGALRM, SigHandler::SigDfl) };
+    let before = alarm::set(ALONE);
+    let result = call();
+    // Somebody may have set one for the whole command.
+    match before {
+        Some(left) => _ = alarm::set(left),
+        None => _ = alarm::cancel(),
+    }
+    result
 }
 
 impl Shared {
     fn reap(&self) {
         let mut before = 0;
         while !self.ended.load(Ordering::Relaxed) {
-            thread::sleep(EVERY);
+            sleep(EVERY);
             let calls = self.calls.load(Ordering::Relaxed);
             // In the same call as the last time.
             if calls % 2 == 1 && calls == before {

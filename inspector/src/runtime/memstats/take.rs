@@ -8,6 +8,7 @@ use crate::runtime::snapshot::stop_all;
 use crate::runtime::source::SourceError;
 use crate::runtime::view::View;
 use crate::stop::{HOLD, StopError, StopTimes};
+use crate::threads;
 
 /// Whether the target is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,8 +150,6 @@ pub fn take_with<R, T: Send>(
         }
     };
     // The kernel lets go all that a thread traces when that thread ends, so nothing can stay stopped behind us.
-    std::thread::scope(|scope| match scope.spawn(work).join() {
-        Ok(result) => result,
-        Err(panic) => std::panic::resume_unwind(panic),
-    })
+    // Without a thread of their own they are let go at the end of the stop.
+    threads::apart("stop", work)
 }

@@ -144,13 +144,16 @@ impl<'v> Copier<'v> {
         }
         let view = self.view;
         std::thread::scope(|scope| {
-            let mut second = SecondWalker::spawn(scope, view);
+            let mut second = SecondWalker::start(scope, view);
             for piece in pieces {
                 let seen = self.read_piece(piece)?;
                 let mut starts = self.starts(&seen);
-                second.take_some(&mut starts);
+                if let Some(second) = &mut second {
+                    second.take_some(&mut starts);
+                }
                 self.walk(&starts)?;
             }
+            let Some(second) = second else { return Ok(()) };
             let done = second.finish()?;
             for (index, stack) in done.walked.into_iter().flatten() {
                 self.put_walked(index, stack);

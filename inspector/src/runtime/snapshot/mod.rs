@@ -29,6 +29,7 @@ use super::view::View;
 use crate::clock;
 use crate::memory::{LiveMemory, MemoryError, ReadCost};
 use crate::stop::StopError;
+use crate::threads::apart;
 
 /// With fewer goroutines, a second thread takes longer to start or wake than what it saves.
 const WORTH_A_SECOND: usize = 3000;
@@ -149,28 +150,23 @@ pub enum SnapshotError {
 /// Where nothing can be said. Single goroutines that could not be read are in the snapshot, marked.
 pub fn take(view: &View, options: &Options) -> Result<Snapshot, SnapshotError> {
     // The kernel lets go all that a thread traces when that thread ends, so nothing can stay stopped behind us.
-    std::thread::scope(|scope| {
-        let worker = scope.spawn(|| {
-            let memory = LiveMemory::new(view.pid);
-            let copier = || copier::Copier::new(view, &memory, options);
-            let mut snapshot = match options.pause {
-                Pause::AtMost(limit) => match paused::take(copier()?, limit)? {
-                    Paused::Taken(snapshot) => snapshot,
-                    Paused::TooMany(too_many, stopped) => {
-                        let snapshot = unpaused::take(copier()?)?;
-                        let stopped = snapshot.stopped.max(stopped);
-                        Snapshot { too_many: Some(too_many), stopped, ..snapshot }
-                    }
-                },
-                Pause::No => unpaused::take(copier()?)?,
-            };
-            snapshot.cost = memory.cost();
-            Ok(snapshot)
-        });
-        match worker.join() {
-            Ok(result) => result,
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
+    // Without a thread of their own they are let go at the end of the stop.
+    apart("stop", || {
+        let memory = LiveMemory::new(view.pid);
+        let copier = || copier::Copier::new(view, &memory, options);
+        let mut snapshot = match options.pause {
+            Pause::AtMost(limit) => match paused::take(copier()?, limit)? {
+                Paused::Taken(snapshot) => snapshot,
+                Paused::TooMany(too_many, stopped) => {
+                    let snapshot = unpaused::take(copier()?)?;
+                    let stopped = snapshot.stopped.max(stopped);
+                    Snapshot { too_many: Some(too_many), stopped, ..snapshot }
+                }
+            },
+            Pause::No => unpaused::take(copier()?)?,
+        };
+        snapshot.cost = memory.cost();
+        Ok(snapshot)
     })
 }
 

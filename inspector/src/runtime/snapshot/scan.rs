@@ -15,6 +15,7 @@ use crate::runtime::fields::GFields;
 use crate::runtime::goroutine::{Epoch, Goroutine, status};
 use crate::runtime::running::saved_start;
 use crate::runtime::unwind::Start;
+use crate::threads;
 
 /// A larger stack is left to be walked in the stop, which reads only the words that it needs.
 const MAX_COPIED: u64 = 8 << 10;
@@ -144,24 +145,28 @@ impl Scan {
     pub(super) fn prepare(copier: &Copier<'_>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let pid = copier.view.pid;
-        let second = (copier.list.len() >= WORTH_A_SECOND && cores > 1).then(|| {
-            let (order, ordered) = channel::<Order>();
-            let (ready, is_ready) = channel();
-            let (tell, found) = channel();
-            std::thread::spawn(move || {
-                let memory = LiveMemory::new(pid);
-                let buffers = Buffers::new();
-                let _nobody_waits = ready.send(());
-                if let Ok((job, deadline)) = ordered.recv() {
-                    let scanned = job.work(&memory, buffers, deadline);
-                    let _nobody_waits = tell.send(scanned.map(|s| (s, memory.cost())));
-                }
-            });
-            // Its start must not compete with the target's threads for the cores on which they stop.
-            let _died = is_ready.recv();
-            (order, found)
-        });
+        let second = (copier.list.len() >= WORTH_A_SECOND && cores > 1).then(|| Scan::second(pid)).flatten();
         Scan { epochs: copier.epochs.clone(), buffers: Buffers::new(), second }
+    }
+
+    /// A second reader that is ready, where there is a thread for it.
+    fn second(pid: i32) -> Option<(Sender<Order>, Receiver<Found>)> {
+        let (order, ordered) = channel::<Order>();
+        let (ready, is_ready) = channel();
+        let (tell, found) = channel();
+        let started = threads::start("scan", move || {
+            let memory = LiveMemory::new(pid);
+            let buffers = Buffers::new();
+            let _nobody_waits = ready.send(());
+            if let Ok((job, deadline)) = ordered.recv() {
+                let scanned = job.work(&memory, buffers, deadline);
+                let _nobody_waits = tell.send(scanned.map(|s| (s, memory.cost())));
+            }
+        });
+        // Its start must not compete with the target's threads for the cores on which they stop.
+        started.ok()?;
+        let _died = is_ready.recv();
+        Some((order, found))
     }
 
     /// Is for the gs that `copier` knows now, as it knows them now.

@@ -8,6 +8,7 @@ use crate::memory::{LiveMemory, MemoryError, ReadCost};
 use crate::runtime::code::CodeCache;
 use crate::runtime::unwind::Start;
 use crate::runtime::view::View;
+use crate::threads;
 
 type Walked = Vec<(usize, Stack)>;
 
@@ -35,10 +36,10 @@ pub(super) struct SecondWalker<'scope> {
 }
 
 impl<'scope> SecondWalker<'scope> {
-    /// Starts the thread, which has nothing to do yet.
-    pub(super) fn spawn<'env>(scope: &'scope Scope<'scope, 'env>, view: &'env View) -> Self {
+    /// Starts the thread, which has nothing to do yet; `None` where there is none to be had.
+    pub(super) fn start<'env>(scope: &'scope Scope<'scope, 'env>, view: &'env View) -> Option<Self> {
         let (starts, to_walk) = channel::<Vec<(usize, Start)>>();
-        let thread = scope.spawn(move || {
+        let thread = threads::start_in(scope, "walk", move || {
             let memory = LiveMemory::new(view.pid);
             let mut walker = StackWalker::new(view.machine, CodeCache::new(&view.modules));
             let mut all = Vec::new();
@@ -49,7 +50,7 @@ impl<'scope> SecondWalker<'scope> {
             }
             Ok((all, walker.shapes, memory.cost()))
         });
-        SecondWalker { starts, thread, indices: Vec::new() }
+        Some(SecondWalker { starts, thread: thread.ok()?, indices: Vec::new() })
     }
 
     /// Takes some of `starts` to walk them, and leaves the others: less, for who calls this also reads the gs.

@@ -1,0 +1,143 @@
+//! What is left where the machine gives us no thread and no process: each command answers, or says why it does not.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed step is a failed test")]
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use fixtures::repetition::say;
+use fixtures::{Cell, Fixture, Program, Variant, binary, build, probe};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+fn cell(program: Program) -> Cell {
+    let cell = Cell::new("1.27.4", Variant::Stripped, program);
+    build::build(&[cell], 2, &|_, _| ()).unwrap();
+    cell
+}
+
+/// A cgroup in which nothing can start a thread or a process, removed when dropped.
+struct Full(PathBuf);
+
+impl Full {
+    /// `None` where no hierarchy of cgroups that counts tasks can be written.
+    fn make() -> Option<Self> {
+        for top in ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"] {
+            let folder = Path::new(top).join(format!("gops-probe-test-{}", std::process::id()));
+            if fs::create_dir(&folder).is_err() {
+                continue;
+            }
+            let full = Full(folder);
+            if fs::write(full.0.join("pids.max"), "1").is_ok() {
+                return Some(full);
+            }
+        }
+        None
+    }
+
+    /// `gops-probe`, alone in it.
+    fn probe(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo 0 > \"$0\" && exec \"$@\""]).arg(self.0.join("cgroup.procs"));
+        command.arg(binary().unwrap()).args(arguments);
+        command
+    }
+}
+
+impl Drop for Full {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+fn said(output: &Output) -> String {
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    format!("{:?}\n{}\n{err}", output.status, out.get(..2000).unwrap_or(&out))
+}
+
+#[test]
+fn no_thread_and_no_process() {
+    let Some(full) = Full::make() else {
+        say("NOT TESTED: no further tasks: no cgroup with pids.max can be made here");
+        return;
+    };
+    // As many goroutines as several threads would share.
+    let never = [("GOGC", "off")];
+    let mut fixture = Fixture::spawn(&cell(Program::Parked), &["-n", "5000"], &never).unwrap();
+    let pid = fixture.pid().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("out");
+    let file = file.to_str().unwrap();
+    for arguments in [
+        &["list"][..],
+        &["tree"],
+        &["process", &pid],
+        &["version", &pid],
+        &["stack", &pid],
+        &["stack", "--json", &pid],
+        &["stack", "--no-pause", &pid],
+        &["stats", &pid],
+        &["memstats", &pid],
+        &["memstats", "--no-pause", &pid],
+        &["heap", &pid],
+        &["pprof-heap", "-o", file, &pid],
+        &["pprof-allocs", "-o", file, &pid],
+        &["pprof-goroutine", "-o", file, &pid],
+        &["pprof-threadcreate", "-o", file, &pid],
+        &["pprof-block", "-o", file, &pid],
+        &["pprof-mutex", "-o", file, &pid],
+        &["pprof-cpu", "--duration=500ms", "-o", file, &pid],
+        &["pprof-cpu", "--mode=ptrace", "--duration=500ms", "-o", file, &pid],
+        &["trace", "-o", file, &pid],
+        &["binary", "-o", file, &pid],
+        &["generate", "commands-table"],
+    ] {
+        let ours = full.probe(arguments).output().unwrap();
+        let theirs = probe(arguments).unwrap();
+        assert_eq!(ours.status.code(), theirs.status.code(), "{arguments:?}: {}", said(&ours));
+        if arguments.contains(&"stack") && !arguments.contains(&"--json") {
+            let count = |output: &Output| {
+                output.stdout.split(|&b| b == b'\n').filter(|line| line.starts_with(b"goroutine ")).count()
+            };
+            assert!(count(&ours) >= 5000, "{arguments:?}: {}", count(&ours));
+            assert_eq!(count(&ours), count(&theirs), "{arguments:?}");
+        }
+    }
+    fixture.assert_untouched().unwrap();
+    // What changes a setting has another process that puts it back: a collection does where there are none.
+    let collections = |fixture: &mut Fixture| {
+        let stats = probe(&["memstats", &fixture.pid().to_string()]).unwrap();
+        let stats = String::from_utf8(stats.stdout).unwrap();
+        stats.lines().find_map(|line| line.strip_prefix("num-gc: ")).unwrap().to_owned()
+    };
+    let before = collections(&mut fixture);
+    for arguments in [&["gc", &pid][..], &["pprof-block", "--enable", "--duration=1s", "-o", file, &pid]] {
+        let output = full.probe(arguments).output().unwrap();
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
+        assert!(said.contains("no guard could be started"), "{said}");
+        assert!(said.contains("its pids.max allows") && said.contains("nothing is written"), "{said}");
+    }
+    assert_eq!(collections(&mut fixture), before);
+    let output = full.probe(&["-v", "stack", &pid]).output().unwrap();
+    assert!(said(&output).contains("no thread can be started: the cgroup"), "{}", said(&output));
+    // One that goes on answers one connection after the other.
+    let mut server = full.probe(&["serve", "--gops", &pid]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    let mut out = BufReader::new(server.stdout.take().unwrap());
+    out.read_line(&mut line).unwrap();
+    let address = line.split_ascii_whitespace().find(|word| word.contains(':')).unwrap().to_owned();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        stream.write_all(&[4]).unwrap();
+        let mut version = String::new();
+        stream.read_to_string(&mut version).unwrap();
+        assert_eq!(version.trim(), "go1.27.4", "{line}");
+    }
+    kill(Pid::from_raw(server.id().cast_signed()), Signal::SIGINT).unwrap();
+    assert_ne!(server.wait().unwrap().code(), Some(101));
+    fixture.assert_untouched().unwrap();
+}
