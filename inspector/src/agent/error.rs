@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::port_file::Problem;
 use crate::process::Pid;
+use crate::process::access::more_rights;
 use crate::report::printable::printable_str;
 
 /// Why an agent gives no answer.
@@ -158,9 +159,11 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Error::None { blind: true, .. } => {
-                "its environment may not be read, so its port file may be elsewhere: run with sudo, set \
-                 GOPS_CONFIG_DIR, or name the agent's address: HOST:PORT"
-                    .to_owned()
+                format!(
+                    "its environment may not be read, so its port file may be elsewhere: {}, set GOPS_CONFIG_DIR, or name \
+                     the agent's address: HOST:PORT",
+                    more_rights()
+                )
             }
             Error::None { .. } => {
                 "an agent is part of the program (github.com/google/gops/agent); if it has one \
@@ -171,8 +174,8 @@ impl Error {
             Error::Impostor { port, .. } => {
                 format!("if that is what you want to ask, name its address: 127.0.0.1:{port}")
             }
-            Error::Unconfirmed { .. } | Error::Namespace { .. } => "run with sudo".to_owned(),
-            Error::PortFile { problem: Problem::Denied, .. } => "run with sudo".to_owned(),
+            Error::Unconfirmed { .. } | Error::Namespace { .. } => more_rights().to_owned(),
+            Error::PortFile { problem: Problem::Denied, .. } => more_rights().to_owned(),
             Error::Silent { .. } => {
                 "an agent serves one connection after the other, and a CPU profile takes 30 s; \
                                      --timeout waits longer"

@@ -92,34 +92,59 @@ impl fmt::Display for Denial {
     }
 }
 
+/// How to get the rights of root, or, where we are root already, the capability that this root lacks.
+pub(crate) fn more_rights() -> &'static str {
+    rights_for(rustix::process::geteuid().is_root())
+}
+
+fn rights_for(root: bool) -> &'static str {
+    if root {
+        "this root lacks capabilities: in a container, add CAP_SYS_PTRACE (docker run --cap-add SYS_PTRACE --pid ..., or \
+         kubectl debug --profile=general), or run on the host"
+    } else {
+        "run with sudo"
+    }
+}
+
 impl Denial {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
-        Some(
-            match self {
-                Denial::OtherUser { .. } => "run with sudo",
-                Denial::Yama { scope: 3 } => {
-                    "kernel.yama.ptrace_scope=3 cannot be lifted until the machine restarts"
-                }
-                Denial::Yama { .. } => "run with sudo, or as root: sysctl kernel.yama.ptrace_scope=0",
-                Denial::MissingCapability => {
-                    "run with sudo; in a container, add the capability: docker run --cap-add SYS_PTRACE --pid ..., \
-                     or kubectl debug --profile=general"
-                }
-                Denial::UserNamespace => "run with sudo outside of the container",
-                Denial::NotDumpable | Denial::MoreCapable => "run with sudo (it needs CAP_SYS_PTRACE)",
-                Denial::Unreadable => "run as a user who may read it: it may be execute-only, or on a file system that denies root",
-                Denial::PrivateFolder { .. } => {
-                    "run with sudo; with single capabilities it takes CAP_DAC_READ_SEARCH beside CAP_SYS_PTRACE"
-                }
-                Denial::Busy => "run again when that is over: a debugger, or another gops-probe",
-                Denial::Hidden => "run with sudo",
-                Denial::Unknown => {
-                    "look at the seccomp filter of this container and at the security module's log (AppArmor, SELinux)"
-                }
+        Some(self.hint_for(rustix::process::geteuid().is_root()))
+    }
+
+    fn hint_for(&self, root: bool) -> String {
+        let rights = rights_for(root);
+        match self {
+            Denial::OtherUser { .. } | Denial::Hidden => rights.to_owned(),
+            Denial::Yama { scope: 3 } => {
+                "kernel.yama.ptrace_scope=3 cannot be lifted until the machine restarts".to_owned()
             }
-            .to_owned(),
-        )
+            Denial::Yama { .. } => format!("{rights}, or as root: sysctl kernel.yama.ptrace_scope=0"),
+            Denial::MissingCapability if root => rights.to_owned(),
+            Denial::MissingCapability => {
+                "run with sudo; in a container, add the capability: docker run --cap-add SYS_PTRACE --pid ..., or kubectl \
+                 debug --profile=general"
+                    .to_owned()
+            }
+            Denial::UserNamespace if root => "run as root outside of the container".to_owned(),
+            Denial::UserNamespace => "run with sudo outside of the container".to_owned(),
+            Denial::NotDumpable | Denial::MoreCapable if root => rights.to_owned(),
+            Denial::NotDumpable | Denial::MoreCapable => "run with sudo (it needs CAP_SYS_PTRACE)".to_owned(),
+            Denial::Unreadable => {
+                "run as a user who may read it: it may be execute-only, or on a file system that denies root".to_owned()
+            }
+            Denial::PrivateFolder { .. } if root => {
+                "this root lacks capabilities: it takes CAP_DAC_READ_SEARCH beside CAP_SYS_PTRACE".to_owned()
+            }
+            Denial::PrivateFolder { .. } => {
+                "run with sudo; with single capabilities it takes CAP_DAC_READ_SEARCH beside CAP_SYS_PTRACE".to_owned()
+            }
+            Denial::Busy => "run again when that is over: a debugger, or another gops-probe".to_owned(),
+            Denial::Unknown => {
+                "look at the seccomp filter of this container and at the security module's log (AppArmor, SELinux)"
+                    .to_owned()
+            }
+        }
     }
 }
 
@@ -244,6 +269,24 @@ mod tests {
         dumpable: true,
         yama: Some(0),
     };
+
+    #[test]
+    fn root_is_not_told_to_become_root() {
+        let all = [
+            Denial::OtherUser { owner: 1 },
+            Denial::Yama { scope: 1 },
+            Denial::MissingCapability,
+            Denial::UserNamespace,
+            Denial::NotDumpable,
+            Denial::MoreCapable,
+            Denial::PrivateFolder { owner: 1 },
+            Denial::Hidden,
+        ];
+        for denial in all {
+            assert!(!denial.hint_for(true).contains("sudo"), "{denial}");
+            assert!(denial.hint_for(false).contains("sudo"), "{denial}");
+        }
+    }
 
     #[test]
     fn reasons_are_told_apart() {
