@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::addr::LinkAddr;
 use crate::image::Image;
+use crate::version::GoVersion;
 
 const MAGIC: &[u8; 14] = b"\xff Go buildinf:";
 const ALIGN: u64 = 16;
@@ -57,6 +58,12 @@ impl BuildInfo {
     /// The value of a build setting.
     pub fn setting(&self, key: &str) -> Option<&str> {
         self.settings.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
+    }
+
+    /// The version, with the experiments that the settings name. `None` where the version is no Go version.
+    pub fn go_version(&self) -> Option<GoVersion> {
+        let version = GoVersion::parse(&self.version)?;
+        Some(version.with_experiments(self.setting("GOEXPERIMENT").unwrap_or_default()))
     }
 }
 

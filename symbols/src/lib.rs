@@ -10,6 +10,7 @@ pub mod addr;
 pub mod build_id;
 pub mod buildinfo;
 pub mod cfi;
+mod experiments;
 pub mod globals;
 pub mod image;
 pub mod layout;

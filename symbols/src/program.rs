@@ -4,8 +4,10 @@ use std::fmt;
 
 use crate::addr::LinkAddr;
 use crate::buildinfo::{self, BuildInfo};
+use crate::globals;
 use crate::image::Image;
 use crate::moduledata::{self, Moduledata};
+use crate::pclntab::Pclntab;
 use crate::pclntab::header::{Format, HEADER_SIZE, Header};
 use crate::sections::{self, Section};
 use crate::version::{GoVersion, OLDEST_MINOR};
@@ -36,8 +38,8 @@ impl fmt::Display for Release {
         match self {
             Release::Exact(version) => version.fmt(f),
             Release::Between(from, Some(to)) if from == to => write!(f, "go1.{from}"),
-            Release::Between(from, Some(to)) => write!(f, "go1.{from}..go1.{to}"),
-            Release::Between(from, None) => write!(f, "go1.{from}.."),
+            Release::Between(from, Some(to)) => write!(f, "go1.{from}-go1.{to}"),
+            Release::Between(from, None) => write!(f, "go1.{from}+"),
         }
     }
 }
@@ -56,6 +58,8 @@ pub enum Evidence {
     ModuledataShape,
     /// Runtime functions that only some releases have.
     FunctionInventory,
+    /// The string `runtime.buildVersion`.
+    VersionString,
     /// A section that only Go's linker writes.
     Section,
 }
@@ -68,6 +72,7 @@ impl fmt::Display for Evidence {
             Evidence::Moduledata => "pclntab and moduledata",
             Evidence::ModuledataShape => "moduledata shape",
             Evidence::FunctionInventory => "runtime functions",
+            Evidence::VersionString => "runtime.buildVersion",
             Evidence::Section => "section names",
         })
     }
@@ -92,7 +97,7 @@ pub struct GoProgram {
 pub fn recognise(image: &Image) -> Option<GoProgram> {
     let mut program = identify(image)?;
     if program.module.is_none() && image.pointer_size() == 8 {
-        let version = program.build_info.as_ref().and_then(|b| GoVersion::parse(&b.version));
+        let version = program.build_info.as_ref().and_then(BuildInfo::go_version);
         let named = named_headers(image, &sections::read(image).unwrap_or_default());
         program.module = find_module(image, &named, version.as_ref());
         if program.module.is_some() {
@@ -119,7 +124,7 @@ pub fn identify(image: &Image) -> Option<GoProgram> {
 fn by_sections(image: &Image, sections: &[Section]) -> Option<GoProgram> {
     let blob = sections.iter().find(|s| s.name == ".go.buildinfo")?;
     let build_info = buildinfo::at(image, blob.addr)?;
-    let version = GoVersion::parse(&build_info.version)?;
+    let version = build_info.go_version()?;
     // Of 32-bit programs only the build info is read.
     let known_table = version.minor >= OLDEST_MINOR && image.pointer_size() == 8;
     let evidence = if known_table {
@@ -137,12 +142,12 @@ fn by_search(image: &Image, sections: Option<&[Section]>) -> Option<GoProgram> {
         // Magic bytes may be data of a program of any language, and there is no table that would confirm them, so
         // section names have to.
         let build_info = sections.and_then(|_| buildinfo::find(image))?;
-        let release = Release::Exact(GoVersion::parse(&build_info.version)?);
+        let release = Release::Exact(build_info.go_version()?);
         let evidence = vec![Evidence::BuildInfo, Evidence::Section];
         return Some(GoProgram { release, build_info: Some(build_info), evidence, module: None });
     }
     let build_info = buildinfo::find(image);
-    let version = build_info.as_ref().and_then(|b| GoVersion::parse(&b.version));
+    let version = build_info.as_ref().and_then(BuildInfo::go_version);
     let named = sections.map(|s| named_headers(image, s)).unwrap_or_default();
     let module = find_module(image, &named, version.as_ref());
     let mut evidence = Vec::new();
@@ -220,14 +225,48 @@ fn read<const N: usize>(image: &Image, addr: LinkAddr) -> Option<[u8; N]> {
     (inside && image.source().read_at(segment.file_offset.checked_add(skip)?, &mut bytes)).then_some(bytes)
 }
 
+/// The first and the last minor release that the form of a program's tables and its runtime's functions allow, whatever its
+/// build info says; no last one where they are the newest known.
+pub fn minors(header: &Header, module: &Moduledata, pclntab: &Pclntab) -> (u32, Option<u32>) {
+    bounds(header, module, inventory::minors(pclntab), &mut Vec::new())
+}
+
 /// Narrows the release down without build info.
 fn release_of(image: &Image, header: &Header, module: &Moduledata, evidence: &mut Vec<Evidence>) -> Release {
+    let table = Pclntab::load(image, header, module).ok();
+    let inventory = table.as_ref().and_then(inventory::minors);
+    let (from, to) = bounds(header, module, inventory, evidence);
+    match table.and_then(|table| in_file(image, &table, (from, to))) {
+        Some(version) => {
+            evidence.push(Evidence::VersionString);
+            Release::Exact(version)
+        }
+        None => Release::Between(from, to),
+    }
+}
+
+/// The string `runtime.buildVersion` of the file. That of a position-independent program has its address only when it runs.
+fn in_file(image: &Image, table: &Pclntab, minors: (u32, Option<u32>)) -> Option<GoVersion> {
+    let string = |at: LinkAddr| {
+        let words = read::<16>(image, at)?;
+        let (at, len) = words.split_at(8);
+        Some((u64::from_le_bytes(at.try_into().ok()?), u64::from_le_bytes(len.try_into().ok()?)))
+    };
+    let text = |at, len| image.read_vec(LinkAddr(at), len).ok();
+    globals::build_version(image, table, minors, string, text)
+}
+
+fn bounds(
+    header: &Header,
+    module: &Moduledata,
+    inventory: Option<(u32, Option<u32>)>,
+    evidence: &mut Vec<Evidence>,
+) -> (u32, Option<u32>) {
     let (mut from, mut to) = match header.format {
         Format::Go116 => (16, Some(17)),
         Format::Go118 => (18, Some(19)),
         Format::Go120 => (20, None),
     };
-    let inventory = inventory::minors(image, header, module);
     if let Some((first, last)) = inventory {
         evidence.push(Evidence::FunctionInventory);
         from = from.max(first);
@@ -243,5 +282,17 @@ fn release_of(image: &Image, header: &Header, module: &Moduledata, evidence: &mu
         from = from.max(first);
         to = Some(to.map_or(last, |to| to.min(last)));
     }
-    if to.is_some_and(|to| to < from) { Release::Between(from, None) } else { Release::Between(from, to) }
+    (from, to.filter(|to| from <= *to))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_readable() {
+        assert_eq!(Release::Between(27, Some(27)).to_string(), "go1.27");
+        assert_eq!(Release::Between(25, Some(26)).to_string(), "go1.25-go1.26");
+        assert_eq!(Release::Between(27, None).to_string(), "go1.27+");
+    }
 }

@@ -1,5 +1,6 @@
 //! The generated table files, one per Go toolchain, and the choice of one for a version.
 
+use crate::experiments::{self, Difference, Effect};
 use crate::version::{GoVersion, OLDEST_MINOR};
 
 /// `(minor, patch, contents)`, ascending. The list is written by `generate-tables` beside the files themselves.
@@ -27,10 +28,9 @@ impl std::fmt::Display for Release {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Evidence {
-    /// Made from exactly this release.
+    /// Made from exactly this release, with GOEXPERIMENTs that were measured.
     Exact,
-    /// Made from the nearest patch of the same minor, or from the same release without its GOEXPERIMENTs.
-    /// Layouts do change within a minor: calibrate.
+    /// Made from the nearest patch of the same minor. Layouts do change within a minor: calibrate.
     SameMinor {
         /// The release it was made from.
         used: Release,
@@ -40,30 +40,23 @@ pub enum Evidence {
         /// The release it was made from.
         used: Release,
     },
+    /// Made from a release of the same minor without GOEXPERIMENTs of which nobody knows what they change: nothing is
+    /// certain that is not calibrated.
+    OtherExperiments {
+        /// The release it was made from.
+        used: Release,
+    },
     /// Read from the DWARF of the target itself.
     Dwarf,
 }
 
-/// GOEXPERIMENTs that change neither structs nor code of the runtime.
-const HARMLESS: &[&str] = &[
-    "aliastypeparams",
-    "boringcrypto",
-    "coverageredesign",
-    "fieldtrack",
-    "jsonv2",
-    "loopvar",
-    "noaliastypeparams",
-    "nocoverageredesign",
-    "rangefunc",
-];
-
-/// Whether the version is the release of its numbers, so that what was learned from that release holds.
+/// Whether the version is the release of its numbers, so that what was learned from that release holds. A vendor's suffix
+/// does not change that.
 fn is_release(version: &GoVersion) -> bool {
     // Since 1.21 even the first release of a minor is `.0`; `go1.25-20250209` is somebody's snapshot.
     let named = version.raw.contains(&format!("go1.{}.{}", version.minor, version.patch))
         || (version.minor < 21 && version.patch == 0);
-    let harmless = version.experiments.iter().all(|e| HARMLESS.contains(&e.as_str()));
-    named && harmless && version.pre.is_none() && !version.devel
+    named && version.pre.is_none() && !version.devel
 }
 
 impl std::fmt::Display for Evidence {
@@ -72,13 +65,54 @@ impl std::fmt::Display for Evidence {
             Evidence::Exact => f.write_str("table of this very release"),
             Evidence::SameMinor { used } => write!(f, "table of {used}, the nearest patch"),
             Evidence::NeighbourMinor { used } => write!(f, "table of {used}, a neighbouring release"),
+            Evidence::OtherExperiments { used } => {
+                write!(f, "table of {used}, without the program's GOEXPERIMENTs, which are not known")
+            }
             Evidence::Dwarf => f.write_str("the program's own DWARF"),
         }
     }
 }
 
-/// The file to use for `version`, its release, and how well it fits.
-pub(crate) fn file(version: &GoVersion) -> Option<(&'static str, Release, Evidence)> {
+/// A table file, and what of it is another one in the program that is asked about.
+#[derive(Debug, Clone)]
+pub(crate) struct Sheet {
+    /// The contents of the file.
+    pub(crate) text: &'static str,
+    /// What the program's GOEXPERIMENTs change.
+    pub(crate) difference: Option<Difference<'static>>,
+    /// How well both together fit.
+    pub(crate) evidence: Evidence,
+}
+
+impl Sheet {
+    fn plain(text: &'static str, evidence: Evidence) -> Self {
+        Sheet { text, difference: None, evidence }
+    }
+}
+
+/// The file to use for `version`, and how well it fits.
+pub(crate) fn file(version: &GoVersion) -> Option<Sheet> {
+    let (text, used, evidence) = by_numbers(version)?;
+    let same_minor = used.minor == version.minor;
+    Some(match experiments::effect(version) {
+        Effect::None => Sheet::plain(text, evidence),
+        // Only the very release that was measured is known to change in that way.
+        Effect::Measured(measured, difference) if same_minor => {
+            let text = if measured == used { text } else { text_of(measured)? };
+            let evidence = if measured == used { evidence } else { Evidence::SameMinor { used: measured } };
+            Sheet { text, difference: Some(difference), evidence }
+        }
+        Effect::Unknown if same_minor => Sheet::plain(text, Evidence::OtherExperiments { used }),
+        Effect::Measured(..) | Effect::Unknown => Sheet::plain(text, evidence),
+    })
+}
+
+fn text_of(release: Release) -> Option<&'static str> {
+    FILES.iter().find(|f| (f.0, f.1) == (release.minor, release.patch)).map(|f| f.2)
+}
+
+/// The file to use for the numbers of `version`, its release, and how well it fits.
+fn by_numbers(version: &GoVersion) -> Option<(&'static str, Release, Evidence)> {
     let key = |&(minor, patch, _): &(u32, u32, &str)| (minor, patch);
     if is_release(version)
         && let Ok(i) = FILES.binary_search_by_key(&(version.minor, version.patch), key)
@@ -108,25 +142,36 @@ pub(crate) fn file(version: &GoVersion) -> Option<(&'static str, Release, Eviden
 
 /// The files that may know `version`, best first: that of [`file`], then the one on the other side of a release that
 /// lies between two.
-pub(crate) fn files(version: &GoVersion) -> Vec<(&'static str, Evidence)> {
-    let Some((text, _, evidence)) = file(version) else { return Vec::new() };
-    let mut files = vec![(text, evidence)];
-    if evidence != Evidence::Exact
-        && let Some((below, above)) = bracket(version)
-    {
-        let other = if std::ptr::eq(below, text) { above } else { below };
-        let known = FILES.iter().find(|f| std::ptr::eq(f.2, other));
-        let used = known.map(|&(minor, patch, _)| Release { minor, patch });
-        files.extend(used.map(|used| (other, Evidence::SameMinor { used })));
-    }
-    files
+pub(crate) fn files(version: &GoVersion) -> Vec<Sheet> {
+    let Some(sheet) = file(version) else { return Vec::new() };
+    let other = match (sheet.evidence, bracket(version)) {
+        (Evidence::Exact, _) | (_, None) => None,
+        _ if sheet.difference.is_some() => None,
+        (_, Some((below, above))) => {
+            let other = if std::ptr::eq(below, sheet.text) { above } else { below };
+            let known = FILES.iter().find(|f| std::ptr::eq(f.2, other));
+            known.map(|&(minor, patch, text)| {
+                let used = Release { minor, patch };
+                let evidence = match sheet.evidence {
+                    Evidence::OtherExperiments { .. } => Evidence::OtherExperiments { used },
+                    _ => Evidence::SameMinor { used },
+                };
+                Sheet::plain(text, evidence)
+            })
+        }
+    };
+    std::iter::once(sheet).chain(other).collect()
 }
 
 /// The file of a release, and the evidence it would be for another minor.
 #[cfg(feature = "generate")]
-pub(crate) fn as_neighbour(used: Release) -> Option<(&'static str, Evidence)> {
-    let file = FILES.iter().find(|f| (f.0, f.1) == (used.minor, used.patch))?;
-    Some((file.2, Evidence::NeighbourMinor { used }))
+pub(crate) fn as_neighbour(used: Release) -> Option<Sheet> {
+    Some(Sheet::plain(text_of(used)?, Evidence::NeighbourMinor { used }))
+}
+
+/// Whether `version` is a release between two of the same minor that there are tables of, or one of them.
+pub(crate) fn is_bracketed(version: &GoVersion) -> bool {
+    bracket(version).is_some()
 }
 
 /// The files of the nearest patches below and above a release that lies between two of the same minor.
@@ -141,7 +186,7 @@ pub(crate) fn bracket(version: &GoVersion) -> Option<(&'static str, &'static str
 }
 
 /// The releases that there is a table for, oldest first.
-pub fn releases() -> impl Iterator<Item = Release> {
+pub fn releases() -> impl DoubleEndedIterator<Item = Release> {
     FILES.iter().map(|&(minor, patch, _)| Release { minor, patch })
 }
 
@@ -160,19 +205,22 @@ mod tests {
 
     #[test]
     fn choice() {
-        let found = |raw: &str| file(&GoVersion::parse(raw).unwrap()).map(|(_, r, e)| (r, e));
+        let fit = |raw: &str| file(&GoVersion::parse(raw).unwrap()).map(|sheet| sheet.evidence);
+        let found = |raw: &str| by_numbers(&GoVersion::parse(raw).unwrap()).map(|(_, r, e)| (r, e));
         let newest = releases().last().unwrap();
         let exact = found(&newest.to_string()).unwrap();
         assert_eq!(exact, (newest, Evidence::Exact));
         let (used, evidence) = found("go1.21.12").unwrap();
         assert_eq!(used, Release { minor: 21, patch: 13 });
         assert_eq!(evidence, Evidence::SameMinor { used });
-        let (_, experiment) = found(&format!("{newest} X:arenas")).unwrap();
-        assert_eq!(experiment, Evidence::SameMinor { used: newest });
+        let used = newest;
+        assert_eq!(fit(&format!("{newest} X:arenas")), Some(Evidence::Exact));
+        assert_eq!(fit(&format!("{newest}-acme-X:bogus")), Some(Evidence::OtherExperiments { used }));
+        assert_eq!(fit(&format!("{newest}-acme")), Some(Evidence::Exact));
+        assert_eq!(found("go1.25.99-acme").map(|(used, _)| used.minor), Some(25));
         let (_, next) = found(&format!("go1.{}.0", newest.minor + 1)).unwrap();
         assert_eq!(next, Evidence::NeighbourMinor { used: newest });
-        let (_, harmless) = found(&format!("{newest} X:boringcrypto")).unwrap();
-        assert_eq!(harmless, Evidence::Exact);
+        assert_eq!(fit(&format!("{newest} X:boringcrypto")), Some(Evidence::Exact));
         let (used, snapshot) = found("go1.25-20250209-RC00").unwrap();
         assert_eq!((used, snapshot), (Release { minor: 25, patch: 0 }, Evidence::SameMinor { used }));
         assert!(found("go1.17.13").is_none());

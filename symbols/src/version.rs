@@ -3,7 +3,8 @@
 use std::fmt;
 
 /// A Go release, parsed from strings such as `go1.26.0`, `go1.20`, `go1.27rc1`, `devel go1.28-abcdef ...`,
-/// `go1.24.3 X:staticlockranking` or with a vendor's suffix (`go1.22.5-custom`).
+/// `go1.24.3 X:staticlockranking`, `go1.26.8-X:jsonv2` or with a vendor's suffix (`go1.22.5-custom`,
+/// `go1.22.12 (Red Hat 1.22.12-1.el9_5) X:strictfipsruntime`).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GoVersion {
     /// The string as found.
@@ -16,7 +17,7 @@ pub struct GoVersion {
     pub pre: Option<String>,
     /// A development version: layouts may be of the next release.
     pub devel: bool,
-    /// GOEXPERIMENTs named after ` X:`; some change layouts.
+    /// GOEXPERIMENTs named after ` X:` or `-X:`, or in the build settings; some change layouts.
     pub experiments: Vec<String>,
 }
 
@@ -38,19 +39,14 @@ impl GoVersion {
         };
         let pre_len = rest.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(rest.len());
         let pre = rest.get(..pre_len).filter(|p| p.starts_with("rc") || p.starts_with("beta"));
-        let experiments = match raw.split_once(" X:") {
-            Some((_, list)) => {
-                let list = list.split(' ').next().unwrap_or("");
-                list.split(',').filter(|e| !e.is_empty()).map(str::to_owned).collect()
-            }
-            None => Vec::new(),
-        };
+        let experiments = experiments(rest);
         Some(GoVersion {
             raw: raw.to_owned(),
             minor,
             patch,
             pre: pre.map(str::to_owned),
-            devel: raw.starts_with("devel"),
+            // `devel go1.25-…` before Go 1.25, `go1.26-devel_…` from then on.
+            devel: raw.starts_with("devel") || rest.starts_with("-devel"),
             experiments,
         })
     }
@@ -71,6 +67,17 @@ impl GoVersion {
         }
     }
 
+    /// Adds the experiments of a build setting (`GOEXPERIMENT=a,b`), which vendors' own version strings may leave out.
+    #[must_use]
+    pub fn with_experiments(mut self, setting: &str) -> Self {
+        for name in setting.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+            if !self.experiments.iter().any(|known| known == name) {
+                self.experiments.push(name.to_owned());
+            }
+        }
+        self
+    }
+
     /// Whether this is a released version without experiments, so that facts recorded for exactly this release hold.
     pub fn is_plain_release(&self) -> bool {
         self.pre.is_none() && !self.devel && self.experiments.is_empty()
@@ -81,6 +88,27 @@ impl fmt::Display for GoVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.raw)
     }
+}
+
+/// The experiments of all lists ` X:a,b` and `-X:a,b` (from Go 1.26) in what follows the numbers of a release. Vendors
+/// write their own text before a list, and may add one of their own.
+fn experiments(text: &str) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    for (at, mark) in text.match_indices("X:") {
+        let after = text.get(..at).and_then(|before| before.chars().next_back());
+        if !after.is_some_and(|c| c == '-' || c.is_whitespace()) {
+            continue;
+        }
+        let list = text.get(at + mark.len()..).unwrap_or_default();
+        let end =
+            list.find(|c: char| !(c.is_ascii_alphanumeric() || c == ',' || c == '_')).unwrap_or(list.len());
+        for name in list.get(..end).unwrap_or_default().split(',').filter(|name| !name.is_empty()) {
+            if !found.iter().any(|known| known == name) {
+                found.push(name.to_owned());
+            }
+        }
+    }
+    found
 }
 
 fn number(s: &str) -> Option<(u32, &str)> {
@@ -112,5 +140,37 @@ mod tests {
         let experiment = GoVersion::parse("go1.24.3 X:synctest,aliastypeparams").unwrap();
         assert_eq!(experiment.experiments, ["synctest", "aliastypeparams"]);
         assert!(!experiment.is_plain_release());
+    }
+
+    #[test]
+    fn vendors_and_experiments() {
+        let parsed = |raw: &str| {
+            let v = GoVersion::parse(raw).unwrap_or_else(|| panic!("{raw}"));
+            assert!(!v.devel && v.pre.is_none(), "{raw}");
+            ((v.minor, v.patch), v.experiments.join(","))
+        };
+        let no = String::new();
+        assert_eq!(parsed("go1.25.7 X:jsonv2"), ((25, 7), "jsonv2".to_owned()));
+        assert_eq!(parsed("go1.26.8-X:jsonv2"), ((26, 8), "jsonv2".to_owned()));
+        assert_eq!(parsed("go1.26.8-X:jsonv2,nogreenteagc"), ((26, 8), "jsonv2,nogreenteagc".to_owned()));
+        let red_hat = "go1.22.12 (Red Hat 1.22.12-1.el9_5) X:strictfipsruntime";
+        assert_eq!(parsed(red_hat), ((22, 12), "strictfipsruntime".to_owned()));
+        assert_eq!(parsed("go1.25.7-1 X:systemcrypto"), ((25, 7), "systemcrypto".to_owned()));
+        assert_eq!(parsed("go1.26.8-acme"), ((26, 8), no.clone()));
+        assert_eq!(
+            parsed("go1.26.8-acme-X:jsonv2 X:systemcrypto,jsonv2"),
+            ((26, 8), "jsonv2,systemcrypto".to_owned())
+        );
+        assert_eq!(parsed("go1.20.14b4"), ((20, 14), no.clone()));
+        assert_eq!(parsed("go1.18.10b7 X:boringcrypto"), ((18, 10), "boringcrypto".to_owned()));
+        assert_eq!(parsed("go1.24.13-fips"), ((24, 13), no.clone()));
+        assert_eq!(parsed("go1.24.13-MAX:not"), ((24, 13), no.clone()));
+        assert_eq!(parsed("go1.24.13 X:"), ((24, 13), no));
+        let devel = GoVersion::parse("devel go1.28-abcdef Tue Jan 3 X:jsonv2").unwrap();
+        assert!(devel.devel && devel.experiments == ["jsonv2"]);
+        let newer = GoVersion::parse("go1.28-devel_abcdef Tue Jan 3").unwrap();
+        assert!(newer.devel, "the form of Go 1.25 and later");
+        let set = GoVersion::parse("go1.25.7 X:jsonv2").unwrap().with_experiments("jsonv2,synctest,");
+        assert_eq!(set.experiments, ["jsonv2", "synctest"]);
     }
 }

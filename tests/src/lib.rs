@@ -25,6 +25,7 @@ pub mod quit;
 pub mod real;
 pub mod record;
 pub mod repetition;
+pub mod versions;
 
 pub use dump::{Comparison, Difference, Dump, compare};
 pub use error::{Error, Result};

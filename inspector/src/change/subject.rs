@@ -6,8 +6,7 @@
 use std::time::{Duration, Instant};
 
 use symbols::addr::RuntimeAddr;
-use symbols::layout::Evidence;
-use symbols::program;
+use symbols::layout::{self, Evidence};
 
 use super::pacer::{self, Live, Trigger18};
 use super::word::{Width, Word};
@@ -339,21 +338,25 @@ fn check_build(process: &Process, view: &View) -> Result<(), Error> {
     if version.devel && !own {
         return doubt(format!("{version} is no release, and {layouts}"));
     }
-    if let Evidence::NeighbourMinor { used } = view.layout {
-        return doubt(format!("the layouts of {version} are not known, only those of {used}"));
-    }
     let option = INSTRUMENTED.iter().find(|(function, _)| main.pclntab.find(function).is_some());
     if let Some((_, option)) = option.filter(|_| !own) {
         return doubt(format!("it is built with {option}, and {layouts}"));
     }
-    // Releases with experiments that change nothing of this count as themselves.
-    let info = program::identify(&main.image).and_then(|program| program.build_info);
-    let setting = info.as_ref().and_then(|info| info.setting("GOEXPERIMENT")).unwrap_or_default();
-    let named =
-        if version.experiments.is_empty() { setting.to_owned() } else { version.experiments.join(",") };
-    let known = named.is_empty() || (view.layout == Evidence::Exact && !version.experiments.is_empty());
-    if !known && !own {
-        return doubt(format!("it is built with GOEXPERIMENT={named}, and {layouts}"));
+    let proven = view.code.is_some_and(|code| code.is_proof());
+    match view.layout {
+        Evidence::Exact | Evidence::Dwarf => Ok(()),
+        Evidence::SameMinor { .. } if proven || layout::is_bracketed(version) => Ok(()),
+        Evidence::SameMinor { used } => {
+            doubt(format!("the layouts of {version} are not known, only those of {used}"))
+        }
+        Evidence::NeighbourMinor { used } => {
+            doubt(format!("the layouts of {version} are not known, only those of {used}"))
+        }
+        // Held against the code that uses them.
+        Evidence::OtherExperiments { .. } => match view.confirm_layouts() {
+            Ok(()) => Ok(()),
+            Err(error) => doubt(error.to_string()),
+        },
+        other => doubt(format!("it is not known how well its layouts fit: {other}")),
     }
-    Ok(())
 }

@@ -12,6 +12,7 @@ use crate::memory::LiveMemory;
 use crate::process::Process;
 use crate::report::answers::Source;
 use crate::report::stats::{SourcedStats, StatsAnswer};
+use crate::runtime::contradiction::{self, Contradiction};
 use crate::runtime::memstats::{Wanted, take_with};
 use crate::runtime::open::open;
 use crate::runtime::stats::Counters;
@@ -35,22 +36,47 @@ pub(super) fn run(args: &StatsArgs, common: &Common) -> Result<(), Error> {
     };
     if common.json {
         let source = Source::new(&target.named(), via);
-        return output::write_json(common, &SourcedStats { source, answer });
+        let sourced = SourcedStats { source, answer };
+        output::write_json(common, &sourced)?;
+        return conclude(&sourced.answer.doubtful);
     }
-    output::write(common, |out| answer.write_text(out))
+    output::write(common, |out| answer.write_text(out))?;
+    conclude(&answer.doubtful)
 }
+
+/// How often numbers that contradict each other are read again.
+const TRIES: u32 = 6;
+/// What changes sides does so in less.
+const BETWEEN: Duration = Duration::from_millis(10);
 
 /// Counts from outside, while the process runs; `more` than what gops says where that is wanted.
 pub(super) fn look(process: &Process, more: bool) -> Result<StatsAnswer, Error> {
     let (view, _) = open(process)?;
     let counters = Counters::find(&view).map_err(|e| source_error(process, e))?;
     let read = |memory: &LiveMemory| {
-        let stats = counters.read(memory)?;
-        Ok((stats, more.then(|| counters.more(memory)).transpose()?))
+        let before = counters.read(memory)?;
+        let more = more.then(|| counters.more(memory)).transpose()?;
+        Ok((before, counters.read(memory)?, more))
     };
-    let taken = take_with(&view, Wanted::Approximate, Duration::ZERO, |_| true, read, Ok);
-    let (stats, more) = taken.map_err(|e| take_error(process, e))?.answer;
+    let mut tries = 0;
+    let (stats, more, doubts) = loop {
+        tries += 1;
+        let taken = take_with(&view, Wanted::Approximate, Duration::ZERO, |_| true, read, Ok);
+        let (before, after, more) = taken.map_err(|e| take_error(process, e))?.answer;
+        let doubts = contradiction::of_stats(&before, &after, more.as_ref());
+        if doubts.is_empty() || tries >= TRIES {
+            break (after, more, doubts);
+        }
+        std::thread::sleep(BETWEEN);
+    };
     let threads = process.stat()?.threads;
     process.check()?;
-    Ok(StatsAnswer::new(&view, &stats, more, Some(threads)))
+    Ok(StatsAnswer::new(&view, &stats, more, Some(threads)).doubted(doubts))
+}
+
+/// The error of an answer that contradicts itself.
+fn conclude(doubts: &[Contradiction]) -> Result<(), Error> {
+    let Some(first) = doubts.first() else { return Ok(()) };
+    let fields = first.fields.join(" and ");
+    Err(Error::Partial(format!("{fields} are doubtful: {}", first.why)))
 }

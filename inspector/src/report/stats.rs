@@ -9,6 +9,7 @@ use super::answers::{Source, pairs};
 use super::go_text;
 use super::printable::printable_str;
 use super::traceback::header_status;
+use crate::runtime::contradiction::Contradiction;
 use crate::runtime::goroutine::Goroutine;
 use crate::runtime::histogram::{Bucket, Histogram};
 use crate::runtime::stats::{Histograms, More, Stats};
@@ -52,6 +53,9 @@ pub struct StatsAnswer {
     /// How long what took, since the start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub histograms: Option<Histograms>,
+    /// Numbers that cannot be true together, however often they were read; the exit code is 7 then.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub doubtful: Vec<Contradiction>,
 }
 
 /// An answer with its source.
@@ -90,6 +94,12 @@ impl StatsAnswer {
         answer
     }
 
+    /// The same answer with what is doubtful about it.
+    #[must_use]
+    pub fn doubted(self, doubtful: Vec<Contradiction>) -> Self {
+        StatsAnswer { doubtful, ..self }
+    }
+
     /// Reads the lines of an agent. Lines that are not known are skipped; `None` where none is known.
     pub fn parse(text: &str) -> Option<Self> {
         let mut stats = StatsAnswer::default();
@@ -107,19 +117,25 @@ impl StatsAnswer {
 
     /// Writes the lines of gops, and what else there is in their manner.
     pub fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
+        let doubtful = |field| self.doubtful.iter().any(|doubt| doubt.fields.contains(&field));
+        let mark = |field| if doubtful(field) { " (doubtful)" } else { "" };
+        if let Some(goroutines) = self.goroutines {
+            writeln!(out, "goroutines: {goroutines}{}", mark("goroutines"))?;
+        }
         let mut line = |name: &str, value: Option<u64>| match value {
             Some(value) => writeln!(out, "{name}: {value}"),
             None => Ok(()),
         };
-        line("goroutines", self.goroutines)?;
         line("OS threads", self.os_threads)?;
         line("GOMAXPROCS", self.gomaxprocs)?;
         line("num CPU", self.num_cpu)?;
-        line("system goroutines", self.system_goroutines)?;
+        let of_runtime = format!("system goroutines{}", mark("system_goroutines"));
+        line(&of_runtime, self.system_goroutines)?;
         let mut states: Vec<(&String, &u64)> = self.goroutines_by_state.iter().collect();
         states.sort_by_key(|&(name, count)| (std::cmp::Reverse(*count), name));
         for (name, count) in states {
-            line(&format!("goroutines [{}]", printable_str(name)), Some(*count))?;
+            let mark = mark("goroutines_by_state");
+            line(&format!("goroutines [{}]{mark}", printable_str(name)), Some(*count))?;
         }
         line("idle Ps", self.idle_ps)?;
         line("threads now", self.threads)?;

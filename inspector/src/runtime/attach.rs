@@ -1,6 +1,7 @@
 //! Finding a Go runtime in a process: image, version, layouts, globals, each held against live memory.
 
 use symbols::addr::{LinkAddr, LoadBias, RuntimeAddr};
+use symbols::globals::{self, Agreement};
 use symbols::image::Image;
 use symbols::layout::{self, Table};
 use symbols::moduledata::Moduledata;
@@ -16,6 +17,7 @@ use super::discover;
 use super::fields::{GFields, MFields, MissingField};
 use super::locate::Located;
 use super::modules::{Module, Modules};
+use super::release::{self, Candidate, Source};
 use super::snapshot::glist::AllGs;
 use super::view::{Evidence, TracebackSettings, View};
 use super::wait_reasons;
@@ -108,13 +110,20 @@ pub fn attach(target: &Target<'_>, loaded: LoadedImage, memory: &dyn Memory) -> 
     let by: Vec<String> = program.evidence.iter().map(ToString::to_string).collect();
     note("version", program.release.to_string(), by.join(", "));
 
-    let version = match &program.release {
-        Release::Exact(v) => Some(v.clone()),
-        Release::Between(..) => None,
-    };
     let modules = Modules::single(Module { name, image, pclntab, data, bias });
     let found = calibrated(memory, &modules, &program, &mut note)?;
-    let Calibrated { minor, table, layout, g, allgs, globals } = found;
+    let Calibrated { release, table, layout, code, g, allgs, globals } = found;
+    let minor = release.version.minor;
+    if release.source == Source::Memory {
+        note("version", release.version.to_string(), "the string runtime.buildVersion in memory".to_owned());
+    }
+    let version = match release.source {
+        Source::BuildInfo | Source::Memory => Some(release.version),
+        Source::Functions => None,
+    };
+    if let (None, Release::Exact(named)) = (&version, &program.release) {
+        unknown.push(format!("its exact release: {named} is what its build info says, and not what it is"));
+    }
 
     let mut m = MFields::from_table(&table)?;
     let allm = find_ms(memory, &modules, &mut m, &g, &globals, target.tids, &mut note);
@@ -166,6 +175,7 @@ pub fn attach(target: &Target<'_>, loaded: LoadedImage, memory: &dyn Memory) -> 
         modules,
         table,
         layout,
+        code,
         evidence,
         unknown,
     })
@@ -189,9 +199,10 @@ fn confirm_module(
 }
 
 struct Calibrated {
-    minor: u32,
+    release: Candidate,
     table: Table,
     layout: layout::Evidence,
+    code: Option<Agreement>,
     g: GFields,
     allgs: AllGs,
     globals: Located,
@@ -208,21 +219,6 @@ const WANTED: &[&str] = &[
     "runtime.firstmoduledata",
     "runtime.waitReasonStrings",
 ];
-
-/// The versions to try, the likeliest first: the one that is known, or all that it can be, newest first.
-fn candidates(release: &Release) -> Vec<GoVersion> {
-    match release {
-        Release::Exact(v) => vec![v.clone()],
-        Release::Between(from, to) => {
-            let mut all: Vec<GoVersion> = layout::releases()
-                .filter(|r| r.minor >= *from && to.is_none_or(|to| r.minor <= to))
-                .map(|r| GoVersion::release(r.minor, r.patch))
-                .collect();
-            all.reverse();
-            all
-        }
-    }
-}
 
 /// The layout for `version`: made from this very release, else from the program's own DWARF, else from a
 /// neighbouring release.
@@ -288,10 +284,11 @@ fn calibrated(
 ) -> Result<Calibrated, AttachError> {
     let main = modules.main();
     let mut failure = String::from("there is no table for it");
-    for version in candidates(&program.release) {
-        let Some(found) = layout_for(main, &version) else { continue };
+    for candidate in release::candidates(program, modules, memory) {
+        let version = &candidate.version;
+        let Some(found) = layout_for(main, version) else { continue };
         let Ok(g) = GFields::from_table(&found.table) else { continue };
-        let globals = Located::find(main, &version, WANTED);
+        let globals = Located::find(main, version, WANTED);
         let at = |name: &str| globals.at(name);
         let by_name = match (at("runtime.allglen"), at("runtime.allgptr")) {
             (Some(len), Some(ptr)) => Some(AllGs { len, ptr }),
@@ -316,13 +313,38 @@ fn calibrated(
                 );
                 note("allgs", allgs.ptr.to_string(), how);
                 let layout = found.evidence;
+                let code = code_of(main, &candidate, layout, note);
                 let table = with_live_wait_reasons(memory, &globals, found, note);
-                return Ok(Calibrated { minor: version.minor, table, layout, g, allgs, globals });
+                return Ok(Calibrated { release: candidate, table, layout, code, g, allgs, globals });
             }
             failure = format!("{} of {} sampled goroutines fit", check.good, check.looked_at);
         }
     }
     Err(AttachError::NothingCalibrates { version: program.release.to_string(), why: failure })
+}
+
+/// Holds the code of the runtime against the release's, where the layout is not beyond doubt by itself.
+fn code_of(
+    main: &Module,
+    candidate: &Candidate,
+    layout: layout::Evidence,
+    note: &mut impl FnMut(&str, String, String),
+) -> Option<Agreement> {
+    let certain = match layout {
+        layout::Evidence::Exact => candidate.source == Source::BuildInfo,
+        layout::Evidence::Dwarf => true,
+        layout::Evidence::SameMinor { .. } => layout::is_bracketed(&candidate.version),
+        _ => false,
+    };
+    if certain {
+        return None;
+    }
+    let agreement = globals::agreement(&main.image, &main.pclntab, &candidate.version)?;
+    let Agreement { present, same } = agreement;
+    let how =
+        format!("{same} of {present} functions of the runtime are the same, instruction by instruction");
+    note("code", candidate.version.to_string(), how);
+    Some(agreement)
 }
 
 /// How often the list of ms and that of threads are compared until they fit.

@@ -17,8 +17,10 @@ pub fn plausible_g(g: &Goroutine, modules: &Modules) -> bool {
         matches!(g.status(), status::WAITING | status::RUNNABLE | status::PREEMPTED | status::LEAKED);
     let saved = !parked || (modules.lookup(g.sched_pc).is_some() && g.stack_contains(g.sched_sp));
     let known_status = g.status() <= status::DEADEXTRA;
-    let starts_somewhere = g.startpc == 0 || modules.lookup(g.startpc).is_some();
-    saved && known_status && starts_somewhere
+    // The fields behind those are where they should be only if the layout is the right one to its end.
+    let starts_somewhere = [g.startpc, g.gopc].iter().all(|&pc| pc == 0 || modules.lookup(pc).is_some());
+    let points = [g.m, g.lockedm, g.ancestors, g.bubble].iter().all(|&at| at == 0 || is_heap_pointer(at));
+    saved && known_status && starts_somewhere && points && g.parent_goid <= 1 << 60
 }
 
 /// The ms from `head` on, newest first, ended by a null link, a loop, what cannot be an

@@ -67,6 +67,14 @@ impl Procs {
         })
     }
 
+    /// How many Ps there have been at most: the list keeps its room when GOMAXPROCS is lowered.
+    ///
+    /// # Errors
+    /// Where that cannot be read.
+    pub(crate) fn most(&self, memory: &dyn Memory) -> Result<u64, SourceError> {
+        Ok(memory.word(self.allp.plus(16))?)
+    }
+
     /// The Ps, each of which knows its own place in the list. There are as many as GOMAXPROCS says.
     ///
     /// # Errors

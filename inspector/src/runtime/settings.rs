@@ -25,6 +25,9 @@ const HEAP_MINIMUM: u64 = 4 << 20;
 
 /// Reads the settings. Each address is held against what else must be true of it.
 pub fn read(view: &View, memory: &dyn Memory) -> Settings {
+    if view.confirm_layouts().is_err() {
+        return Settings::default();
+    }
     let found = view.locate(WANTED);
     let at = |name: &str| found.at(name);
     let (gogc, memory_limit) =

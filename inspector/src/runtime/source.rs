@@ -1,5 +1,8 @@
 //! Why numbers of a runtime cannot be had.
 
+use symbols::globals::Agreement;
+use symbols::layout::Release;
+
 use crate::memory::MemoryError;
 
 /// See the module.
@@ -15,6 +18,20 @@ pub enum SourceError {
     /// The layout in use lacks something.
     #[error("the layout of {0} is not known")]
     Layout(&'static str),
+    /// It was built with experiments of which nobody knows what they change.
+    #[error(
+        "it is built with GOEXPERIMENT={experiments}, and what that changes is not known; {} of {} functions of its runtime \
+         are those of {used}, too few to take its layouts for the same",
+        code.same, code.present
+    )]
+    Experiments {
+        /// Their names.
+        experiments: String,
+        /// The release whose layouts they are held against.
+        used: Release,
+        /// How alike the code is.
+        code: Agreement,
+    },
     /// What was read cannot be what it should.
     #[error("{0}")]
     Implausible(String),

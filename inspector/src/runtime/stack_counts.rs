@@ -129,6 +129,7 @@ pub fn thread_profile(
 /// Where an m has its `createstack`. Where the list of ms was found to be linked elsewhere than in the layout, which is of
 /// a neighbouring release then, what lies shortly behind that link has moved with it.
 fn created_by(view: &View) -> Result<u64, RecordError> {
+    view.confirm_layouts().map_err(|_| no_stacks())?;
     let field = |name| view.table.field("runtime.m", name).ok_or_else(no_stacks);
     let (stack, link) = (field("createstack")?, field("alllink")?);
     if stack.size != 8 * CREATE_DEPTH as u64 {
@@ -192,6 +193,7 @@ fn depth(view: &View, memory: &dyn Memory) -> usize {
         return OLD_DEPTH;
     }
     let read = || {
+        view.confirm_layouts().ok()?;
         let at = view.locate(&["runtime.debug"]).at("runtime.debug")?;
         let place = view.table.field("runtime.debug", "profstackdepth").filter(|f| f.size == 4)?;
         let mut word = [0; 4];

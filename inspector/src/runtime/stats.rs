@@ -31,6 +31,12 @@ pub struct Stats {
     pub system_goroutines: u64,
     /// Ps that have nothing to do.
     pub idle_procs: u64,
+    /// All gs, with a goroutine or without.
+    pub gs: u64,
+    /// Of them, those that are kept for later.
+    pub free_gs: u64,
+    /// As many Ps as there are, or were before GOMAXPROCS was lowered.
+    pub most_procs: u64,
 }
 
 /// What else can be counted. What a release does not have, or could not be found, is absent.
@@ -96,6 +102,7 @@ impl<'v> Counters<'v> {
     /// # Errors
     /// What is missing.
     pub fn find(view: &'v View) -> Result<Self, SourceError> {
+        view.confirm_layouts()?;
         let found = view.locate(WANTED);
         let procs = Procs::find(&found, &view.table)?;
         Ok(Counters { view, found, procs })
@@ -127,11 +134,6 @@ impl<'v> Counters<'v> {
         let free: u64 = free.into_iter().map(number).fold(0, u64::saturating_add);
         let kept = procs.iter().map(|p| p.free_gs).fold(free, u64::saturating_add);
         let (all, system) = (number(allglen), number(system));
-        // Read one after another, so that between them a few may have changed sides.
-        if kept > all.saturating_add(SLACK) || system > all.saturating_add(SLACK) || system > MAX_SYSTEM {
-            let what = format!("of {all} goroutines {kept} are free and {system} the runtime's");
-            return Err(SourceError::Implausible(what));
-        }
         let threads = self.view.read_ms(memory).len() as u64;
         Ok(Stats {
             goroutines: all.saturating_sub(kept).saturating_sub(system).max(1),
@@ -140,6 +142,9 @@ impl<'v> Counters<'v> {
             num_cpu: cpus.and_then(|t| pieces.number(t)).filter(|n| (1..=1 << 16).contains(n)),
             system_goroutines: system,
             idle_procs: procs.iter().filter(|p| p.is_idle()).count() as u64,
+            gs: all,
+            free_gs: kept,
+            most_procs: self.procs.most(memory)?.max(procs.len() as u64),
         })
     }
 
@@ -194,11 +199,6 @@ impl<'v> Counters<'v> {
         Ok(states)
     }
 }
-
-/// By how many the lists may disagree while goroutines come and go.
-const SLACK: u64 = 1 << 16;
-/// The runtime has a worker of the collector for each P, and some tens of others.
-const MAX_SYSTEM: u64 = 1 << 16;
 
 impl Histograms {
     /// Takes them from the bytes of `runtime.sched` and `runtime.memstats`.

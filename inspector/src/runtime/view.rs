@@ -2,6 +2,7 @@
 //! each of that is known.
 
 use symbols::addr::RuntimeAddr;
+use symbols::globals::Agreement;
 use symbols::layout::{self, Table};
 use symbols::version::GoVersion;
 
@@ -10,6 +11,7 @@ use super::fields::{GFields, MFields};
 use super::goroutine::{Goroutine, M};
 use super::modules::Modules;
 use super::snapshot::glist::AllGs;
+use super::source::SourceError;
 use crate::memory::Memory;
 
 /// How something was found out.
@@ -48,6 +50,8 @@ pub struct View {
     pub table: Table,
     /// How well the layouts fit the release.
     pub layout: layout::Evidence,
+    /// How much of the runtime's code is that of the release, where the layouts are not beyond doubt by themselves.
+    pub code: Option<Agreement>,
     /// Layout of a g.
     pub g: GFields,
     /// Layout of an m.
@@ -90,6 +94,21 @@ impl View {
     pub fn read_m(&self, memory: &dyn Memory, addr: u64) -> Option<M> {
         let bytes = memory.bytes(RuntimeAddr(addr), self.m.size).ok()?;
         Some(M::parse(&self.m, addr, &bytes))
+    }
+
+    /// Whether structs other than those that were held against live memory can be believed: not where experiments of
+    /// which nobody knows what they change may have changed them, unless the code that uses them is that of the release.
+    ///
+    /// # Errors
+    /// [`SourceError::Layout`]'s brother for all of them: what is not known, and why.
+    pub fn confirm_layouts(&self) -> Result<(), SourceError> {
+        let layout::Evidence::OtherExperiments { used } = self.layout else { return Ok(()) };
+        let code = self.code.unwrap_or_default();
+        if code.is_proof() {
+            return Ok(());
+        }
+        let experiments = self.version.as_ref().map(|v| v.experiments.join(",")).unwrap_or_default();
+        Err(SourceError::Experiments { experiments, used, code })
     }
 
     /// All ms, newest first.

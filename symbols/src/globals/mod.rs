@@ -8,15 +8,19 @@
 //!
 //! A symbol table, where there is one, is quicker and certain: [`from_symtab`].
 
+mod agreement;
 mod amd64;
+mod build_version;
 pub mod code;
 pub mod recipe;
 mod solver;
 mod symtab;
 mod verdict;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
+pub use agreement::{Agreement, agreement};
+pub use build_version::build_version;
 pub use symtab::from_symtab;
 pub use verdict::Verdict;
 
@@ -180,16 +184,24 @@ impl Globals {
 /// meaning before they use it.
 pub fn solve(image: &Image, pclntab: &Pclntab, version: &GoVersion, wanted: &[&str]) -> Globals {
     let mut globals = Globals::default();
-    for (text, evidence) in toolchain::files(version) {
+    for sheet in toolchain::files(version) {
         let unknown: Vec<&str> = wanted.iter().copied().filter(|w| globals.get(w).is_none()).collect();
         if unknown.is_empty() {
             break;
         }
-        let steady = match evidence {
+        let mut steady = match sheet.evidence {
             toolchain::Evidence::Exact => unknown.iter().copied().collect(),
+            // Whatever an experiment that is not known changes, votes have to be unanimous.
+            toolchain::Evidence::OtherExperiments { .. } => HashSet::new(),
             _ => layout::steady(version, &unknown),
         };
-        globals.fill(solver::solve(image, pclntab, text, evidence, &unknown, &steady));
+        // A vendor's release, or one with experiments, whose code is that of the table has its structs too.
+        if steady.len() < unknown.len()
+            && agreement::of_sheet(image, pclntab, &sheet).is_some_and(|a| a.is_proof())
+        {
+            steady = unknown.iter().copied().collect();
+        }
+        globals.fill(solver::solve(image, pclntab, &sheet, &unknown, &steady));
     }
     globals
 }
@@ -198,7 +210,24 @@ pub fn solve(image: &Image, pclntab: &Pclntab, version: &GoVersion, wanted: &[&s
 #[cfg(feature = "generate")]
 pub fn solve_by(image: &Image, pclntab: &Pclntab, text: &str, wanted: &[&str]) -> Globals {
     let steady = wanted.iter().copied().collect();
-    solver::solve(image, pclntab, text, toolchain::Evidence::Exact, wanted, &steady)
+    let recipes = solver::recipes_of(text);
+    recipes.map_or_else(Globals::default, |recipes| {
+        solver::apply(image, pclntab, &recipes, toolchain::Evidence::Exact, wanted, &steady)
+    })
+}
+
+/// Addresses that single operands name as that of `wanted`, whatever doubts there are: for a caller who knows what has to be
+/// there. Nearest table first.
+pub fn suspects(image: &Image, pclntab: &Pclntab, version: &GoVersion, wanted: &str) -> Vec<LinkAddr> {
+    let mut found = Vec::new();
+    for sheet in toolchain::files(version) {
+        for address in solver::suspects(image, pclntab, &sheet, wanted) {
+            if !found.contains(&address) {
+                found.push(address);
+            }
+        }
+    }
+    found
 }
 
 /// As [`solve`], with the table of another minor: for measuring how well recipes carry over.
@@ -209,6 +238,6 @@ pub fn solve_as_neighbour(
     used: toolchain::Release,
     wanted: &[&str],
 ) -> Globals {
-    let Some((text, evidence)) = toolchain::as_neighbour(used) else { return Globals::default() };
-    solver::solve(image, pclntab, text, evidence, wanted, &std::collections::HashSet::new())
+    let Some(sheet) = toolchain::as_neighbour(used) else { return Globals::default() };
+    solver::solve(image, pclntab, &sheet, wanted, &HashSet::new())
 }

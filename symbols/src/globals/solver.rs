@@ -8,7 +8,7 @@ use super::{Compilation, Evidence, Found, Globals, code};
 use crate::addr::LinkAddr;
 use crate::image::Image;
 use crate::pclntab::{Func, Pclntab};
-use crate::toolchain;
+use crate::toolchain::{self, Sheet};
 
 /// Structs whose fields are sorted by name, so that a patch release puts one before all others (1.21.6 did): all
 /// fields then agree on a base that is wrong.
@@ -21,12 +21,13 @@ struct File<'a> {
     recipes: Recipes<'a>,
 }
 
+/// The recipes of a release, by how the program that they are from was compiled.
 #[derive(serde::Deserialize)]
-struct Recipes<'a> {
+pub(super) struct Recipes<'a> {
     #[serde(borrow)]
-    optimised: Set<'a>,
+    pub(super) optimised: Set<'a>,
     #[serde(borrow)]
-    unoptimised: Set<'a>,
+    pub(super) unoptimised: Set<'a>,
     /// The others hold only what these two do not find in programs that are compiled so.
     #[serde(borrow, default)]
     pie: Set<'a>,
@@ -53,18 +54,60 @@ impl<'a> Recipes<'a> {
     }
 }
 
-/// Solves the `wanted` variables by the recipes of `text`. Of the structs, those in `steady` are known to be as they
+/// The recipes in the text of a table file.
+pub(super) fn recipes_of(text: &str) -> Option<Recipes<'_>> {
+    serde_json::from_str::<File<'_>>(text).ok().map(|file| file.recipes)
+}
+
+/// The recipes of a table file, with what the program's experiments change.
+pub(super) fn recipes(sheet: &Sheet) -> Option<Recipes<'static>> {
+    let mut recipes = recipes_of(sheet.text)?;
+    let Some(difference) = &sheet.difference else { return Some(recipes) };
+    // Measured with the usual compilation only.
+    for set in [
+        &mut recipes.unoptimised,
+        &mut recipes.pie,
+        &mut recipes.inlined_more,
+        &mut recipes.race,
+        &mut recipes.profiled,
+    ] {
+        *set = Set::default();
+    }
+    for (to, from) in [
+        (&mut recipes.optimised.functions, &difference.functions),
+        (&mut recipes.optimised.variables, &difference.recipes),
+    ] {
+        to.extend(from.iter().map(|(name, line)| (*name, *line)));
+        to.retain(|_, line| !line.is_empty());
+    }
+    Some(recipes)
+}
+
+/// Solves the `wanted` variables by the recipes of a table file. Of the structs, those in `steady` are known to be as they
 /// were when the recipe was learned.
 pub(super) fn solve(
     image: &Image,
     pclntab: &Pclntab,
-    text: &str,
+    sheet: &Sheet,
+    wanted: &[&str],
+    steady: &HashSet<&str>,
+) -> Globals {
+    let recipes = recipes(sheet);
+    recipes.map_or_else(Globals::default, |recipes| {
+        apply(image, pclntab, &recipes, sheet.evidence, wanted, steady)
+    })
+}
+
+/// As [`solve`], by recipes that are read already.
+pub(super) fn apply(
+    image: &Image,
+    pclntab: &Pclntab,
+    recipes: &Recipes<'_>,
     evidence: toolchain::Evidence,
     wanted: &[&str],
     steady: &HashSet<&str>,
 ) -> Globals {
     let mut globals = Globals::default();
-    let Ok(File { recipes }) = serde_json::from_str::<File<'_>>(text) else { return globals };
     let common = recipes.common().map(|(compilation, set)| Plan::new(compilation, set, wanted));
     let supplements = recipes.supplements().map(|(compilation, set)| Plan::new(compilation, set, wanted));
     let plans = || common.iter().chain(&supplements);
@@ -90,6 +133,37 @@ pub(super) fn solve(
     globals
 }
 
+/// The addresses that single operands name as that of one variable.
+pub(super) fn suspects(image: &Image, pclntab: &Pclntab, sheet: &Sheet, name: &str) -> Vec<LinkAddr> {
+    let Some(recipes) = recipes(sheet) else { return Vec::new() };
+    let wanted = [name];
+    let plans = [
+        Plan::new(Compilation::Optimised, &recipes.optimised, &wanted),
+        Plan::new(Compilation::Unoptimised, &recipes.unoptimised, &wanted),
+    ];
+    let names = plans.iter().flat_map(|plan| plan.shapes.keys()).map(String::as_str).collect();
+    let functions = index(pclntab, &names);
+    let mut found = Vec::new();
+    for plan in &plans {
+        let Some(recipe) = plan.recipes.get(name) else { continue };
+        let all = functions.values().flatten().filter_map(|f| code::decode(image, *f));
+        // Wherever in a function: what has to be there says which one it is.
+        for reference in all.flat_map(|code| code.references) {
+            for witness in &recipe.witnesses {
+                let address = LinkAddr(reference.target.0.wrapping_sub(witness.addend));
+                let likely = reference.operation == witness.operation && possible(image, address, recipe);
+                if likely && !found.contains(&address) && found.len() < MAX_SUSPECTS {
+                    found.push(address);
+                }
+            }
+        }
+    }
+    found
+}
+
+/// The functions of one variable have some tens of operands.
+const MAX_SUSPECTS: usize = 1024;
+
 /// What is needed of one recipe set.
 struct Plan<'w> {
     compilation: Compilation,
@@ -109,7 +183,7 @@ impl<'w> Plan<'w> {
 
 /// The functions of these names (without package). One name may have several: a wrapper for the other calling
 /// convention is called as what it wraps.
-fn index<'t>(pclntab: &'t Pclntab, names: &BTreeSet<&str>) -> HashMap<String, Vec<Func<'t>>> {
+pub(super) fn index<'t>(pclntab: &'t Pclntab, names: &BTreeSet<&str>) -> HashMap<String, Vec<Func<'t>>> {
     const SAME_NAME: usize = 4;
     let wanted: HashMap<&[u8], &str> = names.iter().map(|n| (n.as_bytes(), *n)).collect();
     let mut functions: HashMap<String, Vec<Func<'t>>> = HashMap::new();
@@ -264,8 +338,7 @@ mod tests {
     fn every_table_has_recipes_that_can_be_followed() {
         for release in releases() {
             let version = GoVersion::release(release.minor, release.patch);
-            let (text, _) = toolchain::files(&version)[0];
-            let recipes = serde_json::from_str::<File<'_>>(text).unwrap().recipes;
+            let recipes = recipes(&toolchain::files(&version)[0]).unwrap();
             let layouts = layout::lookup(&version).unwrap().table;
             for (compilation, set) in recipes.common() {
                 for name in

@@ -13,6 +13,7 @@ use std::fmt;
 
 pub use dwarf::{DwarfError, from_dwarf};
 
+use crate::experiments::Difference;
 use crate::toolchain::{self};
 pub use crate::toolchain::{Evidence, Release, releases};
 use crate::version::GoVersion;
@@ -161,6 +162,25 @@ impl Table {
     }
 }
 
+impl Table {
+    /// Changes what is another one with an experiment. `None` where that cannot be parsed.
+    fn apply(&mut self, difference: &Difference<'static>) -> Option<()> {
+        for (name, line) in &difference.structs {
+            match *line {
+                "" => drop(self.structs.remove(*name)),
+                line => drop(self.structs.insert(Cow::Borrowed(name), Struct::parse(line)?)),
+            }
+        }
+        for (name, of) in &difference.variables {
+            match *of {
+                "" => drop(self.variables.remove(*name)),
+                of => drop(self.variables.insert(Cow::Borrowed(name), Cow::Borrowed(of))),
+            }
+        }
+        Some(())
+    }
+}
+
 /// A table, and how well it fits.
 #[derive(Debug, Clone)]
 pub struct Found {
@@ -187,8 +207,18 @@ struct File {
 ///
 /// Wait reasons are taken from neighbours too; a code beyond the list is unknown.
 pub fn lookup(version: &GoVersion) -> Option<Found> {
-    let (text, _, evidence) = toolchain::file(version)?;
-    Some(Found { table: parse(text)?, evidence })
+    let sheet = toolchain::file(version)?;
+    let mut table = parse(sheet.text)?;
+    if let Some(difference) = &sheet.difference {
+        table.apply(difference)?;
+    }
+    Some(Found { table, evidence: sheet.evidence })
+}
+
+/// Whether `version` lies between two releases of its minor that there are tables of, or is one of them: structs then
+/// are those of one or the other.
+pub fn is_bracketed(version: &GoVersion) -> bool {
+    toolchain::is_bracketed(version)
 }
 
 /// Those of `names` whose structs are the same in the releases just below and just above `version`, of its minor:

@@ -1,9 +1,6 @@
 //! Which releases a program can be of, by the runtime functions that it has.
 
-use crate::image::Image;
-use crate::moduledata::Moduledata;
 use crate::pclntab::Pclntab;
-use crate::pclntab::header::Header;
 
 /// Functions that every program of this minor release and the later ones has, and none of an earlier one: compared
 /// between the smallest programs that Go 1.18.10 … 1.27.4 build. Large ones on the main paths of scheduler,
@@ -21,8 +18,7 @@ const FIRST_IN: [(u32, [&str; 3]); 9] = [
 ];
 
 /// The first and the last minor release that the functions allow; no last one where they are the newest known.
-pub(super) fn minors(image: &Image, header: &Header, module: &Moduledata) -> Option<(u32, Option<u32>)> {
-    let table = Pclntab::load(image, header, module).ok()?;
+pub(super) fn minors(table: &Pclntab) -> Option<(u32, Option<u32>)> {
     let mut seen = [0u8; FIRST_IN.len()];
     for function in table.functions() {
         let name = function.name();

@@ -70,6 +70,7 @@ impl Sources {
     /// # Errors
     /// What is missing.
     pub fn find(view: &View) -> Result<Self, SourceError> {
+        view.confirm_layouts()?;
         let found = view.locate(WANTED);
         let at = |name: &'static str| found.at(name).ok_or(SourceError::Missing(name));
         let table = &view.table;

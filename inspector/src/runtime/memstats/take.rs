@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{Reading, Sources, compute};
 use crate::memory::{LiveMemory, ReadCost};
+use crate::runtime::contradiction;
 use crate::runtime::snapshot::stop_all;
 use crate::runtime::source::SourceError;
 use crate::runtime::view::View;
@@ -88,6 +89,12 @@ pub fn take(view: &View, sources: &Sources, wanted: Wanted) -> Result<Taken<Read
         let differences: Vec<String> =
             taken.answer.differences.iter().map(|d| format!("{} by {} bytes", d.of, d.bytes)).collect();
         return Err(SourceError::Implausible(format!("sums differ: {}", differences.join(", "))).into());
+    }
+    let exact = taken.consistency == Consistency::Instant;
+    if let Some(doubt) = contradiction::of_memstats(&taken.answer.memstats, exact) {
+        return Err(
+            SourceError::Implausible(format!("its statistics contradict themselves: {}", doubt.why)).into()
+        );
     }
     Ok(taken)
 }

@@ -23,6 +23,7 @@ use paused::Paused;
 pub(crate) use paused::stop_all;
 use stacks::{Shapes, Stack};
 
+use super::contradiction::Goroutines;
 use super::goroutine::{Goroutine, M};
 use super::running::NoStart;
 use super::view::View;
@@ -130,7 +131,7 @@ pub struct TooMany {
 }
 
 /// Why no snapshot could be taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SnapshotError {
     /// The target's memory.
@@ -142,6 +143,9 @@ pub enum SnapshotError {
     /// Its threads could not be stopped.
     #[error("its threads could not be stopped: {0}")]
     Stop(#[from] StopError),
+    /// What was read cannot be true.
+    #[error("what was read of its goroutines contradicts itself: {0}")]
+    Contradiction(String),
 }
 
 /// Takes a snapshot of the goroutines of `view`.
@@ -149,6 +153,30 @@ pub enum SnapshotError {
 /// # Errors
 /// Where nothing can be said. Single goroutines that could not be read are in the snapshot, marked.
 pub fn take(view: &View, options: &Options) -> Result<Snapshot, SnapshotError> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let snapshot = take_once(view, options)?;
+        // One goroutine contradicts nothing.
+        let doubt = if options.goid.is_some() {
+            None
+        } else {
+            Goroutines::count(view, &snapshot).contradiction(snapshot.consistency)
+        };
+        match doubt {
+            None => return Ok(snapshot),
+            Some(why) if snapshot.consistency == Consistency::Instant || tries >= TRIES => {
+                return Err(SnapshotError::Contradiction(why));
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// How often goroutines that were read while the process ran on are read again where they contradict themselves.
+const TRIES: u32 = 3;
+
+fn take_once(view: &View, options: &Options) -> Result<Snapshot, SnapshotError> {
     // The kernel lets go all that a thread traces when that thread ends, so nothing can stay stopped behind us.
     // Without a thread of their own they are let go at the end of the stop.
     apart("stop", || {

@@ -32,6 +32,19 @@ pub(crate) fn goroot(release: Release) -> Outcome<PathBuf> {
     Ok(PathBuf::from(String::from_utf8(output.stdout)?.trim()))
 }
 
+/// What the compiler of a release calls itself where GOEXPERIMENT is `experiment`: its version, with the experiments
+/// that differ from what the release has switched on by itself. `None` where it refuses.
+pub(crate) fn compiler(release: Release, experiment: &str) -> Outcome<Option<String>> {
+    let output = Command::new("go")
+        .args(["tool", "compile", "-V"])
+        .env("GOTOOLCHAIN", toolchain(release))
+        .env("GOEXPERIMENT", experiment)
+        .env("GOOS", "linux")
+        .env("GOARCH", "amd64")
+        .output()?;
+    Ok(if output.status.success() { Some(String::from_utf8(output.stdout)?) } else { None })
+}
+
 /// The arguments of `go build` up to the files, as they are recorded in the table.
 pub(crate) fn arguments(mode: Mode) -> &'static [&'static str] {
     match mode {
@@ -57,9 +70,22 @@ pub(crate) fn probe(
     mode: Mode,
     program: Program,
 ) -> Outcome<PathBuf> {
+    probe_with(source, builds, release, mode, program, "")
+}
+
+/// As [`probe`], with a GOEXPERIMENT.
+pub(crate) fn probe_with(
+    source: &Path,
+    builds: &Path,
+    release: Release,
+    mode: Mode,
+    program: Program,
+    experiment: &str,
+) -> Outcome<PathBuf> {
     let size = if program == Program::Large { "" } else { ".minimal" };
     let suffix = if mode == Mode::Plain { "" } else { ".unoptimised" };
-    let output = builds.join(format!("{release}{size}{suffix}"));
+    let dash = if experiment.is_empty() { "" } else { "-" };
+    let output = builds.join(format!("{release}{dash}{experiment}{size}{suffix}"));
     if output.exists() {
         return Ok(output);
     }
@@ -82,7 +108,7 @@ pub(crate) fn probe(
         .env("GOTOOLCHAIN", toolchain(release))
         .env("CGO_ENABLED", "0")
         .env("GOFLAGS", "")
-        .env("GOEXPERIMENT", "")
+        .env("GOEXPERIMENT", experiment)
         .env("GOAMD64", "v1")
         .env("GOOS", "linux")
         .env("GOARCH", "amd64")

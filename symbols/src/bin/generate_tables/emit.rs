@@ -71,14 +71,15 @@ pub(crate) fn index(data: &Path) -> Outcome {
     }
     releases.sort_unstable();
     let mut out = String::from("// Written by generate-tables.\n&[\n");
-    for Release { minor, patch } in releases {
-        writeln!(out, "    ({minor}, {patch}, include_str!(\"go1.{minor}.{patch}.json\")),")?;
+    for release in releases {
+        let Release { minor, patch } = release;
+        writeln!(out, "    ({minor}, {patch}, include_str!(\"{release}.json\")),")?;
     }
     out.push_str("]\n");
     Ok(std::fs::write(data.join("index.rs"), out)?)
 }
 
-fn member(out: &mut String, name: &str, value: &str) -> Outcome {
+pub(crate) fn member(out: &mut String, name: &str, value: &str) -> Outcome {
     Ok(writeln!(out, "\"{name}\": {},", serde_json::to_string(value)?)?)
 }
 
@@ -100,7 +101,11 @@ fn set(out: &mut String, name: &str, learned: &Learned) -> Outcome {
     Ok(())
 }
 
-fn object<'a>(out: &mut String, name: &str, lines: impl Iterator<Item = (&'a str, String)>) -> Outcome {
+pub(crate) fn object<'a>(
+    out: &mut String,
+    name: &str,
+    lines: impl Iterator<Item = (&'a str, String)>,
+) -> Outcome {
     let lines = lines
         .map(|(key, value)| {
             Ok(format!("  {}: {}", serde_json::to_string(key)?, serde_json::to_string(&value)?))

@@ -4,6 +4,8 @@
 //! generate-tables [--builds DIR] [VERSION…]    (re)make the tables of these releases; of all known without any
 //! generate-tables [--builds DIR] ways [VERSION…]
 //!                                                learn again what ways to compile need beside the usual recipes
+//! generate-tables [--builds DIR] experiments [VERSION…]
+//!                                                measure which GOEXPERIMENTs of these releases change layouts
 //! generate-tables [--builds DIR] verify          compare recipes with the symbol tables of other programs
 //! generate-tables verify ELF…                     the same for these programs
 //! ```
@@ -14,6 +16,7 @@
 
 mod build;
 mod emit;
+mod experiments;
 mod learn;
 mod verify;
 mod ways;
@@ -41,7 +44,7 @@ fn main() -> ExitCode {
 fn run(mut args: impl Iterator<Item = String>) -> Outcome {
     let home = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut builds = std::env::temp_dir().join("gops-probe-tables");
-    let (mut wanted, mut only_ways) = (Vec::new(), false);
+    let (mut wanted, mut only_ways, mut of_experiments) = (Vec::new(), false, false);
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--builds" => builds = PathBuf::from(args.next().ok_or("--builds needs a directory")?),
@@ -54,10 +57,15 @@ fn run(mut args: impl Iterator<Item = String>) -> Outcome {
                 return verify::matrix(&home.join("probe"), &builds, &home.join("../docs/recipes.md"));
             }
             "ways" => only_ways = true,
+            "experiments" => of_experiments = true,
             version => {
                 wanted.push(parse_release(version).ok_or_else(|| format!("not a release: {version}"))?)
             }
         }
+    }
+    if of_experiments {
+        std::fs::create_dir_all(&builds)?;
+        return experiments::measure(home, &builds, &wanted);
     }
     if wanted.is_empty() {
         wanted = releases().collect();

@@ -1,0 +1,276 @@
+//! Whether the numbers of one answer can all be true. Whatever layouts and addresses are believed, an answer that
+//! contradicts itself was read from where it is not.
+//!
+//! What was read in one stop has no excuse. What was read while the process ran on may be of different moments: then it
+//! is read again, and what still does not fit is named.
+
+use std::collections::BTreeMap;
+
+use symbols::layout;
+
+use super::goroutine::status;
+use super::memstats::figures::MemStats;
+use super::snapshot::{Consistency, Snapshot};
+use super::stats::{More, Stats};
+use super::view::View;
+
+/// Numbers that cannot be true together.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Contradiction {
+    /// The fields of the answer that are not to be believed.
+    pub fields: Vec<&'static str>,
+    /// What is wrong with them.
+    pub why: String,
+}
+
+fn contradiction(fields: &[&'static str], why: String) -> Contradiction {
+    Contradiction { fields: fields.to_vec(), why }
+}
+
+/// The runtime's own goroutines besides one worker of the collector for each P that there has ever been: sweeper,
+/// scavenger, finalizers, cleanups (one for four CPUs), signals, trace.
+const OWN_GOROUTINES: u64 = 64;
+/// How many goroutines may come and go between two readings of the same counters that are equal.
+const UNSEEN: u64 = 64;
+
+/// Of `stats`: the numbers of gops, and what was counted besides between two readings of them.
+pub fn of_stats(before: &Stats, after: &Stats, more: Option<&More>) -> Vec<Contradiction> {
+    let mut found = Vec::new();
+    for stats in [before, after] {
+        let (all, kept, own) = (stats.gs, stats.free_gs, stats.system_goroutines);
+        if kept.saturating_add(own) >= all {
+            let why = format!("of {all} gs {kept} would be free, and {own} the runtime's own goroutines");
+            found.push(contradiction(&["goroutines", "system_goroutines"], why));
+        } else if own > OWN_GOROUTINES.saturating_add(stats.most_procs.saturating_mul(4)) {
+            let why =
+                format!("with at most {} Ps, {own} goroutines would be the runtime's", stats.most_procs);
+            found.push(contradiction(&["goroutines", "system_goroutines"], why));
+        }
+        if !found.is_empty() {
+            return found;
+        }
+    }
+    let Some(more) = more else { return found };
+    let counted: u64 = more.states.values().sum();
+    let (least, most) = (before.goroutines.min(after.goroutines), before.goroutines.max(after.goroutines));
+    let slack = UNSEEN.saturating_add(most / 4);
+    if counted > most.saturating_add(slack) || counted.saturating_add(slack) < least {
+        let why = format!("there would be {most} goroutines, and {counted} were counted one by one");
+        found.push(contradiction(&["goroutines", "goroutines_by_state"], why));
+    }
+    let running = of_status(&more.states, status::RUNNING);
+    // Counted one after another: a goroutine that gave way to the next may be counted, and the next too.
+    let could = after.gomaxprocs.max(before.gomaxprocs).saturating_mul(2).saturating_add(16);
+    if running > could {
+        let why = format!("{running} goroutines would run on {} Ps", after.gomaxprocs);
+        found.push(contradiction(&["goroutines_by_state"], why));
+    }
+    found
+}
+
+fn of_status(states: &BTreeMap<(u32, u8), u64>, wanted: u32) -> u64 {
+    states.iter().filter(|((status, _), _)| *status == wanted).map(|(_, count)| count).sum()
+}
+
+/// What a snapshot of goroutines says of them and of the threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Goroutines {
+    /// That hold a goroutine.
+    pub live: usize,
+    /// That a thread executes.
+    pub running: usize,
+    /// Of them, those of which a thread says so too.
+    pub known_to_threads: usize,
+    /// Threads that the runtime has; 0 where they could not be listed.
+    pub threads: usize,
+    /// That wait.
+    pub waiting: usize,
+    /// Of them, those that wait for what no release knows.
+    pub without_reason: usize,
+    /// Whose number another one has too.
+    pub duplicates: usize,
+}
+
+impl Goroutines {
+    /// Counts them in a snapshot.
+    pub fn count(view: &View, snapshot: &Snapshot) -> Self {
+        // Another release may have more of them.
+        let of_neighbour = matches!(view.layout, layout::Evidence::NeighbourMinor { .. });
+        let reasons = view.table.wait_reasons().len();
+        let known = |code: u8| of_neighbour || reasons == 0 || usize::from(code) < reasons;
+        let mut counts = Goroutines { threads: snapshot.ms.len(), ..Goroutines::default() };
+        let on_threads: std::collections::HashSet<u64> = snapshot.ms.iter().map(|m| m.curg).collect();
+        let mut numbers = Vec::new();
+        for g in snapshot.slots.iter().map(|slot| &slot.g).filter(|g| !g.is_dead()) {
+            counts.live += 1;
+            numbers.push(g.goid);
+            match g.status() {
+                status::RUNNING => {
+                    counts.running += 1;
+                    counts.known_to_threads += usize::from(on_threads.contains(&g.addr));
+                }
+                status::WAITING => {
+                    counts.waiting += 1;
+                    counts.without_reason += usize::from(!known(g.wait_reason));
+                }
+                _ => {}
+            }
+        }
+        numbers.sort_unstable();
+        counts.duplicates = numbers.windows(2).filter(|pair| pair.first() == pair.get(1)).count();
+        counts
+    }
+
+    /// What of that cannot be true together: of one instant, or of moments that follow each other.
+    pub fn contradiction(&self, consistency: Consistency) -> Option<String> {
+        let Goroutines { live, running, known_to_threads, threads, waiting, without_reason, duplicates } =
+            *self;
+        // Each was read at a moment of its own, in which another may have run.
+        let could_run =
+            if consistency == Consistency::Instant { threads } else { threads.saturating_mul(2) + 16 };
+        if threads > 0 && running > could_run {
+            return Some(format!("{running} goroutines would run on {threads} threads"));
+        }
+        // A few are in between: the thread says so before the goroutine does.
+        if consistency == Consistency::Instant && threads > 0 && running > 8 && known_to_threads * 2 < running
+        {
+            return Some(format!(
+                "{running} goroutines would run, and the threads know of {known_to_threads} of them"
+            ));
+        }
+        if without_reason > 2 && without_reason * 10 > waiting {
+            return Some(format!(
+                "{without_reason} of {waiting} goroutines would wait for what no release knows"
+            ));
+        }
+        if duplicates > 2 && duplicates * 10 > live && consistency == Consistency::Instant {
+            return Some(format!("{duplicates} of {live} goroutines would have the number of another"));
+        }
+        None
+    }
+}
+
+/// Of memory statistics: what must hold between their fields, beside the sums that the runtime itself takes for equal.
+/// `exact` where all are of one instant.
+pub fn of_memstats(stats: &MemStats, exact: bool) -> Option<Contradiction> {
+    let within = |small: (&'static str, Option<u64>), large: (&'static str, Option<u64>)| {
+        let (part, whole) = (small.1?, large.1?);
+        // Between two reads of a process that runs, much may be allocated.
+        let slack = if exact { 0 } else { (64 << 20) + whole };
+        (part > whole.saturating_add(slack)).then(|| {
+            contradiction(&[small.0, large.0], format!("{} is {part}, {} {whole}", small.0, large.0))
+        })
+    };
+    let pairs = [
+        (("Frees", stats.frees), ("Mallocs", stats.mallocs)),
+        (("HeapAlloc", stats.heap_alloc), ("TotalAlloc", stats.total_alloc)),
+        (("HeapAlloc", stats.heap_alloc), ("HeapInuse", stats.heap_inuse)),
+        (("HeapReleased", stats.heap_released), ("HeapIdle", stats.heap_idle)),
+        (("HeapInuse", stats.heap_inuse), ("HeapSys", stats.heap_sys)),
+        (("StackInuse", stats.stack_inuse), ("StackSys", stats.stack_sys)),
+        (("MSpanInuse", stats.mspan_inuse), ("MSpanSys", stats.mspan_sys)),
+        (("MCacheInuse", stats.mcache_inuse), ("MCacheSys", stats.mcache_sys)),
+        (("HeapSys", stats.heap_sys), ("Sys", stats.sys)),
+        (("NumForcedGC", stats.num_forced_gc), ("NumGC", stats.num_gc.map(|n| n.saturating_add(1)))),
+    ];
+    let fraction = stats.gc_cpu_fraction.filter(|f| !(0.0..=1.0).contains(f));
+    let fraction = fraction
+        .map(|f| contradiction(&["GCCPUFraction"], format!("GCCPUFraction is {f}, which is no part")));
+    pairs.into_iter().find_map(|(small, large)| within(small, large)).or(fraction)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stats(gs: u64, free_gs: u64, own: u64) -> Stats {
+        Stats {
+            goroutines: gs.saturating_sub(free_gs).saturating_sub(own).max(1),
+            threads: 5,
+            gomaxprocs: 2,
+            num_cpu: Some(2),
+            system_goroutines: own,
+            idle_procs: 0,
+            gs,
+            free_gs,
+            most_procs: 2,
+        }
+    }
+
+    fn more(states: &[((u32, u8), u64)]) -> More {
+        More { states: states.iter().copied().collect(), ..More::default() }
+    }
+
+    #[test]
+    fn numbers_of_goroutines() {
+        let fine = stats(10_010, 5, 5);
+        assert_eq!(of_stats(&fine, &fine, None), []);
+        // What a layout with larger locks was taken for.
+        let wrong = stats(10_006, 0, 10_000);
+        assert_eq!(of_stats(&fine, &wrong, None)[0].fields, ["goroutines", "system_goroutines"]);
+        let none = stats(100, 98, 5);
+        assert!(of_stats(&none, &none, None)[0].why.contains("98 would be free"));
+    }
+
+    #[test]
+    fn counted_one_by_one() {
+        let all = stats(1_005, 0, 5);
+        let parked = more(&[((status::WAITING, 3), 998), ((status::RUNNING, 0), 2)]);
+        assert_eq!(of_stats(&all, &all, Some(&parked)), []);
+        let few = more(&[((status::WAITING, 3), 100)]);
+        assert_eq!(of_stats(&all, &all, Some(&few))[0].fields, ["goroutines", "goroutines_by_state"]);
+        // Goroutines that come meanwhile explain it.
+        let later = stats(100_005, 0, 5);
+        let half = more(&[((status::WAITING, 3), 50_000)]);
+        assert_eq!(of_stats(&all, &later, Some(&half)), []);
+        let runs = more(&[((status::RUNNING, 0), 1_000)]);
+        assert_eq!(of_stats(&all, &all, Some(&runs))[0].fields, ["goroutines_by_state"]);
+    }
+
+    #[test]
+    fn goroutines_and_threads() {
+        let fine = Goroutines {
+            live: 100,
+            running: 3,
+            known_to_threads: 3,
+            threads: 5,
+            waiting: 97,
+            ..Goroutines::default()
+        };
+        assert_eq!(fine.contradiction(Consistency::Instant), None);
+        let many = Goroutines { running: 6, ..fine };
+        assert!(many.contradiction(Consistency::Instant).is_some());
+        assert_eq!(many.contradiction(Consistency::EachByItself), None);
+        assert!(Goroutines { running: 90, ..fine }.contradiction(Consistency::EachByItself).is_some());
+        let unknown = Goroutines { running: 12, known_to_threads: 2, threads: 20, ..fine };
+        assert!(unknown.contradiction(Consistency::Instant).is_some());
+        assert!(Goroutines { without_reason: 50, ..fine }.contradiction(Consistency::Instant).is_some());
+        assert!(Goroutines { duplicates: 50, ..fine }.contradiction(Consistency::Instant).is_some());
+        // Where threads could not be listed, nothing is said of them.
+        assert_eq!(Goroutines { threads: 0, ..many }.contradiction(Consistency::Instant), None);
+    }
+
+    #[test]
+    fn memory() {
+        let fine = MemStats {
+            mallocs: Some(10),
+            frees: Some(9),
+            heap_alloc: Some(1 << 20),
+            total_alloc: Some(1 << 21),
+            heap_inuse: Some(2 << 20),
+            heap_sys: Some(4 << 20),
+            sys: Some(8 << 20),
+            gc_cpu_fraction: Some(0.5),
+            ..MemStats::default()
+        };
+        assert_eq!(of_memstats(&fine, true), None);
+        let freed = MemStats { frees: Some(11), ..fine.clone() };
+        assert_eq!(of_memstats(&freed, true).unwrap().fields, ["Frees", "Mallocs"]);
+        assert_eq!(of_memstats(&freed, false), None);
+        let wrong = MemStats { heap_inuse: Some(1 << 40), ..fine.clone() };
+        assert_eq!(of_memstats(&wrong, false).unwrap().fields, ["HeapInuse", "HeapSys"]);
+        let fraction = MemStats { gc_cpu_fraction: Some(f64::NAN), ..fine };
+        assert_eq!(of_memstats(&fraction, true).unwrap().fields, ["GCCPUFraction"]);
+    }
+}
