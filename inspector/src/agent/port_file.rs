@@ -2,17 +2,15 @@
 //! chooses what is there, so nothing of it is believed, printed or waited for.
 
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::environment;
 use crate::process::Process;
+use crate::process::regular::{Links, NotOpened, RegularFile};
 use crate::process::users::{self, MAX_PASSWD, home_in_passwd};
 
 /// No port is longer, and an editor may have added a line end.
@@ -45,14 +43,14 @@ pub enum Problem {
     Unreadable,
 }
 
-impl From<Errno> for Problem {
-    fn from(errno: Errno) -> Self {
-        match errno {
-            Errno::NOENT | Errno::NOTDIR => Problem::Missing,
-            Errno::ACCESS | Errno::PERM => Problem::Denied,
-            Errno::LOOP => Problem::Link,
-            Errno::NXIO => Problem::Special,
-            _ => Problem::Unreadable,
+impl From<NotOpened> for Problem {
+    fn from(error: NotOpened) -> Self {
+        match error {
+            NotOpened::Special => Problem::Special,
+            NotOpened::Refused(Errno::NOENT | Errno::NOTDIR) => Problem::Missing,
+            NotOpened::Refused(Errno::ACCESS | Errno::PERM) => Problem::Denied,
+            NotOpened::Refused(Errno::LOOP) => Problem::Link,
+            NotOpened::Refused(_) => Problem::Unreadable,
         }
     }
 }
@@ -65,29 +63,20 @@ pub(super) struct PortFile {
     pub(super) modified: Option<SystemTime>,
 }
 
-const FLAGS: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-
 /// Reads one by a path of our own.
 pub(super) fn read(path: &Path) -> Result<PortFile, Problem> {
-    read_open(File::from(rustix::fs::open(path, FLAGS, Mode::empty())?))
+    read_open(RegularFile::open(path, Links::Refuse)?)
 }
 
 /// Reads one by a path that means something to the process: below its root directory, out of which no link leads.
 pub(super) fn read_in_root(process: &Process, path: &Path) -> Result<PortFile, Problem> {
-    let fd = process
-        .open_in_root(path, FLAGS)
-        .map_err(|e| Errno::from_io_error(&e).map_or(Problem::Unreadable, Problem::from))?;
-    read_open(File::from(fd))
+    read_open(RegularFile::open_in_root(process, path, Links::Refuse)?)
 }
 
-fn read_open(file: File) -> Result<PortFile, Problem> {
-    let meta = file.metadata().map_err(|_| Problem::Unreadable)?;
-    if !meta.is_file() {
-        return Err(Problem::Special);
-    }
-    let mut text = Vec::with_capacity(MAX_TEXT + 1);
-    file.take(MAX_TEXT as u64 + 1).read_to_end(&mut text).map_err(|_| Problem::Unreadable)?;
-    Ok(PortFile { port: parse_port(&text)?, modified: meta.modified().ok() })
+fn read_open(file: RegularFile) -> Result<PortFile, Problem> {
+    let modified = file.metadata().map_err(|_| Problem::Unreadable)?.modified().ok();
+    let text = file.read_up_to(MAX_TEXT as u64 + 1).map_err(|_| Problem::Unreadable)?;
+    Ok(PortFile { port: parse_port(&text)?, modified })
 }
 
 /// The number in a port file.
@@ -143,18 +132,14 @@ pub fn variable(environment: &[u8], key: &str) -> Option<Vec<u8>> {
 
 /// The home directory of a user, by the process's own `/etc/passwd`.
 fn home_in_root(process: &Process, uid: u32) -> Option<PathBuf> {
-    let fd = process.open_in_root(Path::new("/etc/passwd"), OFlags::RDONLY | OFlags::NONBLOCK).ok()?;
-    let file = File::from(fd);
-    if !file.metadata().ok()?.is_file() {
-        return None;
-    }
-    let mut text = Vec::new();
-    file.take(MAX_PASSWD).read_to_end(&mut text).ok()?;
-    home_in_passwd(&text, uid)
+    let file = RegularFile::open_in_root(process, Path::new("/etc/passwd"), Links::Follow).ok()?;
+    home_in_passwd(&file.read_up_to(MAX_PASSWD).ok()?, uid)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
 
     #[test]

@@ -1,17 +1,15 @@
 //! Separate debug files, where gdb looks for them: below the root directory of the process, then below ours.
 
 use std::ffi::OsStr;
-use std::fs::OpenOptions;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
 use symbols::image::Source;
 use symbols::native::{AltLink, Links, debug_path};
 
 use crate::process::Process;
 use crate::process::executable::Executable;
+use crate::process::regular::{Links::Follow, NotOpened, RegularFile};
 
 const DEBUG_ROOT: &str = "/usr/lib/debug";
 /// Files whose checksum is computed are no larger.
@@ -78,18 +76,12 @@ fn open(
     path: &Path,
     is_it: impl Fn(&Executable, &Links) -> bool,
 ) -> Option<(Executable, Links)> {
-    let check = |fd| {
-        let file = Executable::new(fd).ok()?;
+    let check = |file: Result<RegularFile, NotOpened>| {
+        let file = Executable::new(file.ok()?).ok()?;
         let links = Links::read(&file);
         is_it(&file, &links).then_some((file, links))
     };
-    // What is no regular file is not waited for.
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK;
-    let theirs = process.open_in_root(path, flags).ok().and_then(check);
-    theirs.or_else(|| {
-        let ours = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).ok()?;
-        check(ours.into())
-    })
+    check(RegularFile::open_in_root(process, path, Follow)).or_else(|| check(RegularFile::open(path, Follow)))
 }
 
 /// The CRC-32 of a file.

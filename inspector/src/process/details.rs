@@ -6,7 +6,6 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::unistd::{SysconfVar, sysconf};
-use rustix::fs::OFlags;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 use symbols::build_id::{self, BuildIds};
 use symbols::image::Image;
@@ -14,6 +13,7 @@ use symbols::image::Image;
 use super::connections::Connection;
 use super::facts::{self, Stat, Status};
 use super::find::{self, Detail, GoProcess};
+use super::regular::{Links, NotOpened, RegularFile};
 use super::{Error, Namespace, Pid, Process, cgroup, users};
 
 /// A process.
@@ -205,9 +205,8 @@ fn limits(process: &Process, groups: &[u8], mounts: Option<&[u8]>) -> Option<Lim
     let memberships = cgroup::memberships(groups);
     let here = cgroup::mounts(&std::fs::read("/proc/self/mountinfo").unwrap_or_default());
     let there = mounts.map(cgroup::mounts).unwrap_or_default();
-    let read_here = |path: &Path| bounded(File::open(path).ok()?);
-    let read_there =
-        |path: &Path| bounded(process.open_in_root(path, OFlags::RDONLY | OFlags::NONBLOCK).ok()?.into());
+    let read_here = |path: &Path| bounded(RegularFile::open(path, Links::Follow));
+    let read_there = |path: &Path| bounded(RegularFile::open_in_root(process, path, Links::Follow));
     let ways: [(&[cgroup::Mount], cgroup::Reader<'_>); 2] = [(&here, &read_here), (&there, &read_there)];
     let place = |controller| {
         ways.iter()
@@ -225,12 +224,9 @@ fn limits(process: &Process, groups: &[u8], mounts: Option<&[u8]>) -> Option<Lim
 }
 
 /// Files of cgroups are short; what a process may have mounted in their place need not be.
-fn bounded(file: File) -> Option<Vec<u8>> {
+fn bounded(file: Result<RegularFile, NotOpened>) -> Option<Vec<u8>> {
     const LONGEST: u64 = 64 << 10;
-    let mut bytes = Vec::new();
-    file.metadata().ok()?.is_file().then_some(())?;
-    file.take(LONGEST).read_to_end(&mut bytes).ok()?;
-    Some(bytes)
+    file.ok()?.read_up_to(LONGEST).ok()
 }
 
 /// CPU time of a time, in percent of one core.

@@ -4,13 +4,14 @@
 //! namespace, or nowhere. They are read, not mapped: a mapping of a file that shrinks would kill us with SIGBUS.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::{fmt, io};
 
 use symbols::image::Source;
+
+use super::regular::RegularFile;
 
 /// Which file it is, and which contents of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -42,19 +43,15 @@ impl Executable {
     /// Takes over an open file.
     ///
     /// # Errors
-    /// Where it is not a regular file, or cannot be looked at.
-    pub fn new(fd: OwnedFd) -> io::Result<Self> {
-        let file = File::from(fd);
+    /// Where it cannot be looked at.
+    pub fn new(file: RegularFile) -> io::Result<Self> {
         let meta = file.metadata()?;
-        if !meta.is_file() {
-            return Err(io::Error::other("not a regular file"));
-        }
         let modified = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
         Ok(Executable {
             len: meta.len(),
             id: FileId { device: meta.dev(), inode: meta.ino(), modified },
             links: meta.nlink(),
-            file,
+            file: file.into(),
             read: Arc::default(),
         })
     }

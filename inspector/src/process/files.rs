@@ -2,9 +2,8 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 
-use rustix::fs::{Dir, Mode, OFlags, ResolveFlags};
+use rustix::fs::{Dir, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::access::Access;
@@ -14,24 +13,6 @@ use super::{Error, Namespace, Process};
 const MAX_FILES: usize = 1 << 16;
 
 impl Process {
-    /// Opens a path below the root directory of the process: no symbolic link in it leads out of there.
-    ///
-    /// # Errors
-    /// What the kernel says; `ENOSYS` before Linux 5.6.
-    pub fn open_in_root(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
-        let root = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = rustix::fs::openat(self.dir(), "root", root, Mode::empty())?;
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        // EAGAIN: something was renamed meanwhile, so that the kernel cannot be sure.
-        for _ in 0..8 {
-            match rustix::fs::openat2(&root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
-                Err(rustix::io::Errno::AGAIN) => {}
-                other => return Ok(other?),
-            }
-        }
-        Err(rustix::io::Errno::AGAIN.into())
-    }
-
     /// Opens one of its namespaces, to enter it.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ pub mod maps;
 mod modules;
 mod pin;
 mod proc;
+pub mod regular;
 pub mod select;
 pub mod sock_diag;
 pub mod tasks;

@@ -12,6 +12,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::executable::Executable;
 use super::maps::{self, Mapping};
+use super::regular::{Links, NotOpened, RegularFile};
 use super::{Error, Process, access::Access};
 
 /// Programs with more mappings exist (65,530 is the default limit); a larger file is cut off.
@@ -56,13 +57,15 @@ impl Process {
     /// # Errors
     /// What the kernel says, or that the path now leads to another file.
     pub fn open_mapping(&self, mapping: &Mapping) -> io::Result<Executable> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let link = format!("map_files/{:x}-{:x}", mapping.start, mapping.end);
-        if let Ok(fd) = rustix::fs::openat(self.dir(), link, flags, Mode::empty()) {
-            return Executable::new(fd);
+        match RegularFile::open_at(self.dir(), Path::new(&link), Links::Follow) {
+            Ok(file) => return Executable::new(file),
+            // A device that is mapped has no other bytes at its path.
+            Err(special @ NotOpened::Special) => return Err(special.into()),
+            Err(NotOpened::Refused(_)) => {}
         }
-        let open = |path: &[u8]| -> io::Result<File> {
-            let file = File::from(self.open_in_root(Path::new(OsStr::from_bytes(path)), flags)?);
+        let open = |path: &[u8]| -> io::Result<RegularFile> {
+            let file = RegularFile::open_in_root(self, Path::new(OsStr::from_bytes(path)), Links::Follow)?;
             // Some file systems report another device number to stat than in maps, so the inode decides.
             if file.metadata()?.ino() == mapping.inode {
                 Ok(file)
@@ -74,6 +77,6 @@ impl Process {
             Some(path) => open(&path),
             None => Err(e),
         })?;
-        Executable::new(file.into())
+        Executable::new(file)
     }
 }

@@ -5,6 +5,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::OnceLock;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -14,6 +15,7 @@ use rustix::process::PidfdFlags;
 use super::access::{self, Access, Denial};
 use super::executable::{Executable, FileId};
 use super::facts::{self, Stat, Status};
+use super::regular::{Links, RegularFile};
 use super::{Error, Pid, proc, threads};
 
 /// The longest /proc file that is read here: maps of a process with many mappings. Memory stays bounded.
@@ -239,9 +241,7 @@ impl Process {
     }
 
     pub(super) fn raw_executable(&self) -> io::Result<Executable> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let fd = rustix::fs::openat(self.dir(), "exe", flags, Mode::empty())?;
-        Executable::new(fd)
+        Executable::new(RegularFile::open_at(self.dir(), Path::new("exe"), Links::Follow)?)
     }
 
     /// Whether it is in another namespace of this `kind` than we are. `None` where that cannot be seen.

@@ -1,14 +1,12 @@
 //! The time zone of a process, as Go finds it (`time.initLocal`, `time/zoneinfo_unix.go`): its `TZ`, else `/etc/localtime`,
 //! both in its own root directory.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use jiff::tz::TimeZone;
-use rustix::fs::OFlags;
 
 use super::Process;
+use super::regular::{Links, RegularFile};
 
 /// Files of zones have some kilobytes; what a process has in their place need not.
 const LONGEST: u64 = 1 << 20;
@@ -46,10 +44,7 @@ impl Process {
     }
 
     fn zone_file(&self, path: &Path) -> Option<TimeZone> {
-        let file = File::from(self.open_in_root(path, OFlags::RDONLY | OFlags::NONBLOCK).ok()?);
-        file.metadata().ok()?.is_file().then_some(())?;
-        let mut bytes = Vec::new();
-        file.take(LONGEST).read_to_end(&mut bytes).ok()?;
+        let bytes = RegularFile::open_in_root(self, path, Links::Follow).ok()?.read_up_to(LONGEST).ok()?;
         TimeZone::tzif("Local", &bytes).ok()
     }
 }

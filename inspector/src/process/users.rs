@@ -1,10 +1,10 @@
 //! Names and home directories of users.
 
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use super::regular::{Links, RegularFile};
 
 /// `/etc/passwd` of a machine with many users; more is not read.
 pub(crate) const MAX_PASSWD: u64 = 1 << 20;
@@ -21,10 +21,7 @@ pub fn home(uid: u32) -> Option<PathBuf> {
 
 /// The file has most users of most machines, and costs a fraction of what asking all sources of names does.
 fn passwd() -> Option<Vec<u8>> {
-    // Room for the file of most machines, which is then read at once.
-    let mut text = Vec::with_capacity(4096);
-    File::open("/etc/passwd").ok()?.take(MAX_PASSWD).read_to_end(&mut text).ok()?;
-    Some(text)
+    RegularFile::open(Path::new("/etc/passwd"), Links::Follow).ok()?.read_up_to(MAX_PASSWD).ok()
 }
 
 /// The other sources of `/etc/nsswitch.conf`, such as directory services.

@@ -1,0 +1,165 @@
+//! Files whose path somebody else chose: the target, or whoever can write where we look.
+//!
+//! To open a device or a FIFO already does something (a terminal is made, a tape winds, a writer goes on), so the path is
+//! first opened without opening what is there (`O_PATH`). Only what that shows to be a regular file is then opened, and the
+//! same file whatever the path leads to meanwhile: through our own /proc/self/fd.
+
+use std::fs::{File, Metadata};
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use super::Process;
+
+/// Why a file was not opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotOpened {
+    /// A directory, a FIFO, a device, a socket, or a symbolic link where none was to be followed.
+    #[error("it is no regular file")]
+    Special,
+    /// What the kernel says.
+    #[error("{}", io::Error::from(*.0))]
+    Refused(Errno),
+}
+
+impl From<Errno> for NotOpened {
+    fn from(errno: Errno) -> Self {
+        NotOpened::Refused(errno)
+    }
+}
+
+impl From<NotOpened> for io::Error {
+    fn from(error: NotOpened) -> Self {
+        match error {
+            NotOpened::Special => io::Error::other(error),
+            NotOpened::Refused(errno) => errno.into(),
+        }
+    }
+}
+
+/// What to do with a symbolic link at the end of a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Links {
+    /// The file that it leads to is meant.
+    Follow,
+    /// Whoever made it is not trusted.
+    Refuse,
+}
+
+impl Links {
+    fn flags(self) -> OFlags {
+        match self {
+            Links::Follow => OFlags::PATH | OFlags::CLOEXEC,
+            Links::Refuse => OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW,
+        }
+    }
+}
+
+/// A regular file, open for reading.
+#[derive(Debug)]
+pub struct RegularFile(File);
+
+impl RegularFile {
+    /// Opens one by a path of this machine.
+    ///
+    /// # Errors
+    /// [`NotOpened`]; with [`Links::Refuse`], a symbolic link is [`NotOpened::Refused`] with `ELOOP`.
+    pub fn open(path: &Path, links: Links) -> Result<Self, NotOpened> {
+        Self::open_at(rustix::fs::CWD, path, links)
+    }
+
+    /// Opens one by a path that begins at an open directory. The kernel's own links of /proc are followed in it.
+    ///
+    /// # Errors
+    /// As [`RegularFile::open`].
+    pub fn open_at(dir: impl AsFd, path: &Path, links: Links) -> Result<Self, NotOpened> {
+        reopened(&rustix::fs::openat(dir, path, links.flags(), Mode::empty())?)
+    }
+
+    /// Opens one by a path below the root directory of a process: no symbolic link in it leads out of there.
+    ///
+    /// # Errors
+    /// As [`RegularFile::open`]; `ENOSYS` before Linux 5.6.
+    pub fn open_in_root(process: &Process, path: &Path, links: Links) -> Result<Self, NotOpened> {
+        let root = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::openat(process.dir(), "root", root, Mode::empty())?;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        // EAGAIN: something was renamed meanwhile, so that the kernel cannot be sure.
+        for _ in 0..8 {
+            match rustix::fs::openat2(&root, path, links.flags(), Mode::empty(), resolve) {
+                Err(Errno::AGAIN) => {}
+                other => return reopened(&other?),
+            }
+        }
+        Err(Errno::AGAIN.into())
+    }
+
+    /// What the file system says of it.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn metadata(&self) -> io::Result<Metadata> {
+        self.0.metadata()
+    }
+
+    /// Its bytes, at most so many.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn read_up_to(self, most: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.0.take(most).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+impl From<RegularFile> for File {
+    fn from(file: RegularFile) -> Self {
+        file.0
+    }
+}
+
+fn reopened(place: &OwnedFd) -> Result<RegularFile, NotOpened> {
+    match FileType::from_raw_mode(rustix::fs::fstat(place)?.st_mode) {
+        FileType::RegularFile => {}
+        // As the kernel says it where links are not to be followed.
+        FileType::Symlink => return Err(Errno::LOOP.into()),
+        _ => return Err(NotOpened::Special),
+    }
+    // A regular file is opened at once, but one on which somebody holds a lease makes others wait.
+    let flags = OFlags::RDONLY | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let path = format!("/proc/self/fd/{}", place.as_raw_fd());
+    Ok(RegularFile(rustix::fs::open(path, flags, Mode::empty())?.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn only_regular_files_are_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        std::fs::write(path("file"), "text").unwrap();
+        symlink(path("file"), path("link")).unwrap();
+        symlink("/dev/null", path("device")).unwrap();
+        symlink(path("loop"), path("loop")).unwrap();
+        nix::unistd::mkfifo(&path("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let open =
+            |name: &str, links| RegularFile::open(&path(name), links).map(|file| file.read_up_to(2).unwrap());
+        assert_eq!(open("file", Links::Refuse), Ok(b"te".to_vec()));
+        assert_eq!(open("link", Links::Follow), Ok(b"te".to_vec()));
+        assert_eq!(open("link", Links::Refuse), Err(NotOpened::Refused(Errno::LOOP)));
+        assert_eq!(open("device", Links::Refuse), Err(NotOpened::Refused(Errno::LOOP)));
+        for special in ["device", "fifo", "."] {
+            assert_eq!(open(special, Links::Follow), Err(NotOpened::Special), "{special}");
+        }
+        assert_eq!(open("loop", Links::Follow), Err(NotOpened::Refused(Errno::LOOP)));
+        assert_eq!(open("none", Links::Follow), Err(NotOpened::Refused(Errno::NOENT)));
+    }
+}
