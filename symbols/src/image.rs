@@ -2,6 +2,7 @@
 //! they may be missing or wrong in a running program.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -23,6 +24,12 @@ pub trait Source: Send + Sync {
 
     /// Fills `buf` with the bytes from `offset`; false where they are not all there.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> bool;
+
+    /// The next bytes from `offset` on that are no hole of a sparse file; holes read as zeros. `None` where nothing but a hole is
+    /// left. Whoever does not know of holes has none.
+    fn data(&self, offset: u64) -> Option<Range<u64>> {
+        (offset < self.len()).then(|| offset..self.len())
+    }
 }
 
 impl Source for Vec<u8> {
@@ -397,7 +404,25 @@ impl Image {
                 left = left.checked_sub(len)?;
                 Some(addr)
             })
+            .filter(move |&addr| !self.is_hole(addr, piece + overlap))
             .filter_map(move |addr| Some((addr, self.read_vec(addr, piece + overlap).ok()?)))
+    }
+
+    /// Whether nothing but zeros is linked there, which takes no reading to know: a hole of the file, without relocations.
+    fn is_hole(&self, addr: LinkAddr, len: usize) -> bool {
+        let Some(segment) = self.segment(addr) else { return false };
+        let skip = addr.0 - segment.start.0;
+        let len = (len as u64).min(segment.file_size.saturating_sub(skip));
+        let Some(start) = segment.file_offset.checked_add(skip).filter(|&at| at < self.source.len()) else {
+            return false;
+        };
+        let end = start.saturating_add(len).min(self.source.len());
+        if self.source.data(start).is_some_and(|data| data.start < end) {
+            return false;
+        }
+        let relocations = self.relocations();
+        let first = relocations.partition_point(|&(at, _)| at < addr.0);
+        relocations.get(first).is_none_or(|&(at, _)| at - addr.0 >= len)
     }
 
     fn read_file(&self, offset: u64, buf: &mut [u8]) -> bool {

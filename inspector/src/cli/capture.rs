@@ -38,7 +38,7 @@ pub(super) fn binary(args: &CaptureArgs, common: &Common) -> Result<(), Error> {
     let asked = found.named().into();
     let payload = Payload::Program;
     let content = Content { kind: "binary", extension: "", form: Form::Binary(payload.name()) };
-    let to = Destination::choose(content, &asked, common)?;
+    let to = Destination::choose(content, &asked, common)?.of_program();
     let interrupt = catch()?;
     let chosen = choose(&found, &args.way, common, |process| Ok(process.executable()?))?;
     let via = if matches!(chosen, Chosen::Probe(_)) { "probe" } else { "agent" };

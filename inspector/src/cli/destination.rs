@@ -1,20 +1,22 @@
 //! Where an answer that is a file goes: which file, under which name until it is whole, or standard output.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, BufWriter, IsTerminal as _, Write};
+use std::fs::Permissions;
+use std::io::{self, IsTerminal as _};
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::args::Common;
 use super::interrupt::Interrupt;
 use super::output;
+use super::place::{Entry, Place, open_special};
+use super::sink::{NewFile, Sink, Stream};
 use crate::Error;
 use crate::agent::AgentTarget;
 use crate::report::answers::{Asked, Saved, Source, Sourced};
 use crate::report::sampling::Sampling;
 use crate::report::stack::Cost;
-
-const BUFFER: usize = 1 << 20;
 
 /// What is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,15 +74,26 @@ impl Failed {
 pub(super) enum Destination {
     Stdout,
     /// Something that exists and is no regular file: it is written as it is.
-    Device(PathBuf),
-    File(PathBuf),
+    Device(PathBuf, Place),
+    File(NewFileAt),
+}
+
+/// A file that is to be.
+#[derive(Debug)]
+pub(super) struct NewFileAt {
+    path: PathBuf,
+    entry: Entry,
+    /// Nobody asked for its name, which therefore takes that of no other.
+    fresh: bool,
+    /// Its owner can execute it.
+    program: bool,
 }
 
 impl std::fmt::Display for Destination {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Destination::Stdout => f.write_str("what was written to standard output"),
-            Destination::Device(path) | Destination::File(path) => path.display().fmt(f),
+            Destination::Device(path, _) | Destination::File(NewFileAt { path, .. }) => path.display().fmt(f),
         }
     }
 }
@@ -95,30 +108,47 @@ impl Destination {
                 if common.json && content.form != Form::Json {
                     return Err(Error::Usage("--json and -o - both want standard output".to_owned()));
                 }
-                if let Form::Binary(name) = content.form
-                    && io::stdout().is_terminal()
-                {
-                    return Err(Error::Usage(format!(
-                        "{name} is binary and does not go to a terminal: use -o FILE, or redirect the output"
-                    )));
-                }
+                not_to_terminal(content, &io::stdout())?;
                 Ok(Destination::Stdout)
             }
-            Some(path) => Ok(match fs::metadata(path) {
-                Ok(meta) if !meta.is_file() => Destination::Device(path.to_owned()),
-                _ => Destination::File(path.to_owned()),
-            }),
+            Some(path) => match Place::find(path).map_err(|e| unwritable(path, e))? {
+                Place::Entry(entry) => Ok(Destination::file_at(path.to_owned(), entry, false)),
+                place => {
+                    if let Place::Inherited(fd) = &place {
+                        not_to_terminal(content, fd)?;
+                    }
+                    Ok(Destination::Device(path.to_owned(), place))
+                }
+            },
             None if content.form == Form::Json || (content.form == Form::Text && !common.json) => {
                 Ok(Destination::Stdout)
             }
-            None => Ok(Destination::File(free_name(content, asked))),
+            None => {
+                let path = free_name(content, asked);
+                match Place::find(&path).map_err(|e| unwritable(&path, e))? {
+                    Place::Entry(entry) => Ok(Destination::file_at(path, entry, true)),
+                    _ => Err(unwritable(&path, io::ErrorKind::AlreadyExists.into())),
+                }
+            }
         }
+    }
+
+    fn file_at(path: PathBuf, entry: Entry, fresh: bool) -> Self {
+        Destination::File(NewFileAt { path, entry, fresh, program: false })
+    }
+
+    /// The same for a program, which the owner of its file can execute.
+    pub(super) fn of_program(mut self) -> Self {
+        if let Destination::File(file) = &mut self {
+            file.program = true;
+        }
+        self
     }
 
     /// The file, if it is one.
     pub(super) fn file(&self) -> Option<&Path> {
         match self {
-            Destination::File(path) => Some(path),
+            Destination::File(file) => Some(&file.path),
             _ => None,
         }
     }
@@ -133,20 +163,23 @@ impl Destination {
         about: &About<'_>,
         common: &Common,
         interrupt: &Interrupt,
-        copy: impl FnOnce(&mut dyn Write) -> Result<Written, Failed>,
+        copy: impl FnOnce(&mut dyn Sink) -> Result<Written, Failed>,
     ) -> Result<(), Error> {
+        let mut file = self.file().map(Path::to_owned);
         let (bytes, damage) = match self {
             Destination::Stdout => {
-                let mut out = io::stdout().lock();
-                copy(&mut out).map_err(|e| e.about("standard output"))?
+                copy(&mut Stream(io::stdout().lock())).map_err(|e| e.about("standard output"))?
             }
-            Destination::Device(path) => {
-                let mut out = OpenOptions::new().write(true).open(path).map_err(|e| unwritable(path, e))?;
-                copy(&mut out).map_err(|e| e.about(&path.display().to_string()))?
+            Destination::Device(path, place) => {
+                let out = open_device(place).map_err(|e| unwritable(path, e))?;
+                copy(&mut Stream(out)).map_err(|e| e.about(&path.display().to_string()))?
             }
-            Destination::File(path) => save(path, interrupt, copy)?,
+            Destination::File(new) => {
+                let (written, path) = save(new, interrupt, copy)?;
+                file = Some(path);
+                written
+            }
         };
-        let file = self.file().map(|p| if damage.is_some() { partial_name(p) } else { p.to_owned() });
         if let Some(file) = &file {
             let file = file.to_string_lossy().into_owned();
             let stdout = Common { output: None, ..common.clone() };
@@ -204,33 +237,48 @@ fn partial_name(path: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Writes a file under another name, which it keeps where it is not whole.
+/// Writes a file under another name, which it keeps where it is not whole. Its path is returned.
 fn save(
-    path: &Path,
+    new: &NewFileAt,
     interrupt: &Interrupt,
-    copy: impl FnOnce(&mut dyn Write) -> Result<Written, Failed>,
-) -> Result<Written, Error> {
-    let partial = partial_name(path);
-    // Never through a link that somebody else put there.
-    let _ = fs::remove_file(&partial);
-    let created = OpenOptions::new().write(true).create_new(true).open(&partial);
-    let file = created.map_err(|e| unwritable(&partial, e))?;
-    let mut out = BufWriter::with_capacity(BUFFER, file);
+    copy: impl FnOnce(&mut dyn Sink) -> Result<Written, Failed>,
+) -> Result<(Written, PathBuf), Error> {
+    let unfinished = new.entry.begin().map_err(|e| unwritable(&new.path, e))?;
+    let mut out = NewFile::new(&unfinished.file);
     let copied = copy(&mut out).and_then(|copied| {
-        out.flush().map_err(Failed::Output)?;
+        out.finish().map_err(Failed::Output)?;
         Ok(copied)
     });
-    let result = match copied {
-        Ok((bytes, None)) => {
-            return fs::rename(&partial, path).map(|()| (bytes, None)).map_err(|e| unwritable(path, e));
+    // Where it is returned early, nothing of it is worth keeping.
+    match copied.map_err(|failed| failed.about(&new.path.display().to_string()))? {
+        written @ (_, None) => {
+            if new.program {
+                let executable = Permissions::from_mode(0o700);
+                unfinished.file.set_permissions(executable).map_err(|e| unwritable(&new.path, e))?;
+            }
+            unfinished.keep(new.fresh).map_err(|e| unwritable(&new.path, e))?;
+            Ok((written, new.path.clone()))
         }
-        Ok((0, Some(_))) if interrupt.is_pending() => Err(Error::Interrupted),
-        Ok(kept) => return Ok(kept),
-        Err(failed) => Err(failed.about(&partial.display().to_string())),
-    };
-    // Nothing of it is worth keeping.
-    let _ = fs::remove_file(&partial);
-    result
+        (0, Some(_)) if interrupt.is_pending() => Err(Error::Interrupted),
+        kept => Ok((kept, new.path.with_file_name(unfinished.keep_partial()))),
+    }
+}
+
+fn open_device(place: &Place) -> io::Result<std::fs::File> {
+    match place {
+        Place::Inherited(fd) => Ok(fd.try_clone()?.into()),
+        Place::Special(found) => open_special(found),
+        Place::Entry(_) => Err(io::ErrorKind::AlreadyExists.into()),
+    }
+}
+
+fn not_to_terminal(content: Content, out: &impl AsFd) -> Result<(), Error> {
+    match content.form {
+        Form::Binary(name) if out.as_fd().is_terminal() => Err(Error::Usage(format!(
+            "{name} is binary and does not go to a terminal: use -o FILE, or redirect the output"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn unwritable(path: &Path, source: io::Error) -> Error {

@@ -34,6 +34,7 @@ pub(super) fn tell_unreadable(found: &Found, common: &Common) {
             style.hint("hint:"),
         );
     }
+    tell_not_looked_at(found, common);
     let Some(denial) = found.denial.as_ref().filter(|_| found.unreadable > 0) else { return };
     let style = Style::for_stderr(common.color);
     let todo = denial.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
@@ -45,5 +46,30 @@ pub(super) fn tell_unreadable(found: &Found, common: &Common) {
         style.hint("hint:"),
         found.unreadable,
         if found.unreadable == 1 { "" } else { "es" },
+    );
+}
+
+/// Names the processes that were not looked at: who makes looking expensive hides nobody silently.
+fn tell_not_looked_at(found: &Found, common: &Common) {
+    const NAMED: usize = 20;
+    let (count, pids) = (found.not_looked_at.len(), &found.not_looked_at);
+    if count == 0 {
+        return;
+    }
+    let style = Style::for_stderr(common.color);
+    let named: Vec<String> = pids.iter().take(NAMED).map(ToString::to_string).collect();
+    let more = if count > NAMED { format!(" and {} more", count - NAMED) } else { String::new() };
+    let mut err = std::io::stderr().lock();
+    // A hint that cannot be written is no failure of the answer.
+    let _ = writeln!(
+        err,
+        "{} {count} process{} not looked at to the end, as all may take {} s and {} GiB of reading, each {} GiB: {}{more}; \
+         `gops-probe process PID` looks at one",
+        style.hint("warning:"),
+        if count == 1 { " was" } else { "es were" },
+        find::TIME.as_secs(),
+        find::BYTES >> 30,
+        find::BYTES_OF_ONE >> 30,
+        named.join(" "),
     );
 }

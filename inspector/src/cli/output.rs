@@ -1,12 +1,13 @@
 //! Where an answer goes.
 
 use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal as _, Write};
+use std::io::{self, BufWriter, ErrorKind, IsTerminal as _, Write};
 use std::path::Path;
 
 use serde::Serialize;
 
 use super::args::Common;
+use super::place::{Place, open_special};
 use crate::Error;
 use crate::report::terminal::TerminalSafe;
 
@@ -20,7 +21,7 @@ pub(super) fn write(
     match common.output.as_deref().filter(|path| *path != Path::new("-")) {
         Some(path) => {
             let failed = |source| Error::Output { to: path.display().to_string(), source };
-            to(File::create(path).map_err(failed)?, answer).map_err(failed)
+            to_path(path, answer).map_err(failed)
         }
         None => {
             let failed = |source| Error::Output { to: "standard output".to_owned(), source };
@@ -44,6 +45,26 @@ pub(super) fn write_foreign(
         answer(&mut safe)?;
         safe.flush()
     })
+}
+
+/// What stands in a file before is replaced when all of the answer is written, so that a full disk loses neither.
+fn to_path(path: &Path, answer: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let entry = match Place::find(path)? {
+        Place::Inherited(fd) => return to(File::from(fd), answer),
+        Place::Special(found) => return to(open_special(&found)?, answer),
+        Place::Entry(entry) => entry,
+    };
+    match entry.begin() {
+        Ok(new) => {
+            to(&new.file, answer)?;
+            new.keep(false)
+        }
+        // A folder that takes no new files may have one for us.
+        Err(e) if matches!(e.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) => {
+            to(entry.overwrite().map_err(|_| e)?, answer)
+        }
+        Err(e) => Err(e),
+    }
 }
 
 fn to(out: impl Write, answer: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {

@@ -9,6 +9,7 @@ use super::args::WayArgs;
 use super::destination::{Failed, Written};
 use super::interrupt::Interrupt;
 use super::progress::Progress;
+use super::sink::Sink;
 use crate::agent::payload::{Checked, Payload};
 use crate::agent::{self, Connection, End, Limits, Request, Signal};
 use crate::process::executable::Executable;
@@ -48,27 +49,32 @@ pub(super) fn copy_from_agent(
     })
 }
 
-/// Copies an executable.
+/// Copies an executable, with its holes.
 pub(super) fn copy_executable(
     executable: &Executable,
     interrupt: &Interrupt,
-    out: &mut dyn Write,
+    out: &mut dyn Sink,
 ) -> Result<Written, Failed> {
     let mut progress = Progress::new("binary", std::time::Duration::ZERO);
     let mut buffer = vec![0; BUFFER];
     let mut at = 0;
     while at < executable.len() {
-        progress.tick(at);
-        if interrupt.is_pending() {
-            return Ok((at, End::Stopped.reason()));
+        let data = executable.data(at).unwrap_or(executable.len()..executable.len());
+        out.hole(data.start.saturating_sub(at)).map_err(Failed::Output)?;
+        at = at.max(data.start);
+        while at < data.end {
+            progress.tick(at);
+            if interrupt.is_pending() {
+                return Ok((at, End::Stopped.reason()));
+            }
+            let size = usize::try_from(data.end - at).map_or(BUFFER, |left| left.min(BUFFER));
+            let part = buffer.get_mut(..size).unwrap_or_default();
+            if !executable.read_at(at, part) {
+                return Ok((at, Some("the executable cannot be read to its end".to_owned())));
+            }
+            out.write_all(part).map_err(Failed::Output)?;
+            at += size as u64;
         }
-        let size = usize::try_from(executable.len() - at).map_or(BUFFER, |left| left.min(BUFFER));
-        let part = buffer.get_mut(..size).unwrap_or_default();
-        if !executable.read_at(at, part) {
-            return Ok((at, Some("the executable cannot be read to its end".to_owned())));
-        }
-        out.write_all(part).map_err(Failed::Output)?;
-        at += size as u64;
     }
     out.flush().map_err(Failed::Output)?;
     Ok((at, None))

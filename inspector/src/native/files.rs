@@ -3,6 +3,7 @@
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -121,6 +122,10 @@ impl<S: Source> Source for Shared<S> {
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> bool {
         self.0.read_at(offset, buf)
+    }
+
+    fn data(&self, offset: u64) -> Option<Range<u64>> {
+        self.0.data(offset)
     }
 }
 

@@ -4,11 +4,15 @@
 //! namespace, or nowhere. They are read, not mapped: a mapping of a file that shrinks would kill us with SIGBUS.
 
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 use std::{fmt, io};
 
+use rustix::fs::SeekFrom;
+use rustix::io::Errno;
 use symbols::image::Source;
 
 use super::regular::RegularFile;
@@ -24,6 +28,39 @@ pub struct FileId {
     pub modified: i128,
 }
 
+/// What may be read of many executables together, and of each.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    until: Instant,
+    left: AtomicU64,
+    each: u64,
+}
+
+impl Budget {
+    /// So much time from now on, so many bytes together, and so many of one file.
+    pub(crate) fn new(time: Duration, bytes: u64, each: u64) -> Self {
+        let now = Instant::now();
+        // No clock runs out while we look.
+        let until = now.checked_add(time).unwrap_or(now);
+        Budget { until, left: AtomicU64::new(bytes), each }
+    }
+
+    /// Whether nothing more may be begun.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.left.load(Ordering::Relaxed) == 0 || Instant::now() >= self.until
+    }
+
+    /// Takes so many bytes for a file of which `read` were read; false where that is too much.
+    fn take(&self, bytes: u64, read: u64) -> bool {
+        read <= self.each
+            && Instant::now() < self.until
+            && self
+                .left
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes))
+                .is_ok()
+    }
+}
+
 /// An open executable or shared object.
 pub struct Executable {
     file: File,
@@ -31,6 +68,8 @@ pub struct Executable {
     id: FileId,
     links: u64,
     read: Arc<AtomicU64>,
+    /// What it may cost, and whether that was too little.
+    budget: Option<(Arc<Budget>, Arc<AtomicBool>)>,
 }
 
 impl fmt::Debug for Executable {
@@ -53,7 +92,15 @@ impl Executable {
             links: meta.nlink(),
             file: file.into(),
             read: Arc::default(),
+            budget: None,
         })
+    }
+
+    /// The same, read within a budget: what is beyond that cannot be read, which is noted in what is returned beside it.
+    pub(crate) fn within(mut self, budget: &Arc<Budget>) -> (Self, Arc<AtomicBool>) {
+        let short = Arc::new(AtomicBool::new(false));
+        self.budget = Some((Arc::clone(budget), Arc::clone(&short)));
+        (self, short)
     }
 
     /// Which file it is.
@@ -78,7 +125,79 @@ impl Source for Executable {
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> bool {
-        self.read.fetch_add(buf.len() as u64, Ordering::Relaxed);
+        let len = buf.len() as u64;
+        let read = self.read.fetch_add(len, Ordering::Relaxed).saturating_add(len);
+        if let Some((budget, short)) = &self.budget
+            && !budget.take(len, read)
+        {
+            short.store(true, Ordering::Relaxed);
+            return false;
+        }
         self.file.read_exact_at(buf, offset).is_ok()
+    }
+
+    fn data(&self, offset: u64) -> Option<Range<u64>> {
+        if offset >= self.len {
+            return None;
+        }
+        // Where reads happen is not changed: they all say their place.
+        let start = match rustix::fs::seek(&self.file, SeekFrom::Data(offset)) {
+            Ok(start) => start,
+            Err(Errno::NXIO) => return None,
+            // Some file systems do not tell.
+            Err(_) => return Some(offset..self.len),
+        };
+        let end = rustix::fs::seek(&self.file, SeekFrom::Hole(start)).unwrap_or(self.len);
+        // It may have grown or shrunk.
+        (start < self.len).then(|| start..end.clamp(start.saturating_add(1), self.len))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::path::Path;
+
+    use super::*;
+    use crate::process::regular::Links;
+
+    fn open(path: &Path) -> Executable {
+        Executable::new(RegularFile::open(path, Links::Follow).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn what_all_files_together_may_cost() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, [7; 100]).unwrap();
+        let budget = |time: Duration, bytes, each| Arc::new(Budget::new(time, bytes, each));
+        let read = |budget: &Arc<Budget>, sizes: &[usize]| {
+            let (file, short) = open(&path).within(budget);
+            let read: Vec<bool> = sizes.iter().map(|&size| file.read_at(0, &mut vec![0; size])).collect();
+            (read, short.load(Ordering::Relaxed))
+        };
+        let (long, none) = (Duration::from_secs(3600), Duration::ZERO);
+        let enough = budget(long, 150, 100);
+        assert_eq!(read(&enough, &[60, 40]), (vec![true, true], false));
+        // The next file has what is left.
+        assert_eq!(read(&enough, &[40, 40]), (vec![true, false], true));
+        assert!(!enough.is_spent());
+        assert_eq!(read(&budget(long, 1000, 100), &[60, 41]), (vec![true, false], true));
+        let late = budget(none, 1000, 100);
+        assert_eq!((read(&late, &[1]), late.is_spent()), ((vec![false], true), true));
+    }
+
+    #[test]
+    fn holes() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(&[7; 10]).unwrap();
+        file.as_file().set_len(64 << 20).unwrap();
+        let of = open(file.path());
+        let first = of.data(0).unwrap();
+        assert!(first.start == 0 && first.end >= 10, "{first:?}");
+        assert_eq!(of.data(64 << 20), None);
+        // Either the file system tells, or all is data.
+        let rest = of.data(32 << 20);
+        assert!(rest.is_none() || rest == Some((32 << 20)..(64 << 20)), "{rest:?}");
     }
 }

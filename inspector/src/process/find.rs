@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use rustix::fs::Dir;
 use rustix::io::Errno;
@@ -15,7 +16,7 @@ use symbols::image::{Image, ImageError};
 use symbols::program::{self, GoProgram};
 
 use super::access::Denial;
-use super::executable::{Executable, FileId};
+use super::executable::{Budget, Executable, FileId};
 use super::facts::{Stat, Status};
 use super::maps::Mapping;
 use super::{Error, Namespace, Pid, Process, pin, proc};
@@ -65,6 +66,9 @@ pub struct Found {
     pub denial: Option<Denial>,
     /// /proc shows us no processes of others (`hidepid`): they are in none of these numbers.
     pub hides_others: bool,
+    /// Those that were not looked at, or not to the end, because all together may cost only so much ([`TIME`], [`BYTES`],
+    /// [`BYTES_OF_ONE`]). Sorted.
+    pub not_looked_at: Vec<Pid>,
     /// How many different executables there were.
     pub executables: usize,
     /// How many bytes of them were read.
@@ -79,6 +83,13 @@ pub enum Detail {
     /// Also user, tracer, container and namespaces.
     All,
 }
+
+/// How long looking at all processes may take. Whose files are slow, or huge, does not keep others from an answer.
+pub const TIME: Duration = Duration::from_secs(10);
+/// How much of all executables may be read, which is many times what those of a machine need.
+pub const BYTES: u64 = 8 << 30;
+/// How much of one executable may be read: a search in the largest Go programs.
+pub const BYTES_OF_ONE: u64 = 1 << 30;
 
 /// Looks at all processes, without touching any of them.
 ///
@@ -99,7 +110,7 @@ pub fn matching(detail: Detail, filter: &(dyn Fn(&Process) -> bool + Sync)) -> R
         proc,
         detail,
         filter,
-        cache: Executables::default(),
+        cache: Executables::within(Budget::new(TIME, BYTES, BYTES_OF_ONE)),
         port_files: OwnPortFiles::list(),
         denial: OnceLock::new(),
     };
@@ -132,11 +143,16 @@ pub fn matching(detail: Detail, filter: &(dyn Fn(&Process) -> bool + Sync)) -> R
             Seen::Nothing => continue,
             Seen::Other => {}
             Seen::Unreadable => found.unreadable += 1,
+            Seen::Unfinished(pid) => {
+                found.not_looked_at.push(pid);
+                continue;
+            }
             Seen::Go(process) => found.processes.push(*process),
         }
         found.looked_at += 1;
     }
     found.processes.sort_by_key(|p| p.pid);
+    found.not_looked_at.sort_unstable();
     (found.executables, found.bytes_read) = search.cache.cost();
     found.denial = search.denial.into_inner();
     Ok(found)
@@ -174,12 +190,12 @@ pub fn one(process: &Process) -> Result<GoProcess, Error> {
     let executable = process.executable()?;
     let not_go =
         |reason: &str| Error::NotGo { pid, name: process.name().to_owned(), reason: reason.to_owned() };
-    let known = recognise(executable);
+    let known = recognise(executable, None);
     let found = match &known.result {
         Ok(program) => describe(process, Arc::clone(program), &known, &OwnPortFiles::list(), Detail::All)?,
         Err(NotGo::NoGo) => {
             let cache = Executables::default();
-            in_shared_object(process, &cache, &OwnPortFiles::list(), Detail::All)?.ok_or_else(|| {
+            in_shared_object(process, &cache, &OwnPortFiles::list(), Detail::All)?.0.ok_or_else(|| {
                 not_go("neither its executable nor what it loaded has build info or a Go function table")
             })?
         }
@@ -235,6 +251,8 @@ enum Seen {
     Nothing,
     Other,
     Unreadable,
+    /// All together cost too much.
+    Unfinished(Pid),
     Go(Box<GoProcess>),
 }
 
@@ -281,18 +299,25 @@ impl Search<'_> {
         if !(self.filter)(&process) {
             return Seen::Nothing;
         }
+        if cache.is_spent() {
+            return Seen::Unfinished(pid);
+        }
         let known = match cache.of(&process) {
             Ok(known) => known,
             Err(e) => return self.unreadable(&process, e),
         };
         let Some(known) = known.get() else { return Seen::Other };
         let Ok(program) = &known.result else {
+            if known.cut_short {
+                return Seen::Unfinished(pid);
+            }
             // Go's runtime always has some threads, and to look for it costs more than all the rest.
             if stat.threads < FEWEST_WITH_LOADED_CODE {
                 return Seen::Other;
             }
             return match in_shared_object(&process, cache, port_files, *detail) {
-                Ok(Some(process)) => Seen::Go(Box::new(process)),
+                Ok((Some(process), _)) => Seen::Go(Box::new(process)),
+                Ok((None, true)) => Seen::Unfinished(pid),
                 _ => Seen::Other,
             };
         };
@@ -323,22 +348,30 @@ const FEWEST_OF_A_PROGRAM: u64 = 2;
 /// A C program that loaded Go code has its own main thread, one that started the runtime, and `sysmon`.
 const FEWEST_WITH_LOADED_CODE: u64 = 3;
 
-/// Looks for Go code in what a process loaded.
+/// Looks for Go code in what a process loaded. True beside it where not all could be looked at.
 fn in_shared_object(
     process: &Process,
     cache: &Executables,
     port_files: &OwnPortFiles,
     detail: Detail,
-) -> Result<Option<GoProcess>, Error> {
+) -> Result<(Option<GoProcess>, bool), Error> {
+    let mut cut_short = false;
     for mapping in process.shared_objects()? {
         // What cannot be opened is no reason to give up on the others.
+        if cache.is_spent() {
+            return Ok((None, true));
+        }
         let Ok(known) = cache.of_mapping(process, &mapping) else { continue };
-        let Some(known @ Known { result: Ok(program), .. }) = known.get() else { continue };
+        let Some(known) = known.get() else { continue };
+        let Ok(program) = &known.result else {
+            cut_short |= known.cut_short;
+            continue;
+        };
         let mut found = describe(process, Arc::clone(program), known, port_files, detail)?;
         found.shared_object = Some(mapping.path);
-        return Ok(Some(found));
+        return Ok((Some(found), false));
     }
-    Ok(None)
+    Ok((None, cut_short))
 }
 
 fn describe(
@@ -405,6 +438,8 @@ struct Known {
     position_independent: bool,
     deleted: bool,
     bytes_read: u64,
+    /// Not all of it could be read within the budget.
+    cut_short: bool,
 }
 
 #[derive(Debug)]
@@ -413,7 +448,11 @@ enum NotGo {
     NoGo,
 }
 
-fn recognise(executable: Executable) -> Known {
+fn recognise(executable: Executable, budget: Option<&Arc<Budget>>) -> Known {
+    let (executable, short) = match budget {
+        Some(budget) => executable.within(budget),
+        None => (executable, Arc::default()),
+    };
     let deleted = executable.is_deleted();
     let read = executable.read_counter();
     let mut position_independent = false;
@@ -424,7 +463,8 @@ fn recognise(executable: Executable) -> Known {
         }
         Err(e) => Err(NotGo::Image(e)),
     };
-    Known { result, position_independent, deleted, bytes_read: read.load(Ordering::Relaxed) }
+    let (bytes_read, cut_short) = (read.load(Ordering::Relaxed), short.load(Ordering::Relaxed));
+    Known { result, position_independent, deleted, bytes_read, cut_short }
 }
 
 /// Each executable is looked at once, by whoever meets it first; the others wait for that.
@@ -433,11 +473,22 @@ struct Executables {
     files: Mutex<HashMap<FileId, Arc<OnceLock<Known>>>>,
     /// Shared objects by what /proc/PID/maps calls them, which needs no file to be opened.
     mapped: Mutex<HashMap<MappedId, Arc<OnceLock<Known>>>>,
+    /// For what is one of many.
+    budget: Option<Arc<Budget>>,
 }
 
 type MappedId = ((u32, u32), u64);
 
 impl Executables {
+    fn within(budget: Budget) -> Self {
+        Executables { budget: Some(Arc::new(budget)), ..Executables::default() }
+    }
+
+    /// Whether nothing more may be begun.
+    fn is_spent(&self) -> bool {
+        self.budget.as_ref().is_some_and(|budget| budget.is_spent())
+    }
+
     fn of(&self, process: &Process) -> io::Result<Arc<OnceLock<Known>>> {
         let known = self.slot(process.executable_id()?);
         if known.get().is_some() {
@@ -446,7 +497,7 @@ impl Executables {
         let executable = process.raw_executable()?;
         // It may have executed another program in between.
         let known = self.slot(executable.id());
-        known.get_or_init(|| recognise(executable));
+        known.get_or_init(|| recognise(executable, self.budget.as_ref()));
         Ok(known)
     }
 
@@ -457,7 +508,7 @@ impl Executables {
         }
         let executable = process.open_mapping(mapping)?;
         let known = self.slot(executable.id());
-        known.get_or_init(|| recognise(executable));
+        known.get_or_init(|| recognise(executable, self.budget.as_ref()));
         self.mapped.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&known));
         Ok(known)
     }

@@ -47,6 +47,9 @@ impl Selector {
             return Process::pin(*pid);
         }
         let found = find::matching(Detail::Text, &|process| self.fits(process))?;
+        if !found.not_looked_at.is_empty() {
+            tracing::warn!("{} processes that could be meant were not looked at", found.not_looked_at.len());
+        }
         let (wanted, unreadable, denial) = (self.to_string(), found.unreadable, found.denial);
         match found.processes.as_slice() {
             [] => Err(Error::NoMatch { wanted, unreadable, denial }),

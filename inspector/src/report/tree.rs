@@ -28,6 +28,9 @@ pub struct Tree {
     /// The processes of other users are not in it: /proc is mounted with `hidepid`. Absent where they are.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub others_hidden: bool,
+    /// Pids of those that were not looked at, or not to the end, as all together may cost only so much time and reading.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_looked_at: Vec<i32>,
 }
 
 /// A process in the tree: a Go process, or the parent of one.
@@ -59,6 +62,7 @@ impl Tree {
             unreadable: found.unreadable as u64,
             unreadable_reason: found.denial.as_ref().map(ToString::to_string),
             others_hidden: found.hides_others,
+            not_looked_at: found.not_looked_at.iter().map(|pid| pid.as_raw()).collect(),
         }
     }
 }

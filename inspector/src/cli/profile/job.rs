@@ -138,7 +138,7 @@ impl<'a> Job<'a> {
         let in_text = |note: &String| self.format == Format::Text && profile.comments.contains(note);
         let notes: Vec<String> = match self.to {
             Destination::Stdout => notes.into_iter().filter(|note| !in_text(note)).collect(),
-            Destination::Device(_) | Destination::File(_) => notes,
+            Destination::Device(..) | Destination::File(_) => notes,
         };
         let about = About { asked: &self.asked, via, cost, sampling: sampling.as_ref() };
         let delivered = self.to.deliver(&about, self.common, &self.interrupt, |out| {
