@@ -9,6 +9,9 @@
 //! signal      the commands
 //! client      a command, and the bounded answer
 //! server      the other side: what answers gops for a process that has no agent
+//! peer        who asks it, and what they may
+//! places      how many may at a time
+//! socket      where it listens
 //! payload     what a profile, a trace or a program begins with
 //! ```
 
@@ -18,9 +21,12 @@ mod connect;
 mod error;
 mod find;
 pub mod payload;
+pub mod peer;
+mod places;
 pub mod port_file;
 pub mod server;
 pub mod signal;
+pub mod socket;
 pub mod sockets;
 
 pub use address::{Address, AgentTarget};

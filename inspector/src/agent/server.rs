@@ -1,25 +1,26 @@
 //! The other side of the protocol: what gops connects to, for a process that has no agent.
 
-use std::collections::HashMap;
 use std::io::{self, BufWriter, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::Shutdown;
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::peer::{Policy, Rights};
+use super::places::Places;
 use super::signal::{GcPercent, Request, Signal, read_varint};
+use super::socket::{Listen, Listener, Stream};
 use crate::threads;
 
-/// Connections beyond these are closed at once: memory stays bounded.
-const MAX_CONNECTIONS: usize = 16;
 /// gops sends its command with the first packet.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a client may take for one part of an answer, and for all of it.
+/// How long a client may keep us waiting, all its parts of an answer together, and how much it has to read in a second beyond that.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-const WHOLE_TIMEOUT: Duration = Duration::from_secs(120);
+const SLOWEST: u64 = 256 << 10;
+/// How long it may read nothing at all: what the kernel keeps for it counts as read.
+const STALL: Duration = Duration::from_secs(5);
 /// How long we wait for a client to close, so that what it sent too much does not cut off its answer.
 const LINGER: Duration = Duration::from_secs(1);
 const MAX_LINGER: usize = 64;
@@ -38,17 +39,18 @@ pub enum Outcome {
 
 /// What answers.
 pub trait Answers: Sync {
-    /// Answers one request. An error of anything but `out` is told as text.
+    /// Answers one request, which whoever asks has the right to. An error of anything but `out` is told as text.
     ///
     /// # Errors
     /// Those of `out`.
     fn answer(&self, request: &Request, out: &mut dyn Write) -> io::Result<Outcome>;
 }
 
-/// A listening socket.
+/// A listening socket, and who may ask there.
 #[derive(Debug)]
 pub struct Server {
-    listener: TcpListener,
+    listener: Listener,
+    policy: Policy,
 }
 
 impl Server {
@@ -56,18 +58,17 @@ impl Server {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
-        Ok(Server { listener })
+    pub fn bind(at: &Listen, policy: Policy) -> io::Result<Self> {
+        let listener = Listener::bind(at, !policy.users.is_empty())?;
+        Ok(Server { listener, policy })
     }
 
     /// Where it listens.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn address(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+    pub fn address(&self) -> io::Result<Listen> {
+        self.listener.address()
     }
 
     /// Serves, each connection on a thread of its own where there is one to be had, until `until` ends it, which is asked several times a second.
@@ -76,30 +77,30 @@ impl Server {
     /// # Errors
     /// Where it cannot wait for connections.
     pub fn run<R>(&self, answers: &impl Answers, until: &mut dyn FnMut() -> ControlFlow<R>) -> io::Result<R> {
-        let open = Open::default();
+        let places = Places::default();
         std::thread::scope(|scope| {
             loop {
                 if let ControlFlow::Break(end) = until() {
-                    open.close_all();
+                    places.close_all();
                     return Ok(end);
                 }
                 let mut fds = [PollFd::new(&self.listener, PollFlags::IN)];
                 match poll(&mut fds, Some(&TICK)) {
                     Ok(_) | Err(rustix::io::Errno::INTR) => {}
                     Err(e) => {
-                        open.close_all();
+                        places.close_all();
                         return Err(e.into());
                     }
                 }
                 // What a client does wrong, or the lack of some resource, is no reason to end.
-                let Ok((stream, _)) = self.listener.accept() else { continue };
-                let Some(id) = open.add(&stream) else { continue };
-                let (open, stream) = (&open, Arc::new(stream));
-                let answer = move |stream: &TcpStream| {
-                    if let Err(e) = serve(stream, answers) {
+                let Ok(stream) = self.listener.accept() else { continue };
+                let Some((id, rights)) = self.admit(&stream, &places) else { continue };
+                let (places, stream) = (&places, Arc::new(stream));
+                let answer = move |stream: &Stream| {
+                    if let Err(e) = serve(stream, rights, answers) {
                         tracing::debug!("connection {id}: {e}");
                     }
-                    open.remove(id);
+                    places.give_back(id);
                 };
                 let its = Arc::clone(&stream);
                 // Where there is no thread to be had, the others wait.
@@ -109,47 +110,56 @@ impl Server {
             }
         })
     }
-}
 
-/// The connections that are open.
-#[derive(Debug, Default)]
-struct Open {
-    next: AtomicU64,
-    streams: Mutex<HashMap<u64, TcpStream>>,
-}
-
-impl Open {
-    /// Remembers one; `None` where there are too many.
-    fn add(&self, stream: &TcpStream) -> Option<u64> {
-        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-        if streams.len() >= MAX_CONNECTIONS {
-            return None;
+    /// Gives a client a place, and says what it may ask. `None` where it may not, or there is none: it was told so.
+    fn admit(&self, stream: &Stream, places: &Places) -> Option<(u64, Rights)> {
+        let peer = match stream.peer() {
+            Ok(peer) => peer,
+            Err(e) => {
+                turn_away(stream, &format!("it cannot be found out who asks: {e}"));
+                return None;
+            }
+        };
+        let rights = match self.policy.rights(peer) {
+            Ok(rights) => rights,
+            Err(stranger) => {
+                turn_away(stream, &stranger.to_string());
+                return None;
+            }
+        };
+        match places.take(peer, &self.policy, stream) {
+            Ok(Some(id)) => return Some((id, rights)),
+            Ok(None) => turn_away(stream, &format!("{peer} has too many connections, or all have")),
+            Err(e) => turn_away(stream, &e.to_string()),
         }
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        streams.insert(id, stream.try_clone().ok()?);
-        Some(id)
-    }
-
-    fn remove(&self, id: u64) {
-        self.streams.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
-    }
-
-    fn close_all(&self) {
-        for stream in self.streams.lock().unwrap_or_else(PoisonError::into_inner).values() {
-            // It is closed already where this fails.
-            let _ = stream.shutdown(Shutdown::Both);
-        }
+        None
     }
 }
 
-fn serve(stream: &TcpStream, answers: &impl Answers) -> io::Result<()> {
+/// Tells a client why it gets no answer, without waiting for it.
+fn turn_away(mut stream: &Stream, why: &str) {
+    tracing::warn!("a client was turned away: {why}");
+    // It may be gone.
+    let _ = stream.set_nonblocking(true).and_then(|()| writeln!(stream, "gops-probe: {why}"));
+    let _ = stream.break_off();
+}
+
+fn serve(stream: &Stream, rights: Rights, answers: &impl Answers) -> io::Result<()> {
     // Accepted sockets do not inherit this everywhere.
     stream.set_nonblocking(false)?;
-    stream.set_read_timeout(Some(COMMAND_TIMEOUT))?;
-    stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
-    let mut out = BufWriter::with_capacity(BUFFER, Until { stream, end: Instant::now() + WHOLE_TIMEOUT });
-    let outcome = match read_request(&mut &*stream)? {
-        Some(request) => answers.answer(&request, &mut out)?,
+    let request = read_request(&mut InTime { stream, end: Instant::now() + COMMAND_TIMEOUT })?;
+    let mut out = BufWriter::with_capacity(BUFFER, Paced { stream, waited: Duration::ZERO, written: 0 });
+    let outcome = match request {
+        Some(request) if rights.include(request.signal()) => answers.answer(&request, &mut out)?,
+        Some(request) => {
+            let command = request.signal().command();
+            tracing::warn!("{command} was refused: only root and the user of this server may ask for it");
+            writeln!(
+                out,
+                "gops-probe: {command} is for root and the user of this server, without --allow-changes"
+            )?;
+            Outcome::Refused
+        }
         None => {
             writeln!(out, "gops-probe: no such command")?;
             Outcome::Answered
@@ -157,14 +167,13 @@ fn serve(stream: &TcpStream, answers: &impl Answers) -> io::Result<()> {
     };
     out.flush()?;
     if outcome == Outcome::Refused {
-        // Closing then resets the connection.
-        return Ok(rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO))?);
+        return stream.break_off();
     }
     stream.shutdown(Shutdown::Write)?;
-    stream.set_read_timeout(Some(LINGER))?;
+    stream.set_read_timeout(LINGER)?;
     let mut rest = [0; 64];
     for _ in 0..MAX_LINGER {
-        if matches!(stream.take(64).read(&mut rest), Ok(0) | Err(_)) {
+        if matches!({ stream }.read(&mut rest), Ok(0) | Err(_)) {
             break;
         }
     }
@@ -184,19 +193,43 @@ pub fn read_request(from: &mut impl Read) -> io::Result<Option<Request>> {
     })
 }
 
-/// A connection that takes an answer for so long only.
-struct Until<'s> {
-    stream: &'s TcpStream,
+/// A connection that has to bring its request by then.
+struct InTime<'s> {
+    stream: &'s Stream,
     end: Instant,
 }
 
-impl Write for Until<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if Instant::now() >= self.end {
+impl Read for InTime<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let left = self.end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        let mut stream = self.stream;
-        stream.write(bytes)
+        self.stream.set_read_timeout(left)?;
+        self.stream.read(buf)
+    }
+}
+
+/// A connection whose reader has to go on reading: what counts is the time for which we wait for it.
+struct Paced<'s> {
+    stream: &'s Stream,
+    waited: Duration,
+    written: u64,
+}
+
+impl Write for Paced<'_> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let allowed = WRITE_TIMEOUT + Duration::from_secs(self.written / SLOWEST);
+        let left = allowed.saturating_sub(self.waited).min(STALL);
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.stream.set_write_timeout(left)?;
+        let begun = Instant::now();
+        let written = self.stream.write(buf);
+        self.waited += begun.elapsed();
+        self.written += *written.as_ref().unwrap_or(&0) as u64;
+        written
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -208,7 +241,16 @@ impl Write for Until<'_> {
 mod tests {
     #![allow(clippy::disallowed_methods, reason = "a test that gets no thread has failed")]
 
+    use std::net::{SocketAddr, TcpStream};
+    use std::sync::atomic::Ordering;
+
+    use super::super::places::MAX_OF_OWNER;
     use super::*;
+
+    fn policy() -> Policy {
+        let own = rustix::process::geteuid().as_raw();
+        Policy { own, users: [].into(), remote: false, changes: false }
+    }
 
     struct Echo;
 
@@ -233,8 +275,8 @@ mod tests {
 
     #[test]
     fn clients_do_not_disturb_each_other() {
-        let server = Server::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let address = server.address().unwrap();
+        let server = Server::bind(&"127.0.0.1:0".parse().unwrap(), policy()).unwrap();
+        let Listen::Tcp(address) = server.address().unwrap() else { panic!("TCP") };
         let done = std::sync::atomic::AtomicBool::new(false);
         /// Also ends the server where the test fails.
         struct End<'d>(&'d std::sync::atomic::AtomicBool);
@@ -254,7 +296,7 @@ mod tests {
             });
             // They say nothing, and hold their connections.
             let silent: Vec<_> =
-                (0..MAX_CONNECTIONS / 2).map(|_| TcpStream::connect(address).unwrap()).collect();
+                (0..MAX_OF_OWNER / 2).map(|_| TcpStream::connect(address).unwrap()).collect();
             assert_eq!(ask(address, &[4]), "version\n");
             // As gops sends it: ten bytes, of which the number is two.
             assert_eq!(ask(address, &[0x10, 0xc8, 1, 0, 0, 0, 0, 0, 0, 0, 0]), "percent 100\n");
@@ -269,13 +311,18 @@ mod tests {
     }
 
     #[test]
-    fn too_many_are_turned_away() {
-        let server = Server::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let address = server.address().unwrap();
-        let open = Open::default();
-        let streams: Vec<_> = (0..=MAX_CONNECTIONS).map(|_| TcpStream::connect(address).unwrap()).collect();
-        let ids: Vec<_> = streams.iter().map(|s| open.add(s)).collect();
-        assert!(ids[..MAX_CONNECTIONS].iter().all(Option::is_some));
-        assert_eq!(ids[MAX_CONNECTIONS], None);
+    fn a_slow_reader_is_not_waited_for() {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let ours = Stream::Unix(ours);
+        let mut paced =
+            Paced { stream: &ours, waited: WRITE_TIMEOUT - Duration::from_millis(50), written: 0 };
+        // It reads nothing: what the kernel does not take is given up after what is left of the time.
+        let part = [0; 4096];
+        let error = std::iter::repeat_with(|| paced.write(&part)).find_map(Result::err).unwrap();
+        assert!(matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut), "{error}");
+        // Whoever reads enough has more time.
+        paced.written = 1000 * SLOWEST;
+        (&theirs).read_exact(&mut [0; 1 << 16]).unwrap();
+        assert!(paced.write(&part).is_ok());
     }
 }

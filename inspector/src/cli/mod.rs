@@ -32,6 +32,7 @@ pub mod target;
 mod top;
 mod transport;
 mod tree;
+mod turn;
 mod version;
 mod via;
 mod window;

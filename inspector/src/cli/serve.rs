@@ -3,7 +3,6 @@
 use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use symbols::image::Source as _;
@@ -13,9 +12,12 @@ use super::interrupt::Interrupt;
 use super::profile::cpu::cpu_from_outside;
 use super::profile::heap_from_outside;
 use super::style::Style;
+use super::turn::{Turn, Turns};
 use super::{knobs, memstats, output, stack, stats};
 use crate::Error;
+use crate::agent::peer::Policy;
 use crate::agent::server::{Answers, Outcome, Server};
+use crate::agent::socket::Listen;
 use crate::agent::{AgentTarget, Request, Signal};
 use crate::change;
 use crate::process::{Process, find};
@@ -32,6 +34,8 @@ const MAX_PAUSE: Duration = Duration::from_millis(20);
 /// How long a change may take.
 const TIMEOUT: Duration = Duration::from_secs(60);
 const PART: usize = 1 << 20;
+/// How long a request waits for others that stop the process.
+const WAIT: Duration = Duration::from_secs(20);
 
 pub(super) fn run(args: &ServeArgs, common: &Common) -> Result<(), Error> {
     let process = args.target.process("serve", common)?;
@@ -39,14 +43,20 @@ pub(super) fn run(args: &ServeArgs, common: &Common) -> Result<(), Error> {
     let found = find::one(&process)?;
     let interrupt = Interrupt::catch().map_err(|e| Error::Failed(format!("cannot catch signals: {e}")))?;
     let listen = |source| Error::Failed(format!("cannot listen on {}: {source}", args.listen));
-    let server = Server::bind(args.listen).map_err(listen)?;
+    let policy = Policy {
+        own: rustix::process::geteuid().as_raw(),
+        users: args.allow_uid.iter().copied().collect(),
+        remote: args.allow_remote,
+        changes: args.allow_changes,
+    };
+    let server = Server::bind(&args.listen, policy.clone()).map_err(listen)?;
     let address = server.address().map_err(listen)?;
-    announce(&process, address, common)?;
+    announce(&process, &address, &policy, common)?;
     let outside = Outside {
         process: &process,
         version: found.program.release.to_string(),
         interrupt: interrupt.clone(),
-        one: Mutex::new(()),
+        turns: Turns::default(),
     };
     let mut until = || {
         if interrupt.is_pending() {
@@ -60,7 +70,7 @@ pub(super) fn run(args: &ServeArgs, common: &Common) -> Result<(), Error> {
     server.run(&outside, &mut until).map_err(listen)?
 }
 
-fn announce(process: &Process, address: std::net::SocketAddr, common: &Common) -> Result<(), Error> {
+fn announce(process: &Process, address: &Listen, policy: &Policy, common: &Common) -> Result<(), Error> {
     if common.json {
         let source = Source::new(&AgentTarget::Process(process.pid()), "probe");
         let answer = Serving { listening: address.to_string() };
@@ -71,18 +81,38 @@ fn announce(process: &Process, address: std::net::SocketAddr, common: &Common) -
     let style = Style::for_stderr(common.color);
     let mut err = io::stderr().lock();
     // What cannot be said is no failure of what is served.
+    let how = match address {
+        Listen::Tcp(address) => format!("gops stack {address}; end"),
+        Listen::Unix(_) => "end".to_owned(),
+    };
     let _ = writeln!(
         err,
-        "{} process {} ({}) as if it had an agent: gops stack {address}; end with Ctrl-C",
+        "{} process {} ({}) as if it had an agent, for root and user {}: {how} with Ctrl-C",
         style.hint("serving:"),
         process.pid(),
         printable_str(process.name()),
+        policy.own,
     );
-    if !address.ip().is_loopback() {
+    let may = if policy.changes {
+        "the stacks and the program of this process, stop it for moments, and make it collect garbage more often or not at all"
+    } else {
+        "the stacks of this process, and stop it for moments"
+    };
+    if !policy.users.is_empty() {
+        let users: Vec<String> = policy.users.iter().map(ToString::to_string).collect();
+        let _ = writeln!(err, "{} these users can read {may}: {}", style.hint("warning:"), users.join(", "));
+    }
+    if !policy.remote && matches!(address, Listen::Tcp(address) if !address.ip().is_loopback()) {
         let _ = writeln!(
             err,
-            "{} everybody who can reach {address} can read the stacks and the program of this process, \
-             stop it for moments, and make it collect garbage more often or not at all; nothing is encrypted",
+            "{} only this machine gets answers there, without --allow-remote",
+            style.hint("warning:"),
+        );
+    }
+    if policy.remote {
+        let _ = writeln!(
+            err,
+            "{} everybody at other machines who can reach {address} can read {may}; nothing is encrypted",
             style.hint("warning:"),
         );
     }
@@ -95,7 +125,7 @@ struct Outside<'p> {
     version: String,
     interrupt: Interrupt,
     /// Threads can be stopped by one at a time.
-    one: Mutex<()>,
+    turns: Turns,
 }
 
 impl Answers for Outside<'_> {
@@ -145,12 +175,18 @@ fn profile_or_nothing(
 }
 
 impl Outside<'_> {
+    /// Waits for those that stop the process now, but not for one that is stuck.
+    fn turn(&self) -> Result<Turn<'_>, Error> {
+        self.turns.take(WAIT).ok_or_else(|| Error::Refused {
+            pid: self.process.pid(),
+            what: format!("another request has kept it to itself for {} s", WAIT.as_secs()),
+            hint: None,
+        })
+    }
+
     fn stack(&self, out: &mut dyn Write) -> io::Result<()> {
         let options = Options { pause: Pause::AtMost(MAX_PAUSE), system: false, goid: None };
-        let seen = {
-            let _one = self.one.lock().unwrap_or_else(PoisonError::into_inner);
-            stack::look(self.process, &options)
-        };
+        let seen = self.turn().and_then(|_turn| stack::look(self.process, &options));
         match seen {
             Ok(seen) => {
                 let filter = Filter::default();
@@ -180,10 +216,7 @@ impl Outside<'_> {
     }
 
     fn memstats(&self, out: &mut dyn Write) -> io::Result<()> {
-        let answer = {
-            let _one = self.one.lock().unwrap_or_else(PoisonError::into_inner);
-            memstats::look(self.process, Wanted::Instant)
-        };
+        let answer = self.turn().and_then(|_turn| memstats::look(self.process, Wanted::Instant));
         match answer {
             Ok(answer) => answer.write_text(out),
             Err(error) => failed(&error, out),
@@ -191,7 +224,7 @@ impl Outside<'_> {
     }
 
     fn change<T>(&self, change: impl FnOnce(&change::Options<'_>) -> Result<T, Error>) -> Result<T, Error> {
-        let _one = self.one.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.turn()?;
         let interrupted = || self.interrupt.is_pending();
         let guard = Path::new(change::guard::OURSELVES);
         change(&change::Options { timeout: TIMEOUT, dry_run: false, interrupted: &interrupted, guard })

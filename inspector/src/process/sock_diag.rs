@@ -39,6 +39,8 @@ pub struct TcpSocket {
     pub state: u8,
     /// Its inode number, not zero.
     pub inode: u64,
+    /// The user who made it.
+    pub uid: u32,
 }
 
 /// Which sockets to ask for.
@@ -99,14 +101,51 @@ impl Process {
     }
 }
 
+/// The user whose process has one end of a TCP connection, in the network namespace of this thread; `local` is that end. `None` where
+/// no process has it: it is on another machine, or closed.
+///
+/// # Errors
+/// Where the kernel does not answer.
+pub(crate) fn user_of_connection(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<u32>> {
+    const SEQUENCE: u32 = 1;
+    let socket = rustix::net::socket_with(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC,
+        Some(SOCK_DIAG),
+    )?;
+    set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
+    rustix::net::send(&socket, &request_one(local, remote, SEQUENCE), SendFlags::empty())?;
+    let mut buffer = [0; 4096];
+    for _ in 0..16 {
+        let (_, len, from) = rustix::net::recvfrom(&socket, &mut buffer[..], RecvFlags::TRUNC)?;
+        let from = from.and_then(|from| SocketAddrNetlink::try_from(from).ok());
+        if from.is_none_or(|from| from.pid() != 0) {
+            continue;
+        }
+        let message = buffer.get(..len).ok_or(Bad::Damaged)?;
+        let mut found = None;
+        match parse(message, SEQUENCE, |socket| found = Some(socket)) {
+            Ok(_) => {}
+            Err(Bad::Refused(libc::ENOENT)) => return Ok(None),
+            Err(bad) => return Err(bad.into()),
+        }
+        // It could also be a socket that listens at that port.
+        let it = found.filter(|socket| socket.local == local && socket.remote == remote);
+        return Ok(it.map(|socket| socket.uid));
+    }
+    Err(io::ErrorKind::TimedOut.into())
+}
+
+/// The kernel answers while we ask; this is for kernels that are none.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Asks the kernel about the network namespace of this thread.
 fn dump(states: States, wanted: impl Fn(&TcpSocket) -> bool) -> io::Result<Vec<TcpSocket>> {
     /// As long as messages of dumps get.
     const LONGEST: usize = 32 << 10;
     /// Of tens of millions of sockets.
     const MOST: usize = 1 << 17;
-    /// The kernel answers while we ask; this is for kernels that are none.
-    const PATIENCE: Duration = Duration::from_secs(2);
     const SEQUENCE: u32 = 1;
     let socket = rustix::net::socket_with(
         AddressFamily::NETLINK,
@@ -133,10 +172,52 @@ fn dump(states: States, wanted: impl Fn(&TcpSocket) -> bool) -> io::Result<Vec<T
     Err(io::ErrorKind::TimedOut.into())
 }
 
+/// `NLM_F_REQUEST`, and a `struct inet_diag_req` that names one connection.
+fn request_one(local: SocketAddr, remote: SocketAddr, sequence: u32) -> [u8; REQUEST] {
+    const ONE: u16 = 1;
+    /// `INET_DIAG_NOCOOKIE`: whichever socket it is.
+    const ANY: [u8; 8] = [0xff; 8];
+    let bytes = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => {
+            let mut bytes = [0; 16];
+            for (to, from) in bytes.iter_mut().zip(ip.octets()) {
+                *to = from;
+            }
+            bytes
+        }
+        IpAddr::V6(ip) => ip.octets(),
+    };
+    let family = if local.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let length = u32::try_from(REQUEST).unwrap_or(0);
+    // `struct inet_diag_sockid` begins four bytes behind the header.
+    let fields: [(usize, &[u8]); 10] = [
+        (0, &length.to_ne_bytes()),
+        (4, &GET_TCP.to_ne_bytes()),
+        (6, &ONE.to_ne_bytes()),
+        (8, &sequence.to_ne_bytes()),
+        (HEADER, &[u8::try_from(family).unwrap_or(0)]),
+        (HEADER + 4, &local.port().to_be_bytes()),
+        (HEADER + 6, &remote.port().to_be_bytes()),
+        (HEADER + 8, &bytes(local.ip())),
+        (HEADER + 24, &bytes(remote.ip())),
+        (HEADER + 44, &ANY),
+    ];
+    filled(&fields)
+}
+
+fn filled(fields: &[(usize, &[u8])]) -> [u8; REQUEST] {
+    let mut request = [0; REQUEST];
+    for (at, bytes) in fields {
+        for (to, from) in request.iter_mut().skip(*at).zip(*bytes) {
+            *to = *from;
+        }
+    }
+    request
+}
+
 /// `NLM_F_REQUEST | NLM_F_DUMP`, and a `struct inet_diag_req` in which all but the states is zero.
 fn request(states: u32, sequence: u32) -> [u8; REQUEST] {
     const DUMP: u16 = 0x301;
-    let mut request = [0; REQUEST];
     let length = u32::try_from(REQUEST).unwrap_or(0);
     let fields: [(usize, &[u8]); 5] = [
         (0, &length.to_ne_bytes()),
@@ -145,12 +226,7 @@ fn request(states: u32, sequence: u32) -> [u8; REQUEST] {
         (8, &sequence.to_ne_bytes()),
         (HEADER + 52, &states.to_ne_bytes()),
     ];
-    for (at, bytes) in fields {
-        for (to, from) in request.iter_mut().skip(at).zip(bytes) {
-            *to = *from;
-        }
-    }
-    request
+    filled(&fields)
 }
 
 /// Parses a message of the kernel: `each` is called for each socket in it that a process has. True at the end of the
@@ -208,10 +284,12 @@ fn each_socket(body: &[u8], each: &mut impl FnMut(TcpSocket)) -> Result<(), Bad>
     };
     let local = end(4, 8).ok_or(Bad::Damaged)?;
     let remote = end(6, 24).ok_or(Bad::Damaged)?;
+    // Read before the inode: a socket that has one afterwards was not left, and the kernel gives those that are to root.
+    let uid = u32_at(body, 64).ok_or(Bad::Damaged)?;
     let inode = u32_at(body, 68).ok_or(Bad::Damaged)?.into();
     // Zero: on its way to a process, or left by one.
     if inode != 0 {
-        each(TcpSocket { local, remote, state, inode });
+        each(TcpSocket { local, remote, state, inode, uid });
     }
     Ok(())
 }
@@ -249,6 +327,7 @@ mod tests {
         body[4..8].copy_from_slice(&[0x1f, 0x90, 0, 80]);
         body[8..12].copy_from_slice(&[127, 0, 0, 1]);
         body[24..28].copy_from_slice(&[10, 0, 0, 2]);
+        body[64..68].copy_from_slice(&1000_u32.to_ne_bytes());
         body[68..].copy_from_slice(&inode.to_ne_bytes());
         body
     }
@@ -268,6 +347,7 @@ mod tests {
             remote: "10.0.0.2:80".parse().unwrap(),
             state: LISTEN,
             inode: 5501,
+            uid: 1000,
         };
         assert_eq!((done, found), (false, vec![expected]));
         bytes.extend(message(3, 2, &0_i32.to_ne_bytes()));

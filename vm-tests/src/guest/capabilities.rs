@@ -237,10 +237,13 @@ pub(crate) fn serve(machine: &Machine) -> Result<Done, Failure> {
     let mut address = String::new();
     let output = server.0.stdout.take().ok_or("no pipe")?;
     BufReader::new(output).read_line(&mut address)?;
-    // Anybody may ask it.
+    // Its own user may ask it, and nobody else.
     let output = machine.probe_as(OTHER, &["stack", address.trim()])?;
     let text = expect("stack of what is served", &output, 0, &[])?;
     ensure(text.contains("goroutine 1 ["), || format!("stack of what is served: {text}"))?;
+    let refused = machine.probe_as(OWNER, &["stack", address.trim()])?;
+    let refused = String::from_utf8_lossy(&refused.stdout).into_owned();
+    ensure(!refused.contains("goroutine 1 ["), || format!("stack for another user: {refused}"))?;
     drop(server);
     target.assert_untouched()?;
     machine.note(Need {
@@ -249,7 +252,7 @@ pub(crate) fn serve(machine: &Machine) -> Result<Done, Failure> {
         capabilities: names(OTHER_PTRACE),
         result: "works".to_owned(),
     });
-    Ok(Done::Passed("as declared; anybody may ask it".to_owned()))
+    Ok(Done::Passed("as declared; its own user may ask it".to_owned()))
 }
 
 /// Nothing is known of the user but a number: no name, no home directory, no variable.

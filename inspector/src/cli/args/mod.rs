@@ -1,6 +1,5 @@
 //! The one definition of the command line. Help, man page, completions and the table of commands come from it.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ mod profile;
 
 use super::duration::Period;
 use super::target::TargetArgs;
+use crate::agent::socket::Listen;
 use declaration::{
     BINARY, GC, HEAP, LIST, MEMSTATS, PPROF_ALLOCS, PPROF_BLOCK, PPROF_CPU, PPROF_GOROUTINE, PPROF_HEAP,
     PPROF_MUTEX, PPROF_THREADCREATE, PROCESS, SERVE, SETGC, SETMEMLIMIT, STACK, STATS, TOP, TRACE, TREE,
@@ -259,9 +259,18 @@ pub struct ServeArgs {
     /// Speak the protocol of gops
     #[arg(long, required = true)]
     pub gops: bool,
-    /// Where to listen: whoever can connect there can look into the process
+    /// Where to listen: an address, or unix:PATH
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
-    pub listen: SocketAddr,
+    pub listen: Listen,
+    /// Also answer this user of this machine, not only root and our own; may be repeated
+    #[arg(long, value_name = "UID")]
+    pub allow_uid: Vec<u32>,
+    /// Also answer other machines
+    #[arg(long)]
+    pub allow_remote: bool,
+    /// Answer those others all that root may ask: also gc, setgc, pprof-cpu and binary
+    #[arg(long)]
+    pub allow_changes: bool,
 }
 
 /// Arguments of `stack`.

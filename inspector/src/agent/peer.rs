@@ -1,0 +1,175 @@
+//! Who is at the other end of a connection, and what they may ask: `serve` looks into a process with the eyes of its own user,
+//! which often is root.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use super::signal::Signal;
+use crate::process::sock_diag;
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Peer {
+    /// A process of this user, on this machine.
+    User(u32),
+    /// Somebody at another machine, or behind another network namespace.
+    Remote(IpAddr),
+    /// Somebody of this machine of whom the kernel no longer says who they are: they have closed their end.
+    Gone,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Peer::User(uid) => write!(f, "user {uid}"),
+            Peer::Remote(address) => write!(f, "{address}"),
+            Peer::Gone => f.write_str("somebody who has closed the connection"),
+        }
+    }
+}
+
+impl Peer {
+    /// Finds out who has the other end of a TCP connection: the kernel knows the user of each socket of our network namespace.
+    ///
+    /// # Errors
+    /// What the kernel says where it cannot be asked.
+    pub(super) fn of_tcp(ours: SocketAddr, theirs: SocketAddr) -> io::Result<Self> {
+        let (ours, theirs) = (canonical(ours), canonical(theirs));
+        match sock_diag::user_of_connection(theirs, ours)? {
+            Some(uid) => Ok(Peer::User(uid)),
+            // Whoever uses our own addresses is of this machine, and has such a socket while it is open.
+            None if theirs.ip().is_loopback() || theirs.ip() == ours.ip() => Ok(Peer::Gone),
+            None => Ok(Peer::Remote(theirs.ip())),
+        }
+    }
+}
+
+/// Connections of IPv4 to a socket of IPv6 have mapped addresses, but only at our end.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// What somebody may ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rights {
+    /// What reads, and what stops the process for moments (tiers 0 to 2).
+    Look,
+    /// All: also what changes the process, samples it for long, or copies the program.
+    All,
+}
+
+impl Rights {
+    /// Whether they include a request.
+    pub fn include(self, signal: Signal) -> bool {
+        match signal {
+            Signal::Version | Signal::StackTrace | Signal::MemStats | Signal::Stats | Signal::HeapProfile => {
+                true
+            }
+            _ => self == Rights::All,
+        }
+    }
+}
+
+/// Why somebody may ask nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Stranger {
+    /// Another user of this machine.
+    #[error("user {uid} may not ask: only user {own} and root may, and those that --allow-uid names")]
+    User {
+        /// Who asked.
+        uid: u32,
+        /// Whose server it is.
+        own: u32,
+    },
+    /// Another machine.
+    #[error("{0} may not ask: only this machine may, without --allow-remote")]
+    Remote(IpAddr),
+    /// Nobody knows who it was.
+    #[error("nobody knows who asked: the connection was closed too early")]
+    Gone,
+}
+
+/// Who may ask what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// The server's own user.
+    pub own: u32,
+    /// Users that may ask too.
+    pub users: BTreeSet<u32>,
+    /// Whoever is at other machines may ask too.
+    pub remote: bool,
+    /// Those others may ask all.
+    pub changes: bool,
+}
+
+impl Policy {
+    /// What somebody may ask.
+    ///
+    /// # Errors
+    /// [`Stranger`]: nothing.
+    pub fn rights(&self, peer: Peer) -> Result<Rights, Stranger> {
+        let guest = if self.changes { Rights::All } else { Rights::Look };
+        match peer {
+            Peer::User(uid) if self.is_owner(peer) || self.users.contains(&uid) => {
+                Ok(if self.is_owner(peer) { Rights::All } else { guest })
+            }
+            Peer::Remote(_) if self.remote => Ok(guest),
+            Peer::User(uid) => Err(Stranger::User { uid, own: self.own }),
+            Peer::Remote(address) => Err(Stranger::Remote(address)),
+            Peer::Gone => Err(Stranger::Gone),
+        }
+    }
+
+    /// Whether it is root, or the server's own user.
+    pub fn is_owner(&self, peer: Peer) -> bool {
+        matches!(peer, Peer::User(uid) if uid == 0 || uid == self.own)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_ask_what() {
+        let mut policy = Policy { own: 1000, users: BTreeSet::from([1001]), remote: false, changes: false };
+        let remote = Peer::Remote("192.0.2.1".parse().unwrap());
+        assert_eq!(policy.rights(Peer::User(0)), Ok(Rights::All));
+        assert_eq!(policy.rights(Peer::User(1000)), Ok(Rights::All));
+        assert_eq!(policy.rights(Peer::User(1001)), Ok(Rights::Look));
+        assert_eq!(policy.rights(Peer::User(1002)), Err(Stranger::User { uid: 1002, own: 1000 }));
+        assert!(policy.rights(remote).is_err() && policy.rights(Peer::Gone).is_err());
+        policy.remote = true;
+        assert_eq!(policy.rights(remote), Ok(Rights::Look));
+        policy.changes = true;
+        assert_eq!(
+            (policy.rights(remote), policy.rights(Peer::User(1001))),
+            (Ok(Rights::All), Ok(Rights::All))
+        );
+        assert!(policy.rights(Peer::Gone).is_err() && policy.rights(Peer::User(1002)).is_err());
+    }
+
+    #[test]
+    fn rights_to_look() {
+        for signal in
+            [Signal::Gc, Signal::SetGcPercent, Signal::BinaryDump, Signal::CpuProfile, Signal::Trace]
+        {
+            assert!(!Rights::Look.include(signal) && Rights::All.include(signal), "{signal:?}");
+        }
+        assert!(Rights::Look.include(Signal::StackTrace) && Rights::Look.include(Signal::HeapProfile));
+    }
+
+    #[test]
+    fn own_connections() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, theirs) = listener.accept().unwrap();
+        let peer = || Peer::of_tcp(stream.local_addr().unwrap(), theirs).unwrap();
+        assert_eq!(peer(), Peer::User(rustix::process::geteuid().as_raw()));
+        // The kernel gives sockets that no process has any more to root.
+        drop(client);
+        assert_eq!(peer(), Peer::Gone);
+    }
+}
