@@ -4,6 +4,7 @@ mod agent;
 pub mod args;
 mod capture;
 mod completion;
+mod confinement;
 mod destination;
 pub mod duration;
 mod generate;
@@ -54,6 +55,7 @@ pub fn main() -> ExitCode {
     }
     let cli = parsing::parse(arguments).unwrap_or_else(|e| e.exit());
     start_logging(cli.common.verbose);
+    confinement::enter(cli.command.as_ref());
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read our output has seen enough of it.

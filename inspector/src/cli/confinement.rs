@@ -1,0 +1,277 @@
+//! What this program can no longer do once it looks at input of others: root's gops-probe gives up the capabilities that the command
+//! does not need, and denies itself the system calls that it never makes. Whoever takes over a parser has no more than that.
+//!
+//! A list of what is denied, not of what is allowed, and the kernel answers `EPERM`: nothing ends in the middle of a stop. Threads and the
+//! guard inherit it. A program that `--open` starts would too, so that nothing is denied there. No Landlock: a task under it
+//! cannot trace others.
+
+use std::collections::{BTreeMap, HashSet};
+
+use caps::{CapSet, Capability};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    TargetArch,
+};
+
+use super::args::Command;
+
+/// What a command does that only some do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Work {
+    /// Looks into one process: it may stop it, and put back what an earlier run changed.
+    inspects: bool,
+    /// Has the kernel take samples.
+    samples: bool,
+    /// Starts this program again, as the guard of a change.
+    guards: bool,
+    /// Listens for clients.
+    serves: bool,
+    /// Starts a program of others, which needs whatever it needs.
+    opens: bool,
+}
+
+const LOOKING: Work = Work { inspects: false, samples: false, guards: false, serves: false, opens: false };
+const INSPECTING: Work = Work { inspects: true, ..LOOKING };
+const GUARDING: Work = Work { guards: true, ..INSPECTING };
+
+fn work(command: Option<&Command>) -> Work {
+    match command {
+        None | Some(Command::List | Command::Tree | Command::Generate(_)) => LOOKING,
+        Some(Command::Trace(args)) => Work { opens: args.open, ..INSPECTING },
+        Some(
+            Command::PprofHeap(args)
+            | Command::PprofAllocs(args)
+            | Command::PprofGoroutine(args)
+            | Command::PprofThreadcreate(args)
+            | Command::PprofBlock(args)
+            | Command::PprofMutex(args),
+        ) => Work { opens: args.format.open, ..GUARDING },
+        Some(Command::PprofCpu(args)) => Work { samples: true, opens: args.format.open, ..INSPECTING },
+        Some(Command::Top(_)) => Work { samples: true, ..INSPECTING },
+        Some(Command::Gc(_) | Command::Setgc(_) | Command::Setmemlimit(_)) => GUARDING,
+        Some(Command::Serve(_)) => Work { samples: true, serves: true, ..GUARDING },
+        // What is not known to do less.
+        Some(_) => INSPECTING,
+    }
+}
+
+impl Work {
+    /// What of root's capabilities is of use: to read what others have, to write where `-o` says, and what follows.
+    fn capabilities(self) -> HashSet<Capability> {
+        use Capability as C;
+        let mut kept = HashSet::from([
+            C::CAP_SYS_PTRACE,
+            C::CAP_DAC_READ_SEARCH,
+            C::CAP_DAC_OVERRIDE,
+            C::CAP_FOWNER,
+            // Mapped files, and network namespaces of others.
+            C::CAP_CHECKPOINT_RESTORE,
+            C::CAP_SYS_ADMIN,
+        ]);
+        if self.inspects {
+            // Our own helpers, and the order in which threads run while others wait for us.
+            kept.extend([C::CAP_KILL, C::CAP_SYS_NICE, C::CAP_SYS_RESOURCE]);
+        }
+        if self.samples {
+            kept.extend([C::CAP_BPF, C::CAP_PERFMON, C::CAP_SYSLOG, C::CAP_IPC_LOCK]);
+        }
+        if self.serves {
+            kept.insert(C::CAP_NET_BIND_SERVICE);
+        }
+        kept
+    }
+
+    /// The system calls that it never makes.
+    fn denied(self) -> Vec<i64> {
+        let mut denied = NEVER.to_vec();
+        #[cfg(target_arch = "x86_64")]
+        denied.extend([libc::SYS_iopl, libc::SYS_ioperm, libc::SYS_mknod, libc::SYS_modify_ldt]);
+        if !self.inspects {
+            denied.extend([libc::SYS_ptrace, libc::SYS_process_vm_readv, libc::SYS_process_vm_writev]);
+        }
+        if !self.samples {
+            denied.extend([libc::SYS_bpf, libc::SYS_perf_event_open]);
+        }
+        if !self.guards {
+            denied.extend([libc::SYS_execve, libc::SYS_execveat]);
+        }
+        denied
+    }
+
+    fn filter(self) -> Result<BpfProgram, seccompiler::Error> {
+        let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
+            self.denied().into_iter().map(|call| (call, Vec::new())).collect();
+        // Sockets of other kinds than the ones that are used here.
+        let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+        let other = families
+            .into_iter()
+            .map(|family| {
+                let family = u64::try_from(family).unwrap_or(0);
+                SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, family)
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        rules.insert(libc::SYS_socket, vec![SeccompRule::new(other)?]);
+        let deny = SeccompAction::Errno(libc::EPERM.cast_unsigned());
+        let filter = SeccompFilter::new(rules, SeccompAction::Allow, deny, ARCH)?;
+        Ok(filter.try_into()?)
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+const ARCH: TargetArch = TargetArch::x86_64;
+#[cfg(target_arch = "aarch64")]
+const ARCH: TargetArch = TargetArch::aarch64;
+
+/// No command makes these: they change the machine, its file systems and its users, or are ways around the rest.
+const NEVER: [i64; 47] = [
+    libc::SYS_acct,
+    libc::SYS_add_key,
+    libc::SYS_chroot,
+    libc::SYS_clock_settime,
+    libc::SYS_delete_module,
+    libc::SYS_finit_module,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fsopen,
+    libc::SYS_fspick,
+    libc::SYS_init_module,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    libc::SYS_io_uring_setup,
+    libc::SYS_kexec_file_load,
+    libc::SYS_kexec_load,
+    libc::SYS_keyctl,
+    libc::SYS_mknodat,
+    libc::SYS_mount,
+    libc::SYS_mount_setattr,
+    libc::SYS_move_mount,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_open_tree,
+    libc::SYS_pivot_root,
+    libc::SYS_quotactl,
+    libc::SYS_reboot,
+    libc::SYS_request_key,
+    libc::SYS_setdomainname,
+    libc::SYS_setfsgid,
+    libc::SYS_setfsuid,
+    libc::SYS_setgid,
+    libc::SYS_setgroups,
+    libc::SYS_sethostname,
+    libc::SYS_setregid,
+    libc::SYS_setresgid,
+    libc::SYS_setresuid,
+    libc::SYS_setreuid,
+    libc::SYS_settimeofday,
+    libc::SYS_setuid,
+    libc::SYS_swapoff,
+    libc::SYS_swapon,
+    libc::SYS_syslog,
+    libc::SYS_umount2,
+    libc::SYS_unshare,
+    libc::SYS_userfaultfd,
+    libc::SYS_vhangup,
+    libc::SYS_adjtimex,
+];
+
+/// Why not all that was to be given up is.
+#[derive(Debug, thiserror::Error)]
+enum Unconfined {
+    #[error("capabilities cannot be given up: {0}")]
+    Capabilities(#[from] caps::errors::CapsError),
+    #[error("system calls cannot be denied: {0}")]
+    Calls(#[from] seccompiler::Error),
+}
+
+/// Gives up what `command` does not need. Called before there are other threads.
+pub(super) fn enter(command: Option<&Command>) {
+    // Another layer, which the answer does not depend on.
+    if let Err(error) = give_up(work(command)) {
+        tracing::info!("{error}");
+    }
+}
+
+fn give_up(work: Work) -> Result<(), Unconfined> {
+    let permitted = caps::read(None, CapSet::Permitted)?;
+    if work.opens || permitted.is_empty() {
+        return Ok(());
+    }
+    let kept = &permitted & &work.capabilities();
+    for set in [CapSet::Effective, CapSet::Inheritable, CapSet::Permitted] {
+        let now = caps::read(None, set)?;
+        caps::set(None, set, &(&now & &kept))?;
+    }
+    // Of other users, the guard would not get the capabilities of the file that it is: a filter takes that away.
+    if rustix::process::geteuid().is_root() {
+        seccompiler::apply_filter(&work.filter()?)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::disallowed_methods, reason = "a test that gets no thread has failed")]
+
+    use rustix::io::Errno;
+    use rustix::net::{AddressFamily, SocketType, socket};
+
+    use super::*;
+
+    /// In a thread of its own, which alone is confined.
+    fn within<T: Send>(work: Work, act: impl FnOnce() -> T + Send) -> T {
+        std::thread::scope(|scope| {
+            let confined = scope.spawn(|| {
+                seccompiler::apply_filter(&work.filter().unwrap()).unwrap();
+                act()
+            });
+            confined.join().unwrap()
+        })
+    }
+
+    #[test]
+    fn what_is_denied_fails() {
+        let all = Work { samples: true, serves: true, ..GUARDING };
+        for work in [LOOKING, INSPECTING, GUARDING, all] {
+            within(work, || {
+                let flags = nix::mount::MsFlags::empty();
+                let mounted = nix::mount::mount(None::<&str>, "/nowhere", None::<&str>, flags, None::<&str>);
+                assert_eq!(mounted, Err(nix::Error::EPERM));
+                // The C library's own function would have all threads do it.
+                // SAFETY: it takes a number and returns one.
+                let changed = unsafe { libc::syscall(libc::SYS_setuid, 0) };
+                assert_eq!((changed, nix::Error::last()), (-1, nix::Error::EPERM));
+                assert_eq!(socket(AddressFamily::PACKET, SocketType::RAW, None).err(), Some(Errno::PERM));
+                assert!(socket(AddressFamily::INET, SocketType::STREAM, None).is_ok());
+                assert!(socket(AddressFamily::NETLINK, SocketType::RAW, None).is_ok());
+                assert!(std::fs::read("/proc/self/status").is_ok());
+                let started = std::process::Command::new("/proc/self/exe").arg("--list").output();
+                assert_eq!(started.is_ok(), work.guards, "{started:?}");
+                let nobody = nix::unistd::Pid::from_raw(i32::MAX);
+                let traced = nix::sys::ptrace::detach(nobody, None);
+                let expected = if work.inspects { nix::Error::ESRCH } else { nix::Error::EPERM };
+                assert_eq!(traced, Err(expected));
+            });
+        }
+    }
+
+    #[test]
+    fn what_is_kept() {
+        let most = Work { samples: true, serves: true, ..GUARDING };
+        for work in [LOOKING, INSPECTING, GUARDING, most] {
+            let kept = work.capabilities();
+            for never in [
+                Capability::CAP_SYS_MODULE,
+                Capability::CAP_SYS_RAWIO,
+                Capability::CAP_SYS_BOOT,
+                Capability::CAP_SETUID,
+                Capability::CAP_NET_ADMIN,
+                Capability::CAP_MKNOD,
+            ] {
+                assert!(!kept.contains(&never), "{work:?} {never}");
+            }
+            assert!(kept.is_subset(&most.capabilities()));
+        }
+        assert_eq!(work(None), LOOKING);
+        let gc = crate::cli::parsing::parse(vec!["gops-probe".into(), "gc".into(), "1".into()]).unwrap();
+        assert_eq!(work(gc.command.as_ref()), GUARDING);
+    }
+}
