@@ -122,7 +122,7 @@ fn no_thread_and_no_process() {
         assert!(said.contains("its pids.max allows") && said.contains("nothing is written"), "{said}");
     }
     assert_eq!(collections(&mut fixture), before);
-    let output = full.probe(&["-v", "stack", &pid]).output().unwrap();
+    let output = full.probe(&["-vv", "stack", &pid]).output().unwrap();
     assert!(said(&output).contains("no thread can be started: the cgroup"), "{}", said(&output));
     // One that goes on answers one connection after the other.
     let mut server = full.probe(&["serve", "--gops", &pid]).stdout(Stdio::piped()).spawn().unwrap();
