@@ -312,3 +312,48 @@ fn what_does_not_go_together() {
     fails(&["pprof-block", "-f", "text", &pid], 1, "SetBlockProfileRate is 0");
     fixture.assert_untouched().unwrap();
 }
+
+/// Where everybody has been stuck since before, a time has no waits that end: how many wait, for what and where is said.
+#[test]
+fn who_waits_since_before_a_profiler_was_switched_on() {
+    for toolchain in ["1.27.4"] {
+        let cell = Cell::new(toolchain, Variant::Stripped, Program::States);
+        build::build(&[cell], 2, &|_, _| ()).unwrap();
+        let mut fixture = Fixture::spawn(&cell, &[], &[]).unwrap();
+        let pid = fixture.pid().to_string();
+        // As the process itself says it.
+        let dump = fixture.dump().unwrap();
+        let waiting = |states: &[&str]| {
+            let begins = |line: &&str| line.starts_with("goroutine ");
+            let is = |line: &&str| {
+                let state = line.split('[').nth(1).unwrap_or_default();
+                states.iter().any(|wanted| state.starts_with(wanted))
+            };
+            dump.lines().filter(begins).filter(is).count()
+        };
+        let locks: &[&str] = &["sync.Mutex.Lock", "sync.RWMutex", "semacquire"];
+        for (command, states) in [("pprof-mutex", locks), ("pprof-block", &["chan send"][..])] {
+            let arguments =
+                [command, "--enable", "--duration=300ms", "--format=text", "-o", "-", pid.as_str()];
+            let text = text(&arguments);
+            let note = text.lines().find(|line| line.contains("have been waiting since before"));
+            let note = note.unwrap_or_else(|| panic!("{command} of {toolchain}: {text}"));
+            for state in states {
+                let (name, count) = (*state, waiting(&[*state]));
+                let named = note.split([':', ',']).filter_map(|part| part.trim().split_once(" in "));
+                let told: usize = named
+                    .filter(|(_, reason)| reason.starts_with(name))
+                    .map(|(count, _)| count.parse::<usize>().unwrap())
+                    .sum();
+                assert!(told <= count, "{command}: {name}: {told} of {count}: {note}");
+            }
+            if command == "pprof-mutex" {
+                let all = waiting(states);
+                assert!(note.contains(&format!("Note: {all} goroutines have")), "{all}: {note}");
+                assert!(text.contains("waited for locks when the profiler was switched on"), "{text}");
+                assert!(note.contains("main.") || note.contains("states."), "{note}");
+            }
+        }
+        fixture.assert_untouched().unwrap();
+    }
+}

@@ -36,6 +36,7 @@ mod tree;
 mod turn;
 mod version;
 mod via;
+mod waiters;
 mod window;
 
 use std::ffi::OsString;

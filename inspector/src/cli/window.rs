@@ -11,6 +11,7 @@ use super::interrupt::Interrupt;
 use super::profile::{Kind, Taken, buckets_error};
 use super::reading::Reading;
 use super::style::Style;
+use super::waiters::Waiters;
 use crate::Error;
 use crate::change::sampling::{self, Closed, DEFAULT_HEAP_RATE, End, Opened, Profiler};
 use crate::change::subject::Subject;
@@ -105,15 +106,16 @@ pub(super) fn profile(
     let interrupted = || interrupt.is_pending();
     let guard = Path::new(guard::OURSELVES);
     let options = Options { timeout: TIMEOUT, dry_run: false, interrupted: &interrupted, guard };
+    let waiting = Waiters::look(kind, &subject.view);
     let opened = sampling::open(&subject, profiler, rate, request.duration, &options)?;
-    let (reading, note, closed) = match opened {
+    let (reading, notes, closed) = match opened {
         Opened::AlreadyOn(on) => {
             let reading = Reading::take(kind, &tables, &memory).map_err(failed)?;
             let note = format!(
                 "the program has switched this profiler on itself (rate {on}), which was left as it is: the profile is of \
                  all the time since"
             );
-            (reading, note, None)
+            (reading, vec![note], None)
         }
         Opened::Window(window) => {
             window.wait(request.duration, &interrupted)?;
@@ -126,12 +128,14 @@ pub(super) fn profile(
                  not in it",
                 closed.duration.as_secs_f64()
             ));
-            (after.since(&before), note, Some(closed))
+            let mut notes = vec![note];
+            notes.extend(waiting.into_iter().flat_map(|w| w.notes(kind, &subject.view, process)));
+            (after.since(&before), notes, Some(closed))
         }
     };
     process.check()?;
     let mut profile = reading.profile(kind, &tables, mapped);
-    profile.comments.push(note.clone());
+    profile.comments.extend(notes.iter().cloned());
     let mut cost = Cost::of_reading(memory.cost());
     if let Some(closed) = &closed {
         profile.duration = Some(closed.duration);
@@ -141,7 +145,7 @@ pub(super) fn profile(
         let again = closed.restored.iter().filter(|r| r.written).count() as u64;
         cost = Cost { stopped_us: us(closed.stopped), bytes_written: words * (1 + again), ..cost };
     }
-    Ok(Taken { profile, cost: Some(cost), missing: None, notes: vec![note], ticks: None, sampling: None })
+    Ok(Taken { profile, cost: Some(cost), missing: None, notes, ticks: None, sampling: None })
 }
 
 /// What there is to say where the window was ended without us.

@@ -279,3 +279,27 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_place_with_many_labels_is_one_row() {
+    let mut profile = example();
+    let sample = |id: i64, value: i64| Sample {
+        stack: vec![1],
+        values: vec![1, value],
+        labels: vec![Label { key: "id".to_owned(), value: LabelValue::Number(id, String::new()) }],
+    };
+    profile.samples = (0..100).map(|id| sample(id, 10)).collect();
+    profile.samples.push(sample(7, 500));
+    let text = String::from_utf8(text::write(&profile, 1, Bounds::default()).unwrap()).unwrap();
+    let (_, sites) = text.split_once("\nSites:\n").unwrap();
+    let expected = "    1.46kB   100%
+             main.main  /src/a.go:31
+             label id=7  510B
+             label id=0  10B
+             label id=1  10B
+             label id=2  10B
+             label id=3  10B
+             (95 more labels)
+";
+    assert_eq!(sites, expected);
+}

@@ -1,11 +1,12 @@
 //! A profile as text: the functions that matter, as `pprof -top` shows them, and the places with their stacks.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::time::UNIX_EPOCH;
 
 use super::sums::{Sums, sums};
 use super::write::{Bounded, WriteError};
-use super::{LabelValue, Profile, Sample};
+use super::{Label, LabelValue, Profile, Sample};
 use crate::report::printable::printable_str;
 
 /// How much is shown.
@@ -29,8 +30,10 @@ impl Default for Bounds {
 
 /// A longer name is cut.
 const MAX_NAME: usize = 400;
-/// So many labels of a place are shown.
+/// So many labels of a sample are shown.
 const MAX_LABELS: usize = 16;
+/// So many labels of a place that samples with different ones have.
+const MAX_SHARES: usize = 5;
 
 /// Writes the values of one sample type. Nothing in it acts on a terminal.
 ///
@@ -119,26 +122,31 @@ fn write_sites(
     bounds: Bounds,
     out: &mut Bounded,
 ) -> Result<(), WriteError> {
-    let mut sites: Vec<(i64, usize)> =
-        profile.samples.iter().enumerate().map(|(i, s)| (value(s), i)).filter(|(v, _)| *v != 0).collect();
-    sites.sort_by_key(|&(value, index)| (-value.saturating_abs(), index));
+    // One for each stack: labels tell apart who came there, not where.
+    let mut by_stack: HashMap<&[usize], Vec<&Sample>> = HashMap::new();
+    for sample in profile.samples.iter().filter(|sample| value(sample) != 0) {
+        by_stack.entry(&sample.stack).or_default().push(sample);
+    }
+    let sum = |samples: &[&Sample]| samples.iter().fold(0i64, |sum, s| sum.saturating_add(value(s)));
+    let mut sites: Vec<(i64, &[usize], Vec<&Sample>)> =
+        by_stack.into_iter().map(|(stack, samples)| (sum(&samples), stack, samples)).collect();
+    sites.sort_by(|(a, a_stack, _), (b, b_stack, _)| {
+        b.saturating_abs().cmp(&a.saturating_abs()).then_with(|| a_stack.cmp(b_stack))
+    });
     let count = sites.len();
     let dropped =
         if count > bounds.sites { format!(" (first {} of {count})", bounds.sites) } else { String::new() };
     out.push(&format!("\nSites{dropped}:\n"))?;
-    for &(value, index) in sites.iter().take(bounds.sites) {
-        let Some(sample) = profile.samples.get(index) else { continue };
-        let mut line = format!("{:>10} {:>6}", scaled(value, unit), percent(value, total));
-        for label in sample.labels.iter().take(MAX_LABELS) {
-            let key = shown(&label.key);
-            let _ = match &label.value {
-                LabelValue::Text(text) => write!(line, "  {key}={}", shown(text)),
-                LabelValue::Number(number, unit) => write!(line, "  {key}={number}{}", shown(unit)),
-            };
+    for (sum, stack, samples) in sites.iter().take(bounds.sites) {
+        let mut line = format!("{:>10} {:>6}", scaled(*sum, unit), percent(*sum, total));
+        if let [sample] = samples.as_slice() {
+            for label in sample.labels.iter().take(MAX_LABELS) {
+                let _ = write!(line, "  {}", labelled(label));
+            }
         }
         out.push(&line)?;
         out.push("\n")?;
-        let mut frames = profile.frames(&sample.stack);
+        let mut frames = profile.frames(stack);
         for frame in frames.by_ref().take(bounds.frames) {
             out.push(&format!("             {}", shown(&frame.name())))?;
             if let Some(function) = frame.function.filter(|f| !f.file.is_empty()) {
@@ -150,11 +158,47 @@ fn write_sites(
         if more > 0 {
             out.push(&format!("             ({more} more frames)\n"))?;
         }
-        if sample.stack.is_empty() {
+        if stack.is_empty() {
             out.push("             (no stack)\n")?;
+        }
+        if samples.len() > 1 {
+            write_labels(samples, &value, unit, out)?;
         }
     }
     Ok(())
+}
+
+/// The labels of a place that samples with different ones have, each with its share, those with the most first.
+fn write_labels(
+    samples: &[&Sample],
+    value: impl Fn(&Sample) -> i64,
+    unit: &str,
+    out: &mut Bounded,
+) -> Result<(), WriteError> {
+    let mut shares: HashMap<&Label, i64> = HashMap::new();
+    for sample in samples {
+        for label in &sample.labels {
+            let share = shares.entry(label).or_default();
+            *share = share.saturating_add(value(sample));
+        }
+    }
+    let mut shares: Vec<(&Label, i64)> = shares.into_iter().collect();
+    shares.sort_by_key(|&(label, share)| (-share.saturating_abs(), label));
+    for (label, share) in shares.iter().take(MAX_SHARES) {
+        out.push(&format!("             label {}  {}\n", labelled(label), scaled(*share, unit)))?;
+    }
+    if let Some(more) = shares.len().checked_sub(MAX_SHARES).filter(|&more| more > 0) {
+        out.push(&format!("             ({more} more labels)\n"))?;
+    }
+    Ok(())
+}
+
+fn labelled(label: &Label) -> String {
+    let key = shown(&label.key);
+    match &label.value {
+        LabelValue::Text(text) => format!("{key}={}", shown(text)),
+        LabelValue::Number(number, unit) => format!("{key}={number}{}", shown(unit)),
+    }
 }
 
 fn shown(text: &str) -> String {

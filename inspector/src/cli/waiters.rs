@@ -1,0 +1,173 @@
+//! Who waits since before a profiler was switched on. The runtime counts a wait when it ends, and by what it noted at its begin: of
+//! goroutines that are stuck, the block and mutex profiles of a time say nothing.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, SystemTime};
+
+use super::profile::Kind;
+use crate::memory::LiveMemory;
+use crate::process::Process;
+use crate::profile::{Frame, mappings};
+use crate::report::traceback::header_status;
+use crate::runtime::goroutine::{Epoch, Goroutine};
+use crate::runtime::snapshot::{self, Options, Pause, Snapshot};
+use crate::runtime::stack_counts::goroutine_profile;
+use crate::runtime::view::View;
+
+/// Places that are named.
+const MAX_PLACES: usize = 3;
+/// Reasons that are named.
+const MAX_REASONS: usize = 4;
+
+/// The goroutines that wait at one time.
+#[derive(Debug)]
+pub(super) struct Waiters {
+    epochs: HashMap<u64, Epoch>,
+    /// How many of them wait for a lock.
+    for_locks: usize,
+}
+
+/// Whether a reason to wait (`runtime.waitReasonStrings`) is that of a lock. Before Go 1.20 mutexes have the one of semaphores, which
+/// wait groups have too.
+fn is_lock(reason: &str) -> bool {
+    matches!(reason, "sync.Mutex.Lock" | "sync.RWMutex.RLock" | "sync.RWMutex.Lock" | "semacquire")
+}
+
+/// Whether a profile is of such waits.
+fn is_of(kind: Kind, reason: &str) -> bool {
+    match kind {
+        Kind::Mutex => is_lock(reason),
+        Kind::Block => {
+            is_lock(reason)
+                || reason.starts_with("chan receive")
+                || reason.starts_with("chan send")
+                || reason.starts_with("select")
+                || matches!(reason, "sync.Cond.Wait" | "sync.WaitGroup.Wait")
+        }
+        Kind::Heap | Kind::Allocs | Kind::Goroutine | Kind::ThreadCreate => false,
+    }
+}
+
+impl Waiters {
+    /// Looks who waits. `None` for profiles that are not of waits, and where the goroutines cannot be read: the profile can be had all
+    /// the same.
+    pub(super) fn look(kind: Kind, view: &View) -> Option<Self> {
+        let snapshot = take(kind, view)?;
+        let waits = |g: &&Goroutine| !g.is_dead() && is_of(kind, header_status(view, g));
+        let waiting: Vec<&Goroutine> = snapshot.slots.iter().map(|slot| &slot.g).filter(waits).collect();
+        Some(Waiters {
+            for_locks: waiting.iter().filter(|g| is_lock(header_status(view, g))).count(),
+            epochs: waiting.iter().map(|g| (g.goid, g.epoch())).collect(),
+        })
+    }
+
+    /// What is to be said at the end of the time about those that wait since before its begin.
+    pub(super) fn notes(self, kind: Kind, view: &View, process: &Process) -> Vec<String> {
+        let mut notes = Vec::new();
+        if let Some(mut snapshot) = take(kind, view) {
+            snapshot.slots.retain(|slot| self.epochs.get(&slot.g.goid) == Some(&slot.g.epoch()));
+            notes.extend(still_waiting(view, process, &snapshot));
+        }
+        if kind == Kind::Mutex && self.for_locks > 0 {
+            notes.push(format!(
+                "{} goroutines waited for locks when the profiler was switched on: of a queue that began before, the runtime \
+                 has no time to measure from, so what is in this profile may be far less than what was waited; `gops-probe \
+                 pprof-block --enable` sees each wait that begins and ends while it is on, and `gops-probe pprof-goroutine` who \
+                 waits now",
+                self.for_locks
+            ));
+        }
+        notes
+    }
+}
+
+/// Goroutines of the program; not for what is no profile of waits.
+fn take(kind: Kind, view: &View) -> Option<Snapshot> {
+    if !matches!(kind, Kind::Block | Kind::Mutex) {
+        return None;
+    }
+    let options = Options { pause: Pause::No, system: false, goid: None };
+    match snapshot::take(view, &options) {
+        Ok(snapshot) => Some(snapshot),
+        Err(error) => {
+            tracing::info!("who waits is not known: {error}");
+            None
+        }
+    }
+}
+
+/// How many have been waiting all the time, for what, since when, and where.
+fn still_waiting(view: &View, process: &Process, snapshot: &Snapshot) -> Option<String> {
+    let count = snapshot.slots.len();
+    if count == 0 {
+        return None;
+    }
+    let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
+    for slot in &snapshot.slots {
+        *reasons.entry(header_status(view, &slot.g)).or_default() += 1;
+    }
+    let mut reasons: Vec<(&str, usize)> = reasons.into_iter().collect();
+    reasons.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
+    let named: Vec<String> =
+        reasons.iter().take(MAX_REASONS).map(|(reason, count)| format!("{count} in {reason}")).collect();
+    let oldest = snapshot.slots.iter().map(|slot| slot.g.waitsince).filter(|&since| since > 0).min();
+    // The runtime notes it in a garbage collection.
+    let since = oldest.map_or_else(String::new, |since| {
+        let waited = u64::try_from(snapshot.taken_at.saturating_sub(since)).unwrap_or(0);
+        let waited = Duration::from_secs(waited / 1_000_000_000);
+        format!(", the longest of them for {} at least", humantime::format_duration(waited))
+    });
+    let places = places(view, process, snapshot);
+    let places = if places.is_empty() { String::new() } else { format!(" ({})", places.join(", ")) };
+    Some(format!(
+        "{count} goroutines have been waiting since before that time and still are, so that their waits are not in it: {}{since}{places}; \
+         `gops-probe stack {}` shows them",
+        named.join(", "),
+        process.pid()
+    ))
+}
+
+/// The functions that wait most, by the first frame that is not of the runtime or of `sync`.
+fn places(view: &View, process: &Process, snapshot: &Snapshot) -> Vec<String> {
+    let memory = LiveMemory::new(process.pid().as_raw());
+    let mapped = mappings::of(process).unwrap_or_default();
+    let made = goroutine_profile(view, &memory, snapshot, mapped, SystemTime::now());
+    let mut places: BTreeMap<String, i64> = BTreeMap::new();
+    for sample in &made.profile.samples {
+        let own = |frame: &Frame<'_>| {
+            let name = frame.name();
+            !["runtime.", "sync.", "internal/"].iter().any(|package| name.starts_with(package))
+        };
+        let Some(frame) = made.profile.frames(&sample.stack).find(own) else { continue };
+        let place = match frame.function.filter(|f| !f.file.is_empty()) {
+            Some(function) => {
+                let file = function.file.rsplit('/').next().unwrap_or_default();
+                format!("{} at {file}:{}", frame.name(), frame.line)
+            }
+            None => frame.name().to_string(),
+        };
+        *places.entry(place).or_default() += sample.values.first().copied().unwrap_or(0);
+    }
+    let mut places: Vec<(String, i64)> = places.into_iter().collect();
+    places.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    places.into_iter().take(MAX_PLACES).map(|(place, count)| format!("{count} {place}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_profile_is_of() {
+        for reason in ["sync.Mutex.Lock", "sync.RWMutex.RLock", "semacquire"] {
+            assert!(is_of(Kind::Mutex, reason) && is_of(Kind::Block, reason), "{reason}");
+        }
+        for reason in ["chan receive", "chan send (nil chan)", "select", "sync.Cond.Wait"] {
+            assert!(!is_of(Kind::Mutex, reason) && is_of(Kind::Block, reason), "{reason}");
+        }
+        for reason in ["IO wait", "sleep", "running", "finalizer wait"] {
+            assert!(!is_of(Kind::Mutex, reason) && !is_of(Kind::Block, reason), "{reason}");
+        }
+        assert!(!is_of(Kind::Heap, "sync.Mutex.Lock"));
+    }
+}
