@@ -25,6 +25,9 @@ pub(super) fn walk(
     let mut unwound = Unwound::default();
     let mut registers = Registers::new(start.ip, start.sp, start.bp);
     let mut exact = true;
+    // A handler runs on the stack that it interrupted, or on the thread's one stack for signals: so the stack is left at most
+    // once for one that lies below.
+    let mut below = false;
     while unwound.places.len() < MAX_FRAMES {
         let pc = registers.ip();
         let address = if exact { pc } else { pc.wrapping_sub(1) };
@@ -51,7 +54,12 @@ pub(super) fn walk(
             None => by_pointer(&registers, &mut word),
         };
         match step {
-            Step::To(caller) => registers = caller,
+            Step::To(caller) => {
+                if caller.sp() <= registers.sp() && std::mem::replace(&mut below, true) {
+                    break;
+                }
+                registers = caller;
+            }
             Step::End => {
                 unwound.whole = true;
                 break;
@@ -74,6 +82,7 @@ fn by_pointer(registers: &Registers, word: &mut dyn FnMut(u64) -> Option<u64>) -
         if bp < registers.sp() {
             return None;
         }
+        // The frame ends behind these two words, and so above.
         let (next, back) = (word(bp)?, word(bp.checked_add(8)?)?);
         if back == 0 {
             return Some(Step::End);

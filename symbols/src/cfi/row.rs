@@ -190,10 +190,6 @@ impl Row {
             }
             Cfa::Expression(expression) => evaluate(expression, None, registers, word)?,
         };
-        // A frame has its return address at least. Signals may have a stack of their own, anywhere.
-        if cfa == sp || (cfa < sp && !self.signal) {
-            return None;
-        }
         let mut caller = Registers::unknown();
         // What functions leave as they found it needs no rule.
         for same in [RBX, RBP].into_iter().chain(R12..=R15) {
@@ -214,7 +210,12 @@ impl Row {
         }
         match caller.get(RIP)? {
             0 => Some(Step::End),
-            _ => caller.get(RSP).map(|_| Step::To(caller)),
+            _ => {
+                // A frame has its return address at least, and whatever rule gave the stack pointer, it is one further up.
+                // Signals may have a stack of their own, anywhere.
+                let up = caller.get(RSP)?;
+                (up > sp || (up < sp && self.signal)).then_some(Step::To(caller))
+            }
         }
     }
 }
