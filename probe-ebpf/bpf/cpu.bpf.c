@@ -3,7 +3,9 @@
  * Samples of what threads of chosen processes do, taken where a perf event interrupts a CPU.
  *
  * User stacks are walked by frame pointers, which Go keeps. Where a goroutine called C, whose frames may have none, the
- * walk goes on from where the goroutine left its own stack. What is doubtful is left to user space, which knows the
+ * walk goes on from where the goroutine left its own stack. So it does where the goroutine's stack grows, or where the
+ * runtime works on the stack of the thread for it: functions of assembly code switch stacks there, and frame pointers lead
+ * around what called these. What is doubtful is left to user space, which knows the
  * function tables: each sample has the registers, and the top of the stack as a part of its own.
  */
 #include "kernel.h"
@@ -49,6 +51,11 @@ struct {
 
 struct buffers {
 	__u64 number;
+	/* How often the walk has come to a lower stack. */
+	__u64 turns;
+	/* Where it ended: a `crossing`, and the frame pointer there. */
+	__u64 crossing;
+	__u64 next;
 	struct sample sample;
 	struct kernel_part kernel;
 	struct stack_part stack;
@@ -108,6 +115,14 @@ static __always_inline __u64 user_word(__u64 at)
 	bpf_probe_read_user(&word, sizeof(word), (void *)at);
 	return word;
 }
+
+enum crossing {
+	CROSSING_NONE,
+	/* runtime.morestack: f's call of it, whose frame is not there yet. */
+	CROSSING_MORESTACK,
+	/* runtime.systemstack: a call of that. */
+	CROSSING_SYSTEMSTACK,
+};
 
 /* Which goroutine the thread is on. Says whether it has called C from there. */
 static __always_inline int find_goroutine(struct sample *s, const struct target *t, struct task_struct *task)
@@ -176,25 +191,59 @@ struct frame {
 	__u64 back;
 };
 
-/* One frame up. Says whether that was the last one. */
-static __always_inline int step(struct sample *s, __u64 *bp, __u32 *length)
+/*
+ * A stack grows down, so frames move up. What Go changes to may lie below, at most once from a stack of signals and once from
+ * the thread's; C that Go calls back from too.
+ */
+#define MAX_TURNS 4
+
+/*
+ * What is true is 1, without a jump: the verifier keeps each jump that it has not followed yet, and there is room for few in
+ * a step. Addresses of user space are small.
+ */
+static __always_inline __u64 is_negative(__u64 value)
 {
+	asm volatile("" : "+r"(value));
+	return value >> 63;
+}
+
+static __always_inline __u64 is_within(__u64 at, __u64 start, __u64 end)
+{
+	return is_negative(at - end) & ~is_negative(at - start);
+}
+
+static __always_inline __u64 is_zero(__u64 value)
+{
+	return 1 ^ is_negative(value | -value);
+}
+
+/* One frame up. Says whether that was the last one. */
+static __always_inline int step(struct buffers *b, const struct target *t, __u64 *bp, __u32 *length)
+{
+	struct sample *s = &b->sample;
 	struct frame frame;
+	__u64 crossing;
 	__u32 at;
 
-	if (*bp < 4096 || *bp & 7)
+	if (*bp & 7)
 		return 1;
+	/* There is nothing at the lowest addresses. */
 	if (bpf_probe_read_user(&frame, sizeof(frame), (void *)*bp))
 		return 1;
-	if (!frame.back || *length >= MAX_FRAMES)
+	if (*length >= MAX_FRAMES)
 		return 1;
 	at = *length;
 	/* Kept apart from what it is a copy of, so that its bounds are seen. */
 	asm volatile("" : "+r"(at));
 	s->frames[at & (MAX_FRAMES - 1)] = frame.back;
-	*length += 1;
-	/* A stack grows down; Go changes to a higher one only by what is walked here too. */
-	if (frame.next == *bp)
+	/* What returns to nowhere is the first frame. */
+	*length += 1 ^ is_zero(frame.back);
+	crossing = CROSSING_MORESTACK * is_within(frame.back, t->morestack_start, t->morestack_end);
+	crossing |= CROSSING_SYSTEMSTACK * is_within(frame.back, t->systemstack_start, t->systemstack_end);
+	b->crossing = crossing;
+	b->next = frame.next;
+	b->turns += is_negative(frame.next - *bp);
+	if (crossing | is_zero(frame.back) | is_zero(frame.next - *bp) | is_negative(MAX_TURNS - b->turns))
 		return 1;
 	*bp = frame.next;
 	return 0;
@@ -206,19 +255,57 @@ static __always_inline int step(struct sample *s, __u64 *bp, __u32 *length)
  * The verifier compares what it knows at the head of a loop with what it knew in each turn before. Few turns of
  * several steps take it a fraction of the time of as many steps.
  */
-static __always_inline void walk(struct sample *s, __u64 bp)
+static __always_inline void walk(struct buffers *b, const struct target *t, __u64 bp)
 {
+	struct sample *s = &b->sample;
 	__u32 length = s->length;
 	int i;
 
 	for (i = 0; i < MAX_FRAMES / 16; i++) {
-#define TWO if (step(s, &bp, &length) || step(s, &bp, &length)) break
+#define TWO if (step(b, t, &bp, &length) || step(b, t, &bp, &length)) break
 		TWO; TWO; TWO; TWO; TWO; TWO; TWO; TWO;
 #undef TWO
 	}
 	if (length >= MAX_FRAMES)
 		s->flags |= SAMPLE_CUT;
 	s->length = length;
+}
+
+static __always_inline void push(struct sample *s, __u64 pc)
+{
+	__u32 at = s->length;
+
+	if (!pc || at >= MAX_FRAMES)
+		return;
+	s->frames[at & (MAX_FRAMES - 1)] = pc;
+	s->length = at + 1;
+}
+
+/*
+ * Goes on where the goroutine left its stack: what it was doing is in its `sched` meanwhile. What called the function that
+ * switches stacks, which has no frame of its own, returns to the top of the goroutine's stack.
+ */
+static __always_inline void cross(struct buffers *b, const struct target *t)
+{
+	struct sample *s = &b->sample;
+	static const struct target no_crossings;
+	__u64 crossing = b->crossing, bp = b->next, sp = 0;
+
+	if (crossing == CROSSING_NONE)
+		return;
+	if (s->curg && s->curg != s->g)
+		sp = user_word(s->curg + t->g_sched_sp);
+	if (sp) {
+		s->flags |= SAMPLE_CROSSED;
+		if (crossing == CROSSING_MORESTACK)
+			push(s, user_word(s->curg + t->g_sched_pc));
+		push(s, user_word(sp));
+		bp = user_word(s->curg + t->g_sched_bp);
+	} else if (crossing == CROSSING_MORESTACK) {
+		/* The scheduler has taken the goroutine off. */
+		return;
+	}
+	walk(b, &no_crossings, bp);
 }
 
 SEC("perf_event")
@@ -257,6 +344,8 @@ int on_cpu(struct bpf_perf_event_data *ctx)
 	s->flags = 0;
 	s->length = 0;
 	s->ip = s->sp = s->bp = s->g = s->curg = s->goid = s->labels = 0;
+	b->turns = 0;
+	b->crossing = CROSSING_NONE;
 	if ((ctx->regs.cs & 3) == 3) {
 		s->ip = ctx->regs.ip;
 		s->sp = ctx->regs.sp;
@@ -291,7 +380,8 @@ int on_cpu(struct bpf_perf_event_data *ctx)
 			s->length = s->frames[0] != 0;
 			s->flags |= SAMPLE_HOPPED;
 		}
-		walk(s, bp);
+		walk(b, t, bp);
+		cross(b, t);
 		send_stack(b, s->sp, in_go ? go_stack : other_stack);
 	}
 	length = s->length;

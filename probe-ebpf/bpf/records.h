@@ -27,6 +27,8 @@ enum sample_flags {
 	SAMPLE_HOPPED = 4,
 	/* The walk ended at the limit. */
 	SAMPLE_CUT = 8,
+	/* Among `frames` is a function that left the goroutine's stack, and behind it those of the goroutine. */
+	SAMPLE_CROSSED = 16,
 };
 
 enum target_flags {
@@ -40,12 +42,14 @@ enum target_flags {
 struct target {
 	/* Its Go code, runtime addresses. */
 	__u64 text_start, text_end;
+	/* runtime.morestack and runtime.systemstack, which call others on the stack of the thread: the same. */
+	__u64 morestack_start, morestack_end, systemstack_start, systemstack_end;
 	/* Where the thread keeps g, from the base of its thread-local storage. */
 	__s64 tls_g;
 	__u32 g_m, g_goid, g_labels, g_sched_sp, g_sched_bp;
 	__u32 m_curg;
 	__u32 flags;
-	__u32 padding;
+	__u32 g_sched_pc;
 };
 
 /* Begins every record. */

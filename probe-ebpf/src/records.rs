@@ -13,6 +13,14 @@ pub struct Target {
     pub text_start: u64,
     /// One past its Go code.
     pub text_end: u64,
+    /// `runtime.morestack`: the same.
+    pub morestack_start: u64,
+    /// One past it; the same as its beginning where it is not known.
+    pub morestack_end: u64,
+    /// `runtime.systemstack`: the same.
+    pub systemstack_start: u64,
+    /// One past it.
+    pub systemstack_end: u64,
     /// Where a thread keeps its g, from the base of its thread-local storage.
     pub tls_g: i64,
     /// `g.m`.
@@ -29,8 +37,8 @@ pub struct Target {
     pub m_curg: u32,
     /// [`target_flags`].
     pub flags: u32,
-    /// Always 0.
-    pub padding: u32,
+    /// `g.sched.pc`.
+    pub g_sched_pc: u32,
 }
 
 /// Flags of a [`Target`].
@@ -96,6 +104,8 @@ pub struct Sample<'b> {
     pub hopped: bool,
     /// The walk ended at its limit.
     pub cut: bool,
+    /// Where a function among the frames left the goroutine's stack, the goroutine's frames follow.
+    pub crossed: bool,
     /// The g in the thread-local storage; 0 where unknown.
     pub g: u64,
     /// The goroutine that the thread runs; 0 for none.
@@ -175,6 +185,7 @@ mod flags {
     pub(super) const USER: u32 = 2;
     pub(super) const HOPPED: u32 = 4;
     pub(super) const CUT: u32 = 8;
+    pub(super) const CROSSED: u32 = 16;
 }
 
 impl<'b> Record<'b> {
@@ -205,6 +216,7 @@ impl<'b> Record<'b> {
                     user: (set & flags::USER != 0).then_some(registers),
                     hopped: set & flags::HOPPED != 0,
                     cut: set & flags::CUT != 0,
+                    crossed: set & flags::CROSSED != 0,
                     g: u64_at(offset_of!(Head, g))?,
                     curg: u64_at(offset_of!(Head, curg))?,
                     goid: u64_at(offset_of!(Head, goid))?,
@@ -231,7 +243,7 @@ mod tests {
     #[test]
     fn sizes_are_those_of_the_programs() {
         // The object's own description of its types says so; see `cpu::tests`.
-        assert_eq!(size_of::<Target>(), 56);
+        assert_eq!(size_of::<Target>(), 88);
         assert_eq!(size_of::<Head>(), 16 + 8 + 4 * 4 + 7 * 8);
         assert_eq!(size_of::<Life>(), 24);
     }

@@ -129,11 +129,13 @@ pub enum Program {
     Memory,
     /// Computes in functions whose shares of the time are known.
     Hot,
+    /// Computes on stacks that have to grow.
+    Growing,
 }
 
 impl Program {
     /// All programs.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::States,
         Self::Cgo,
         Self::Running,
@@ -147,6 +149,7 @@ impl Program {
         Self::Unprofiled,
         Self::Memory,
         Self::Hot,
+        Self::Growing,
     ];
 
     /// The name in paths and tables.
@@ -166,6 +169,7 @@ impl Program {
             Self::Unprofiled => "unprofiled",
             Self::Memory => "memory",
             Self::Hot => "hot",
+            Self::Growing => "growing",
         }
     }
 
@@ -185,6 +189,7 @@ impl Program {
             Self::Unprofiled => &["cmd/unprofiled", "profiled"],
             Self::Memory => &["cmd/memory"],
             Self::Hot => &["cmd/hot"],
+            Self::Growing => &["cmd/growing"],
         }
     }
 
@@ -199,6 +204,8 @@ impl Program {
                 "1.26.11", "1.27.4",
             ],
             Self::Parked | Self::Blocked | Self::HttpServer | Self::Unprofiled => &QUICK_TOOLCHAINS,
+            // What a stack that grows saves where has changed between these.
+            Self::Growing => &["1.18.10", "1.20.14", "1.21.13", "1.24.13", "1.27.4"],
             // The agent's own module asks for Go 1.24.
             Self::Agent => &["1.24.13", "1.27.4"],
         }

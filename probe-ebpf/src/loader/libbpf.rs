@@ -193,9 +193,17 @@ fn set_constants(open: &mut OpenObject, object: &Object<'_>) -> Result<(), Error
 
 /// As the programs have it: `repr(C)`, without padding.
 fn bytes_of(target: &Target) -> [u8; size_of::<Target>()] {
-    let &Target { text_start, text_end, tls_g, g_m, g_goid, g_labels, g_sched_sp, g_sched_bp, .. } = target;
-    let words = [text_start, text_end, tls_g.cast_unsigned()];
-    let halves = [g_m, g_goid, g_labels, g_sched_sp, g_sched_bp, target.m_curg, target.flags, target.padding];
+    let &Target { g_m, g_goid, g_labels, g_sched_sp, g_sched_bp, m_curg, flags, g_sched_pc, .. } = target;
+    let words = [
+        target.text_start,
+        target.text_end,
+        target.morestack_start,
+        target.morestack_end,
+        target.systemstack_start,
+        target.systemstack_end,
+        target.tls_g.cast_unsigned(),
+    ];
+    let halves = [g_m, g_goid, g_labels, g_sched_sp, g_sched_bp, m_curg, flags, g_sched_pc];
     let mut bytes = [0; size_of::<Target>()];
     let all = words.iter().flat_map(|word| word.to_ne_bytes());
     let all = all.chain(halves.iter().flat_map(|half| half.to_ne_bytes()));
@@ -237,6 +245,10 @@ mod tests {
         let target = Target {
             text_start: 0x0807_0605_0403_0201,
             text_end: 2,
+            morestack_start: 11,
+            morestack_end: 12,
+            systemstack_start: 13,
+            systemstack_end: 14,
             tls_g: -8,
             g_m: 3,
             g_goid: 4,
@@ -245,7 +257,7 @@ mod tests {
             g_sched_bp: 7,
             m_curg: 8,
             flags: 9,
-            padding: 0,
+            g_sched_pc: 10,
         };
         // SAFETY: it is `repr(C)`, has no padding, and its bytes are read only.
         let expected = unsafe { *(&raw const target).cast::<[u8; size_of::<Target>()]>() };

@@ -73,6 +73,10 @@ impl Source for Bpf {
             Some(go) => Target {
                 text_start: go.text.0,
                 text_end: go.text.1,
+                morestack_start: go.morestack.0,
+                morestack_end: go.morestack.1,
+                systemstack_start: go.systemstack.0,
+                systemstack_end: go.systemstack.1,
                 tls_g: go.tls_g,
                 g_m: go.g.m,
                 g_goid: go.g.goid,
@@ -81,7 +85,7 @@ impl Source for Bpf {
                 g_sched_bp: go.g.sched_bp,
                 m_curg: go.m_curg,
                 flags: follow | target_flags::GO,
-                padding: 0,
+                g_sched_pc: go.g.sched_pc,
             },
         };
         self.sampler.add(number(pid), &target).map_err(io::Error::other)
@@ -129,6 +133,7 @@ impl Source for Bpf {
                     frames: sample.frames().collect(),
                     hopped: sample.hopped,
                     cut: sample.cut,
+                    crossed: (sample.g != 0).then_some(sample.crossed),
                     goroutine,
                     kernel: std::mem::take(&mut own.kernel),
                     stack: &own.stack,

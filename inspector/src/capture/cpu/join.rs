@@ -61,29 +61,48 @@ pub trait Foreign {
     }
 }
 
-/// Functions that nothing called, or below which the stack belongs to somebody else: `mcall` left its goroutine, C called
-/// `cgocallback`, `morestack` runs on the stack of the thread.
-const ROOTS: &[&[u8]] = &[
-    b"runtime.mcall",
-    b"runtime.morestack",
-    b"runtime.cgocallback",
-    b"runtime.rt0_go",
-    b"_rt0_amd64",
-    b"_rt0_amd64_linux",
-];
+/// Functions that nothing called, or that the scheduler called after it had left a goroutine (`mcall`).
+const ROOTS: &[&[u8]] = &[b"runtime.mcall", b"runtime.rt0_go", b"_rt0_amd64", b"_rt0_amd64_linux"];
+
+/// Where frame pointers lead on from a place in Go code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// To its caller.
+    On,
+    /// Nowhere: nothing is missing above it.
+    Root,
+    /// It calls others on the stack of the thread for its goroutine, whose frames are on another one.
+    Grows,
+    /// The same, and what it calls has the goroutine's frame pointer.
+    Works,
+    /// C called it; what called C is not looked for.
+    Callback,
+}
 
 /// Joins the parts of a sample. `code` is the Go code of its process, if it has any.
 pub fn join(sample: &RawSample<'_>, code: Option<&mut CodeCache<'_>>, foreign: &mut dyn Foreign) -> Joined {
     let Some(start) = sample.user else { return Joined::default() };
-    let mut join = Join { code, foreign, stack: sample.stack, sp: start.sp, joined: Joined::default() };
+    let mut join = Join {
+        code,
+        foreign,
+        stack: sample.stack,
+        sp: start.sp,
+        crossed: sample.crossed,
+        on_goroutine: sample.goroutine.is_some(),
+        missing: false,
+        ended: false,
+        joined: Joined::default(),
+    };
     if join.is_go(start.ip) {
         join.push(start.ip, true);
         let caller = join.caller_of_leaf(start);
         join.follow(caller.filter(|c| sample.frames.first() != Some(c)).into_iter());
         join.follow(sample.frames.iter().copied());
         // In its first instructions, or after it has changed to another stack.
-        if join.joined.places.len() == 1 {
-            join.joined.rooted = join.is_root(start.ip) == Some(true);
+        match join.way(start.ip) {
+            Some(Way::Root) if join.joined.places.len() == 1 => join.joined.rooted = true,
+            Some(Way::Grows | Way::Works) => join.joined.rooted = false,
+            _ => {}
         }
         return join.joined;
     }
@@ -137,6 +156,13 @@ struct Join<'a, 'm> {
     foreign: &'a mut dyn Foreign,
     stack: &'a [u8],
     sp: u64,
+    /// See [`RawSample::crossed`].
+    crossed: Option<bool>,
+    on_goroutine: bool,
+    /// A caller is not among the frames.
+    missing: bool,
+    /// No more frames are taken.
+    ended: bool,
     joined: Joined,
 }
 
@@ -145,11 +171,28 @@ impl Join<'_, '_> {
         self.code.as_mut().is_some_and(|code| code.get(pc).is_some())
     }
 
-    /// Of a place in Go code, whether nothing is missing above it; `None` where there is none.
-    fn is_root(&mut self, pc: u64) -> Option<bool> {
+    /// Where it goes on from a place in Go code; `None` where there is none.
+    fn way(&mut self, pc: u64) -> Option<Way> {
         let code = self.code.as_mut()?;
         let top = code.get(pc)?.top_frame;
-        Some(top || code.modules().lookup(pc).is_some_and(|place| ROOTS.contains(&place.func.name())))
+        let name = code.modules().lookup(pc).map(|place| place.func.name()).unwrap_or_default();
+        Some(match name {
+            _ if top || ROOTS.contains(&name) => Way::Root,
+            b"runtime.morestack" => Way::Grows,
+            b"runtime.systemstack" => Way::Works,
+            b"runtime.cgocallback" => Way::Callback,
+            _ => Way::On,
+        })
+    }
+
+    /// Whether the scheduler is among what was found: it has left the goroutine for which its stack was entered, and may have
+    /// chosen another one already.
+    fn schedules(&mut self) -> bool {
+        let Some(code) = self.code.as_mut() else { return false };
+        self.joined.places.iter().any(|place| {
+            let at = if place.exact { place.pc } else { place.pc.wrapping_sub(1) };
+            code.modules().lookup(at).is_some_and(|place| place.func.name() == b"runtime.schedule")
+        })
     }
 
     fn push(&mut self, pc: u64, exact: bool) {
@@ -177,26 +220,48 @@ impl Join<'_, '_> {
     /// Takes return addresses until a root, or until there is no code.
     fn follow(&mut self, frames: impl Iterator<Item = u64>) {
         for pc in frames {
-            if self.joined.rooted {
+            if self.ended {
                 return;
             }
             let Some(call) = pc.checked_sub(1) else { return };
-            if let Some(root) = self.is_root(call) {
+            if let Some(way) = self.way(call) {
                 self.push(pc, false);
-                self.joined.rooted = root;
+                match way {
+                    Way::On => {}
+                    Way::Root => self.end(true),
+                    Way::Callback => self.end(false),
+                    Way::Grows if self.schedules() => self.end(true),
+                    Way::Grows | Way::Works => match (self.crossed, way) {
+                        (Some(true), _) => {}
+                        (Some(false), _) if !self.on_goroutine => self.end(true),
+                        // Its caller is left out.
+                        (_, Way::Works) => self.missing = true,
+                        _ => self.end(false),
+                    },
+                }
             } else if self.foreign.is_code(call) {
                 self.push(pc, false);
             } else {
-                return;
+                self.end(false);
             }
         }
+    }
+
+    /// No more frames are taken. Those that there are may lead to the first function.
+    fn end(&mut self, root: bool) {
+        self.joined.rooted = root && !self.missing;
+        self.ended = true;
     }
 
     /// Follows frame pointers in the copied stack.
     fn follow_pointers(&mut self, from: Registers) {
         self.follow(std::iter::once(from.ip));
+        // Frames of the caller end above where the stack of the called one did.
         let mut bp = from.bp;
-        while !self.joined.rooted
+        if bp < from.sp {
+            return;
+        }
+        while !self.ended
             && let (Some(next), Some(pc)) = (self.word(bp), bp.checked_add(8).and_then(|at| self.word(at)))
         {
             self.follow(std::iter::once(pc));
@@ -254,6 +319,7 @@ mod tests {
             frames: frames.to_vec(),
             hopped: false,
             cut: false,
+            crossed: None,
             goroutine: None,
             kernel: Vec::new(),
             stack,

@@ -153,17 +153,24 @@ impl Known {
         let main = view.modules.main();
         let at = |link| main.bias.runtime(link).0;
         let g = |field| offset(view, "runtime.g", field);
+        // Where it is not found, no return address is in it.
+        let function = |name| {
+            main.pclntab.find(name).map_or((0, 0), |function| (at(function.entry()), at(function.end())))
+        };
         let tls_g = match tls::g_place(&main.image, &main.pclntab)? {
             GPlace::Offset(offset) => offset,
             GPlace::InWord(word) => self.memory.word(RuntimeAddr(at(word))).ok()?.cast_signed(),
         };
         Some(GoTarget {
             text: (at(main.data.text.start), at(main.data.text.end)),
+            morestack: function("runtime.morestack"),
+            systemstack: function("runtime.systemstack"),
             tls_g,
             g: GoOffsets {
                 m: g("m")?,
                 goid: g("goid")?,
                 labels: g("labels")?,
+                sched_pc: g("sched.pc")?,
                 sched_sp: g("sched.sp")?,
                 sched_bp: g("sched.bp")?,
             },

@@ -205,6 +205,7 @@ impl Perf {
             user: sample.user,
             frames: sample.frames.clone(),
             hopped: false,
+            crossed: None,
             cut: sample.kernel.len() + sample.frames.len() + 1 >= self.events.max_frames(),
             goroutine: None,
             kernel: sample.kernel.clone(),

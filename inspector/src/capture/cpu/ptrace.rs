@@ -268,7 +268,7 @@ impl Ptrace {
         account.found(stands_for);
         account.owe(stands_for, self.period);
         let weight = account.take(self.period).min(MAX_WEIGHT);
-        let Walked { frames, hopped, cut, goroutine, stack } = walked;
+        let Walked { frames, hopped, cut, crossed, goroutine, stack } = walked;
         self.counts.taken += weight;
         for _ in 0..weight {
             each(Event::Sample(RawSample {
@@ -280,6 +280,7 @@ impl Ptrace {
                 frames: frames.clone(),
                 hopped,
                 cut,
+                crossed: target.go.is_some().then_some(crossed),
                 goroutine,
                 kernel: Vec::new(),
                 stack: &stack,

@@ -29,6 +29,9 @@ pub struct RawSample<'b> {
     pub hopped: bool,
     /// The walk ended at its limit.
     pub cut: bool,
+    /// Whether the goroutine's frames follow in `frames` where a function (`runtime.morestack`, `runtime.systemstack`) calls
+    /// others on the stack of the thread; `None` where who takes the samples knows no goroutines, and so never tells.
+    pub crossed: Option<bool>,
     /// The goroutine that the thread ran; `None` where that is unknown or there was none.
     pub goroutine: Option<OnGoroutine>,
     /// Frames of the kernel, innermost first.
@@ -124,6 +127,10 @@ pub trait Source {
 pub struct GoTarget {
     /// Its code: runtime addresses of the first byte and the one behind the last.
     pub text: (u64, u64),
+    /// `runtime.morestack`, which calls others on the stack of the thread where the goroutine's has to grow: the same.
+    pub morestack: (u64, u64),
+    /// `runtime.systemstack`, which does so for work of the runtime: the same.
+    pub systemstack: (u64, u64),
     /// Where a thread keeps its g, from the base of its thread-local storage.
     pub tls_g: i64,
     /// Offsets in `runtime.g`.
@@ -141,6 +148,8 @@ pub struct GoOffsets {
     pub goid: u32,
     /// `g.labels`.
     pub labels: u32,
+    /// `g.sched.pc`.
+    pub sched_pc: u32,
     /// `g.sched.sp`.
     pub sched_sp: u32,
     /// `g.sched.bp`.

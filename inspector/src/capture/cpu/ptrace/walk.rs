@@ -14,6 +14,8 @@ pub(super) struct Walked {
     /// They begin where the goroutine called C.
     pub(super) hopped: bool,
     pub(super) cut: bool,
+    /// Where one of them left the goroutine's stack, the goroutine's follow.
+    pub(super) crossed: bool,
     pub(super) goroutine: Option<OnGoroutine>,
     /// The top of the stack.
     pub(super) stack: Vec<u8>,
@@ -26,6 +28,9 @@ const PAGE: u64 = 4096;
 const WINDOW: u64 = 16 << 10;
 /// The thread is held meanwhile: more of such parts are not read.
 const MAX_WINDOWS: usize = 64;
+/// A stack grows down, so frames move up. What Go changes to may lie below, at most once from a stack of signals and once from the
+/// thread's; C that Go calls back from too.
+const MAX_TURNS: usize = 4;
 
 pub(super) fn walk(registers: &Registers, go: Option<&GoTarget>, memory: &dyn Memory) -> Walked {
     let mut walked = Walked::default();
@@ -42,6 +47,9 @@ pub(super) fn walk(registers: &Registers, go: Option<&GoTarget>, memory: &dyn Me
     }
     let top = Part::read(memory, registers.sp, MAX_STACK.into());
     let mut windows = Windows { top, deeper: Part::default(), reads: 0 };
+    let mut turns = 0;
+    // Where the goroutine's stack was left, until that is found.
+    let mut leaving = on.filter(|found| found.on_another_stack).zip(go);
     loop {
         if bp < PAGE || !bp.is_multiple_of(8) {
             break;
@@ -55,7 +63,18 @@ pub(super) fn walk(registers: &Registers, go: Option<&GoTarget>, memory: &dyn Me
             break;
         }
         walked.frames.push(back);
-        if next == bp {
+        if let Some((found, go)) = leaving
+            && (is_in(go.morestack, back) || is_in(go.systemstack, back))
+        {
+            let Some(callers) = cross(found.curg, go, is_in(go.morestack, back), memory) else { break };
+            walked.crossed = true;
+            leaving = None;
+            walked.frames.extend(callers.frames);
+            bp = callers.bp;
+            continue;
+        }
+        turns += usize::from(next < bp);
+        if next == bp || turns > MAX_TURNS {
             break;
         }
         bp = next;
@@ -65,9 +84,36 @@ pub(super) fn walk(registers: &Registers, go: Option<&GoTarget>, memory: &dyn Me
     walked
 }
 
+fn is_in((start, end): (u64, u64), pc: u64) -> bool {
+    (start..end).contains(&pc)
+}
+
+/// What a goroutine was doing when it left its stack.
+struct Callers {
+    /// Return addresses.
+    frames: Vec<u64>,
+    bp: u64,
+}
+
+/// Goes on where a goroutine left its stack: what it was doing is in its `sched` meanwhile. What called the function that switches
+/// stacks, which has no frame of its own, returns to the top of the goroutine's stack; where the stack has to grow, the function
+/// that called `runtime.morestack` has none yet either.
+fn cross(curg: u64, go: &GoTarget, grows: bool, memory: &dyn Memory) -> Option<Callers> {
+    let word = |at: u64| memory.word(RuntimeAddr(at)).ok().filter(|&word| word != 0);
+    let saved = |offset: u32| word(curg.checked_add(offset.into())?);
+    let function = if grows { Some(saved(go.g.sched_pc)?) } else { None };
+    let back = word(saved(go.g.sched_sp)?)?;
+    let frames = function.into_iter().chain([back]).collect();
+    Some(Callers { frames, bp: saved(go.g.sched_bp).unwrap_or(0) })
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Found {
     goroutine: OnGoroutine,
+    /// Its g.
+    curg: u64,
+    /// The thread is on its own stack, or on that of signals.
+    on_another_stack: bool,
     /// Stack and frame pointer of the goroutine, where it has called C.
     left_at: Option<(u64, u64)>,
 }
@@ -85,7 +131,7 @@ fn find_goroutine(registers: &Registers, go: &GoTarget, memory: &dyn Memory) -> 
     let left_at = (curg != g && !in_go)
         .then(|| Some((word(curg, go.g.sched_sp)?, word(curg, go.g.sched_bp).unwrap_or(0))))
         .flatten();
-    Some(Found { goroutine, left_at })
+    Some(Found { goroutine, curg, on_another_stack: curg != g, left_at })
 }
 
 /// Memory from an address on, as far as there is any.
@@ -153,6 +199,7 @@ impl Part {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capture::cpu::source::GoOffsets;
     use crate::memory::MemoryError;
 
     /// Pages of words from an address on.
@@ -177,6 +224,39 @@ mod tests {
 
     const BASE: u64 = 0x10000;
 
+    #[test]
+    fn what_a_goroutine_did_when_it_left_its_stack() {
+        let go = |morestack, systemstack| GoTarget {
+            text: (0x400, 0x1000),
+            morestack,
+            systemstack,
+            tls_g: -8,
+            g: GoOffsets { m: 0, goid: 8, labels: 16, sched_pc: 24, sched_sp: 32, sched_bp: 40 },
+            m_curg: 0,
+        };
+        // A g0 at 64, its m at 80, and the goroutine at 96; the thread's frame at 16 and the goroutine's at 800.
+        let at = |index: u64| BASE + 8 * index;
+        let mut memory = vec![0; 1024];
+        memory[2..4].copy_from_slice(&[at(4), 0x601]);
+        memory[4..6].copy_from_slice(&[at(900), 0x501]);
+        memory[64] = at(80);
+        memory[80] = at(96);
+        memory[96..102].copy_from_slice(&[at(80), 7, 0, 0x701, at(790), at(800)]);
+        memory[790] = 0x702;
+        memory[800..802].copy_from_slice(&[0, 0x703]);
+        memory[900..902].copy_from_slice(&[0, 0x999]);
+        memory[49] = at(64);
+        let registers = Registers { tls: at(50), ..registers(BASE, at(2)) };
+        let walked = |go: &GoTarget| walk(&registers, Some(go), &words(memory.clone()));
+        let grows = walked(&go((0x500, 0x510), (0, 0)));
+        assert_eq!((grows.frames, grows.crossed), (vec![0x601, 0x501, 0x701, 0x702, 0x703], true));
+        let works = walked(&go((0, 0), (0x500, 0x510)));
+        assert_eq!((works.frames, works.crossed), (vec![0x601, 0x501, 0x702, 0x703], true));
+        assert_eq!(works.goroutine.map(|g| g.goid), Some(7));
+        let neither = walked(&go((0, 0), (0, 0)));
+        assert_eq!((neither.frames, neither.crossed), (vec![0x601, 0x501, 0x999], false));
+    }
+
     fn registers(sp: u64, fp: u64) -> Registers {
         Registers { pc: 0x400, sp, fp, ..Registers::default() }
     }
@@ -198,7 +278,7 @@ mod tests {
         let itself = walk(&registers(BASE, BASE), None, &words(vec![BASE, 0x501]));
         assert_eq!(itself.frames, [0x501]);
         let round = walk(&registers(BASE, BASE), None, &words(vec![BASE + 16, 1, BASE, 2]));
-        assert_eq!((round.frames.len(), round.cut), (MAX_FRAMES, true));
+        assert_eq!((round.frames.len(), round.cut), (2 * MAX_TURNS + 2, false));
         for bp in [0, 7, u64::MAX, u64::MAX - 7, BASE + 4096 - 8] {
             let lost = walk(&registers(u64::MAX - 3, bp), None, &words(vec![1]));
             assert_eq!((lost.frames.len(), lost.stack.len()), (0, 0));
