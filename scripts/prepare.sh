@@ -68,6 +68,12 @@ want_shells() {
     [ ${#missing[@]} = 0 ] || (install "${missing[@]}") || say "${missing[*]}: completions ARE NOT TESTED there"
 }
 
+# What executes programs of other machines. gccgo, whose programs are tested where it is, is too large to be fetched for that.
+want_qemu_user() {
+    command -v qemu-aarch64-static >/dev/null || (install qemu-user-static) ||
+        say "qemu-aarch64-static is missing: emulated programs ARE NOT TESTED"
+}
+
 # What boots other kernels, and the package lists that they are found in.
 require_emulator() {
     command -v qemu-system-x86_64 >/dev/null || install qemu-system-x86

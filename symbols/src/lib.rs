@@ -11,6 +11,7 @@ pub mod build_id;
 pub mod buildinfo;
 pub mod cfi;
 mod experiments;
+pub mod gccgo;
 pub mod globals;
 pub mod image;
 pub mod layout;

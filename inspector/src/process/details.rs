@@ -172,7 +172,9 @@ fn measure(process: &Process, period: Duration) -> Result<OverPeriod, Error> {
 fn more(process: &Process, unknown: &mut Vec<Error>) -> Result<More, Error> {
     let mut more = More::default();
     match find::one(process) {
-        Err(not_go @ (Error::NotGo { .. } | Error::Architecture { .. })) => more.not_go = Some(not_go),
+        Err(not_go @ (Error::NotGo { .. } | Error::Architecture { .. } | Error::GccGo { .. })) => {
+            more.not_go = Some(not_go)
+        }
         other => more.go = noted(other, unknown)?,
     }
     // The reason is known already where the executable cannot be opened.

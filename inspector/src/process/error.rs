@@ -48,6 +48,17 @@ pub enum Error {
         /// What it runs: a 32-bit program, a program for another machine.
         what: String,
     },
+    /// Another compiler's runtime is in it.
+    #[error(
+        "process {pid} ({name}) is a Go program that gccgo built: its runtime is another one than that of Go's own compiler, \
+         and is not supported"
+    )]
+    GccGo {
+        /// The process.
+        pid: Pid,
+        /// Its name.
+        name: String,
+    },
     /// Its Go release is older than any that is supported.
     #[error("process {pid} was built by {version}; only go1.18 and later are supported")]
     TooOld {

@@ -196,7 +196,9 @@ pub fn one(process: &Process) -> Result<GoProcess, Error> {
         Err(NotGo::NoGo) => {
             let cache = Executables::default();
             in_shared_object(process, &cache, &OwnPortFiles::list(), Detail::All)?.0.ok_or_else(|| {
-                not_go("neither its executable nor what it loaded has build info or a Go function table")
+                let reason =
+                    "neither its executable nor what it loaded has build info or a Go function table";
+                process.foreign_go().unwrap_or_else(|| not_go(reason))
             })?
         }
         Err(NotGo::Image(e)) => return Err(unusable_image(process, e)),

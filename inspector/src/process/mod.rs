@@ -10,6 +10,7 @@ pub mod executable;
 pub mod facts;
 mod files;
 pub mod find;
+pub(crate) mod foreign;
 pub mod maps;
 mod modules;
 mod pin;

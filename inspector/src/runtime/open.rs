@@ -67,7 +67,7 @@ fn find_go(process: &Process, mappings: &[Mapping]) -> Result<LoadedImage, Error
         }
     }
     let reason = "neither its executable nor a shared object in it has build info or a Go function table";
-    Err(not_go(process, reason))
+    Err(process.foreign_go().map_or_else(|| not_go(process, reason), Error::from))
 }
 
 /// Names the machine of an image, where it is none whose runtime can be read.
@@ -76,10 +76,7 @@ fn foreign(image: &Image) -> Option<String> {
         Arch::Amd64 if image.pointer_size() == 8 => return None,
         Arch::Amd64 => "x86-64 with 32-bit pointers".to_owned(),
         Arch::Arm64 => "arm64".to_owned(),
-        // EM_386 and EM_ARM, the 32-bit machines that a 64-bit kernel of ours runs too.
-        Arch::Other(3) => "386 (32-bit x86)".to_owned(),
-        Arch::Other(40) => "32-bit arm".to_owned(),
-        Arch::Other(number) => format!("ELF machine {number}"),
+        Arch::Other(number) => process::foreign::machine(number),
     };
     Some(format!("a Go program for {machine}"))
 }
