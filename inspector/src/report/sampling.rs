@@ -63,7 +63,7 @@ impl Sampling {
         if let Some(why) = self.early {
             notes.push(format!("{:.1} s only: {why}", self.seconds()));
         }
-        if self.lost > 0 {
+        if self.lost > 0 && samples > 0 {
             notes.push(format!("{} samples were lost, beside {samples} that were not", self.lost));
         }
         if cut > 0 {
@@ -76,10 +76,25 @@ impl Sampling {
                 "{unknown} samples have no names: their processes ended before they could be looked at"
             ));
         }
-        if samples == 0 {
+        if samples == 0 && self.lost == 0 {
             notes.push("there is no sample: nothing of it used a CPU in that time".to_owned());
         }
         notes
+    }
+
+    /// Why there is no sample though CPUs were used: what is to be said in place of a profile without any.
+    pub fn missing(&self) -> Option<String> {
+        (self.quality.samples == 0 && self.lost > 0).then(|| {
+            format!(
+                "there is no sample: all {} that the CPU time of that time stands for were lost{}",
+                self.lost,
+                match self.mode {
+                    Mode::Ptrace =>
+                        ", as no thread was found on a CPU: they run too shortly, or others have the CPUs",
+                    Mode::Bpf | Mode::Perf => "",
+                }
+            )
+        })
     }
 
     fn seconds(&self) -> f64 {
@@ -106,5 +121,34 @@ impl fmt::Display for Sampling {
             share(scheduler),
             share(kernel),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_lost_was_used() {
+        let sampling = |samples, lost| Sampling {
+            mode: Mode::Ptrace,
+            because: Vec::new(),
+            notes: vec!["180 ms of CPU time are of threads that no look found running".to_owned()],
+            rate_hz: 100,
+            duration_ns: 2_000_000_000,
+            early: None,
+            lost,
+            quality: Quality { samples, user: samples, ..Quality::default() },
+            work: Work::default(),
+        };
+        let none = sampling(0, 18);
+        let said = none.sentences().join("\n");
+        assert!(!said.contains("nothing of it used a CPU") && !said.contains("beside 0"), "{said}");
+        let missing = none.missing().unwrap();
+        assert!(missing.contains("all 18") && missing.contains("no thread was found on a CPU"), "{missing}");
+        assert!(sampling(0, 0).sentences().join("\n").contains("nothing of it used a CPU"));
+        let some = sampling(3, 18);
+        assert!(some.sentences().join("\n").contains("18 samples were lost, beside 3"));
+        assert_eq!((some.missing(), sampling(0, 0).missing()), (None, None));
     }
 }

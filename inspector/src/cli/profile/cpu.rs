@@ -150,5 +150,6 @@ fn taken(mut captured: Captured) -> Taken {
         cost.stopped_us = u64::try_from(pauses.longest.as_micros()).unwrap_or(u64::MAX);
         cost.threads_stopped = usize::try_from(pauses.number).unwrap_or(usize::MAX);
     }
-    Taken { profile, cost, missing: None, notes: sampling.sentences(), ticks: None, sampling: Some(sampling) }
+    let missing = sampling.missing();
+    Taken { profile, cost, missing, notes: sampling.sentences(), ticks: None, sampling: Some(sampling) }
 }
