@@ -16,6 +16,9 @@ pub fn run(data: &[u8]) {
         assert!(!link.name.contains(&b'/') && link.name != b"..");
     }
     let names = NativeSymbols::parse(Box::new(data.to_vec()), Some(Box::new(data.to_vec())), None);
+    let file = data.to_vec();
+    let sizes = NativeSymbols::sizes(&file, Some(&file), Some(&file));
+    assert!(sizes.with_dwarf >= sizes.tables, "{sizes:?}");
     let Ok(image) = Image::parse(Box::new(data.to_vec())) else { return };
     let mut places = Vec::new();
     for segment in image.segments().iter().filter(|s| s.executable).take(4) {

@@ -317,6 +317,11 @@ impl Image {
         &*self.source
     }
 
+    /// How many bytes of it are kept in memory.
+    pub fn kept(&self) -> usize {
+        self.kept.load(Ordering::Relaxed).saturating_mul(BLOCK) + size_of_val(self.blocks.as_slice())
+    }
+
     /// Whether the header claims to have section headers. A hint only.
     pub fn claims_sections(&self) -> bool {
         self.section_header_offset != 0

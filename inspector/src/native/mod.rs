@@ -1,12 +1,11 @@
 //! Code that is not Go's: what files it is mapped from, how its stacks are walked, and what its functions are called.
 
+mod budget;
 mod debug;
 mod files;
 mod kernel;
 mod space;
 mod walk;
-
-use std::cell::Cell;
 
 use symbols::native::NativeFrame;
 
@@ -18,14 +17,10 @@ use crate::capture::cpu::source::Registers;
 use crate::process::{self, Process};
 use crate::profile::{Function, Mapping};
 
-/// Names and files of all functions of a process together: DWARF may claim any.
-const MAX_TEXTS: usize = 256 << 20;
-
 /// The code of a process.
 #[derive(Debug)]
 pub struct Native {
     space: Space,
-    texts: Cell<usize>,
 }
 
 impl Native {
@@ -34,7 +29,7 @@ impl Native {
     /// # Errors
     /// Those of reading the memory map.
     pub fn open(process: &Process, files: &Files) -> Result<Self, process::Error> {
-        Ok(Native { space: Space::read(process, files)?, texts: Cell::new(0) })
+        Ok(Native { space: Space::read(process, files)? })
     }
 
     /// The executable mappings, with the build ids of their files.
@@ -55,13 +50,6 @@ impl Foreign for Native {
     fn names(&mut self, address: u64) -> Vec<Named> {
         let Some((file, link)) = self.space.find(address) else { return Vec::new() };
         let frames = file.frames(link);
-        let size =
-            |f: &NativeFrame| f.name.len() + f.system_name.len() + f.file.as_ref().map_or(0, String::len);
-        let texts = self.texts.get() + frames.iter().map(size).sum::<usize>();
-        if texts > MAX_TEXTS {
-            return Vec::new();
-        }
-        self.texts.set(texts);
         let named = |frame: NativeFrame| Named {
             line: frame.line,
             function: Function {

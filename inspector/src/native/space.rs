@@ -136,7 +136,12 @@ impl Space {
         };
         let kept: Vec<Region> = old.into_iter().filter(stays).collect();
         let known = |m: &Mapping| kept.binary_search_by_key(&m.start, |r| r.mapping.start).is_ok();
-        let new: Vec<Mapping> = now.iter().filter(|m| !known(m)).cloned().collect();
+        let mut new: Vec<Mapping> = now.iter().filter(|m| !known(m)).cloned().collect();
+        // Each is kept twice, and once more in a profile.
+        let size: usize = new.iter().map(|m| 3 * (size_of::<Mapping>() + m.path.len())).sum();
+        if !self.files.take_maps(size as u64, new.len()) {
+            new.clear();
+        }
         self.regions = kept;
         if self.regions.len() + new.len() > MAX_REGIONS {
             self.regions.retain(|r| now.binary_search_by_key(&r.mapping.start, |m| m.start).is_ok());

@@ -46,6 +46,7 @@ pub struct Symbolizer<'m> {
     /// For each mapping: whether something in it was looked up, and whether that failed once.
     tried: Vec<(bool, bool)>,
     texts: usize,
+    room: usize,
     added: usize,
     functions: HashMap<(&'m [u8], &'m [u8]), usize>,
     /// What an entry of a logical stack stands for.
@@ -140,6 +141,7 @@ impl<'m> Symbolizer<'m> {
             tried: vec![(false, false); mappings.len()],
             symbols: Symbols { mappings, ..Symbols::default() },
             texts: 0,
+            room: MAX_TEXTS,
             added: 0,
             functions: HashMap::new(),
             frames: HashMap::new(),
@@ -148,6 +150,13 @@ impl<'m> Symbolizer<'m> {
             known: HashMap::new(),
             deck: Deck::default(),
         }
+    }
+
+    /// The same for texts of so many bytes, where others of the same answer have used some of the room already.
+    #[must_use]
+    pub fn with_room(mut self, bytes: usize) -> Self {
+        self.room = bytes.min(MAX_TEXTS);
+        self
     }
 
     /// The locations of a logical stack, the innermost first (`appendLocsForStack`). Empty for one that is nothing but
@@ -387,7 +396,7 @@ impl<'m> Symbolizer<'m> {
             return known;
         }
         let mut text = |bytes: &[u8]| {
-            let room = MAX_TEXT.min(MAX_TEXTS.saturating_sub(self.texts));
+            let room = MAX_TEXT.min(self.room.saturating_sub(self.texts));
             let bytes = bytes.get(..room).unwrap_or(bytes);
             self.texts += bytes.len();
             String::from_utf8_lossy(bytes).into_owned()

@@ -119,6 +119,20 @@ impl Row {
         self.signal
     }
 
+    /// What it takes in memory, in bytes.
+    pub(super) fn size(&self) -> usize {
+        let expression = |rule: &Rule| match rule {
+            Rule::AtExpression(bytes) | Rule::IsExpression(bytes) => bytes.len(),
+            _ => 0,
+        };
+        let cfa = match &self.cfa {
+            Cfa::Expression(bytes) => bytes.len(),
+            Cfa::Register(..) => 0,
+        };
+        let rules: usize = self.rules.iter().map(|(_, rule)| expression(rule)).sum();
+        size_of::<Row>() + cfa + rules + size_of_val(&*self.rules)
+    }
+
     /// Takes over a row; `None` where it holds what no compiler writes.
     pub(super) fn of<'b>(
         row: &UnwindTableRow<usize>,

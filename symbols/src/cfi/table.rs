@@ -25,8 +25,11 @@ const MAX_ENTRY: usize = 64 << 10;
 /// Bytes of entries that are read in the life of a table: a search for functions reads each once, and then a look-up of an
 /// instruction that of its function.
 const MAX_READ: usize = 512 << 20;
-/// Instructions that are remembered.
+/// Instructions that are remembered, and what is remembered of them, in bytes.
 const MAX_ROWS: usize = 1 << 17;
+const MAX_ROWS_SIZE: usize = 16 << 20;
+/// An entry of the map of rows.
+const ROW: usize = 48;
 const HEADER: usize = 12;
 
 /// The call frame information of an image.
@@ -41,6 +44,7 @@ pub struct FrameTable {
     left: usize,
     context: UnwindContext<usize>,
     rows: HashMap<CodeAddr, Option<Arc<Row>>>,
+    rows_size: usize,
 }
 
 /// Where the entry of a function is in the section.
@@ -70,6 +74,7 @@ impl FrameTable {
             left: MAX_READ,
             context: UnwindContext::new(),
             rows: HashMap::new(),
+            rows_size: 0,
         };
         table.index = found.index.unwrap_or_else(|| Index::Found(table.scan()));
         table
@@ -93,15 +98,27 @@ impl FrameTable {
         self.len() == 0
     }
 
+    /// What it takes in memory, in bytes.
+    pub fn size(&self) -> usize {
+        let index = match &self.index {
+            Index::Sorted { pairs, .. } => pairs.len(),
+            Index::Found(found) => size_of_val(found.as_slice()),
+        };
+        self.section.len() + index + self.rows_size + self.image.kept()
+    }
+
     /// What holds at an instruction; `None` where nothing is said of it.
     pub fn row(&mut self, at: CodeAddr) -> Option<Arc<Row>> {
         if let Some(known) = self.rows.get(&at) {
             return known.clone();
         }
         let row = self.look_up(at.lookup(LinkAddr(0))).or_else(|| self.by_code(at)).map(Arc::new);
-        if self.rows.len() >= MAX_ROWS {
+        let size = ROW + row.as_ref().map_or(0, |row| row.size());
+        if self.rows.len() >= MAX_ROWS || self.rows_size + size > MAX_ROWS_SIZE {
             self.rows.clear();
+            self.rows_size = 0;
         }
+        self.rows_size += size;
         self.rows.insert(at, row.clone());
         row
     }

@@ -12,6 +12,11 @@ use crate::layout::dwarf::abbreviations::Abbreviations;
 
 /// Uncompressed DWARF of a file. What has more is shown without lines.
 const MAX_DWARF: u64 = 768 << 20;
+/// What is read of ranges, and of lines: more is kept of them than there is in the file.
+const MAX_RANGES: u64 = 192 << 20;
+const MAX_LINES: u64 = 256 << 20;
+/// Units of a file: what is kept of one is more than the few bytes that it takes there.
+const MAX_UNITS: usize = 1 << 18;
 /// Entries within entries: addr2line follows them by recursion.
 const MAX_DEPTH: isize = 200;
 /// Functions inlined into each other.
@@ -101,6 +106,45 @@ fn declared(unit: &gimli::UnitRef<'_, Metered>, mut offset: UnitOffset) -> Optio
     None
 }
 
+/// Sections besides those of entries and abbreviations.
+const PARTS: [SectionId; 8] = [
+    SectionId::DebugLine,
+    SectionId::DebugRanges,
+    SectionId::DebugRngLists,
+    SectionId::DebugAranges,
+    SectionId::DebugAddr,
+    SectionId::DebugStr,
+    SectionId::DebugLineStr,
+    SectionId::DebugStrOffsets,
+];
+
+/// What [`Lines::load`] takes in memory at most, in bytes: the sections; what is kept of ranges, lines and entries besides; and
+/// what the largest takes while it is unpacked.
+pub(super) fn size(sections: &Sections<'_>, alt: Option<&Sections<'_>>) -> u64 {
+    let of = |sections: &Sections<'_>, id: SectionId| sections.size(id.name());
+    let all = PARTS.into_iter().chain([SectionId::DebugInfo, SectionId::DebugAbbrev]);
+    let both = std::iter::once(sections).chain(alt);
+    let (mut kept, mut meanwhile) = (0u64, 0);
+    for (sections, id) in both.flat_map(|sections| all.clone().map(move |id| (sections, id))) {
+        let (size, more) = of(sections, id);
+        // What is larger is not read.
+        if size > MAX_DWARF {
+            continue;
+        }
+        let besides = match id {
+            SectionId::DebugRanges | SectionId::DebugRngLists | SectionId::DebugAranges => {
+                (3 * size).min(MAX_RANGES)
+            }
+            SectionId::DebugLine => (2 * size).min(MAX_LINES),
+            SectionId::DebugInfo => size / 2,
+            _ => 0,
+        };
+        kept += size + besides;
+        meanwhile = meanwhile.max(more);
+    }
+    kept.saturating_add(meanwhile)
+}
+
 fn load(sections: &Sections<'_>, left: &mut u64) -> Option<Dwarf<Metered>> {
     let mut section = |name: &str| {
         let bytes = sections.bytes(name, *left).unwrap_or_default();
@@ -111,26 +155,17 @@ fn load(sections: &Sections<'_>, left: &mut u64) -> Option<Dwarf<Metered>> {
     if info.is_empty() || !is_flat(&info, &abbrev) {
         return None;
     }
-    let parts: HashMap<SectionId, Arc<[u8]>> = [
-        SectionId::DebugLine,
-        SectionId::DebugRanges,
-        SectionId::DebugRngLists,
-        SectionId::DebugAranges,
-        SectionId::DebugAddr,
-        SectionId::DebugStr,
-        SectionId::DebugLineStr,
-        SectionId::DebugStrOffsets,
-    ]
-    .into_iter()
-    .map(|id| (id, section(id.name())))
-    .chain([(SectionId::DebugInfo, info), (SectionId::DebugAbbrev, abbrev)])
-    .collect();
+    let parts: HashMap<SectionId, Arc<[u8]>> = PARTS
+        .into_iter()
+        .map(|id| (id, section(id.name())))
+        .chain([(SectionId::DebugInfo, info), (SectionId::DebugAbbrev, abbrev)])
+        .collect();
     // Each in proportion to what there is: of ranges and of lines more is kept than is read.
     let size = |id: SectionId| parts.get(&id).map_or(0, |p| p.len() as u64);
     let ranges =
         size(SectionId::DebugRanges) + size(SectionId::DebugRngLists) + size(SectionId::DebugAranges);
-    let ranges = Meter::new((3 * ranges).min(192 << 20) + (64 << 10));
-    let lines = Meter::new((2 * size(SectionId::DebugLine)).min(256 << 20) + (64 << 10));
+    let ranges = Meter::new((3 * ranges).min(MAX_RANGES) + (64 << 10));
+    let lines = Meter::new((2 * size(SectionId::DebugLine)).min(MAX_LINES) + (64 << 10));
     let total: u64 = parts.values().map(|p| p.len() as u64).sum();
     let rest = Meter::new(8 * total + (4 << 20));
     let load = |id: SectionId| {
@@ -149,8 +184,13 @@ fn is_flat(info: &[u8], abbrev: &[u8]) -> bool {
     let info = gimli::DebugInfo::from(EndianSlice::new(info, LittleEndian));
     let mut known = Abbreviations::new(abbrev);
     let mut units = info.units();
+    let mut count = 0;
     // What is damaged ends the search here as it will later.
     while let Ok(Some(unit)) = units.next() {
+        count += 1;
+        if count > MAX_UNITS {
+            return false;
+        }
         let Ok(abbreviations) = known.at(unit.debug_abbrev_offset().0) else { return false };
         let Ok(mut entries) = unit.entries_raw(&abbreviations, None) else { continue };
         while !entries.is_empty() {

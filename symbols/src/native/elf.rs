@@ -54,10 +54,10 @@ impl<'s> Sections<'s> {
         if section.kind == elf::SHT_NOBITS {
             return None;
         }
-        let packed = read(self.source, section.offset, section.size, limit)?;
         if !section.flags.contains(elf::SHF_COMPRESSED) {
-            return Some(packed.into());
+            return read_shared(self.source, section.offset, section.size, limit);
         }
+        let packed = read(self.source, section.offset, section.size, limit)?;
         let (head, data) = packed.split_at_checked(size_of::<elf::CompressionHeader64<LE>>())?;
         let (head, _) = object::pod::from_bytes::<elf::CompressionHeader64<LE>>(head).ok()?;
         let size = head.ch_size.get(LE);
@@ -72,6 +72,45 @@ impl<'s> Sections<'s> {
         let packed = object::CompressedData { format, data, uncompressed_size: size };
         Some(packed.decompress().ok()?.into_owned().into())
     }
+
+    /// How many bytes [`Sections::bytes`] gives, by what the file says, and how many more it takes meanwhile.
+    pub(super) fn size(&self, name: &str) -> (u64, u64) {
+        let Some(section) = self.named(name).filter(|s| s.kind != elf::SHT_NOBITS) else { return (0, 0) };
+        if !section.flags.contains(elf::SHF_COMPRESSED) {
+            return (section.size.min(self.source.len()), 0);
+        }
+        let head =
+            read(self.source, section.offset, size_of::<elf::CompressionHeader64<LE>>() as u64, MAX_TABLE);
+        let size = head.as_deref().and_then(|head| {
+            let (head, _) = object::pod::from_bytes::<elf::CompressionHeader64<LE>>(head).ok()?;
+            Some(head.ch_size.get(LE))
+        });
+        let size = size.unwrap_or(0).min(section.size.saturating_mul(MAX_EXPANSION));
+        // What is unpacked is copied once.
+        (size, size.saturating_add(section.size))
+    }
+
+    /// What the functions of the symbol tables take in memory at most, in bytes.
+    pub(super) fn functions_size(&self) -> u64 {
+        let tables = [elf::SHT_SYMTAB, elf::SHT_DYNSYM];
+        let tables = tables.iter().filter_map(|kind| self.list.iter().find(|s| s.kind == *kind));
+        let size = |table: &Section| {
+            let names = headers_link(self, table).map_or(0, |names| names.size);
+            let entries =
+                (table.size / SYMBOL as u64).saturating_mul((SYMBOL + size_of::<Function>()) as u64);
+            if table.size > MAX_TABLE || names > MAX_TABLE { 0 } else { entries.saturating_add(names) }
+        };
+        tables.map(size).fold(0, u64::saturating_add)
+    }
+}
+
+/// The same as [`read`], without a copy.
+fn read_shared(source: &dyn Source, offset: u64, len: u64, limit: u64) -> Option<Arc<[u8]>> {
+    if len > limit || offset.checked_add(len)? > source.len() {
+        return None;
+    }
+    let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, usize::try_from(len).ok()?).collect();
+    source.read_at(offset, Arc::get_mut(&mut bytes)?).then_some(bytes)
 }
 
 fn table(source: &dyn Source) -> Option<Vec<Section>> {

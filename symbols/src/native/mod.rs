@@ -47,6 +47,15 @@ impl std::fmt::Debug for NativeSymbols {
     }
 }
 
+/// What symbols take in memory, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// Those of the symbol tables.
+    pub tables: u64,
+    /// The same and DWARF.
+    pub with_dwarf: u64,
+}
+
 impl NativeSymbols {
     /// Reads the symbol tables of a file, and of the file with its debug information where that is apart. `alt` is the
     /// file that several debug files share (`.gnu_debugaltlink`). What is damaged is left out.
@@ -61,6 +70,25 @@ impl NativeSymbols {
             functions.add(&elf::Sections::read(&**source));
         }
         NativeSymbols { functions, sources, alt, lines: OnceCell::new() }
+    }
+
+    /// The same without DWARF: names of functions, but neither lines nor what was inlined.
+    pub fn parse_tables(file: Box<dyn Source>, debug: Option<Box<dyn Source>>) -> Self {
+        let mut symbols = Self::parse(file, debug, None);
+        symbols.sources.clear();
+        symbols
+    }
+
+    /// What [`NativeSymbols::parse`] takes in memory at most, in bytes, by what the files say of their sections: the symbol
+    /// tables, and with them what DWARF takes when it is asked for.
+    pub fn sizes(file: &dyn Source, debug: Option<&dyn Source>, alt: Option<&dyn Source>) -> Sizes {
+        let all: Vec<elf::Sections<'_>> =
+            std::iter::once(file).chain(debug).map(elf::Sections::read).collect();
+        let alt = alt.map(elf::Sections::read);
+        let tables = all.iter().map(elf::Sections::functions_size).fold(0, u64::saturating_add);
+        let of = all.iter().rev().find(|sections| sections.named(".debug_info").is_some());
+        let dwarf = of.map_or(0, |sections| dwarf::size(sections, alt.as_ref()));
+        Sizes { tables, with_dwarf: tables.saturating_add(dwarf) }
     }
 
     /// How many functions the symbol tables name.

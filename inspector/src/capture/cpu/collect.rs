@@ -48,17 +48,31 @@ pub struct Quality {
     pub unknown: u64,
 }
 
+/// What different stacks take in memory, in bytes. Beyond it the innermost frames are kept of each.
+const MAX_STACKS: usize = 512 << 20;
+const SHORT: usize = 8;
+/// Of the labels of all of them.
+const MAX_LABELS: usize = 128 << 20;
+
 /// Collects samples.
 #[derive(Debug, Default)]
 pub struct Collected {
     samples: HashMap<Key, u64>,
     quality: Quality,
+    /// What the samples take, and their labels.
+    stacks: usize,
+    labels: usize,
+    /// Samples of which frames, or labels, are left out for want of room.
+    shortened: u64,
+    /// Samples of code of 32 bits.
+    narrow: u64,
 }
 
 impl Collected {
     /// Adds a sample of a process that is known, or of one that was gone before it could be.
     pub fn add(&mut self, sample: &RawSample<'_>, known: Option<(usize, &mut Known)>, by_thread: bool) {
         self.quality.samples += 1;
+        self.narrow += u64::from(sample.user.is_none() && !sample.in_kernel);
         let tid = by_thread.then_some(sample.tid);
         let Some((index, known)) = known else {
             self.quality.unknown += 1;
@@ -72,7 +86,7 @@ impl Collected {
                 goid: None,
                 labels: Rc::default(),
             };
-            *self.samples.entry(key).or_default() += 1;
+            self.count(key);
             return;
         };
         let joined = match &known.view {
@@ -86,7 +100,6 @@ impl Collected {
         };
         let goroutine: Option<OnGoroutine> = sample.goroutine.filter(|_| known.view.is_some());
         self.quality.user += u64::from(sample.user.is_some());
-        self.quality.rooted += u64::from(joined.rooted);
         self.quality.cut += u64::from(sample.cut);
         self.quality.on_goroutine += u64::from(goroutine.is_some());
         let key = Key {
@@ -98,7 +111,55 @@ impl Collected {
             goid: goroutine.map(|g| g.goid),
             labels: goroutine.map(|g| known.labels(g)).unwrap_or_default(),
         };
+        let whole = self.count(key);
+        self.quality.rooted += u64::from(joined.rooted && whole);
+    }
+
+    /// Counts a sample; says whether all of its stack is kept.
+    fn count(&mut self, mut key: Key) -> bool {
+        if let Some(count) = self.samples.get_mut(&key) {
+            *count += 1;
+            return true;
+        }
+        let labels: usize = key.labels.iter().map(|(key, value)| key.len() + value.len() + 48).sum();
+        let (mut whole, mut all) = (true, true);
+        if self.labels + labels > MAX_LABELS {
+            key.labels = Rc::default();
+            all = false;
+        } else {
+            self.labels += labels;
+        }
+        let size = size_of::<Key>() + size_of_val(key.places.as_slice()) + size_of_val(key.kernel.as_slice());
+        if self.stacks + size > MAX_STACKS {
+            whole = key.places.len() <= SHORT;
+            all &= whole && key.kernel.len() <= SHORT;
+            key.places.truncate(SHORT);
+            key.places.shrink_to_fit();
+            key.kernel.truncate(SHORT);
+            key.kernel.shrink_to_fit();
+        }
+        self.stacks = self.stacks.saturating_add(size);
+        self.shortened += u64::from(!all);
         *self.samples.entry(key).or_default() += 1;
+        whole
+    }
+
+    /// What is missing in the samples, in sentences.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if self.shortened > 0 {
+            notes.push(format!(
+                "{} samples have no more than their {SHORT} innermost frames, or no labels: different stacks may take {} MiB \
+                 of memory, and labels {} MiB",
+                self.shortened,
+                MAX_STACKS >> 20,
+                MAX_LABELS >> 20
+            ));
+        }
+        if self.narrow > 0 {
+            notes.push(format!("{} samples are of 32-bit code, whose stacks are not walked", self.narrow));
+        }
+        notes
     }
 
     /// The samples, and how many there are of each.

@@ -13,15 +13,17 @@ use crate::Kind;
 use crate::memory::{LiveMemory, Memory as _, ReadCost};
 use crate::native::{Files, Native};
 use crate::process::executable::FileId;
-use crate::process::{Pid, Process};
+use crate::process::{self, Pid, Process};
 use crate::profile::Mapping;
 use crate::runtime::code::KnownCode;
 use crate::runtime::open;
 use crate::runtime::snapshot::details::{self, Labels};
 use crate::runtime::view::View;
 
-/// Label sets that are remembered for each process.
-const MAX_LABEL_SETS: usize = 1 << 16;
+/// What the labels that are remembered for each process take, in bytes.
+const MAX_LABELS: usize = 256 << 10;
+/// What the function tables of the Go programs of a capture take all together, in bytes: twice what the largest may have.
+const MAX_TABLES: usize = 1 << 30;
 
 /// A process that is sampled.
 #[allow(missing_debug_implementations, reason = "a trait object has none")]
@@ -43,6 +45,9 @@ pub struct Known {
     attached: ReadCost,
     memory: LiveMemory,
     labels: HashMap<OnGoroutine, Rc<Labels>>,
+    labels_size: usize,
+    /// Its Go code is left out, as its function tables would take too much memory.
+    left_out: bool,
     young: Option<Young>,
     denied: Option<crate::Error>,
 }
@@ -84,16 +89,27 @@ impl Known {
             code: KnownCode::default(),
             memory: LiveMemory::new(process.pid().as_raw()),
             labels: HashMap::new(),
+            labels_size: 0,
+            left_out: false,
             young: None,
             denied: None,
         };
         if known.view.is_none()
-            && let Err(error) = known.attach(process)
+            && let Err(error) = known.attach(process, tables(others))
         {
             tracing::info!("process {}: {error}", process.pid());
             match error.kind() {
                 Kind::NotGo => {}
+                // Native code, as far as samples go.
+                Kind::Unsupported if matches!(error, crate::Error::Process(process::Error::GccGo { .. })) => {
+                }
                 Kind::Permission => known.denied = Some(error),
+                // Its samples would be of other code than it seems to execute, or of none that can be walked.
+                Kind::Unsupported
+                    if matches!(error, crate::Error::Process(process::Error::Architecture { .. })) =>
+                {
+                    known.denied = Some(error);
+                }
                 _ => {
                     let again = Process::pin(process.pid()).ok();
                     let young = |process| Young { process, tries: 0, next: Instant::now() + FIRST_WAIT };
@@ -104,11 +120,19 @@ impl Known {
         Ok(known)
     }
 
-    fn attach(&mut self, process: &Process) -> Result<(), crate::Error> {
+    /// `others` is what the function tables of other programs take.
+    fn attach(&mut self, process: &Process, others: usize) -> Result<(), crate::Error> {
         let (view, cost) = open::open(process)?;
         self.attached = cost;
-        self.view = Some(Rc::new(view));
+        self.left_out =
+            others.saturating_add(view.modules.iter().map(|m| m.pclntab.size()).sum()) > MAX_TABLES;
+        self.view = Some(Rc::new(view)).filter(|_| !self.left_out);
         Ok(())
+    }
+
+    /// Whether its Go code is left out for want of memory.
+    pub fn is_left_out(&self) -> bool {
+        self.left_out
     }
 
     /// The same of a process that somebody asked for: he is told where its memory may not be read, for without that its stacks
@@ -122,10 +146,10 @@ impl Known {
     }
 
     /// Looks for a Go runtime again, where there was none yet and it is time to. Says whether there is one now.
-    pub fn try_again(&mut self) -> bool {
+    pub fn try_again(&mut self, others: usize) -> bool {
         let Some(mut young) = self.young.take_if(|young| young.next <= Instant::now()) else { return false };
-        match self.attach(&young.process) {
-            Ok(()) => true,
+        match self.attach(&young.process, others) {
+            Ok(()) => self.view.is_some(),
             Err(error) => {
                 tracing::debug!("process {}: {error}", self.pid);
                 young.tries += 1;
@@ -134,6 +158,11 @@ impl Known {
                 false
             }
         }
+    }
+
+    /// Whether it is time to look for a Go runtime again.
+    pub fn is_due(&self) -> bool {
+        self.young.as_ref().is_some_and(|young| young.next <= Instant::now())
     }
 
     /// Whether it may still come to have a Go runtime.
@@ -182,21 +211,34 @@ impl Known {
     /// of the same goroutine: what was read before is taken only where nothing can be read any more.
     pub fn labels(&mut self, of: OnGoroutine) -> Rc<Labels> {
         let Some(view) = self.view.as_ref().filter(|_| of.labels != 0) else { return Rc::default() };
-        if self.labels.len() >= MAX_LABEL_SETS {
-            self.labels.clear();
-        }
         let memory = &self.memory;
         // Read each time: other labels may be there since.
         match details::labels(view, memory, of.labels) {
             Some(labels) => {
+                let size = labels.iter().map(|(key, value)| key.len() + value.len() + 48).sum::<usize>() + 96;
+                if self.labels_size + size > MAX_LABELS {
+                    self.labels.clear();
+                    self.labels_size = 0;
+                }
                 let labels = Rc::new(labels);
-                self.labels.insert(of, Rc::clone(&labels));
+                if size <= MAX_LABELS && self.labels.insert(of, Rc::clone(&labels)).is_none() {
+                    self.labels_size += size;
+                }
                 labels
             }
             // It may have ended meanwhile.
             None => self.labels.get(&of).map(Rc::clone).unwrap_or_default(),
         }
     }
+}
+
+/// What the function tables of programs take, each once.
+pub(super) fn tables(of: &[Known]) -> usize {
+    let views: Vec<&Rc<View>> = of.iter().filter_map(|known| known.view.as_ref()).collect();
+    let is_first =
+        |(index, view): &(usize, &&Rc<View>)| !views.iter().take(*index).any(|other| Rc::ptr_eq(other, view));
+    let first = views.iter().enumerate().filter(is_first);
+    first.flat_map(|(_, view)| view.modules.iter()).map(|module| module.pclntab.size()).sum()
 }
 
 /// What decides which code is where.

@@ -10,6 +10,8 @@ use super::session::Captured;
 use crate::profile::symbolize::{Symbolizer, Symbols};
 use crate::profile::{Function, Label, LabelValue, Line, Location, Mapping, Profile, Sample, ValueType};
 
+/// Names and files of all functions of a profile together: debug information may claim any.
+const MAX_TEXTS: usize = 256 << 20;
 /// As deep as any stack is walked, inlined frames and those of C included.
 const MAX_DEPTH: usize = 2048;
 
@@ -17,6 +19,8 @@ const MAX_DEPTH: usize = 2048;
 pub fn profile(captured: &mut Captured, kernel: &dyn Fn(u64) -> Option<Named>) -> Profile {
     let comments = comments(captured);
     let profile = named(&mut captured.known, &captured.collected, captured.rate, kernel);
+    let left_out = captured.left_out();
+    captured.notes.extend(left_out);
     Profile { time: captured.begun, duration: Some(captured.took), comments, ..profile }
 }
 
@@ -45,6 +49,7 @@ pub fn named(
     for (key, count) in collected.samples() {
         by_program.entry(key.known).or_default().push((key, count));
     }
+    let mut texts = MAX_TEXTS;
     let several = programs.len() > 1 || by_program.contains_key(&None);
     let mut in_kernel = KernelNames { names: kernel, mapping: None, known: HashMap::new() };
     let programs = programs.iter_mut().map(Some).chain([None]);
@@ -54,8 +59,8 @@ pub fn named(
         let stacks: Vec<&[Place]> = keys.iter().map(|(key, _)| key.places.as_slice()).collect();
         let name = known.as_ref().map_or("unknown", |known| known.name.as_str()).to_owned();
         let (symbols, stacks) = match known.as_mut() {
-            Some(known) => name_stacks(known, &stacks),
-            None => foreign(&stacks, Vec::new(), &mut |_| Vec::new()),
+            Some(known) => name_stacks(known, &stacks, &mut texts),
+            None => foreign(&stacks, Vec::new(), &mut |_| Vec::new(), &mut texts),
         };
         let base = append(&mut profile, symbols);
         for ((key, count), user) in keys.into_iter().zip(stacks) {
@@ -120,14 +125,14 @@ fn append(profile: &mut Profile, symbols: Symbols) -> usize {
 }
 
 /// Names the stacks of a process.
-fn name_stacks(known: &mut Known, stacks: &[&[Place]]) -> (Symbols, Vec<Vec<usize>>) {
+fn name_stacks(known: &mut Known, stacks: &[&[Place]], texts: &mut usize) -> (Symbols, Vec<Vec<usize>>) {
     let Known { view, foreign: native, mappings, .. } = known;
     mappings.extend(native.added());
     let shown = mappings.clone();
     let Some(view) = view.as_ref() else {
-        return foreign(stacks, shown, &mut |address| native.names(address));
+        return foreign(stacks, shown, &mut |address| native.names(address), texts);
     };
-    let mut symbolizer = Symbolizer::new(view, shown);
+    let mut symbolizer = Symbolizer::new(view, shown).with_room(*texts);
     let named: Vec<Vec<usize>> = stacks
         .iter()
         .map(|places| {
@@ -136,7 +141,8 @@ fn name_stacks(known: &mut Known, stacks: &[&[Place]]) -> (Symbols, Vec<Vec<usiz
         })
         .collect();
     let mut symbols = symbolizer.finish();
-    add_names(&mut symbols, &mut |address| native.names(address));
+    *texts = texts.saturating_sub(symbols.functions.iter().map(size).sum());
+    add_names(&mut symbols, &mut |address| native.names(address), texts);
     (symbols, named)
 }
 
@@ -145,6 +151,7 @@ fn foreign(
     stacks: &[&[Place]],
     mappings: Vec<Mapping>,
     names: &mut dyn FnMut(u64) -> Vec<Named>,
+    texts: &mut usize,
 ) -> (Symbols, Vec<Vec<usize>>) {
     let mut symbols = Symbols { mappings, ..Symbols::default() };
     let mut known: HashMap<u64, usize> = HashMap::new();
@@ -164,16 +171,29 @@ fn foreign(
                 .collect()
         })
         .collect();
-    add_names(&mut symbols, names);
+    add_names(&mut symbols, names, texts);
     (symbols, stacks)
 }
 
-/// Names the locations that have none yet.
-fn add_names(symbols: &mut Symbols, names: &mut dyn FnMut(u64) -> Vec<Named>) {
+/// What the texts of a function take.
+fn size(function: &Function) -> usize {
+    function.name.len() + function.system_name.len() + function.file.len()
+}
+
+/// Names the locations that have none yet, as long as there is room for their texts.
+fn add_names(symbols: &mut Symbols, names: &mut dyn FnMut(u64) -> Vec<Named>, texts: &mut usize) {
     let Symbols { locations, functions, .. } = symbols;
     let mut known: HashMap<Function, usize> = HashMap::new();
-    for location in locations.iter_mut().filter(|l| l.lines.is_empty()) {
+    // File by file: not all of them may be in memory at a time.
+    let mut unnamed: Vec<&mut Location> = locations.iter_mut().filter(|l| l.lines.is_empty()).collect();
+    unnamed.sort_by_key(|location| location.address);
+    for location in unnamed {
         for Named { function, line } in names(location.address) {
+            if !known.contains_key(&function) {
+                // It is kept twice.
+                let Some(left) = texts.checked_sub(2 * size(&function)) else { break };
+                *texts = left;
+            }
             let function = *known.entry(function).or_insert_with_key(|function| {
                 functions.push(function.clone());
                 functions.len() - 1

@@ -9,7 +9,7 @@ pub use probe_ebpf::cpu::Loader;
 
 use super::bpf::Bpf;
 use super::collect::Collected;
-use super::known::Known;
+use super::known::{self, Known};
 use super::perf::{self, Perf};
 use super::privileges;
 use super::ptrace::{self, Ptrace};
@@ -67,6 +67,8 @@ pub struct Options {
 pub struct Captured {
     /// The programs that were seen, as the samples name them.
     pub known: Vec<Known>,
+    /// The files of their other code.
+    pub files: Files,
     /// The samples.
     pub collected: Collected,
     /// What the source counted.
@@ -197,6 +199,11 @@ impl<'o> Capture<'o> {
         self.chosen.rate
     }
 
+    /// What is left out, in sentences.
+    pub fn notes(&self) -> Vec<String> {
+        left_out(&self.session.known, &self.session.files)
+    }
+
     /// What the source counted so far.
     pub fn counts(&self) -> Counts {
         self.chosen.source.counts()
@@ -216,9 +223,28 @@ impl<'o> Capture<'o> {
         if rate != wanted {
             notes.push(format!("{rate} samples in a second, not {wanted}: more are not to be had by {mode}"));
         }
-        let known = session.known;
-        Ok(Captured { known, collected, counts, mode, because, notes, rate, begun, took, early })
+        let Session { known, files, .. } = session;
+        notes.extend(collected.notes());
+        Ok(Captured { known, files, collected, counts, mode, because, notes, rate, begun, took, early })
     }
+}
+
+impl Captured {
+    /// What is left out, in sentences. Of that, names are left out when a profile is made.
+    pub fn left_out(&self) -> Vec<String> {
+        left_out(&self.known, &self.files)
+    }
+}
+
+fn left_out(known: &[Known], files: &Files) -> Vec<String> {
+    let mut notes = files.notes();
+    let programs = known.iter().filter(|known| known.is_left_out()).count();
+    if programs > 0 {
+        notes.push(format!(
+            "{programs} Go programs are left out, as the function tables of all would take too much memory"
+        ));
+    }
+    notes
 }
 
 /// A process that executes another program is still there.
@@ -404,7 +430,9 @@ impl Session<'_> {
     fn known_of(&mut self, sample: &RawSample<'_>, found: &mut HashSet<usize>) -> Option<usize> {
         if let Some(&known) = self.now.get(&sample.pid) {
             if let Some(index) = known
-                && self.known.get_mut(index).is_some_and(Known::try_again)
+                && self.known.get(index).is_some_and(Known::is_due)
+                && let others = known::tables(&self.known)
+                && self.known.get_mut(index).is_some_and(|known| known.try_again(others))
             {
                 found.insert(index);
             }
@@ -429,13 +457,14 @@ impl Session<'_> {
     fn look_ahead(&mut self) -> bool {
         let mut ahead = std::mem::take(&mut self.ahead);
         let mut more = false;
+        let others = if ahead.is_empty() { 0 } else { known::tables(&self.known) };
         for (&pid, programs) in &mut ahead {
             // What should have been told long ago was lost.
             programs.retain(|ahead| ahead.since.elapsed() < LOST);
             // Of the ones before the last there is nothing left to see.
             let Some(Ahead { known, .. }) = programs.back_mut() else { continue };
             match known {
-                Some(known) => _ = known.try_again(),
+                Some(known) => _ = known.try_again(others),
                 None => *known = self.open(pid),
             }
             more |= known.as_ref().is_none_or(Known::is_young);

@@ -85,6 +85,7 @@ pub(super) fn run(args: &TopArgs, common: &Common) -> Result<(), Error> {
             None
         }
     };
+    let mut said = 0;
     let mut left = args.count;
     let mut since = Instant::now();
     while left != Some(0) {
@@ -112,6 +113,18 @@ pub(super) fn run(args: &TopArgs, common: &Common) -> Result<(), Error> {
         let (collected, known) = capture.take();
         let profile = named(known, &collected, rate, &|address| kernel.function(address));
         window.push(Interval::new(&profile, took, alone.as_ref()));
+        let missing = [collected.notes(), capture.notes()].concat();
+        // Once: there may be more of the same later.
+        if missing.len() > said {
+            said = missing.len();
+            match &mut screen {
+                Some(screen) => {
+                    notes.extend(missing.iter().cloned());
+                    missing.into_iter().for_each(|note| screen.note(note));
+                }
+                None => tell(&missing, common),
+            }
+        }
         let mut top = window.top(capture.mode(), rate, capture.counts().lost);
         match &mut screen {
             Some(screen) => screen.draw(Some(top)).map_err(no_screen)?,

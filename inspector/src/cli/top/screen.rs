@@ -186,6 +186,11 @@ impl Screen {
         self.shown.change(change);
     }
 
+    /// Has something more to be known of all that is shown.
+    pub(super) fn note(&mut self, note: String) {
+        self.shown.notes.insert(0, note);
+    }
+
     /// Shows what there is, or something newer.
     pub(super) fn draw(&mut self, newer: Option<Top>) -> io::Result<()> {
         if let Some(top) = newer {
