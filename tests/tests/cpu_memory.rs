@@ -15,7 +15,7 @@ use flate2::Compression;
 use flate2::write::ZlibEncoder;
 
 /// Libraries, and how many bytes of zeros each has, packed into a thousandth of that. All together they are more than is allowed.
-const LIBRARIES: usize = 6;
+const LIBRARIES: usize = 4;
 const ZEROS: usize = 400 << 20;
 /// One has more than is ever read of a file.
 const TOO_MANY: usize = 700 << 20;
@@ -72,16 +72,15 @@ fn mark_packed(file: &Path, name: &str) {
 }
 
 /// A library with a function `work_N` that computes for a while.
-fn library(folder: &Path, index: usize, zeros: usize) -> PathBuf {
+fn library(folder: &Path, index: usize, section: &Path) -> PathBuf {
     let source = folder.join(format!("work{index}.c"));
     let text = format!(
         "unsigned long work_{index}(unsigned long x) {{\n  for (long i = 0; i < 2000000; i++) x = x * 6364136223846793005ul + i;\n  \
          return x;\n}}\n"
     );
     fs::write(&source, text).unwrap();
-    let (path, section) = (folder.join(format!("libwork{index}.so")), folder.join("section"));
+    let path = folder.join(format!("libwork{index}.so"));
     run(Command::new("gcc").args(["-O1", "-g", "-shared", "-fPIC", "-o"]).arg(&path).arg(&source));
-    fs::write(&section, packed(zeros)).unwrap();
     // A section that the compiler does not write by itself.
     let added = format!(".debug_ranges={}", section.display());
     run(Command::new("objcopy").arg("--add-section").arg(added).arg(&path));
@@ -95,9 +94,15 @@ fn debug_information_has_one_limit_for_all() {
     // Made before anything is measured.
     let ours = binary().unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let zeros = |index| if index == LIBRARIES { TOO_MANY } else { ZEROS };
-    let libraries: Vec<PathBuf> =
-        (0..=LIBRARIES).map(|index| library(folder.path(), index, zeros(index))).collect();
+    let section = |name: &str, zeros| {
+        let path = folder.path().join(name);
+        fs::write(&path, packed(zeros)).unwrap();
+        path
+    };
+    let (many, too_many) = (section("many", ZEROS), section("too_many", TOO_MANY));
+    let sections = std::iter::repeat_n(&many, LIBRARIES).chain([&too_many]);
+    let libraries = sections.enumerate().map(|(index, section)| library(folder.path(), index, section));
+    let libraries: Vec<PathBuf> = libraries.collect();
     let mut source = String::from("#include <stdio.h>\n");
     for index in 0..=LIBRARIES {
         writeln!(source, "unsigned long work_{index}(unsigned long);").unwrap();
@@ -122,7 +127,7 @@ fn debug_information_has_one_limit_for_all() {
 
     let (pid, path) = (target.id().to_string(), folder.path().join("profile"));
     for arguments in
-        [&["pprof-cpu", "-d", "3s", "-r", "499"][..], &["top", "--interval", "1s", "--count", "3"]]
+        [&["pprof-cpu", "-d", "3s", "-r", "499"][..], &["top", "--interval", "2s", "--count", "1"]]
     {
         let mut command = Command::new(ours);
         command.args(arguments).arg(&pid).stdin(Stdio::null());
