@@ -1,10 +1,32 @@
 //! The generated table files, one per Go toolchain, and the choice of one for a version.
 
+use std::sync::{LazyLock, OnceLock};
+
 use crate::experiments::{self, Difference, Effect};
 use crate::version::{GoVersion, OLDEST_MINOR};
 
 /// `(minor, patch, contents)`, ascending. The list is written by `generate-tables` beside the files themselves.
-const FILES: &[(u32, u32, &str)] = include!("../data/index.rs");
+const ALL: &[(u32, u32, &str)] = include!("../data/index.rs");
+
+/// Those of release candidates and betas: `(minor, "rc1", contents)`, ascending. Written beside the list of releases.
+const CANDIDATES: &[(u32, &str, &str)] = include!("../data/candidates.rs");
+
+/// Minor releases whose tables are as good as not there, see [`withhold`].
+static WITHHELD: OnceLock<Vec<u32>> = OnceLock::new();
+
+static FILES: LazyLock<Vec<(u32, u32, &'static str)>> =
+    LazyLock::new(|| ALL.iter().copied().filter(|f| !is_withheld(f.0)).collect());
+
+fn is_withheld(minor: u32) -> bool {
+    WITHHELD.get().is_some_and(|minors| minors.contains(&minor))
+}
+
+/// Makes the tables of these minor releases as good as not there, for tests of what can be said of a release that has
+/// none yet. Must come before any table is used; only the first call counts.
+#[cfg(debug_assertions)]
+pub fn withhold(minors: &[u32]) {
+    WITHHELD.get_or_init(|| minors.to_vec());
+}
 
 /// How far ahead of the newest table a version may be for the newest table to be offered as a neighbour.
 const NEIGHBOUR_DISTANCE: u32 = 2;
@@ -35,6 +57,13 @@ pub enum Evidence {
         /// The release it was made from.
         used: Release,
     },
+    /// Made from a release candidate or beta of the same minor, of which no release is known: calibrate.
+    Candidate {
+        /// 28 of `go1.28rc1`.
+        minor: u32,
+        /// `rc1` of it.
+        pre: &'static str,
+    },
     /// Made from a neighbouring minor: only scalars have a chance to be right, and only after calibration.
     NeighbourMinor {
         /// The release it was made from.
@@ -64,6 +93,9 @@ impl std::fmt::Display for Evidence {
         match self {
             Evidence::Exact => f.write_str("table of this very release"),
             Evidence::SameMinor { used } => write!(f, "table of {used}, the nearest patch"),
+            Evidence::Candidate { minor, pre } => {
+                write!(f, "table of go1.{minor}{pre}, which came before the release")
+            }
             Evidence::NeighbourMinor { used } => write!(f, "table of {used}, a neighbouring release"),
             Evidence::OtherExperiments { used } => {
                 write!(f, "table of {used}, without the program's GOEXPERIMENTs, which are not known")
@@ -71,6 +103,23 @@ impl std::fmt::Display for Evidence {
             Evidence::Dwarf => f.write_str("the program's own DWARF"),
         }
     }
+}
+
+/// The tables of candidates and betas of a minor, oldest first.
+fn candidates(minor: u32) -> &'static [(u32, &'static str, &'static str)] {
+    let of = |f: &(u32, &str, &str)| f.0 == minor;
+    let start = CANDIDATES.iter().position(of).unwrap_or(CANDIDATES.len());
+    let len = CANDIDATES.iter().filter(|f| of(f) && !is_withheld(minor)).count();
+    CANDIDATES.get(start..start + len).unwrap_or_default()
+}
+
+/// The table of a candidate or beta, where there is one of this very.
+fn candidate_itself(version: &GoVersion) -> Option<&'static str> {
+    let pre = version.pre.as_deref()?;
+    // What follows the name is somebody's: `go1.28rc1-custom`.
+    let named = version.raw == format!("go1.{}{pre}", version.minor);
+    let found = candidates(version.minor).iter().find(|f| f.1 == pre).map(|f| f.2);
+    found.filter(|_| named && !version.devel)
 }
 
 /// A table file, and what of it is another one in the program that is asked about.
@@ -120,11 +169,17 @@ fn by_numbers(version: &GoVersion) -> Option<(&'static str, Release, Evidence)> 
         let &(minor, patch, text) = FILES.get(i)?;
         return Some((text, Release { minor, patch }, Evidence::Exact));
     }
+    if let Some(text) = candidate_itself(version) {
+        return Some((text, Release { minor: version.minor, patch: 0 }, Evidence::Exact));
+    }
     // Between two patches equally near, the older: fields are moved by later patches, rarely moved back.
     let same = FILES.iter().filter(|f| f.0 == version.minor).min_by_key(|f| f.1.abs_diff(version.patch));
     if let Some(&(minor, patch, text)) = same {
         let used = Release { minor, patch };
         return Some((text, used, Evidence::SameMinor { used }));
+    }
+    if let Some(&(minor, pre, text)) = candidates(version.minor).last() {
+        return Some((text, Release { minor, patch: 0 }, Evidence::Candidate { minor, pre }));
     }
     if version.minor < OLDEST_MINOR {
         return None;
@@ -150,13 +205,17 @@ pub(crate) fn files(version: &GoVersion) -> Vec<Sheet> {
         (_, Some((below, above))) => {
             let other = if std::ptr::eq(below, sheet.text) { above } else { below };
             let known = FILES.iter().find(|f| std::ptr::eq(f.2, other));
-            known.map(|&(minor, patch, text)| {
+            let released = known.map(|&(minor, patch, text)| {
                 let used = Release { minor, patch };
                 let evidence = match sheet.evidence {
                     Evidence::OtherExperiments { .. } => Evidence::OtherExperiments { used },
                     _ => Evidence::SameMinor { used },
                 };
                 Sheet::plain(text, evidence)
+            });
+            released.or_else(|| {
+                let (minor, pre, text) = *CANDIDATES.iter().find(|f| std::ptr::eq(f.2, other))?;
+                Some(Sheet::plain(text, Evidence::Candidate { minor, pre }))
             })
         }
     };
@@ -174,8 +233,14 @@ pub(crate) fn is_bracketed(version: &GoVersion) -> bool {
     bracket(version).is_some()
 }
 
-/// The files of the nearest patches below and above a release that lies between two of the same minor.
+/// The files of the nearest patches below and above a release that lies between two of the same minor. A candidate lies
+/// between an earlier one and the release.
 pub(crate) fn bracket(version: &GoVersion) -> Option<(&'static str, &'static str)> {
+    if let Some(pre) = version.pre.as_deref().filter(|_| !version.devel) {
+        let below = candidates(version.minor).iter().rfind(|f| f.1 <= pre)?;
+        let above = FILES.iter().find(|f| f.0 == version.minor && f.1 == 0)?;
+        return Some((below.2, above.2));
+    }
     if !is_release(version) {
         return None;
     }
@@ -223,6 +288,14 @@ mod tests {
         assert_eq!(fit(&format!("{newest} X:boringcrypto")), Some(Evidence::Exact));
         let (used, snapshot) = found("go1.25-20250209-RC00").unwrap();
         assert_eq!((used, snapshot), (Release { minor: 25, patch: 0 }, Evidence::SameMinor { used }));
+        for (minor, pre, _) in CANDIDATES {
+            let raw = format!("go1.{minor}{pre}");
+            assert_eq!(found(&raw).unwrap().1, Evidence::Exact, "{raw}");
+            let between = GoVersion::parse(&format!("{raw}9")).unwrap();
+            let (below, above) = bracket(&between).unwrap();
+            assert!(!std::ptr::eq(below, above), "{raw}");
+            assert_eq!(files(&between).len(), 2, "{raw}");
+        }
         assert!(found("go1.17.13").is_none());
         assert!(found("go1.99.0").is_none());
     }

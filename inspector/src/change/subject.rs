@@ -338,6 +338,9 @@ fn check_build(process: &Process, view: &View) -> Result<(), Error> {
     if version.devel && !own {
         return doubt(format!("{version} is no release, and {layouts}"));
     }
+    if let Evidence::Candidate { .. } = view.layout {
+        return doubt(format!("the layouts of {version} are not known, only the {}", view.layout));
+    }
     let option = INSTRUMENTED.iter().find(|(function, _)| main.pclntab.find(function).is_some());
     if let Some((_, option)) = option.filter(|_| !own) {
         return doubt(format!("it is built with {option}, and {layouts}"));

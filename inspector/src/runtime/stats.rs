@@ -114,7 +114,8 @@ impl<'v> Counters<'v> {
     /// Where they cannot be read, or not be what they should.
     pub fn read(&self, memory: &dyn Memory) -> Result<Stats, SourceError> {
         let table = &self.view.table;
-        let sched = self.found.at("runtime.sched").ok_or(SourceError::Missing("runtime.sched"))?;
+        // By the table of another minor release it is not found, as its fields may have moved.
+        let Some(sched) = self.found.at("runtime.sched") else { return self.counted(memory) };
         let field = |name| table.field("runtime.sched", name);
         let free: Vec<_> = match (field("gFree.n"), field("gFree.stack.size"), field("gFree.noStack.size")) {
             (Some(n), ..) => vec![n],
@@ -134,7 +135,7 @@ impl<'v> Counters<'v> {
         let free: u64 = free.into_iter().map(number).fold(0, u64::saturating_add);
         let kept = procs.iter().map(|p| p.free_gs).fold(free, u64::saturating_add);
         let (all, system) = (number(allglen), number(system));
-        let threads = self.view.read_ms(memory).len() as u64;
+        let threads = self.threads(memory)?;
         Ok(Stats {
             goroutines: all.saturating_sub(kept).saturating_sub(system).max(1),
             threads,
@@ -144,6 +145,39 @@ impl<'v> Counters<'v> {
             idle_procs: procs.iter().filter(|p| p.is_idle()).count() as u64,
             gs: all,
             free_gs: kept,
+            most_procs: self.procs.most(memory)?.max(procs.len() as u64),
+        })
+    }
+
+    fn threads(&self, memory: &dyn Memory) -> Result<u64, SourceError> {
+        self.view.allm.ok_or(SourceError::Missing("runtime.allm"))?;
+        Ok(self.view.read_ms(memory).len() as u64)
+    }
+
+    /// The same numbers without what the scheduler counts: each goroutine is looked at.
+    fn counted(&self, memory: &dyn Memory) -> Result<Stats, SourceError> {
+        let procs = self.procs.read(memory)?;
+        let (mut goroutines, mut system_goroutines) = (0u64, 0u64);
+        self.each_goroutine(memory, When::Created, |_, system| {
+            *(if system { &mut system_goroutines } else { &mut goroutines }) += 1;
+        })?;
+        let mut batch = Batch::default();
+        let cpus = ["runtime.numCPUStartup", "runtime.ncpu"].iter().find_map(|name| self.found.at(name));
+        let cpus = cpus.map(|at| batch.add(at, 4));
+        let allglen = batch.add(self.view.allgs.len, 8);
+        let pieces = batch.read(memory)?;
+        let living = goroutines.saturating_add(system_goroutines);
+        // Goroutines come meanwhile.
+        let gs = pieces.number(allglen).unwrap_or(0).max(living);
+        Ok(Stats {
+            goroutines: goroutines.max(1),
+            threads: self.threads(memory)?,
+            gomaxprocs: procs.len() as u64,
+            num_cpu: cpus.and_then(|t| pieces.number(t)).filter(|n| (1..=1 << 16).contains(n)),
+            system_goroutines,
+            idle_procs: procs.iter().filter(|p| p.is_idle()).count() as u64,
+            gs,
+            free_gs: gs - living,
             most_procs: self.procs.most(memory)?.max(procs.len() as u64),
         })
     }
@@ -175,29 +209,51 @@ impl<'v> Counters<'v> {
     }
 
     fn states(&self, memory: &dyn Memory) -> Result<BTreeMap<(u32, u8), u64>, SourceError> {
-        let view = self.view;
-        let implausible =
-            |error| SourceError::implausible(format!("its goroutines cannot be listed: {error}"));
-        let list = GList::new(view.allgs.read(memory, 0).map_err(implausible)?, view.g.size);
         let mut states = BTreeMap::new();
-        let finalizer_runs = view.finalizer_runs_user_code(memory);
-        let mut known: AddressMap<bool> = AddressMap::default();
-        list.read_all(memory, &mut Vec::new(), |_, addr, bytes| {
-            let Some(g) = bytes.map(|bytes| Goroutine::parse(&view.g, addr, bytes)) else { return };
-            if g.is_dead() {
-                return;
-            }
-            let system = if g.running_cleanups {
-                view.is_system_goroutine(&g, finalizer_runs)
-            } else {
-                *known.entry(g.startpc).or_insert_with(|| view.is_system_goroutine(&g, finalizer_runs))
-            };
+        self.each_goroutine(memory, When::Now, |g, system| {
             if !system {
                 *states.entry((g.status(), g.wait_reason)).or_default() += 1;
             }
         })?;
         Ok(states)
     }
+
+    /// Looks at every goroutine that lives, and says whether it is one of the runtime's own.
+    fn each_goroutine(
+        &self,
+        memory: &dyn Memory,
+        when: When,
+        mut look: impl FnMut(&Goroutine, bool),
+    ) -> Result<(), SourceError> {
+        let view = self.view;
+        let implausible =
+            |error| SourceError::implausible(format!("its goroutines cannot be listed: {error}"));
+        let list = GList::new(view.allgs.read(memory, 0).map_err(implausible)?, view.g.size);
+        let finalizer_runs = when == When::Now && view.finalizer_runs_user_code(memory);
+        let mut known: AddressMap<bool> = AddressMap::default();
+        list.read_all(memory, &mut Vec::new(), |_, addr, bytes| {
+            let Some(mut g) = bytes.map(|bytes| Goroutine::parse(&view.g, addr, bytes)) else { return };
+            if g.is_dead() {
+                return;
+            }
+            g.running_cleanups &= when == When::Now;
+            let system = if g.running_cleanups {
+                view.is_system_goroutine(&g, finalizer_runs)
+            } else {
+                *known.entry(g.startpc).or_insert_with(|| view.is_system_goroutine(&g, finalizer_runs))
+            };
+            look(&g, system);
+        })?;
+        Ok(())
+    }
+}
+
+/// When a goroutine has to be the runtime's own. Those that run finalizers and cleanups are the program's while they do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum When {
+    Now,
+    /// As `sched.ngsys` counts.
+    Created,
 }
 
 impl Histograms {

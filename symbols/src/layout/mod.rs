@@ -14,6 +14,8 @@ use std::fmt;
 pub use dwarf::{DwarfError, from_dwarf};
 
 use crate::experiments::Difference;
+#[cfg(debug_assertions)]
+pub use crate::toolchain::withhold;
 use crate::toolchain::{self};
 pub use crate::toolchain::{Evidence, Release, releases};
 use crate::version::GoVersion;

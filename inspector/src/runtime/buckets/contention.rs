@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use symbols::layout::Table;
 
 use super::list::{self, Bucket, Kind};
+use super::shape;
 use super::ticks::{TicksPerSecond, ticks_per_second};
 use super::{BucketsError, Tables};
 use crate::memory::Memory;
@@ -110,6 +111,9 @@ fn read(tables: &Tables<'_>, memory: &dyn Memory, of: Contention) -> Result<Cont
             break;
         }
     }
+    if shape::is_borrowed(view) {
+        shape::contention(&raw).map_err(|why| BucketsError::Damaged { list, why })?;
+    }
     let mut buckets: Vec<ContentionBucket> = raw.into_iter().map(|bucket| layout.bucket(bucket)).collect();
     buckets.sort_by_key(|bucket| std::cmp::Reverse(bucket.cycles));
     let fraction = match of {
@@ -126,8 +130,14 @@ fn read(tables: &Tables<'_>, memory: &dyn Memory, of: Contention) -> Result<Cont
     Ok(ContentionBuckets { of, buckets, ticks, fraction, max_depth, time })
 }
 
+/// `debug.profstackdepth` where nobody sets it.
+const DEPTH: usize = 128;
+
 /// `debug.profstackdepth`: up to `maxProfStackDepth`, 1024.
 fn depth(tables: &Tables<'_>, memory: &dyn Memory) -> Result<usize, BucketsError> {
+    if shape::is_borrowed(tables.view) {
+        return Ok(DEPTH);
+    }
     let at = tables.at("runtime.debug")?;
     let debug = Record::read(memory, &tables.view.table, "runtime.debug", at)?;
     Ok(usize::try_from(debug.i32("profstackdepth")?).unwrap_or(0).min(1024))

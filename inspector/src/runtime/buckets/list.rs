@@ -38,6 +38,8 @@ pub(super) enum Kind {
 /// A bucket and the bytes of its record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Bucket {
+    /// Where it is.
+    pub(super) at: u64,
     /// Size of the objects, in a list of allocations.
     pub(super) size: u64,
     pub(super) stack: Vec<u64>,
@@ -128,7 +130,7 @@ pub(super) fn read(
         if hash(&stack, size) != word(header.hash) {
             return Err(damaged(format!("the bucket at {at:#x} has a hash that is not that of its stack")));
         }
-        buckets.push(Bucket { size, stack, record: record.to_vec() });
+        buckets.push(Bucket { at, size, stack, record: record.to_vec() });
         at = word(header.allnext);
     }
     Ok(buckets)

@@ -8,6 +8,7 @@ use symbols::layout::Table;
 
 use super::exp::exp_of_negative;
 use super::list::{self, Bucket, Kind};
+use super::shape;
 use super::{BucketsError, Tables};
 use crate::memory::Memory;
 use crate::profile::symbolize::Symbolizer;
@@ -156,6 +157,19 @@ impl Layout {
         })
     }
 
+    /// That of the release, or where the table in use is of another one, that which the records have.
+    fn in_use(tables: &Tables<'_>, memory: &dyn Memory, list: RuntimeAddr) -> Result<Self, BucketsError> {
+        let view = tables.view;
+        if !shape::is_borrowed(view) {
+            return Ok(Layout::of(&view.table)?);
+        }
+        let buckets = list::read(memory, &view.table, view.minor, list, Kind::Memory, shape::WITH_BYTES)?;
+        let size = shape::memory(&buckets).map_err(|why| BucketsError::Damaged { list, why })?;
+        let cycle = size / 4;
+        let bytes = (size == shape::WITH_BYTES).then_some((16, 24));
+        Ok(Layout { size, active: 0, future: cycle, cycle, allocs: 0, frees: 8, bytes })
+    }
+
     fn counts(&self, bucket: &Bucket, at: usize) -> Counts {
         let word = |offset: usize| {
             let start = at + offset;
@@ -230,7 +244,7 @@ impl Reading {
 pub fn read_memory(tables: &Tables<'_>, memory: &dyn Memory) -> Result<MemoryBuckets, BucketsError> {
     let rate = memory.word(tables.at("runtime.MemProfileRate")?)?.cast_signed();
     let list = tables.at("runtime.mbuckets")?;
-    let layout = Layout::of(&tables.view.table)?;
+    let layout = Layout::in_use(tables, memory, list)?;
     let mut time = SystemTime::now();
     let mut reading = Reading::take(tables, memory, &layout, list)?;
     let mut consistent = false;
@@ -427,7 +441,7 @@ mod tests {
             let words: Vec<u64> = (1..=if minor >= 27 { 8 } else { 16 }).collect();
             let record: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
             assert_eq!(record.len(), layout.size, "{minor}");
-            let bucket = Bucket { size: 10, stack: Vec::new(), record };
+            let bucket = Bucket { at: 0, size: 10, stack: Vec::new(), record };
             let active = layout.active(&bucket);
             assert_eq!((active.allocs, active.frees), (1, 2), "{minor}");
             let last = layout.future(&bucket, 2);

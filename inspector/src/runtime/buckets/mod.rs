@@ -7,6 +7,7 @@ mod exp;
 mod list;
 mod memory;
 mod sampling;
+mod shape;
 mod ticks;
 
 use symbols::addr::RuntimeAddr;

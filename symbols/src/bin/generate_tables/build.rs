@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use symbols::layout::Release;
-
 use crate::Outcome;
+use crate::release::Release;
 
 /// How the probe is compiled. Recipes differ between these.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -16,19 +15,10 @@ pub(crate) enum Mode {
     Unoptimised,
 }
 
-/// What `GOTOOLCHAIN` calls a release: before 1.21 there is no `.0`.
-pub(crate) fn toolchain(release: Release) -> String {
-    if release.minor < 21 && release.patch == 0 {
-        format!("go1.{}", release.minor)
-    } else {
-        release.to_string()
-    }
-}
-
 /// Where the toolchain of a release is.
 pub(crate) fn goroot(release: Release) -> Outcome<PathBuf> {
     let output =
-        Command::new("go").args(["env", "GOROOT"]).env("GOTOOLCHAIN", toolchain(release)).output()?;
+        Command::new("go").args(["env", "GOROOT"]).env("GOTOOLCHAIN", release.toolchain()).output()?;
     Ok(PathBuf::from(String::from_utf8(output.stdout)?.trim()))
 }
 
@@ -37,7 +27,7 @@ pub(crate) fn goroot(release: Release) -> Outcome<PathBuf> {
 pub(crate) fn compiler(release: Release, experiment: &str) -> Outcome<Option<String>> {
     let output = Command::new("go")
         .args(["tool", "compile", "-V"])
-        .env("GOTOOLCHAIN", toolchain(release))
+        .env("GOTOOLCHAIN", release.toolchain())
         .env("GOEXPERIMENT", experiment)
         .env("GOOS", "linux")
         .env("GOARCH", "amd64")
@@ -105,7 +95,7 @@ pub(crate) fn probe_with(
         .arg(&output)
         .args(files)
         .current_dir(source)
-        .env("GOTOOLCHAIN", toolchain(release))
+        .env("GOTOOLCHAIN", release.toolchain())
         .env("CGO_ENABLED", "0")
         .env("GOFLAGS", "")
         .env("GOEXPERIMENT", experiment)

@@ -6,9 +6,10 @@ use std::path::Path;
 use object::{Object as _, ObjectSymbol as _};
 use symbols::addr::LinkAddr;
 use symbols::image::Image;
-use symbols::layout::{Release, Table};
+use symbols::layout::Table;
 
 use crate::learn::Learned;
+use crate::release::Release;
 use crate::{Outcome, build};
 
 /// What a table file ends with: the recipes and itself.
@@ -16,11 +17,8 @@ const END: &str = "\n}\n}\n";
 
 /// The contents of a table file.
 pub(crate) fn file(release: Release, elf: &[u8], table: &Table, recipes: &[Learned; 2]) -> Outcome<String> {
-    let command = format!(
-        "GOTOOLCHAIN={} go {}",
-        build::toolchain(release),
-        build::arguments(build::Mode::Plain).join(" ")
-    );
+    let command =
+        format!("GOTOOLCHAIN={} go {}", release.toolchain(), build::arguments(build::Mode::Plain).join(" "));
     let mut out = String::from("{\n");
     member(&mut out, "go", &release.to_string())?;
     member(&mut out, "arch", "amd64")?;
@@ -58,25 +56,26 @@ pub(crate) fn without<'k>(file: &str, keys: impl Iterator<Item = &'k str>) -> St
     first.map_or_else(|| file.to_owned(), |at| format!("{}{END}", &file[..at]))
 }
 
-/// Writes the list of the table files that the library embeds.
+/// Writes the lists of the table files that the library embeds: releases, and what came before them.
 pub(crate) fn index(data: &Path) -> Outcome {
-    let mut releases = Vec::new();
+    let mut found = Vec::new();
     for entry in std::fs::read_dir(data)? {
         let name = entry?.file_name();
-        if let Some(release) =
-            name.to_str().and_then(|n| n.strip_suffix(".json")).and_then(crate::parse_release)
-        {
-            releases.push(release);
+        found.extend(name.to_str().and_then(|n| n.strip_suffix(".json")).and_then(Release::parse));
+    }
+    found.sort_unstable();
+    let (mut releases, mut candidates) = (String::new(), String::new());
+    for release in found {
+        let Release { minor, patch, pre } = release;
+        match pre {
+            None => writeln!(releases, "    ({minor}, {patch}, include_str!(\"{release}.json\")),")?,
+            Some(pre) => writeln!(candidates, "    ({minor}, \"{pre}\", include_str!(\"{release}.json\")),")?,
         }
     }
-    releases.sort_unstable();
-    let mut out = String::from("// Written by generate-tables.\n&[\n");
-    for release in releases {
-        let Release { minor, patch } = release;
-        writeln!(out, "    ({minor}, {patch}, include_str!(\"{release}.json\")),")?;
+    for (name, list) in [("index.rs", releases), ("candidates.rs", candidates)] {
+        std::fs::write(data.join(name), format!("// Written by generate-tables.\n&[\n{list}]\n"))?;
     }
-    out.push_str("]\n");
-    Ok(std::fs::write(data.join("index.rs"), out)?)
+    Ok(())
 }
 
 pub(crate) fn member(out: &mut String, name: &str, value: &str) -> Outcome {

@@ -7,15 +7,16 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use symbols::globals::VARIABLES;
-use symbols::layout::{self, Release, Table, releases};
+use symbols::layout::{self, Table, releases};
 use symbols::version::GoVersion;
 
 use crate::build::{self, Mode, Program};
+use crate::release::Release;
 use crate::{Outcome, emit, learn};
 
 /// Measures the experiments of `wanted`; of the newest release of each minor without any.
 pub(crate) fn measure(home: &Path, builds: &Path, wanted: &[Release]) -> Outcome {
-    let newest: BTreeMap<u32, Release> = releases().map(|r| (r.minor, r)).collect();
+    let newest: BTreeMap<u32, Release> = releases().map(|r| (r.minor, Release::from(r))).collect();
     let wanted = if wanted.is_empty() { newest.into_values().collect() } else { wanted.to_vec() };
     let data = home.join("data/experiments");
     std::fs::create_dir_all(&data)?;
@@ -173,13 +174,13 @@ fn index(data: &Path) -> Outcome {
     let mut measured = Vec::new();
     for entry in std::fs::read_dir(data)? {
         let name = entry?.file_name();
-        let release = name.to_str().and_then(|n| n.strip_suffix(".json")).and_then(crate::parse_release);
+        let release = name.to_str().and_then(|n| n.strip_suffix(".json")).and_then(Release::parse);
         measured.extend(release);
     }
     measured.sort_unstable();
     let mut out = String::from("// Written by generate-tables.\n&[\n");
     for release in measured {
-        let Release { minor, patch } = release;
+        let Release { minor, patch, .. } = release;
         writeln!(out, "    ({minor}, {patch}, include_str!(\"{release}.json\")),")?;
     }
     out.push_str("]\n");

@@ -1,7 +1,8 @@
 //! Makes the tables in `data/` from probe programs that it builds with each Go toolchain.
 //!
 //! ```text
-//! generate-tables [--builds DIR] [VERSION…]    (re)make the tables of these releases; of all known without any
+//! generate-tables [--builds DIR] [VERSION…]    (re)make the tables of these releases or candidates
+//!                                                (`1.28.0`, `1.28rc1`); of all known releases without any
 //! generate-tables [--builds DIR] ways [VERSION…]
 //!                                                learn again what ways to compile need beside the usual recipes
 //! generate-tables [--builds DIR] experiments [VERSION…]
@@ -18,16 +19,18 @@ mod build;
 mod emit;
 mod experiments;
 mod learn;
+mod release;
 mod verify;
 mod ways;
 
 use build::{Mode, Program};
+use release::Release;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use symbols::globals::VARIABLES;
-use symbols::layout::{self, Release, releases};
+use symbols::layout::{self, releases};
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
@@ -59,7 +62,7 @@ fn run(mut args: impl Iterator<Item = String>) -> Outcome {
             "ways" => only_ways = true,
             "experiments" => of_experiments = true,
             version => {
-                wanted.push(parse_release(version).ok_or_else(|| format!("not a release: {version}"))?)
+                wanted.push(Release::parse(version).ok_or_else(|| format!("not a release: {version}"))?)
             }
         }
     }
@@ -68,7 +71,7 @@ fn run(mut args: impl Iterator<Item = String>) -> Outcome {
         return experiments::measure(home, &builds, &wanted);
     }
     if wanted.is_empty() {
-        wanted = releases().collect();
+        wanted = releases().map(Release::from).collect();
     }
     std::fs::create_dir_all(&builds)?;
     if only_ways {
@@ -96,9 +99,4 @@ fn run(mut args: impl Iterator<Item = String>) -> Outcome {
         println!("{release}: {structs} structs, recipes {optimised} + {unoptimised}{supplements}");
     }
     emit::index(&home.join("data"))
-}
-
-fn parse_release(text: &str) -> Option<Release> {
-    let (minor, patch) = text.strip_prefix("go").unwrap_or(text).strip_prefix("1.")?.split_once('.')?;
-    Some(Release { minor: minor.parse().ok()?, patch: patch.parse().ok()? })
 }

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use symbols::globals::{self, VARIABLES, Verdict};
 use symbols::image::Image;
-use symbols::layout::{self, Release};
+use symbols::layout;
 use symbols::moduledata;
 use symbols::pclntab::Pclntab;
 use symbols::version::GoVersion;
 use symbols::{buildinfo, layout::releases};
 
+use crate::release::Release;
 use crate::ways::WAYS;
 use crate::{Outcome, build};
 
@@ -42,7 +43,7 @@ pub(crate) fn files(programs: &[PathBuf]) -> Outcome {
 /// writes the comparison.
 pub(crate) fn matrix(source: &Path, builds: &Path, output: &Path) -> Outcome {
     let (mut built, mut shipped, mut neighbours) = (Vec::new(), Vec::new(), Vec::new());
-    let all: Vec<Release> = releases().collect();
+    let all: Vec<Release> = releases().map(Release::from).collect();
     for &release in &all {
         let newest = !all.iter().any(|r| r.minor == release.minor && r.patch > release.patch);
         let root = build::goroot(release)?;
@@ -82,7 +83,7 @@ pub(crate) fn matrix(source: &Path, builds: &Path, output: &Path) -> Outcome {
     );
     out.push_str(&table(&built)?);
     out.push_str(
-        "\n### Each variable\n\nIn how many of these programs it was found, of those that have it.\n\n",
+        "\n### Each variable\n\nIn how many of these programs it was found, of those that have it; `0/0` where none was built in that way.\n\n",
     );
     out.push_str(&rates(&built)?);
     out.push_str("\n## Programs that the toolchains ship\n\nPrebuilt by the Go project; `compile` with PGO since 1.21.\n\n");
@@ -141,7 +142,10 @@ fn row(path: &Path, program: &str, neighbour: Option<Release>) -> Outcome<Option
         let start = Instant::now();
         found = match neighbour {
             None => globals::solve(&image, &pclntab, &version, VARIABLES),
-            Some(used) => globals::solve_as_neighbour(&image, &pclntab, used, VARIABLES),
+            Some(Release { minor, patch, .. }) => {
+                let used = layout::Release { minor, patch };
+                globals::solve_as_neighbour(&image, &pclntab, used, VARIABLES)
+            }
         };
         time = time.min(start.elapsed());
     }

@@ -7,12 +7,12 @@ use std::process::Command;
 
 use symbols::globals::{self, VARIABLES};
 use symbols::image::Image;
-use symbols::layout::{self, Release, Table};
+use symbols::layout::{self, Table};
 use symbols::moduledata;
 use symbols::pclntab::Pclntab;
-use symbols::version::GoVersion;
 
 use crate::learn::{self, Learned};
+use crate::release::Release;
 use crate::{Outcome, build, emit};
 
 /// A way to compile.
@@ -91,7 +91,7 @@ impl Way {
             .arg(&output)
             .arg(format!("{name}/main.go"))
             .current_dir(source)
-            .env("GOTOOLCHAIN", build::toolchain(release))
+            .env("GOTOOLCHAIN", release.toolchain())
             .env("CGO_ENABLED", "0")
             .env("GOFLAGS", "")
             .env("GOEXPERIMENT", "")
@@ -136,8 +136,8 @@ pub(crate) fn complete(
 pub(crate) fn again(home: &Path, builds: &Path, releases: &[Release]) -> Outcome {
     for &release in releases {
         let path = home.join(format!("data/{release}.json"));
-        let version = GoVersion::release(release.minor, release.patch);
-        let table = layout::lookup(&version).ok_or_else(|| format!("no table of {release}"))?.table;
+        let found = release.version().as_ref().and_then(layout::lookup);
+        let table = found.ok_or_else(|| format!("no table of {release}"))?.table;
         let text = emit::without(&std::fs::read_to_string(&path)?, LEARNED.into_iter());
         let (text, counts) = complete(&home.join("probe"), builds, release, &table, text)?;
         std::fs::write(path, text)?;
