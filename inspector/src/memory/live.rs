@@ -401,7 +401,7 @@ mod tests {
                     continue;
                 }
                 let text = std::fs::read_to_string(&path).unwrap_or_default();
-                let reads = ["process_vm_readv", "PTRACE_PEEK", "ptrace::read", "/mem\"", "\"mem\""];
+                let reads = ["process_vm_readv(", "PTRACE_PEEK", "ptrace::read", "/mem\"", "\"mem\""];
                 if reads.iter().any(|call| text.contains(call)) {
                     readers.push(path.strip_prefix(&sources).unwrap().display().to_string());
                 }

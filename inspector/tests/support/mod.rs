@@ -47,6 +47,14 @@ pub(crate) fn must(command: &mut Command) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
+/// Whether the text of `list` marks a process as one with an agent. The mark stands behind the column of names, which is as wide
+/// as the longest name of any Go process, so it is a word of its own where another name is longer.
+pub(crate) fn has_agent(list: &str, pid: &str) -> bool {
+    let rows = list.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    rows.filter(|words| words.first() == Some(&pid))
+        .any(|words| words.get(2).is_some_and(|name| name.ends_with('*')) || words.get(3) == Some(&"*"))
+}
+
 /// Builds the small program with these flags of `go build`.
 pub(crate) fn build(dir: &Path, name: &str, flags: &[&str]) -> PathBuf {
     fs::write(dir.join("go.mod"), "module example.com/tiny\n\ngo 1.18\n").unwrap();
