@@ -7,6 +7,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use super::signal::Signal;
+use super::sockets::user_of;
 use crate::process::sock_diag;
 
 /// Who asks.
@@ -37,13 +38,36 @@ impl Peer {
     /// What the kernel says where it cannot be asked.
     pub(super) fn of_tcp(ours: SocketAddr, theirs: SocketAddr) -> io::Result<Self> {
         let (ours, theirs) = (canonical(ours), canonical(theirs));
-        match sock_diag::user_of_connection(theirs, ours)? {
+        // A kernel without tcp_diag, or one that cannot load it, says that there is no such connection; its tables have it.
+        let asked = sock_diag::user_of_connection(theirs, ours);
+        let user = match asked {
+            Ok(Some(uid)) => Some(uid),
+            Ok(None) => in_tables(theirs, ours).unwrap_or_default(),
+            Err(error) => in_tables(theirs, ours).map_err(|_| error)?,
+        };
+        match user {
             Some(uid) => Ok(Peer::User(uid)),
             // Whoever uses our own addresses is of this machine, and has such a socket while it is open.
             None if theirs.ip().is_loopback() || theirs.ip() == ours.ip() => Ok(Peer::Gone),
             None => Ok(Peer::Remote(theirs.ip())),
         }
     }
+}
+
+/// The user of one end of a connection by /proc/self/net (proc(5)), in the network namespace of this thread.
+fn in_tables(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<u32>> {
+    for table in ["tcp", "tcp6"] {
+        match std::fs::read(format!("/proc/thread-self/net/{table}")) {
+            Ok(table) => match user_of(&table, local, remote) {
+                None => {}
+                found => return Ok(found),
+            },
+            // A kernel may be without IPv6.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && table == "tcp6" => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
 }
 
 /// Connections of IPv4 to a socket of IPv6 have mapped addresses, but only at our end.

@@ -88,6 +88,25 @@ pub(super) fn owner(inode: u64) -> Option<(Pid, String)> {
     Some((owner.pid(), owner.name().to_owned()))
 }
 
+/// The user whose process has one end of a connection, by /proc/PID/net/tcp or tcp6 (proc(5)); `local` is that end. A socket
+/// without an inode is nobody's any more, though the line names root then.
+pub(super) fn user_of(table: &[u8], local: SocketAddr, remote: SocketAddr) -> Option<u32> {
+    table.split(|&b| b == b'\n').find_map(|line| {
+        let fields: Vec<&str> = std::str::from_utf8(line).ok()?.split_ascii_whitespace().collect();
+        let is = |at: usize, address: SocketAddr| {
+            let found = fields.get(at).and_then(|field| parse_address(field));
+            found.is_some_and(|found| SocketAddr::new(canonical(found.ip()), found.port()) == address)
+        };
+        let inode: u64 = fields.get(9)?.parse().ok()?;
+        (is(1, local) && is(2, remote) && inode != 0).then(|| fields.get(7)?.parse().ok()).flatten()
+    })
+}
+
+fn parse_address(field: &str) -> Option<SocketAddr> {
+    let (ip, port) = field.split_once(':')?;
+    Some(SocketAddr::new(parse_ip(ip)?, u16::from_str_radix(port, 16).ok()?))
+}
+
 /// The listening sockets in /proc/PID/net/tcp or tcp6 (proc(5)).
 pub fn listeners(table: &[u8]) -> impl Iterator<Item = Listener> {
     const LISTEN: &str = "0A";
@@ -96,8 +115,7 @@ pub fn listeners(table: &[u8]) -> impl Iterator<Item = Listener> {
         let local = fields.nth(1)?;
         let state = fields.nth(1)?;
         let inode = fields.nth(5)?;
-        let (ip, port) = local.split_once(':')?;
-        let address = SocketAddr::new(parse_ip(ip)?, u16::from_str_radix(port, 16).ok()?);
+        let address = parse_address(local)?;
         (state == LISTEN).then_some(())?;
         Some(Listener { address, inode: inode.parse().ok()? })
     };
@@ -127,6 +145,19 @@ fn parse_ip(hex: &str) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whose_connection() {
+        let table = b"  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
+              0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 11 1\n\
+              1: 0100007F:D431 0100007F:1F90 01 00000000:00000000 00:00000000 00000000  1000        0 12 1\n\
+              2: 0100007F:D432 0100007F:1F90 04 00000000:00000000 00:00000000 00000000     0        0 0 1\n";
+        let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        assert_eq!(user_of(table, at(0xd431), at(0x1f90)), Some(1000));
+        assert_eq!(user_of(table, at(0xd432), at(0x1f90)), None, "closed: nobody's");
+        assert_eq!(user_of(table, at(0x1f90), at(0xd431)), None);
+        assert_eq!(user_of(b"\xff 1 2\n", at(1), at(2)), None);
+    }
 
     #[test]
     fn listening_sockets() {
