@@ -97,7 +97,13 @@ fn no_thread_and_no_process() {
     ] {
         let ours = full.probe(arguments).output().unwrap();
         let theirs = probe(arguments).unwrap();
-        assert_eq!(ours.status.code(), theirs.status.code(), "{arguments:?}: {}", said(&ours));
+        // What hardly runs is sampled by chance only: both without a sample and with a few.
+        let by_chance = arguments.contains(&"pprof-cpu");
+        let code = |output: &Output| match output.status.code() {
+            Some(7) if by_chance => Some(0),
+            code => code,
+        };
+        assert_eq!(code(&ours), code(&theirs), "{arguments:?}: {}", said(&ours));
         if arguments.contains(&"stack") && !arguments.contains(&"--json") {
             let count = |output: &Output| {
                 output.stdout.split(|&b| b == b'\n').filter(|line| line.starts_with(b"goroutine ")).count()

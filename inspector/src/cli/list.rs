@@ -8,6 +8,7 @@ use crate::Error;
 use crate::process::access::Denial;
 use crate::process::find::{self, Detail, Found};
 use crate::report::list::{List, write_text};
+use crate::report::printable::printable_str;
 
 pub(super) fn run(common: &Common) -> Result<(), Error> {
     let detail = if common.json || common.verbose > 0 { Detail::All } else { Detail::Text };
@@ -38,14 +39,22 @@ pub(super) fn tell_unreadable(found: &Found, common: &Common) {
     let Some(denial) = found.denial.as_ref().filter(|_| found.unreadable > 0) else { return };
     let style = Style::for_stderr(common.color);
     let todo = denial.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
+    // A user sees hundreds of others' processes: the first show which they are.
+    let most = if common.verbose > 0 { find::NAMED_UNREADABLE } else { 3 };
+    let mut some: Vec<_> = found.some_unreadable.iter().collect();
+    some.sort_by_key(|(pid, _)| *pid);
+    let named: Vec<String> =
+        some.iter().take(most).map(|(pid, name)| format!("{pid} ({})", printable_str(name))).collect();
+    let more = if found.unreadable > named.len() { " and others" } else { "" };
     let mut err = std::io::stderr().lock();
     // A hint that cannot be written is no failure of the answer.
     let _ = writeln!(
         err,
-        "{} {} process{} could not be looked into ({denial}){todo}",
+        "{} {} process{} could not be looked into: {}{more} ({denial}){todo}",
         style.hint("hint:"),
         found.unreadable,
         if found.unreadable == 1 { "" } else { "es" },
+        named.join(", "),
     );
 }
 

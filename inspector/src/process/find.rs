@@ -62,6 +62,8 @@ pub struct Found {
     pub looked_at: usize,
     /// How many of them could not be looked into.
     pub unreadable: usize,
+    /// Some of these, by pid and name; no more than [`NAMED_UNREADABLE`].
+    pub some_unreadable: Vec<(Pid, String)>,
     /// Why one of those could not.
     pub denial: Option<Denial>,
     /// /proc shows us no processes of others (`hidepid`): they are in none of these numbers.
@@ -74,6 +76,9 @@ pub struct Found {
     /// How many bytes of them were read.
     pub bytes_read: u64,
 }
+
+/// So many processes that could not be looked into are named.
+pub const NAMED_UNREADABLE: usize = 32;
 
 /// How much to find out about each process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,7 +147,12 @@ pub fn matching(detail: Detail, filter: &(dyn Fn(&Process) -> bool + Sync)) -> R
         match seen {
             Seen::Nothing => continue,
             Seen::Other => {}
-            Seen::Unreadable => found.unreadable += 1,
+            Seen::Unreadable(pid, name) => {
+                found.unreadable += 1;
+                if found.some_unreadable.len() < NAMED_UNREADABLE {
+                    found.some_unreadable.push((pid, name));
+                }
+            }
             Seen::Unfinished(pid) => {
                 found.not_looked_at.push(pid);
                 continue;
@@ -252,7 +262,7 @@ enum Seen {
     /// Gone, or a thread of the kernel.
     Nothing,
     Other,
-    Unreadable,
+    Unreadable(Pid, String),
     /// All together cost too much.
     Unfinished(Pid),
     Go(Box<GoProcess>),
@@ -287,7 +297,7 @@ impl Search<'_> {
             Err(Error::Denied { denial, .. }) => {
                 // Another thread may have been first.
                 let _ = self.denial.set(denial);
-                return Seen::Unreadable;
+                return Seen::Unreadable(pid, "hidden".to_owned());
             }
             Err(_) => return Seen::Nothing,
         };
@@ -340,7 +350,7 @@ impl Search<'_> {
             // Another thread may have been first.
             let _ = self.denial.set(denial);
         }
-        Seen::Unreadable
+        Seen::Unreadable(process.pid(), process.name().to_owned())
     }
 }
 
