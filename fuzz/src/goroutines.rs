@@ -224,6 +224,7 @@ fn dump(view: &View, memory: &RecordedMemory, kind: u8) {
         finalizer_runs_user_code: view.finalizer_runs_user_code(memory),
         stopped: Duration::ZERO,
         until_stopped: Duration::ZERO,
+        too_many: None,
         threads_stopped: 0,
         cost: ReadCost::default(),
     };
