@@ -111,9 +111,15 @@ pub(super) fn profile(
     let (reading, notes, closed) = match opened {
         Opened::AlreadyOn(on) => {
             let reading = Reading::take(kind, &tables, &memory).map_err(failed)?;
+            // The linker decides for allocations: the rate is 0 only where nothing in the program reads their profile.
+            let why = match profiler {
+                Profiler::Heap => {
+                    "as in every program that links runtime/pprof, unless it sets MemProfileRate"
+                }
+                Profiler::Block | Profiler::Mutex => "by the program itself",
+            };
             let note = format!(
-                "the program has switched this profiler on itself (rate {on}), which was left as it is: the profile is of \
-                 all the time since"
+                "this profiler is on already ({why}; rate {on}), and was left as it is: the profile is of all the time since"
             );
             (reading, vec![note], None)
         }
