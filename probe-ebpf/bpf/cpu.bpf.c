@@ -109,22 +109,60 @@ static __always_inline __u64 user_word(__u64 at)
 	return word;
 }
 
-/* Which goroutine the thread is on. Says whether it has called C from there. */
-static __always_inline int find_goroutine(struct sample *s, const struct target *t, struct task_struct *task)
+/*
+ * Which goroutine the thread is on, and of which runtime: of the one whose code it runs. In other code, of the one whose
+ * goroutine called it: of runtimes that have left a goroutine for the system's stack, the one that did so last, which is
+ * furthest down on it (runtime.cgocallback notes where). Says whether it has called C from there; `in_go` whether the code is
+ * Go's.
+ */
+static __always_inline int find_goroutine(struct sample *s, const struct target *t, struct task_struct *task,
+					  const struct runtime **of, int *in_go)
 {
 	__u64 base = BPF_CORE_READ(task, thread.fsbase);
-	__u64 m;
+	const struct runtime *r = 0;
+	__u64 best = ~0ULL;
+	__u32 index = 0;
 
-	s->g = base ? user_word(base + t->tls_g) : 0;
-	if (!s->g)
+	*in_go = 0;
+#pragma unroll
+	for (int i = 0; i < MAX_RUNTIMES; i++) {
+		const struct runtime *this = &t->runtimes[i];
+		__u64 g, m, curg, rank;
+		int inside;
+
+		if (i >= t->count)
+			break;
+		inside = s->ip >= this->text_start && s->ip < this->text_end;
+		g = base ? user_word(base + this->tls_g) : 0;
+		m = g ? user_word(g + this->g_m) : 0;
+		curg = m ? user_word(m + this->m_curg) : 0;
+		if (inside) {
+			*in_go = 1;
+			rank = 0;
+		} else if (!curg) {
+			continue;
+		} else if (curg == g || t->count == 1) {
+			rank = 1;
+		} else {
+			rank = user_word(g + this->g_sched_sp);
+			if (rank < s->sp)
+				continue;
+		}
+		if (rank >= best)
+			continue;
+		best = rank;
+		s->g = g;
+		s->curg = curg;
+		r = this;
+		index = i;
+	}
+	if (!r || !s->curg)
 		return 0;
-	m = user_word(s->g + t->g_m);
-	s->curg = m ? user_word(m + t->m_curg) : 0;
-	if (!s->curg)
-		return 0;
-	s->goid = user_word(s->curg + t->g_goid);
-	s->labels = user_word(s->curg + t->g_labels);
-	return s->curg != s->g && (s->ip < t->text_start || s->ip >= t->text_end);
+	*of = r;
+	s->flags |= index << SAMPLE_RUNTIME_SHIFT;
+	s->goid = user_word(s->curg + r->g_goid);
+	s->labels = user_word(s->curg + r->g_labels);
+	return s->curg != s->g && !*in_go;
 }
 
 /* Copies the stack from `from` on, up to `size` bytes or to its end. */
@@ -279,14 +317,15 @@ int on_cpu(struct bpf_perf_event_data *ctx)
 			send_kernel_frames(b, ctx);
 	}
 	if (s->flags & SAMPLE_USER) {
-		int in_go = (t->flags & TARGET_GO) && s->ip >= t->text_start && s->ip < t->text_end;
+		const struct runtime *r = 0;
 		__u64 bp = s->bp;
+		int in_go;
 
-		if ((t->flags & TARGET_GO) && find_goroutine(s, t, task)) {
+		if (find_goroutine(s, t, task, &r, &in_go) && r) {
 			/* runtime.asmcgocall left the goroutine's stack; its return address is on top of that. */
-			__u64 sp = user_word(s->curg + t->g_sched_sp);
+			__u64 sp = user_word(s->curg + r->g_sched_sp);
 
-			bp = user_word(s->curg + t->g_sched_bp);
+			bp = user_word(s->curg + r->g_sched_bp);
 			s->frames[0] = user_word(sp);
 			s->length = s->frames[0] != 0;
 			s->flags |= SAMPLE_HOPPED;

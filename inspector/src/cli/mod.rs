@@ -21,6 +21,7 @@ mod process;
 mod profile;
 mod progress;
 mod reading;
+pub mod runtimes;
 mod serve;
 mod stack;
 mod stats;

@@ -19,7 +19,7 @@ use perf_event::events::Software;
 
 use super::{Cost, Object, Places, Runs};
 use crate::Error;
-use crate::records::Target;
+use crate::records::{Runtime, Target};
 
 pub(super) struct Loaded {
     /// Its end is the end of an attachment, so it comes before what is attached.
@@ -193,12 +193,16 @@ fn set_constants(open: &mut OpenObject, object: &Object<'_>) -> Result<(), Error
 
 /// As the programs have it: `repr(C)`, without padding.
 fn bytes_of(target: &Target) -> [u8; size_of::<Target>()] {
-    let &Target { text_start, text_end, tls_g, g_m, g_goid, g_labels, g_sched_sp, g_sched_bp, .. } = target;
-    let words = [text_start, text_end, tls_g.cast_unsigned()];
-    let halves = [g_m, g_goid, g_labels, g_sched_sp, g_sched_bp, target.m_curg, target.flags, target.padding];
+    let runtime = |runtime: &Runtime| {
+        let &Runtime { text_start, text_end, tls_g, g_m, g_goid, g_labels, g_sched_sp, g_sched_bp, m_curg } =
+            runtime;
+        let words = [text_start, text_end, tls_g.cast_unsigned()].map(u64::to_ne_bytes);
+        let halves = [g_m, g_goid, g_labels, g_sched_sp, g_sched_bp, m_curg].map(u32::to_ne_bytes);
+        [words.as_flattened(), halves.as_flattened()].concat()
+    };
     let mut bytes = [0; size_of::<Target>()];
-    let all = words.iter().flat_map(|word| word.to_ne_bytes());
-    let all = all.chain(halves.iter().flat_map(|half| half.to_ne_bytes()));
+    let all = target.runtimes.iter().flat_map(runtime);
+    let all = all.chain([target.count, target.flags].into_iter().flat_map(u32::to_ne_bytes));
     bytes.iter_mut().zip(all).for_each(|(byte, value)| *byte = value);
     bytes
 }
@@ -234,7 +238,7 @@ mod tests {
 
     #[test]
     fn targets_have_the_bytes_that_they_have_in_memory() {
-        let target = Target {
+        let runtime = Runtime {
             text_start: 0x0807_0605_0403_0201,
             text_end: 2,
             tls_g: -8,
@@ -244,9 +248,10 @@ mod tests {
             g_sched_sp: 6,
             g_sched_bp: 7,
             m_curg: 8,
-            flags: 9,
-            padding: 0,
         };
+        let last = Runtime { tls_g: -16, m_curg: 11, ..Runtime::default() };
+        let runtimes = [runtime, Runtime::default(), runtime, last];
+        let target = Target { runtimes, count: 9, flags: 10 };
         // SAFETY: it is `repr(C)`, has no padding, and its bytes are read only.
         let expected = unsafe { *(&raw const target).cast::<[u8; size_of::<Target>()]>() };
         assert_eq!(bytes_of(&target), expected);

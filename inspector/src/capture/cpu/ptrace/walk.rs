@@ -27,10 +27,10 @@ const WINDOW: u64 = 16 << 10;
 /// The thread is held meanwhile: more of such parts are not read.
 const MAX_WINDOWS: usize = 64;
 
-pub(super) fn walk(registers: &Registers, go: Option<&GoTarget>, memory: &dyn Memory) -> Walked {
+pub(super) fn walk(registers: &Registers, go: &[GoTarget], memory: &dyn Memory) -> Walked {
     let mut walked = Walked::default();
     let mut bp = registers.fp;
-    let on = go.and_then(|go| find_goroutine(registers, go, memory));
+    let on = find_in(registers, go, memory);
     if let Some(found) = on {
         walked.goroutine = Some(found.goroutine);
         if let Some((sp, saved)) = found.left_at {
@@ -70,6 +70,28 @@ struct Found {
     goroutine: OnGoroutine,
     /// Stack and frame pointer of the goroutine, where it has called C.
     left_at: Option<(u64, u64)>,
+    /// Where the system's stack of its thread begins for what it calls.
+    system_sp: u64,
+}
+
+/// The goroutine in the runtime whose code runs. In C, in the one that called it: of those that have left a goroutine for the
+/// system's stack, the one that did so last, which is furthest down on it (`runtime.cgocallback` notes where).
+fn find_in(registers: &Registers, go: &[GoTarget], memory: &dyn Memory) -> Option<Found> {
+    let found = |(index, go): (usize, &GoTarget)| {
+        let found = find_goroutine(registers, go, memory)?;
+        Some(Found { goroutine: OnGoroutine { runtime: index, ..found.goroutine }, ..found })
+    };
+    let mut all = go.iter().enumerate();
+    if let [_] = go {
+        return all.next().and_then(found);
+    }
+    match all.clone().find(|(_, go)| go.has_code(registers.pc)) {
+        Some(this) => found(this),
+        None => {
+            let outside = all.filter_map(found).filter(|found| found.left_at.is_some());
+            outside.filter(|found| found.system_sp >= registers.sp).min_by_key(|found| found.system_sp)
+        }
+    }
 }
 
 fn find_goroutine(registers: &Registers, go: &GoTarget, memory: &dyn Memory) -> Option<Found> {
@@ -79,13 +101,16 @@ fn find_goroutine(registers: &Registers, go: &GoTarget, memory: &dyn Memory) -> 
     let place = registers.tls.checked_add_signed(go.tls_g).filter(|_| registers.tls != 0)?;
     let g = word(place, 0)?;
     let curg = word(word(g, go.g.m)?, go.m_curg)?;
-    let goroutine =
-        OnGoroutine { goid: word(curg, go.g.goid)?, labels: word(curg, go.g.labels).unwrap_or(0) };
-    let in_go = (go.text.0..go.text.1).contains(&registers.pc);
+    let goroutine = OnGoroutine {
+        goid: word(curg, go.g.goid)?,
+        labels: word(curg, go.g.labels).unwrap_or(0),
+        runtime: 0,
+    };
+    let in_go = go.has_code(registers.pc);
     let left_at = (curg != g && !in_go)
         .then(|| Some((word(curg, go.g.sched_sp)?, word(curg, go.g.sched_bp).unwrap_or(0))))
         .flatten();
-    Some(Found { goroutine, left_at })
+    Some(Found { goroutine, left_at, system_sp: word(g, go.g.sched_sp).unwrap_or(0) })
 }
 
 /// Memory from an address on, as far as there is any.
@@ -186,7 +211,7 @@ mod tests {
         let mut memory = vec![0; 4096];
         memory[2..4].copy_from_slice(&[BASE + 8 * 3000, 0x501]);
         memory[3000..3002].copy_from_slice(&[0, 0x502]);
-        let walked = walk(&registers(BASE, BASE + 16), None, &words(memory));
+        let walked = walk(&registers(BASE, BASE + 16), &[], &words(memory));
         assert_eq!(walked.frames, [0x501, 0x502]);
         assert_eq!((walked.stack.len(), walked.cut), (16 << 10, false));
         assert_eq!(walked.stack[24..26], [0x01, 0x05]);
@@ -195,12 +220,12 @@ mod tests {
     #[test]
     fn chains_that_go_wrong() {
         // To itself, round and round, and out of memory.
-        let itself = walk(&registers(BASE, BASE), None, &words(vec![BASE, 0x501]));
+        let itself = walk(&registers(BASE, BASE), &[], &words(vec![BASE, 0x501]));
         assert_eq!(itself.frames, [0x501]);
-        let round = walk(&registers(BASE, BASE), None, &words(vec![BASE + 16, 1, BASE, 2]));
+        let round = walk(&registers(BASE, BASE), &[], &words(vec![BASE + 16, 1, BASE, 2]));
         assert_eq!((round.frames.len(), round.cut), (MAX_FRAMES, true));
         for bp in [0, 7, u64::MAX, u64::MAX - 7, BASE + 4096 - 8] {
-            let lost = walk(&registers(u64::MAX - 3, bp), None, &words(vec![1]));
+            let lost = walk(&registers(u64::MAX - 3, bp), &[], &words(vec![1]));
             assert_eq!((lost.frames.len(), lost.stack.len()), (0, 0));
         }
     }
