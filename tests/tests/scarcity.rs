@@ -1,4 +1,5 @@
-//! What is left where the machine gives us no thread and no process: each command answers, or says why it does not.
+//! What is left where the machine gives us no thread and no process, and where memory that we want to read does not come: each
+//! command answers, or says why it does not, and the target goes on.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed step is a failed test")]
 
@@ -6,7 +7,8 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use fixtures::repetition::say;
 use fixtures::{Cell, Fixture, Program, Variant, binary, build, probe};
@@ -140,4 +142,106 @@ fn no_thread_and_no_process() {
     kill(Pid::from_raw(server.id().cast_signed()), Signal::SIGINT).unwrap();
     assert_ne!(server.wait().unwrap().code(), Some(101));
     fixture.assert_untouched().unwrap();
+}
+
+/// A process with a page of a goroutine's stack that has to be served: `tests/fixtures/absent`. `None` where that is not possible.
+fn absent(program: &Path, waits: &str, served_by: &str) -> Option<Fixture> {
+    let mut command = Command::new(program);
+    command.args([waits, served_by]);
+    match Fixture::start(command) {
+        Ok(fixture) => Some(fixture),
+        Err(error) if error.to_string().contains("userfaultfd") => {
+            say(&format!("NOT TESTED: memory that does not come: {error}"));
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Its goroutine goes on, and finds all that was on its stack.
+fn finish(fixture: &mut Fixture) {
+    fixture.assert_untouched().unwrap();
+    assert_eq!(fixture.command("finish").unwrap(), "sum 778240");
+    fixture.assert_untouched().unwrap();
+}
+
+/// Waits for the end of a process that was told to end, for a time in which even a machine that is busy comes to it.
+fn end(mut child: Child) -> Output {
+    let begun = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        assert!(begun.elapsed() < Duration::from_secs(120), "it does not end");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child.wait_with_output().unwrap()
+}
+
+fn start(arguments: &[&str], pid: &str) -> Child {
+    let mut command = Command::new(binary().unwrap());
+    command.args(arguments).arg(pid).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().unwrap()
+}
+
+#[test]
+fn memory_that_does_not_come() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("absent");
+    let mut go = Command::new("go");
+    go.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures"));
+    go.args(["build", "-buildvcs=false", "-ldflags=-s -w", "-o"]).arg(&program).arg("./absent");
+    go.env("CGO_ENABLED", "0").env("GOTOOLCHAIN", "go1.27.4");
+    let output = go.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let frames = |output: &Output| String::from_utf8_lossy(&output.stdout).matches("\nmain.deep(").count();
+    let stack = &["stack"][..];
+
+    // The process that is stopped would have to serve it.
+    for arguments in [stack, &["stack", "--no-pause"]] {
+        for waits in ["syscall", "channel"] {
+            let Some(mut fixture) = absent(&program, waits, "self") else { return };
+            let pid = fixture.pid().to_string();
+            let output = end(start(arguments, &pid));
+            assert_eq!((output.status.code(), frames(&output)), (Some(0), 64), "{waits}: {}", said(&output));
+            finish(&mut fixture);
+        }
+    }
+    // Nobody serves it, for so long as anybody waits for it. The process is not stopped meanwhile.
+    let file = folder.path().join("out").display().to_string();
+    let profile = &["pprof-goroutine", "-o", &file][..];
+    for waits in ["syscall", "channel"] {
+        let Some(mut fixture) = absent(&program, waits, "asked") else { return };
+        let pid = fixture.pid().to_string();
+        let ours = start(&["stack", "--timeout=2s"], &pid);
+        fixture.order("waited-for").unwrap();
+        fixture.assert_untouched().unwrap();
+        let output = end(ours);
+        let text = format!("no answer within 2s: still waiting to read the memory of process {pid} at 0x");
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        assert!(said(&output).contains(&text), "{}", said(&output));
+        // A signal ends what waits, whether it is caught or not.
+        for (arguments, code) in [(stack, None), (profile, Some(130))] {
+            let ours = start(arguments, &pid);
+            fixture.order("waited-for").unwrap();
+            kill(Pid::from_raw(ours.id().cast_signed()), Signal::SIGINT).unwrap();
+            let output = end(ours);
+            assert_eq!(output.status.code(), code, "{arguments:?}: {}", said(&output));
+        }
+        // It comes late.
+        let ours = start(stack, &pid);
+        fixture.order("waited-for").unwrap();
+        fixture.order("serve").unwrap();
+        let output = end(ours);
+        assert_eq!((output.status.code(), frames(&output)), (Some(0), 64), "{waits}: {}", said(&output));
+        finish(&mut fixture);
+    }
+    // And without a thread that watches.
+    let Some(full) = Full::make() else { return };
+    let Some(mut fixture) = absent(&program, "syscall", "asked") else { return };
+    let mut ours = full.probe(profile);
+    ours.arg(fixture.pid().to_string()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let ours = ours.spawn().unwrap();
+    fixture.order("waited-for").unwrap();
+    kill(Pid::from_raw(ours.id().cast_signed()), Signal::SIGINT).unwrap();
+    assert_eq!(end(ours).status.code(), None);
+    fixture.order("serve").unwrap();
+    finish(&mut fixture);
 }

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use symbols::image::Source;
 
 use super::regular::RegularFile;
+use crate::patience::{What, waiting};
 
 /// Which file it is, and which contents of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -133,7 +134,7 @@ impl Source for Executable {
             short.store(true, Ordering::Relaxed);
             return false;
         }
-        self.file.read_exact_at(buf, offset).is_ok()
+        waiting(What::Program, || self.file.read_exact_at(buf, offset)).is_ok()
     }
 
     fn data(&self, offset: u64) -> Option<Range<u64>> {

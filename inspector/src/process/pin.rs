@@ -17,6 +17,7 @@ use super::executable::{Executable, FileId};
 use super::facts::{self, Stat, Status};
 use super::regular::{Links, RegularFile};
 use super::{Error, Pid, proc, threads};
+use crate::patience::{What, waiting};
 
 /// The longest /proc file that is read here: maps of a process with many mappings. Memory stays bounded.
 const MAX_FILE: u64 = 64 << 20;
@@ -241,7 +242,9 @@ impl Process {
     }
 
     pub(super) fn raw_executable(&self) -> io::Result<Executable> {
-        Executable::new(RegularFile::open_at(self.dir(), Path::new("exe"), Links::Follow)?)
+        waiting(What::Proc(self.pid.as_raw(), "open the executable"), || {
+            Executable::new(RegularFile::open_at(self.dir(), Path::new("exe"), Links::Follow)?)
+        })
     }
 
     /// Whether it is in another namespace of this `kind` than we are. `None` where that cannot be seen.
@@ -257,7 +260,8 @@ impl Process {
 
     /// Reads a file of /proc/PID.
     pub(crate) fn read(&self, name: &str, action: &'static str) -> Result<Vec<u8>, Error> {
-        read_file(self.dir(), name).map_err(|e| self.explain(action, Access::Read, e))
+        waiting(What::Proc(self.pid.as_raw(), action), || read_file(self.dir(), name))
+            .map_err(|e| self.explain(action, Access::Read, e))
     }
 
     /// The open /proc/PID, for reading below it; of another thread where the first one has ended.
