@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rustix::net::netlink::{SOCK_DIAG, SocketAddrNetlink};
@@ -102,28 +103,16 @@ impl Process {
 }
 
 /// The user whose process has one end of a TCP connection, in the network namespace of this thread; `local` is that end. `None` where
-/// no process has it: it is on another machine, or closed.
+/// no process has it, as it is on another machine or closed, and where the kernel has no tcp_diag: it says the same then.
 ///
 /// # Errors
 /// Where the kernel does not answer.
 pub(crate) fn user_of_connection(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<u32>> {
     const SEQUENCE: u32 = 1;
-    let socket = rustix::net::socket_with(
-        AddressFamily::NETLINK,
-        SocketType::RAW,
-        SocketFlags::CLOEXEC,
-        Some(SOCK_DIAG),
-    )?;
-    set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
-    rustix::net::send(&socket, &request_one(local, remote, SEQUENCE), SendFlags::empty())?;
+    let socket = ask(&request_one(local, remote, SEQUENCE))?;
     let mut buffer = [0; 4096];
     for _ in 0..16 {
-        let (_, len, from) = rustix::net::recvfrom(&socket, &mut buffer[..], RecvFlags::TRUNC)?;
-        let from = from.and_then(|from| SocketAddrNetlink::try_from(from).ok());
-        if from.is_none_or(|from| from.pid() != 0) {
-            continue;
-        }
-        let message = buffer.get(..len).ok_or(Bad::Damaged)?;
+        let Some(message) = receive(&socket, &mut buffer)? else { continue };
         let mut found = None;
         match parse(message, SEQUENCE, |socket| found = Some(socket)) {
             Ok(_) => {}
@@ -140,13 +129,8 @@ pub(crate) fn user_of_connection(local: SocketAddr, remote: SocketAddr) -> io::R
 /// The kernel answers while we ask; this is for kernels that are none.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Asks the kernel about the network namespace of this thread.
-fn dump(states: States, wanted: impl Fn(&TcpSocket) -> bool) -> io::Result<Vec<TcpSocket>> {
-    /// As long as messages of dumps get.
-    const LONGEST: usize = 32 << 10;
-    /// Of tens of millions of sockets.
-    const MOST: usize = 1 << 17;
-    const SEQUENCE: u32 = 1;
+/// Sends a question about the network namespace of this thread, and returns the socket on which the kernel answers.
+fn ask(request: &[u8; REQUEST]) -> io::Result<OwnedFd> {
     let socket = rustix::net::socket_with(
         AddressFamily::NETLINK,
         SocketType::RAW,
@@ -154,17 +138,32 @@ fn dump(states: States, wanted: impl Fn(&TcpSocket) -> bool) -> io::Result<Vec<T
         Some(SOCK_DIAG),
     )?;
     set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
-    rustix::net::send(&socket, &request(states.mask(), SEQUENCE), SendFlags::empty())?;
+    rustix::net::send(&socket, request, SendFlags::empty())?;
+    Ok(socket)
+}
+
+/// The next message, if it is one of the kernel's: whoever rules over the namespace may send us messages too.
+fn receive<'b>(socket: &OwnedFd, buffer: &'b mut [u8]) -> io::Result<Option<&'b [u8]>> {
+    let (_, len, from) = rustix::net::recvfrom(socket, &mut *buffer, RecvFlags::TRUNC)?;
+    let from = from.and_then(|from| SocketAddrNetlink::try_from(from).ok());
+    if from.is_none_or(|from| from.pid() != 0) {
+        return Ok(None);
+    }
+    Ok(Some(buffer.get(..len).ok_or(Bad::Damaged)?))
+}
+
+/// Asks the kernel about the network namespace of this thread.
+fn dump(states: States, wanted: impl Fn(&TcpSocket) -> bool) -> io::Result<Vec<TcpSocket>> {
+    /// As long as messages of dumps get.
+    const LONGEST: usize = 32 << 10;
+    /// Of tens of millions of sockets.
+    const MOST: usize = 1 << 17;
+    const SEQUENCE: u32 = 1;
+    let socket = ask(&request(states.mask(), SEQUENCE))?;
     let mut buffer = vec![0; LONGEST];
     let mut found = Vec::new();
     for _ in 0..MOST {
-        let (_, len, from) = rustix::net::recvfrom(&socket, &mut buffer[..], RecvFlags::TRUNC)?;
-        // Whoever rules over the namespace may send us messages too.
-        let from = from.and_then(|from| SocketAddrNetlink::try_from(from).ok());
-        if from.is_none_or(|from| from.pid() != 0) {
-            continue;
-        }
-        let message = buffer.get(..len).ok_or(Bad::Damaged)?;
+        let Some(message) = receive(&socket, &mut buffer)? else { continue };
         if parse(message, SEQUENCE, |socket| found.extend(wanted(&socket).then_some(socket)))? {
             return Ok(found);
         }
