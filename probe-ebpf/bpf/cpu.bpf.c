@@ -282,8 +282,9 @@ static __always_inline void push(struct sample *s, __u64 pc)
 }
 
 /*
- * Goes on where the goroutine left its stack: what it was doing is in its `sched` meanwhile. What called the function that
- * switches stacks, which has no frame of its own, returns to the top of the goroutine's stack.
+ * Goes on where the goroutine left its stack: what it was doing is in its `sched` meanwhile. The function that switches stacks
+ * has no frame of its own up to Go 1.20, and in `morestack`: the return address to its caller is the top of the goroutine's
+ * stack. From Go 1.21 on `systemstack` has one: the top of the stack is the frame pointer that it saved, and its own leads there.
  */
 static __always_inline void cross(struct buffers *b, const struct target *t)
 {
@@ -299,8 +300,9 @@ static __always_inline void cross(struct buffers *b, const struct target *t)
 		s->flags |= SAMPLE_CROSSED;
 		if (crossing == CROSSING_MORESTACK)
 			push(s, user_word(s->curg + t->g_sched_pc));
-		push(s, user_word(sp));
 		bp = user_word(s->curg + t->g_sched_bp);
+		if (bp != sp)
+			push(s, user_word(sp));
 	} else if (crossing == CROSSING_MORESTACK) {
 		/* The scheduler has taken the goroutine off. */
 		return;

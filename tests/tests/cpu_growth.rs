@@ -112,9 +112,8 @@ fn stacks_that_grow_keep_their_callers() {
             };
             let between =
                 sum(&ours, |row| row.stack.first().is_some_and(|place| place.lines.iter().any(switches)));
-            // What called `systemstack` is not found in all samples (`goready`, `newproc`): up to 5.8 in a hundred were seen.
             assert!(
-                (rooted + between) * 100 >= user * 90,
+                (rooted + between) * 100 >= user * 98,
                 "{cell}, {mode}: {rooted} and {between} of {user}: {ours:#?}"
             );
             for (function, ((ours, n), (theirs, m))) in GROWTH.into_iter().zip(shares) {

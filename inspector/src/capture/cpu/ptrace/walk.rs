@@ -95,16 +95,18 @@ struct Callers {
     bp: u64,
 }
 
-/// Goes on where a goroutine left its stack: what it was doing is in its `sched` meanwhile. What called the function that switches
-/// stacks, which has no frame of its own, returns to the top of the goroutine's stack; where the stack has to grow, the function
-/// that called `runtime.morestack` has none yet either.
+/// Goes on where a goroutine left its stack: what it was doing is in its `sched` meanwhile. The function that switches stacks has
+/// no frame of its own up to Go 1.20, and in `runtime.morestack`: the return address to its caller is the top of the goroutine's
+/// stack. From Go 1.21 on `runtime.systemstack` has one: the top of the stack is the frame pointer that it saved, and its own leads
+/// there. Where the stack has to grow, the function that called `runtime.morestack` has no frame yet either.
 fn cross(curg: u64, go: &GoTarget, grows: bool, memory: &dyn Memory) -> Option<Callers> {
     let word = |at: u64| memory.word(RuntimeAddr(at)).ok().filter(|&word| word != 0);
     let saved = |offset: u32| word(curg.checked_add(offset.into())?);
     let function = if grows { Some(saved(go.g.sched_pc)?) } else { None };
-    let back = word(saved(go.g.sched_sp)?)?;
-    let frames = function.into_iter().chain([back]).collect();
-    Some(Callers { frames, bp: saved(go.g.sched_bp).unwrap_or(0) })
+    let sp = saved(go.g.sched_sp)?;
+    let bp = saved(go.g.sched_bp).unwrap_or(0);
+    let back = if bp == sp { None } else { Some(word(sp)?) };
+    Some(Callers { frames: function.into_iter().chain(back).collect(), bp })
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -255,6 +257,12 @@ mod tests {
         assert_eq!(works.goroutine.map(|g| g.goid), Some(7));
         let neither = walked(&go((0, 0), (0, 0)));
         assert_eq!((neither.frames, neither.crossed), (vec![0x601, 0x501, 0x999], false));
+        // `runtime.systemstack` with a frame of its own.
+        memory[96 + 4] = at(790);
+        memory[96 + 5] = at(790);
+        memory[790..792].copy_from_slice(&[at(800), 0x702]);
+        let framed = walk(&registers, Some(&go((0, 0), (0x500, 0x510))), &words(memory.clone()));
+        assert_eq!((framed.frames, framed.crossed), (vec![0x601, 0x501, 0x702, 0x703], true));
     }
 
     fn registers(sp: u64, fp: u64) -> Registers {
