@@ -8,7 +8,7 @@ use inspector::memory::{Memory as _, ReadCost, RecordedMemory};
 use inspector::process::maps::Mapping;
 use inspector::report::stack::{Cost, Filter, StackReport};
 use inspector::report::traceback::Level;
-use inspector::runtime::attach::{LoadedImage, Target, attach};
+use inspector::runtime::attach::{LoadedImage, LoadedImages, Target, attach};
 use inspector::runtime::calibrate::{check_gs, check_ms, find_alllink};
 use inspector::runtime::code::CodeCache;
 use inspector::runtime::discover;
@@ -129,9 +129,10 @@ fn target(mappings: &[Mapping]) -> Target<'_> {
     Target { pid: 1, mappings, tids: &|| TIDS.to_vec(), monotonic_offset: 0 }
 }
 
-fn loaded(base: &Base) -> LoadedImage {
+fn loaded(base: &Base) -> LoadedImages {
     let image = base::image(Patched::new(&base.bytes)).expect("an ELF file");
-    LoadedImage { program: base.program.clone(), image, name: String::new(), bias: LoadBias(0) }
+    let main = LoadedImage { program: base.program.clone(), image, name: String::new(), bias: LoadBias(0) };
+    LoadedImages { main, others: Vec::new() }
 }
 
 /// The bytes choose a program, what is wrong in its memory, and the words of its stacks.

@@ -108,6 +108,9 @@ static __always_inline __u32 number_of(struct task_struct *task)
 	return 0;
 }
 
+/* Nothing is in its code. */
+static const struct runtime no_runtime;
+
 static __always_inline __u64 user_word(__u64 at)
 {
 	__u64 word = 0;
@@ -124,22 +127,65 @@ enum crossing {
 	CROSSING_SYSTEMSTACK,
 };
 
-/* Which goroutine the thread is on. Says whether it has called C from there. */
-static __always_inline int find_goroutine(struct sample *s, const struct target *t, struct task_struct *task)
+/*
+ * Which goroutine the thread is on, and of which runtime: of the one whose code it runs. In other code, of the one whose
+ * goroutine called it: of runtimes that have left a goroutine for the system's stack, the one that did so last, which is
+ * furthest down on it (runtime.cgocallback notes where). Says whether it has called C from there; `in_go` whether the code is
+ * Go's.
+ */
+static __always_inline int find_goroutine(struct sample *s, const struct target *t, struct task_struct *task,
+					  const struct runtime **of, int *in_go)
 {
 	__u64 base = BPF_CORE_READ(task, thread.fsbase);
-	__u64 m;
+	const struct runtime *r = 0;
+	__u64 best = ~0ULL;
+	__u32 index = 0;
 
-	s->g = base ? user_word(base + t->tls_g) : 0;
-	if (!s->g)
+	*in_go = 0;
+#pragma unroll
+	for (int i = 0; i < MAX_RUNTIMES; i++) {
+		const struct runtime *this = &t->runtimes[i];
+		__u64 g, m, curg, rank;
+		int inside;
+
+		if (i >= t->count)
+			break;
+		inside = s->ip >= this->text_start && s->ip < this->text_end;
+		g = base ? user_word(base + this->tls_g) : 0;
+		m = g ? user_word(g + this->g_m) : 0;
+		curg = m ? user_word(m + this->m_curg) : 0;
+		if (inside) {
+			*in_go = 1;
+			rank = 0;
+		} else if (!g) {
+			continue;
+		} else if (!curg) {
+			/* Its thread has no goroutine: any other one is better. */
+			rank = ~0ULL - 1;
+		} else if (curg == g || t->count == 1) {
+			rank = 1;
+		} else {
+			rank = user_word(g + this->g_sched_sp);
+			if (rank < s->sp)
+				continue;
+		}
+		if (rank >= best)
+			continue;
+		best = rank;
+		s->g = g;
+		s->curg = curg;
+		r = this;
+		index = i;
+	}
+	if (!r)
 		return 0;
-	m = user_word(s->g + t->g_m);
-	s->curg = m ? user_word(m + t->m_curg) : 0;
+	*of = r;
 	if (!s->curg)
 		return 0;
-	s->goid = user_word(s->curg + t->g_goid);
-	s->labels = user_word(s->curg + t->g_labels);
-	return s->curg != s->g && (s->ip < t->text_start || s->ip >= t->text_end);
+	s->flags |= index << SAMPLE_RUNTIME_SHIFT;
+	s->goid = user_word(s->curg + r->g_goid);
+	s->labels = user_word(s->curg + r->g_labels);
+	return s->curg != s->g && !*in_go;
 }
 
 /* Copies the stack from `from` on, up to `size` bytes or to its end. */
@@ -218,7 +264,7 @@ static __always_inline __u64 is_zero(__u64 value)
 }
 
 /* One frame up. Says whether that was the last one. */
-static __always_inline int step(struct buffers *b, const struct target *t, __u64 *bp, __u32 *length)
+static __always_inline int step(struct buffers *b, const struct runtime *r, __u64 *bp, __u32 *length)
 {
 	struct sample *s = &b->sample;
 	struct frame frame;
@@ -238,8 +284,8 @@ static __always_inline int step(struct buffers *b, const struct target *t, __u64
 	s->frames[at & (MAX_FRAMES - 1)] = frame.back;
 	/* What returns to nowhere is the first frame. */
 	*length += 1 ^ is_zero(frame.back);
-	crossing = CROSSING_MORESTACK * is_within(frame.back, t->morestack_start, t->morestack_end);
-	crossing |= CROSSING_SYSTEMSTACK * is_within(frame.back, t->systemstack_start, t->systemstack_end);
+	crossing = CROSSING_MORESTACK * is_within(frame.back, r->morestack_start, r->morestack_end);
+	crossing |= CROSSING_SYSTEMSTACK * is_within(frame.back, r->systemstack_start, r->systemstack_end);
 	b->crossing = crossing;
 	b->next = frame.next;
 	b->turns += is_negative(frame.next - *bp);
@@ -255,14 +301,14 @@ static __always_inline int step(struct buffers *b, const struct target *t, __u64
  * The verifier compares what it knows at the head of a loop with what it knew in each turn before. Few turns of
  * several steps take it a fraction of the time of as many steps.
  */
-static __always_inline void walk(struct buffers *b, const struct target *t, __u64 bp)
+static __always_inline void walk(struct buffers *b, const struct runtime *r, __u64 bp)
 {
 	struct sample *s = &b->sample;
 	__u32 length = s->length;
 	int i;
 
 	for (i = 0; i < MAX_FRAMES / 16; i++) {
-#define TWO if (step(b, t, &bp, &length) || step(b, t, &bp, &length)) break
+#define TWO if (step(b, r, &bp, &length) || step(b, r, &bp, &length)) break
 		TWO; TWO; TWO; TWO; TWO; TWO; TWO; TWO;
 #undef TWO
 	}
@@ -286,28 +332,27 @@ static __always_inline void push(struct sample *s, __u64 pc)
  * has no frame of its own up to Go 1.20, and in `morestack`: the return address to its caller is the top of the goroutine's
  * stack. From Go 1.21 on `systemstack` has one: the top of the stack is the frame pointer that it saved, and its own leads there.
  */
-static __always_inline void cross(struct buffers *b, const struct target *t)
+static __always_inline void cross(struct buffers *b, const struct runtime *r)
 {
 	struct sample *s = &b->sample;
-	static const struct target no_crossings;
 	__u64 crossing = b->crossing, bp = b->next, sp = 0;
 
 	if (crossing == CROSSING_NONE)
 		return;
 	if (s->curg && s->curg != s->g)
-		sp = user_word(s->curg + t->g_sched_sp);
+		sp = user_word(s->curg + r->g_sched_sp);
 	if (sp) {
 		s->flags |= SAMPLE_CROSSED;
 		if (crossing == CROSSING_MORESTACK)
-			push(s, user_word(s->curg + t->g_sched_pc));
-		bp = user_word(s->curg + t->g_sched_bp);
+			push(s, user_word(s->curg + r->g_sched_pc));
+		bp = user_word(s->curg + r->g_sched_bp);
 		if (bp != sp)
 			push(s, user_word(sp));
 	} else if (crossing == CROSSING_MORESTACK) {
 		/* The scheduler has taken the goroutine off. */
 		return;
 	}
-	walk(b, &no_crossings, bp);
+	walk(b, &no_runtime, bp);
 }
 
 SEC("perf_event")
@@ -370,20 +415,21 @@ int on_cpu(struct bpf_perf_event_data *ctx)
 			send_kernel_frames(b, ctx);
 	}
 	if (s->flags & SAMPLE_USER) {
-		int in_go = (t->flags & TARGET_GO) && s->ip >= t->text_start && s->ip < t->text_end;
+		const struct runtime *r = &no_runtime;
 		__u64 bp = s->bp;
+		int in_go;
 
-		if ((t->flags & TARGET_GO) && find_goroutine(s, t, task)) {
+		if (find_goroutine(s, t, task, &r, &in_go)) {
 			/* runtime.asmcgocall left the goroutine's stack; its return address is on top of that. */
-			__u64 sp = user_word(s->curg + t->g_sched_sp);
+			__u64 sp = user_word(s->curg + r->g_sched_sp);
 
-			bp = user_word(s->curg + t->g_sched_bp);
+			bp = user_word(s->curg + r->g_sched_bp);
 			s->frames[0] = user_word(sp);
 			s->length = s->frames[0] != 0;
 			s->flags |= SAMPLE_HOPPED;
 		}
-		walk(b, t, bp);
-		cross(b, t);
+		walk(b, r, bp);
+		cross(b, r);
 		send_stack(b, s->sp, in_go ? go_stack : other_stack);
 	}
 	length = s->length;

@@ -29,27 +29,37 @@ enum sample_flags {
 	SAMPLE_CUT = 8,
 	/* Among `frames` is a function that left the goroutine's stack, and behind it those of the goroutine. */
 	SAMPLE_CROSSED = 16,
+	/* From this bit on: which of the runtimes of its target the goroutine is of. */
+	SAMPLE_RUNTIME_SHIFT = 8,
 };
 
 enum target_flags {
-	/* Its Go layout is known. */
-	TARGET_GO = 1,
 	/* Processes that it begins are targets too. */
 	TARGET_FOLLOW = 2,
 };
 
-/* A process to sample. Offsets in bytes. */
-struct target {
-	/* Its Go code, runtime addresses. */
+/* Most Go runtimes of a process whose goroutines are found. */
+#define MAX_RUNTIMES 4
+
+/* A Go runtime. Offsets in bytes. */
+struct runtime {
+	/* Its code, runtime addresses. */
 	__u64 text_start, text_end;
 	/* runtime.morestack and runtime.systemstack, which call others on the stack of the thread: the same. */
 	__u64 morestack_start, morestack_end, systemstack_start, systemstack_end;
-	/* Where the thread keeps g, from the base of its thread-local storage. */
+	/* Where a thread keeps g, from the base of its thread-local storage. */
 	__s64 tls_g;
-	__u32 g_m, g_goid, g_labels, g_sched_sp, g_sched_bp;
+	__u32 g_m, g_goid, g_labels, g_sched_pc, g_sched_sp, g_sched_bp;
 	__u32 m_curg;
+	__u32 unused;
+};
+
+/* A process to sample. */
+struct target {
+	struct runtime runtimes[MAX_RUNTIMES];
+	/* How many of them there are: those whose layout is known. */
+	__u32 count;
 	__u32 flags;
-	__u32 g_sched_pc;
 };
 
 /* Begins every record. */

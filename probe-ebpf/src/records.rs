@@ -5,10 +5,13 @@ use std::mem::{offset_of, size_of};
 /// Most return addresses of a sample.
 pub const MAX_FRAMES: usize = 512;
 
-/// A process to sample, as the programs know it (`struct target`). Offsets in bytes.
+/// Most Go runtimes of a process whose goroutines are found.
+pub const MAX_RUNTIMES: usize = 4;
+
+/// A Go runtime of a process, as the programs know it (`struct runtime`). Offsets in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct Target {
+pub struct Runtime {
     /// Its Go code begins there: a runtime address.
     pub text_start: u64,
     /// One past its Go code.
@@ -29,22 +32,32 @@ pub struct Target {
     pub g_goid: u32,
     /// `g.labels`.
     pub g_labels: u32,
+    /// `g.sched.pc`.
+    pub g_sched_pc: u32,
     /// `g.sched.sp`.
     pub g_sched_sp: u32,
     /// `g.sched.bp`.
     pub g_sched_bp: u32,
     /// `m.curg`.
     pub m_curg: u32,
+    /// Makes the size a multiple of a word's.
+    pub unused: u32,
+}
+
+/// A process to sample, as the programs know it (`struct target`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Target {
+    /// Its Go runtimes.
+    pub runtimes: [Runtime; MAX_RUNTIMES],
+    /// How many of them there are: those whose layout is known.
+    pub count: u32,
     /// [`target_flags`].
     pub flags: u32,
-    /// `g.sched.pc`.
-    pub g_sched_pc: u32,
 }
 
 /// Flags of a [`Target`].
 pub mod target_flags {
-    /// Its Go layout is known.
-    pub const GO: u32 = 1;
     /// Processes that it begins are targets too.
     pub const FOLLOW: u32 = 2;
 }
@@ -114,6 +127,8 @@ pub struct Sample<'b> {
     pub goid: u64,
     /// Its labels.
     pub labels: u64,
+    /// Which of its target's runtimes it is of.
+    pub runtime: usize,
     frames: &'b [u8],
 }
 
@@ -186,6 +201,7 @@ mod flags {
     pub(super) const HOPPED: u32 = 4;
     pub(super) const CUT: u32 = 8;
     pub(super) const CROSSED: u32 = 16;
+    pub(super) const RUNTIME_SHIFT: u32 = 8;
 }
 
 impl<'b> Record<'b> {
@@ -221,6 +237,7 @@ impl<'b> Record<'b> {
                     curg: u64_at(offset_of!(Head, curg))?,
                     goid: u64_at(offset_of!(Head, goid))?,
                     labels: u64_at(offset_of!(Head, labels))?,
+                    runtime: usize::try_from(set >> flags::RUNTIME_SHIFT).ok()?,
                     frames,
                 })
             }
@@ -243,7 +260,7 @@ mod tests {
     #[test]
     fn sizes_are_those_of_the_programs() {
         // The object's own description of its types says so; see `cpu::tests`.
-        assert_eq!(size_of::<Target>(), 88);
+        assert_eq!(size_of::<Target>(), 4 * 88 + 8);
         assert_eq!(size_of::<Head>(), 16 + 8 + 4 * 4 + 7 * 8);
         assert_eq!(size_of::<Life>(), 24);
     }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use object::elf;
 use object::endian::LittleEndian as LE;
-use object::read::elf::{Dyn as _, FileHeader, ProgramHeader as _, Rela as _};
+use object::read::elf::{Dyn as _, FileHeader, ProgramHeader as _, Rela as _, Sym as _};
 
 use crate::addr::LinkAddr;
 
@@ -108,8 +108,10 @@ const MAX_BLOCKS: u64 = (4 << 30) / BLOCK as u64;
 /// How many of them are kept, 64 MiB: the first that are asked for. What is asked for later is read each time.
 const MAX_KEPT: usize = (64 << 20) / BLOCK;
 const MAX_SEGMENTS: usize = 4096;
-/// More relative relocations than any real program has: a large one has half a million.
+/// More relocations than any real program has: a large one has half a million.
 const MAX_RELOCATIONS: u64 = 1 << 23;
+/// More relocations by symbols than a plugin has: that of a small program has some thousands.
+const MAX_SYMBOLIC: u64 = 1 << 20;
 /// 1.5 MiB.
 const RELOCATIONS_AT_A_TIME: u64 = 1 << 16;
 /// How much of an image a search looks at, all segments together. Operands of amd64 reach no further, so that no Go
@@ -124,6 +126,7 @@ pub struct Image {
     arch: Arch,
     pointer_size: usize,
     position_independent: bool,
+    interpreted: bool,
     entry: LinkAddr,
     segments: Vec<Segment>,
     dynamic: Option<(u64, u64)>,
@@ -155,6 +158,7 @@ struct Headers {
     notes: Vec<(u64, u64)>,
     eh_frame_hdr: Option<LinkAddr>,
     position_independent: bool,
+    interpreted: bool,
     entry: LinkAddr,
     section_header_offset: u64,
 }
@@ -174,6 +178,7 @@ fn read_headers<H: FileHeader<Endian = LE>>(source: &dyn Source, head: &[u8]) ->
         .map_err(|()| ImageError::ProgramHeaders)?;
     let mut segments = Vec::new();
     let (mut dynamic, mut tls_size, mut notes, mut eh_frame_hdr) = (None, None, Vec::new(), None);
+    let mut interpreted = false;
     for h in headers {
         let (vaddr, mem_size): (u64, u64) = (h.p_vaddr(LE).into(), h.p_memsz(LE).into());
         let (file_offset, file_size): (u64, u64) = (h.p_offset(LE).into(), h.p_filesz(LE).into());
@@ -192,6 +197,7 @@ fn read_headers<H: FileHeader<Endian = LE>>(source: &dyn Source, head: &[u8]) ->
                     executable: flags.contains(elf::PF_X),
                 });
             }
+            elf::PT_INTERP => interpreted = true,
             elf::PT_DYNAMIC => dynamic = Some((vaddr, file_size)),
             elf::PT_NOTE if notes.len() < MAX_NOTES => notes.push((file_offset, file_size)),
             elf::PT_GNU_EH_FRAME => eh_frame_hdr = Some(LinkAddr(vaddr)),
@@ -206,6 +212,7 @@ fn read_headers<H: FileHeader<Endian = LE>>(source: &dyn Source, head: &[u8]) ->
         notes,
         eh_frame_hdr,
         position_independent: header.e_type(LE) == elf::ET_DYN,
+        interpreted,
         entry: LinkAddr(header.e_entry(LE).into()),
         section_header_offset: header.e_shoff(LE).into(),
     })
@@ -239,6 +246,7 @@ impl Image {
             notes,
             eh_frame_hdr,
             position_independent,
+            interpreted,
             entry,
             section_header_offset,
         } = parsed?;
@@ -255,6 +263,7 @@ impl Image {
             },
             pointer_size: if wide { 8 } else { 4 },
             position_independent,
+            interpreted,
             entry,
             section_header_offset,
             segments,
@@ -282,6 +291,11 @@ impl Image {
     /// Linked to be loaded anywhere (PIE, shared object).
     pub fn is_position_independent(&self) -> bool {
         self.position_independent
+    }
+
+    /// A program that a dynamic loader starts (`PT_INTERP`): it can load shared objects.
+    pub fn is_interpreted(&self) -> bool {
+        self.interpreted
     }
 
     /// The entry point.
@@ -367,7 +381,7 @@ impl Image {
         Ok(u64::from_le_bytes(buf))
     }
 
-    /// As [`Image::read_vec`], with relative relocations applied at load bias 0, so that pointers in the data of
+    /// As [`Image::read_vec`], with relocations applied at load bias 0, so that pointers in the data of
     /// a position-independent image are link addresses too.
     pub fn read_relocated(&self, addr: LinkAddr, len: usize) -> Result<Vec<u8>, ImageError> {
         let mut bytes = self.read_vec(addr, len)?;
@@ -375,7 +389,7 @@ impl Image {
         Ok(bytes)
     }
 
-    /// Applies relative relocations at load bias 0 to the bytes that were read at `addr`.
+    /// Applies relocations at load bias 0 to the bytes that were read at `addr`.
     pub(crate) fn relocate(&self, addr: LinkAddr, bytes: &mut [u8]) {
         let relocations = self.relocations();
         let first = relocations.partition_point(|&(at, _)| at < addr.0);
@@ -462,7 +476,9 @@ impl Image {
         true
     }
 
-    /// Relative relocations, `(address, value)` by address; empty for an image without any.
+    /// Relocations, `(address, value)` by address; empty for an image without any. Those that name a symbol are among them
+    /// where the image itself defines it. The loader may take the definition of another image instead (a plugin's reference
+    /// to `runtime.textsectionmap` leads to its program's): what is read here is what this image means by it.
     fn relocations(&self) -> &[(u64, u64)] {
         self.relocations.get_or_init(|| self.load_relocations().unwrap_or_default())
     }
@@ -474,13 +490,15 @@ impl Image {
         let entries = object::pod::slice_from_all_bytes::<elf::Dyn64<LE>>(&bytes[..whole]).ok()?;
         let value = |tag: elf::DynamicTag| entries.iter().find(|d| d.d_tag(LE) == tag).map(|d| d.d_val(LE));
         let (table, size) = (value(elf::DT_RELA)?, value(elf::DT_RELASZ)?);
-        let relative = match self.arch {
-            Arch::Amd64 => elf::R_X86_64_RELATIVE,
-            Arch::Arm64 => elf::R_AARCH64_RELATIVE,
+        let (relative, symbolic) = match self.arch {
+            Arch::Amd64 => (elf::R_X86_64_RELATIVE, [elf::R_X86_64_64, elf::R_X86_64_GLOB_DAT]),
+            Arch::Arm64 => (elf::R_AARCH64_RELATIVE, [elf::R_AARCH64_ABS64, elf::R_AARCH64_GLOB_DAT]),
             Arch::Other(_) => return None,
         };
+        let symbols = value(elf::DT_SYMTAB).map(LinkAddr);
         let mut list: Vec<(u64, u64)> = Vec::new();
         let mut left = (size / 24).min(MAX_RELOCATIONS);
+        let mut named = 0;
         let mut at = LinkAddr(table);
         // In pieces: a hostile file may claim a large table where it has nothing but a hole.
         while left > 0 {
@@ -488,12 +506,19 @@ impl Image {
             let Ok(bytes) = self.read_vec(at, usize::try_from(count * 24).ok()?) else { break };
             let whole = bytes.len() / 24 * 24;
             let relas = object::pod::slice_from_all_bytes::<elf::Rela64<LE>>(bytes.get(..whole)?).ok()?;
-            list.extend(
-                relas
-                    .iter()
-                    .filter(|r| r.r_type(LE, false) == relative)
-                    .map(|r| (r.r_offset(LE), r.r_addend(LE).cast_unsigned())),
-            );
+            for rela in relas {
+                let (kind, addend) = (rela.r_type(LE, false), rela.r_addend(LE).cast_unsigned());
+                if kind == relative {
+                    list.push((rela.r_offset(LE), addend));
+                } else if let Some(table) = symbols.filter(|_| symbolic.contains(&kind)) {
+                    named += 1;
+                    if named <= MAX_SYMBOLIC
+                        && let Some(symbol) = self.defined_symbol(table, rela.r_sym(LE, false))
+                    {
+                        list.push((rela.r_offset(LE), symbol.wrapping_add(addend)));
+                    }
+                }
+            }
             if whole as u64 != count * 24 {
                 break;
             }
@@ -510,5 +535,13 @@ impl Image {
             same
         });
         Some(list)
+    }
+
+    /// The value of a dynamic symbol that this image defines.
+    fn defined_symbol(&self, table: LinkAddr, index: u32) -> Option<u64> {
+        let mut bytes = [0; 24];
+        self.read(table.plus(24 * u64::from(index)), &mut bytes).ok()?;
+        let (symbol, _) = object::pod::from_bytes::<elf::Sym64<LE>>(&bytes).ok()?;
+        (index != 0 && symbol.st_shndx(LE) != elf::SHN_UNDEF).then(|| symbol.st_value(LE))
     }
 }

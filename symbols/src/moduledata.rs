@@ -288,6 +288,14 @@ pub fn next_offset(minor: u32) -> Option<usize> {
     SHAPES.iter().find(|s| (s.minors.0..=s.minors.1).contains(&minor)).map(|s| s.next)
 }
 
+/// Where `next` is in each of the shapes that there are, for modules whose release is not known exactly.
+pub fn next_offsets() -> impl Iterator<Item = usize> {
+    let mut offsets = SHAPES.map(|shape| shape.next);
+    offsets.sort_unstable();
+    let mut last = None;
+    offsets.into_iter().filter(move |&offset| last.replace(offset) != Some(offset))
+}
+
 fn with_shape(image: &Image, addr: LinkAddr, bytes: &[u8], shape: &Shape) -> Option<Moduledata> {
     let at = |offset: usize| word(bytes, offset).map(LinkAddr);
     let range = |start: usize, end: usize| {

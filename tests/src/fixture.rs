@@ -121,14 +121,23 @@ impl Fixture {
     ///
     /// Where the process does not give one.
     pub fn dump(&mut self) -> Result<String> {
-        let line = self.command("dump")?;
+        self.dump_on("dump")
+    }
+
+    /// The dump that it answers a question with.
+    ///
+    /// # Errors
+    ///
+    /// Where the process does not give one.
+    pub fn dump_on(&mut self, question: &str) -> Result<String> {
+        let line = self.command(question)?;
         let size: usize = line
             .strip_prefix("dump ")
             .and_then(|size| size.parse().ok())
-            .ok_or_else(|| self.process.bad_answer("dump", &line))?;
+            .ok_or_else(|| self.process.bad_answer(question, &line))?;
         let deadline = Instant::now() + PATIENCE;
         while self.pending.len() <= size {
-            self.receive("dump", deadline)?;
+            self.receive(question, deadline)?;
         }
         let rest = self.pending.split_off(size + 1);
         let mut text = std::mem::replace(&mut self.pending, rest);

@@ -13,6 +13,7 @@ mod edit;
 mod error;
 mod fixture;
 mod journal;
+pub mod loaded;
 pub mod machine;
 pub mod matrix;
 pub mod memory;

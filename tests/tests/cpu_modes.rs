@@ -69,7 +69,7 @@ fn captured(fixture: &Fixture, options: &Options) -> Option<Captured> {
 fn by_function(known: &mut [Known], collected: &Collected) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::new();
     for (key, count) in collected.samples() {
-        let view = key.known.and_then(|index| known[index].view.as_ref());
+        let view = key.known.and_then(|index| known[index].runtimes.first().map(|runtime| &runtime.view));
         let names = key.places.iter().filter_map(|place| {
             let pc = if place.exact { place.pc } else { place.pc - 1 };
             let found = view?.modules.lookup(pc)?;
@@ -166,7 +166,7 @@ fn by_perf(fixture: &Fixture, options: perf::Options, duration: Duration) -> (Co
     let mut perf = Perf::open(options).unwrap();
     let mut known = vec![Known::open(&pinned(fixture), &Files::default(), &[]).unwrap()];
     let pid = known[0].pid;
-    perf.add(pid, None).unwrap();
+    perf.add(pid, &[]).unwrap();
     let (mut collected, begun) = (Collected::default(), Instant::now());
     let mut last = None;
     while last != Some(Duration::ZERO) {
@@ -235,7 +235,7 @@ fn ptrace_knows_goroutines_and_labels() {
         let captured = captured(&fixture, &options).unwrap();
         let (mut right, mut all) = (0, 0);
         for (key, count) in captured.collected.samples() {
-            let view = captured.known[0].view.as_ref().unwrap();
+            let view = &captured.known[0].runtimes[0].view;
             let names = key.places.iter().filter_map(|place| view.modules.lookup(place.pc));
             let parts = ["fifty", "thirty", "twenty"];
             let part = names.into_iter().find_map(|found| {

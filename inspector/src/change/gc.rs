@@ -20,7 +20,7 @@ use super::journal::{Entry, Journal};
 use super::pacer;
 use super::subject::{SWEPT, Subject};
 use super::word::{Outcome, Word, Writer};
-use super::{Options, Turn, refused, stop_all};
+use super::{Options, Turn, refused, stop_all, stopped};
 use crate::Error;
 
 /// The time of the last collection as it is written: longer ago than any uptime, and no overflow to compute with.
@@ -337,7 +337,7 @@ impl Request<'_, '_> {
         self.subject.process.check()?;
         if Instant::now() >= self.deadline {
             if self.subject.process.stat()?.is_stopped() {
-                return Err(refused(self.subject.process, "it was stopped meanwhile"));
+                return Err(stopped(self.subject.process, "it was stopped meanwhile"));
             }
             return Err(Error::Failed(format!(
                 "process {}: {what} within {:?}; everything is as it was",

@@ -62,9 +62,11 @@ const CHANGEABLE: [Changeable; 7] = [
 /// # Errors
 /// [`Error::Refused`] where it is not; what keeps the runtime of the process from being known.
 pub(super) fn check(process: &Process, entries: &[Entry]) -> Result<(), Error> {
-    let subject = Subject::known(process)?;
+    let subjects = Subject::known(process)?;
     for entry in entries {
-        let known = CHANGEABLE.iter().any(|changeable| is_of(entry, changeable, &subject));
+        let known = subjects
+            .iter()
+            .any(|subject| CHANGEABLE.iter().any(|changeable| is_of(entry, changeable, subject)));
         if !known {
             return Err(Error::Refused {
                 pid: process.pid(),

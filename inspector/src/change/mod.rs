@@ -131,6 +131,12 @@ pub(crate) fn refused(process: &Process, what: impl Into<String>) -> Error {
     Error::Refused { pid: process.pid(), what: what.into(), hint: None }
 }
 
+/// The error that a signal has stopped the process, with the way out.
+pub(crate) fn stopped(process: &Process, what: impl Into<String>) -> Error {
+    let hint = format!("let it run: kill -CONT {}", process.pid());
+    Error::Refused { pid: process.pid(), what: what.into(), hint: Some(hint) }
+}
+
 /// The error that what would be written could not be verified.
 pub(crate) fn unverified(process: &Process, what: impl Into<String>) -> Error {
     Error::Uncalibrated { pid: process.pid(), what: what.into() }

@@ -10,12 +10,12 @@ use symbols::layout::{self, Evidence};
 
 use super::pacer::{self, Live, Trigger18};
 use super::word::{Width, Word};
-use super::{Turn, refused, unverified};
+use super::{Turn, refused, stopped, unverified};
 use crate::memory::{LiveMemory, Memory as _};
 use crate::process::Process;
 use crate::runtime::attach::has_debug_info;
 use crate::runtime::locate::Located;
-use crate::runtime::open::{count_runtimes, memory_error, open};
+use crate::runtime::open::{Opened, Runtimes, memory_error, open_all, open_chosen};
 use crate::runtime::view::View;
 use crate::{Error, clock, standstill};
 
@@ -63,13 +63,23 @@ pub struct Subject<'p> {
 }
 
 impl<'p> Subject<'p> {
-    /// Opens the runtime of a process and verifies it. Reads only.
+    /// Opens the only runtime of a process and verifies it. Reads only.
     ///
     /// # Errors
-    /// [`Error::Uncalibrated`] where it is not known well enough, [`Error::Refused`] where it is in a state in which
-    /// nothing is written into it.
+    /// As [`Subject::verify_chosen`].
     pub fn verify(process: &'p Process) -> Result<Self, Error> {
-        let subject = Subject::known(process)?;
+        Self::verify_chosen(process, None)
+    }
+
+    /// Opens the runtime that is chosen by the path of its module or that file's name, or the only one, and verifies it.
+    /// Reads only.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where it is not clear which one is meant; [`Error::Uncalibrated`] where it is not known well enough,
+    /// [`Error::Refused`] where it is in a state in which nothing is written into it.
+    pub fn verify_chosen(process: &'p Process, chosen: Option<&str>) -> Result<Self, Error> {
+        let Opened { view, .. } = open_chosen(process, chosen)?;
+        let subject = Subject::of(process, view)?;
         check_state(process)?;
         let mut objection = Ok(());
         for _ in 0..ATTEMPTS {
@@ -84,13 +94,28 @@ impl<'p> Subject<'p> {
         objection.map(|()| subject)
     }
 
-    /// Opens the runtime of a process that was verified by an earlier run, to put back what that left: the place of each
-    /// variable is known, and whatever the process does meanwhile is no reason to leave it changed.
+    /// Opens the runtimes of a process of which one was verified by an earlier run, to put back what that left: the place of
+    /// each variable is known, and whatever the process does meanwhile is no reason to leave it changed.
     ///
     /// # Errors
-    /// [`Error::Uncalibrated`] where it is not known well enough.
-    pub(super) fn known(process: &'p Process) -> Result<Self, Error> {
-        let (view, _) = open(process)?;
+    /// [`Error::Uncalibrated`] where none is known well enough.
+    pub(super) fn known(process: &'p Process) -> Result<Vec<Self>, Error> {
+        let Runtimes { opened, .. } = open_all(process)?;
+        let mut subjects = Vec::new();
+        let mut failed = None;
+        for opened in opened {
+            match Subject::of(process, opened.view) {
+                Ok(subject) => subjects.push(subject),
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        match failed {
+            Some(error) if subjects.is_empty() => Err(error),
+            _ => Ok(subjects),
+        }
+    }
+
+    fn of(process: &'p Process, view: View) -> Result<Self, Error> {
         check_build(process, &view)?;
         let found = view.locate(WANTED);
         let memory = LiveMemory::new(process.pid().as_raw());
@@ -299,10 +324,7 @@ fn check_state(process: &Process) -> Result<(), Error> {
         stat = process.stat()?;
     }
     if stat.is_stopped() {
-        return refuse(
-            "it is stopped by a signal: what is asked of it could not happen".to_owned(),
-            format!("let it run: kill -CONT {}", process.pid()),
-        );
+        return Err(stopped(process, "it is stopped by a signal: what is asked of it could not happen"));
     }
     if let Some(frozen) = standstill::frozen(process) {
         return refuse(
@@ -316,10 +338,6 @@ fn check_state(process: &Process) -> Result<(), Error> {
 /// Refuses programs whose runtime may be another than the one that the layouts and rules are of.
 fn check_build(process: &Process, view: &View) -> Result<(), Error> {
     let doubt = |what: String| Err(unverified(process, format!("{what}; nothing is written into it")));
-    let runtimes = count_runtimes(process)?;
-    if runtimes != 1 {
-        return doubt(format!("it has {runtimes} Go runtimes, which cannot be told apart safely"));
-    }
     if view.modules.iter().count() != 1 {
         return doubt(
             "it has loaded plugins, whose copies of the runtime cannot be told apart safely".to_owned(),

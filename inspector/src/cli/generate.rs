@@ -31,8 +31,10 @@ pub(super) fn run(args: &GenerateArgs, common: &Common) -> Result<(), Error> {
 /// The schemas of answers by name, as `docs/schema` has them.
 const SCHEMAS: &[(&str, &str)] = &[
     ("gc", include_str!("../../../docs/schema/gc.json")),
+    ("heap-of-runtimes", include_str!("../../../docs/schema/heap-of-runtimes.json")),
     ("heap", include_str!("../../../docs/schema/heap.json")),
     ("list", include_str!("../../../docs/schema/list.json")),
+    ("memstats-of-runtimes", include_str!("../../../docs/schema/memstats-of-runtimes.json")),
     ("memstats", include_str!("../../../docs/schema/memstats.json")),
     ("process", include_str!("../../../docs/schema/process.json")),
     ("profile", include_str!("../../../docs/schema/profile.json")),
@@ -40,7 +42,9 @@ const SCHEMAS: &[(&str, &str)] = &[
     ("serve", include_str!("../../../docs/schema/serve.json")),
     ("setgc", include_str!("../../../docs/schema/setgc.json")),
     ("setmemlimit", include_str!("../../../docs/schema/setmemlimit.json")),
+    ("stack-of-runtimes", include_str!("../../../docs/schema/stack-of-runtimes.json")),
     ("stack", include_str!("../../../docs/schema/stack.json")),
+    ("stats-of-runtimes", include_str!("../../../docs/schema/stats-of-runtimes.json")),
     ("stats", include_str!("../../../docs/schema/stats.json")),
     ("top", include_str!("../../../docs/schema/top.json")),
     ("tree", include_str!("../../../docs/schema/tree.json")),

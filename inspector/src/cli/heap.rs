@@ -4,8 +4,8 @@ use std::io::Write as _;
 
 use super::args::{Common, HeapArgs};
 use super::memstats::{source_error, take_error};
-use super::output;
 use super::style::Style;
+use super::{output, runtimes};
 use crate::Error;
 use crate::agent::AgentTarget;
 use crate::process::Process;
@@ -13,28 +13,29 @@ use crate::report::answers::Source;
 use crate::report::heap::HeapAnswer;
 use crate::runtime::heap::{HeapPause, take};
 use crate::runtime::memstats::{Consistency, Sources};
-use crate::runtime::open::open;
+use crate::runtime::open::Opened;
 
 pub(super) fn run(args: &HeapArgs, common: &Common) -> Result<(), Error> {
     let process = args.target.process("heap", common)?;
     let pause = if args.no_pause { HeapPause::No } else { HeapPause::AtMost(args.max_pause) };
-    let answer = look(&process, pause, args.top)?;
+    let look = |opened| look(&process, &opened, pause, args.top);
+    let answers = runtimes::ask(&process, args.runtime.chosen(), look)?;
     if common.json {
-        output::write_json(common, &answer)?;
+        answers.write_json(common, runtimes::pretty)?;
     } else {
-        output::write(common, |out| answer.write_text(out))?;
+        output::write(common, |out| answers.write_text(out, |answer, out| answer.write_text(out)))?;
     }
-    tell(&answer, common);
-    Ok(())
+    answers.iter().for_each(|(_, answer)| tell(answer, common));
+    answers.conclude()
 }
 
-fn look(process: &Process, pause: HeapPause, top: usize) -> Result<HeapAnswer, Error> {
-    let (view, attach) = open(process)?;
-    let sources = Sources::find(&view).map_err(|e| source_error(process, e))?;
-    let taken = take(&view, &sources, pause, top).map_err(|e| take_error(process, e))?;
+fn look(process: &Process, opened: &Opened, pause: HeapPause, top: usize) -> Result<HeapAnswer, Error> {
+    let view = &opened.view;
+    let sources = Sources::find(view).map_err(|e| source_error(process, e))?;
+    let taken = take(view, &sources, pause, top).map_err(|e| take_error(process, e))?;
     process.check()?;
     let source = Source::new(&AgentTarget::Process(process.pid()), "probe");
-    Ok(HeapAnswer::new(source, &view, taken, attach))
+    Ok(HeapAnswer::new(source, view, taken, opened.cost))
 }
 
 /// How far it can be believed, on standard error.

@@ -26,7 +26,8 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(super) fn gc(args: &GcArgs, common: &Common) -> Result<(), Error> {
     let target = args.target.find(common)?;
-    let probe = |process: &Process| with_options(args, |options| collect(process, options));
+    let probe =
+        |process: &Process| with_options(args, |options| collect(process, args.runtime.chosen(), options));
     match choose(&target, &way(args)?, common, probe)? {
         Chosen::Probe(collection) => tell_collection(&target, &collection, args, common),
         Chosen::Agent(connection) => {
@@ -78,7 +79,9 @@ pub(super) fn set_gc(args: &SetGcArgs, common: &Common) -> Result<(), Error> {
     let percent = gc_percent(args.percent)?;
     let knob = &args.knob;
     let target = knob.target.find(common)?;
-    let probe = |process: &Process| with_options(knob, |options| set_percent(process, percent, options));
+    let probe = |process: &Process| {
+        with_options(knob, |options| set_percent(process, knob.runtime.chosen(), percent, options))
+    };
     match choose(&target, &way(knob)?, common, probe)? {
         Chosen::Probe(set) => {
             let answer = SetGc::new(&set, knob.dry_run);
@@ -112,7 +115,7 @@ pub(super) fn set_mem_limit(args: &SetMemLimitArgs, common: &Common) -> Result<(
     let Found::Process(process) = &target else { return Ok(()) };
     let limit = args.limit.0;
     let (set, needs) = with_options(knob, |options| {
-        let subject = Subject::verify(process)?;
+        let subject = Subject::verify_chosen(process, knob.runtime.chosen())?;
         let needs = knob::needs(&subject)?;
         if limit.cast_unsigned() <= needs.overhead && !args.force {
             return Err(Error::Refused {
@@ -155,13 +158,22 @@ pub(super) fn gc_percent(percent: GcPercent) -> Result<i32, Error> {
 }
 
 /// Forces a collection from outside.
-pub(super) fn collect(process: &Process, options: &Options<'_>) -> Result<Collection, Error> {
-    gc::collect(&Subject::verify(process)?, options)
+pub(super) fn collect(
+    process: &Process,
+    runtime: Option<&str>,
+    options: &Options<'_>,
+) -> Result<Collection, Error> {
+    gc::collect(&Subject::verify_chosen(process, runtime)?, options)
 }
 
 /// Sets GOGC from outside.
-pub(super) fn set_percent(process: &Process, percent: i32, options: &Options<'_>) -> Result<Set<i32>, Error> {
-    knob::set_gc_percent(&Subject::verify(process)?, percent, options)
+pub(super) fn set_percent(
+    process: &Process,
+    runtime: Option<&str>,
+    percent: i32,
+    options: &Options<'_>,
+) -> Result<Set<i32>, Error> {
+    knob::set_gc_percent(&Subject::verify_chosen(process, runtime)?, percent, options)
 }
 
 /// Does it so that Ctrl-C ends it in good order.
@@ -175,10 +187,11 @@ fn with_options<T>(args: &GcArgs, change: impl FnOnce(&Options<'_>) -> Result<T,
 
 /// Who may do it: an agent cannot say what it would do.
 fn way(args: &GcArgs) -> Result<WayArgs, Error> {
-    match args.way.via {
-        _ if !args.dry_run => Ok(args.way),
+    let way = args.runtime.way(args.way)?;
+    match way.via {
+        _ if !args.dry_run => Ok(way),
         Via::Agent => Err(Error::Usage("an agent cannot do --dry-run: use --via probe".to_owned())),
-        Via::Auto | Via::Probe => Ok(WayArgs { via: Via::Probe, ..args.way }),
+        Via::Auto | Via::Probe => Ok(WayArgs { via: Via::Probe, ..way }),
     }
 }
 

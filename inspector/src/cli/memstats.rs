@@ -5,22 +5,38 @@ use std::io::Write as _;
 use super::args::{Common, MemstatsArgs, Via, WayArgs};
 use super::style::Style;
 use super::via::{Chosen, choose};
-use super::{agent, output};
+use super::{agent, output, runtimes};
 use crate::agent::{AgentTarget, Request, Signal};
 use crate::process::Process;
 use crate::report::answers::Source;
 use crate::report::memstats::MemStatsAnswer;
 use crate::runtime::memstats::{Consistency, Sources, TakeError, Wanted, take};
-use crate::runtime::open::{memory_error, open};
+use crate::runtime::open::{Opened, memory_error};
 use crate::runtime::source::SourceError;
 use crate::{Error, standstill};
 
 pub(super) fn run(args: &MemstatsArgs, common: &Common) -> Result<(), Error> {
     let target = args.target.find(common)?;
     let wanted = if args.no_pause { Wanted::Approximate } else { Wanted::Instant };
-    let way = way(&args.way, args.no_pause)?;
-    let answer = match choose(&target, &way, common, |process| look(process, wanted))? {
-        Chosen::Probe(answer) => answer,
+    let way = way(&args.runtime.way(args.way)?, args.no_pause)?;
+    let outside = |process: &Process| {
+        runtimes::ask(process, args.runtime.chosen(), |opened| look(process, &opened, wanted))
+    };
+    let answer = match choose(&target, &way, common, outside)? {
+        Chosen::Probe(answers) => {
+            if common.json {
+                answers.write_json(common, runtimes::pretty)?;
+            } else {
+                output::write(common, |out| {
+                    answers.write_text(out, |answer, out| {
+                        answer.write_text(out)?;
+                        if common.verbose > 0 { answer.write_more(out) } else { Ok(()) }
+                    })
+                })?;
+            }
+            answers.iter().for_each(|(_, answer)| tell(answer, common));
+            return answers.conclude();
+        }
         Chosen::Agent(connection) => {
             let request = Request::Plain(Signal::MemStats);
             if !common.json {
@@ -32,14 +48,7 @@ pub(super) fn run(args: &MemstatsArgs, common: &Common) -> Result<(), Error> {
                 .ok_or_else(|| agent::garbage(peer, "memory statistics", &text))?
         }
     };
-    if common.json {
-        output::write_json(common, &answer)?;
-    } else {
-        output::write(common, |out| {
-            answer.write_text(out)?;
-            if common.verbose > 0 { answer.write_more(out) } else { Ok(()) }
-        })?;
-    }
+    output::write_json(common, &answer)?;
     tell(&answer, common);
     Ok(())
 }
@@ -54,13 +63,13 @@ pub(super) fn way(way: &WayArgs, no_pause: bool) -> Result<WayArgs, Error> {
 }
 
 /// Reads the statistics of a process from outside.
-pub(super) fn look(process: &Process, wanted: Wanted) -> Result<MemStatsAnswer, Error> {
-    let (view, attach) = open(process)?;
-    let sources = Sources::find(&view).map_err(|e| source_error(process, e))?;
-    let taken = take(&view, &sources, wanted).map_err(|e| take_error(process, e))?;
+pub(super) fn look(process: &Process, opened: &Opened, wanted: Wanted) -> Result<MemStatsAnswer, Error> {
+    let view = &opened.view;
+    let sources = Sources::find(view).map_err(|e| source_error(process, e))?;
+    let taken = take(view, &sources, wanted).map_err(|e| take_error(process, e))?;
     process.check()?;
     let source = Source::new(&AgentTarget::Process(process.pid()), "probe");
-    Ok(MemStatsAnswer::of_probe(source, taken, attach, &process.time_zone()))
+    Ok(MemStatsAnswer::of_probe(source, taken, opened.cost, &process.time_zone()))
 }
 
 /// How far the numbers can be believed, on standard error.

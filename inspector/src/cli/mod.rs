@@ -23,6 +23,7 @@ mod process;
 mod profile;
 mod progress;
 mod reading;
+pub mod runtimes;
 mod serve;
 mod sink;
 mod stack;

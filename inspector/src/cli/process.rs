@@ -14,7 +14,7 @@ use crate::process::find::{self, Detail};
 use crate::process::{self, Pid, Process};
 use crate::report::printable::printable_str;
 use crate::report::process::{Live, ProcessInfo, write_text};
-use crate::runtime::open::open;
+use crate::runtime::open::open_all;
 use crate::runtime::settings;
 
 pub(super) fn run(args: &ProcessArgs, common: &Common) -> Result<(), Error> {
@@ -56,7 +56,7 @@ fn live(process: &Process, details: &mut Details) -> Result<Live, Error> {
     if details.more.as_ref().is_none_or(|more| more.go.is_none()) {
         return Ok(Live::default());
     }
-    let (view, attach_cost) = match open(process) {
+    let runtimes = match open_all(process) {
         Ok(opened) => opened,
         Err(Error::Process(gone @ (process::Error::Exited(_) | process::Error::Executed(_)))) => {
             return Err(gone.into());
@@ -72,11 +72,25 @@ fn live(process: &Process, details: &mut Details) -> Result<Live, Error> {
             return Ok(Live::default());
         }
     };
+    let several = runtimes.are_several();
     let memory = LiveMemory::new(process.pid().as_raw());
-    memory.add_cost(attach_cost);
-    let settings = settings::read(&view, &memory);
+    let mut live = Live::default();
+    for opened in runtimes.opened {
+        memory.add_cost(opened.cost);
+        let settings = settings::read(&opened.view, &memory);
+        if several {
+            live.runtimes.push((opened.name, settings));
+        } else {
+            live.settings = settings;
+        }
+    }
+    for (name, error) in runtimes.failed {
+        let source = std::io::Error::other(format!("{name}: {error}"));
+        let action = "read the settings of a Go runtime";
+        details.unknown.push(process::Error::Io { pid: process.pid(), action, source });
+    }
     process.check()?;
-    Ok(Live { settings, cost: memory.cost() })
+    Ok(Live { cost: memory.cost(), ..live })
 }
 
 fn tell_progress(period: Duration, common: &Common) {

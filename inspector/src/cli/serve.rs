@@ -11,6 +11,7 @@ use super::args::{Common, ServeArgs};
 use super::interrupt::Interrupt;
 use super::profile::cpu::cpu_from_outside;
 use super::profile::heap_from_outside;
+use super::runtimes::{self, Answers as Answered};
 use super::style::Style;
 use super::turn::{Turn, Turns};
 use super::{knobs, memstats, output, stack, stats};
@@ -20,13 +21,16 @@ use crate::agent::server::{Answers, Outcome, Server};
 use crate::agent::socket::Listen;
 use crate::agent::{AgentTarget, Request, Signal};
 use crate::change;
+use crate::process::find::GoProcess;
 use crate::process::{Process, find};
 use crate::report::answers::{Serving, Source, Sourced};
 use crate::report::changes::SetGc;
 use crate::report::printable::printable_str;
 use crate::report::stack::{Filter, StackReport};
 use crate::report::traceback::Level;
+use crate::report::version::write_text;
 use crate::runtime::memstats::Wanted;
+use crate::runtime::open::open_chosen;
 use crate::runtime::snapshot::{Options, Pause};
 
 /// As the default of `stack`.
@@ -41,6 +45,7 @@ pub(super) fn run(args: &ServeArgs, common: &Common) -> Result<(), Error> {
     let process = args.target.process("serve", common)?;
     // Whoever cannot be looked at, or is no Go process, is not served.
     let found = find::one(&process)?;
+    let version = version(&process, &found, args.runtime.chosen())?;
     let interrupt = Interrupt::catch().map_err(|e| Error::Failed(format!("cannot catch signals: {e}")))?;
     let listen = |source| Error::Failed(format!("cannot listen on {}: {source}", args.listen));
     let policy = Policy {
@@ -54,7 +59,8 @@ pub(super) fn run(args: &ServeArgs, common: &Common) -> Result<(), Error> {
     announce(&process, &address, &policy, common)?;
     let outside = Outside {
         process: &process,
-        version: found.program.release.to_string(),
+        version,
+        runtime: args.runtime.chosen(),
         interrupt: interrupt.clone(),
         turns: Turns::default(),
     };
@@ -68,6 +74,17 @@ pub(super) fn run(args: &ServeArgs, common: &Common) -> Result<(), Error> {
         }
     };
     server.run(&outside, &mut until).map_err(listen)?
+}
+
+/// The release of the runtime that is chosen, or of the only one; or of each with its module.
+fn version(process: &Process, found: &GoProcess, chosen: Option<&str>) -> Result<String, Error> {
+    if chosen.is_some() {
+        return Ok(open_chosen(process, chosen)?.name.release);
+    }
+    let mut text = Vec::new();
+    // Memory takes whatever is written.
+    write_text(found, false, &mut text).map_err(|e| Error::Failed(e.to_string()))?;
+    Ok(String::from_utf8_lossy(&text).trim_end().to_owned())
 }
 
 fn announce(process: &Process, address: &Listen, policy: &Policy, common: &Common) -> Result<(), Error> {
@@ -123,6 +140,8 @@ fn announce(process: &Process, address: &Listen, policy: &Policy, common: &Commo
 struct Outside<'p> {
     process: &'p Process,
     version: String,
+    /// The runtime that was chosen.
+    runtime: Option<&'p str>,
     interrupt: Interrupt,
     /// Threads can be stopped by one at a time.
     turns: Turns,
@@ -140,7 +159,9 @@ impl Answers for Outside<'_> {
             Signal::BinaryDump => self.binary(out)?,
             Signal::Gc => return self.collect(out),
             Signal::SetGcPercent => self.set_percent(request, out)?,
-            Signal::HeapProfile => return profile_or_nothing(signal, heap_from_outside(self.process), out),
+            Signal::HeapProfile => {
+                return profile_or_nothing(signal, heap_from_outside(self.process, self.runtime), out);
+            }
             Signal::CpuProfile => {
                 let profile = cpu_from_outside(self.process, signal.measures_for(), &self.interrupt);
                 return profile_or_nothing(signal, profile, out);
@@ -186,12 +207,16 @@ impl Outside<'_> {
 
     fn stack(&self, out: &mut dyn Write) -> io::Result<()> {
         let options = Options { pause: Pause::AtMost(MAX_PAUSE), system: false, goid: None };
-        let seen = self.turn().and_then(|_turn| stack::look(self.process, &options));
+        let look = |opened| stack::look(self.process, opened, &options);
+        let seen = self.turn().and_then(|_turn| runtimes::ask(self.process, self.runtime, look));
         match seen {
             Ok(seen) => {
                 let filter = Filter::default();
-                let report = StackReport::new(&seen.view, &seen.snapshot, &filter, Level::User);
-                report.write_text(out).map(drop)
+                seen.write_text(out, |seen, out| {
+                    let report = StackReport::new(&seen.view, &seen.snapshot, &filter, Level::User);
+                    report.write_text(out).map(drop)
+                })?;
+                missing(&seen, out)
             }
             Err(error) => failed(&error, out),
         }
@@ -199,7 +224,7 @@ impl Outside<'_> {
 
     /// gops throws the answer away; only the end of the connection says that it is done.
     fn collect(&self, out: &mut dyn Write) -> io::Result<Outcome> {
-        match self.change(|options| knobs::collect(self.process, options)) {
+        match self.change(|options| knobs::collect(self.process, self.runtime, options)) {
             Ok(_) => write!(out, "ok").map(|()| Outcome::Answered),
             Err(error) => failed(&error, out).map(|()| Outcome::Refused),
         }
@@ -207,8 +232,9 @@ impl Outside<'_> {
 
     fn set_percent(&self, request: &Request, out: &mut dyn Write) -> io::Result<()> {
         let Request::SetGc(percent) = request else { return Ok(()) };
-        let set = knobs::gc_percent(*percent)
-            .and_then(|percent| self.change(|options| knobs::set_percent(self.process, percent, options)));
+        let set = knobs::gc_percent(*percent).and_then(|percent| {
+            self.change(|options| knobs::set_percent(self.process, self.runtime, percent, options))
+        });
         match set {
             Ok(set) => writeln!(out, "{}", SetGc::new(&set, false)),
             Err(error) => failed(&error, out),
@@ -216,9 +242,13 @@ impl Outside<'_> {
     }
 
     fn memstats(&self, out: &mut dyn Write) -> io::Result<()> {
-        let answer = self.turn().and_then(|_turn| memstats::look(self.process, Wanted::Instant));
+        let look = |opened| memstats::look(self.process, &opened, Wanted::Instant);
+        let answer = self.turn().and_then(|_turn| runtimes::ask(self.process, self.runtime, look));
         match answer {
-            Ok(answer) => answer.write_text(out),
+            Ok(answers) => {
+                answers.write_text(out, |answer, out| answer.write_text(out))?;
+                missing(&answers, out)
+            }
             Err(error) => failed(&error, out),
         }
     }
@@ -231,8 +261,12 @@ impl Outside<'_> {
     }
 
     fn stats(&self, out: &mut dyn Write) -> io::Result<()> {
-        match stats::look(self.process, false) {
-            Ok(answer) => answer.write_text(out),
+        let look = |opened| stats::look(self.process, &opened, false);
+        match runtimes::ask(self.process, self.runtime, look) {
+            Ok(answers) => {
+                answers.write_text(out, |answer, out| answer.write_text(out))?;
+                missing(&answers, out)
+            }
             Err(error) => failed(&error, out),
         }
     }
@@ -255,6 +289,11 @@ impl Outside<'_> {
         }
         Ok(())
     }
+}
+
+/// Says which runtimes of several do not answer.
+fn missing<T>(answers: &Answered<T>, out: &mut dyn Write) -> io::Result<()> {
+    answers.conclude().map_or_else(|error| failed(&error, out), Ok)
 }
 
 fn failed(error: &Error, out: &mut dyn Write) -> io::Result<()> {

@@ -6,6 +6,7 @@ use std::mem::ManuallyDrop;
 
 use super::args::{Common, StackArgs, Via, WayArgs};
 use super::capture::catch;
+use super::runtimes::{self, Answers};
 use super::style::Style;
 use super::target::Found;
 use super::via::{Chosen, choose};
@@ -18,7 +19,7 @@ use crate::report::dump::Dump;
 use crate::report::printable::printable_str;
 use crate::report::stack::{Cost, Counts, Filter, StackReport, States};
 use crate::report::traceback::Level;
-use crate::runtime::open::{memory_error, open};
+use crate::runtime::open::{Opened, memory_error};
 use crate::runtime::panicking::is_panicking;
 use crate::runtime::snapshot::glist::GListError;
 use crate::runtime::snapshot::{self, Consistency, Options, Pause, Snapshot, SnapshotError};
@@ -30,7 +31,11 @@ pub(super) fn run(args: &StackArgs, common: &Common) -> Result<(), Error> {
     let way = way(args)?;
     let target = args.target.find(common)?;
     wait(args, &target, common)?;
-    match choose(&target, &way, common, |process| look(process, &options(args)))? {
+    let options = options(args);
+    let outside = |process: &Process| {
+        runtimes::ask(process, args.runtime.chosen(), |opened| look(process, opened, &options))
+    };
+    match choose(&target, &args.runtime.way(way)?, common, outside)? {
         Chosen::Probe(seen) => {
             // The program ends with it: to free a hundred thousand stacks one by one is of no use to anybody.
             let seen = ManuallyDrop::new(seen);
@@ -70,7 +75,7 @@ fn wait(args: &StackArgs, target: &Found, common: &Common) -> Result<(), Error> 
         stuck::wait(process, after.duration(), &interrupt)?;
     }
     if let Some(time) = args.when_stuck {
-        stuck::wait_until_stuck(process, time.duration(), &interrupt, common)?;
+        stuck::wait_until_stuck(process, args.runtime.chosen(), time.duration(), &interrupt, common)?;
     }
     Ok(())
 }
@@ -81,8 +86,8 @@ fn options(args: &StackArgs) -> Options {
 }
 
 /// Looks at the goroutines of a process from outside.
-pub(super) fn look(process: &Process, options: &Options) -> Result<Seen, Error> {
-    let (view, attach_cost) = open(process)?;
+pub(super) fn look(process: &Process, opened: Opened, options: &Options) -> Result<Seen, Error> {
+    let Opened { view, cost: attach_cost, .. } = opened;
     let snapshot = snapshot::take(&view, options).map_err(|e| explain(process, e))?;
     let memory = LiveMemory::new(view.pid);
     let panicking = is_panicking(&view, &memory);
@@ -101,43 +106,54 @@ fn way(args: &StackArgs) -> Result<WayArgs, Error> {
 }
 
 fn print(
-    seen: &Seen,
+    seen: &Answers<Seen>,
     target: &AgentTarget,
     args: &StackArgs,
     filter: &Filter,
     common: &Common,
 ) -> Result<(), Error> {
-    let Seen { view, snapshot, .. } = seen;
-    let cost = seen.cost();
     let level = if args.all { Level::System } else { Level::User };
-    let report = StackReport::new(view, snapshot, filter, level);
     let counts = Cell::new(Counts::default());
+    let count = |written| counts.set(counts.get().and(written));
     if common.json {
-        output::write_escaped(common, |out| {
-            report.write_json(&cost, seen.panicking, out).map(|written| counts.set(written))
+        seen.write_json(common, |seen, out| {
+            let report = StackReport::new(&seen.view, &seen.snapshot, filter, level);
+            report.write_json(&seen.cost(), seen.panicking, out).map(count)
         })?;
     } else {
-        output::write(common, |out| report.write_text(out).map(|written| counts.set(written)))?;
+        output::write(common, |out| {
+            seen.write_text(out, |seen, out| {
+                let report = StackReport::new(&seen.view, &seen.snapshot, filter, level);
+                report.write_text(out).map(count)
+            })
+        })?;
     }
-    tell_unknown(view, common);
-    tell_too_many(snapshot, args, common);
-    if seen.panicking == Some(true) {
-        // A hint that cannot be written is no failure of the answer.
-        let _ = writeln!(
-            std::io::stderr().lock(),
-            "{} the program is panicking: a panic, a fatal error or a signal brings it down, and it ends when it has \
-             written its traceback",
-            Style::for_stderr(common.color).hint("note:"),
-        );
-    }
-    if common.verbose > 0 {
-        tell_evidence(view, &cost, snapshot, common);
+    for (_, seen) in seen.iter() {
+        tell_unknown(&seen.view, common);
+        tell_too_many(&seen.snapshot, args, common);
+        if seen.panicking == Some(true) {
+            // A hint that cannot be written is no failure of the answer.
+            let _ = writeln!(
+                std::io::stderr().lock(),
+                "{} the program is panicking: a panic, a fatal error or a signal brings it down, and it ends when it has \
+                 written its traceback",
+                Style::for_stderr(common.color).hint("note:"),
+            );
+        }
+        if common.verbose > 0 {
+            tell_evidence(&seen.view, &seen.cost(), &seen.snapshot, common);
+        }
     }
     if let Some(state) = missed_state(args, &counts.get()) {
-        let known = report.is_state(state);
-        tell_states(target, state, &report.states(), known, common)?;
+        let reports =
+            || seen.iter().map(|(_, seen)| StackReport::new(&seen.view, &seen.snapshot, filter, level));
+        let known = reports().any(|report| report.is_state(state));
+        let states = reports().map(|report| report.states()).reduce(States::and);
+        if let Some(states) = states {
+            tell_states(target, state, &states, known, common)?;
+        }
     }
-    conclude(args, target, &counts.get(), common)
+    conclude(args, target, &counts.get(), common).and(seen.conclude())
 }
 
 fn print_of_agent(

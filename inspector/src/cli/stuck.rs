@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use super::args::Common;
 use super::interrupt::Interrupt;
 use super::style::Style;
-use crate::process::{Process, find};
-use crate::runtime::open::open;
+use crate::process::Process;
+use crate::process::find::{self, GoProcess};
+use crate::runtime::open::{Opened, RuntimeName, open_all, open_chosen};
 use crate::runtime::progress::Progress;
 use crate::runtime::snapshot::{self, Options, Pause};
-use crate::runtime::view::View;
 use crate::{Error, Kind};
 
 /// The shortest and the longest time between two looks.
@@ -39,12 +39,13 @@ pub(super) fn wait(process: &Process, time: Duration, interrupt: &Interrupt) -> 
     Ok(())
 }
 
-/// Waits until no goroutine of the main module has moved for `time`.
+/// Waits until no goroutine of the main module has moved for `time`: of the runtime that was chosen, or of none that the process has.
 ///
 /// # Errors
 /// That the process has ended before; that somebody interrupts; those of looking at its goroutines.
 pub(super) fn wait_until_stuck(
     process: &Process,
+    chosen: Option<&str>,
     time: Duration,
     interrupt: &Interrupt,
     common: &Common,
@@ -60,36 +61,62 @@ pub(super) fn wait_until_stuck(
             time.as_secs_f64()
         );
     }
-    let program = find::one(process)?.program;
-    let module = program.build_info.as_ref().and_then(|info| info.main.as_ref());
-    let mut progress = Progress::of(module.map(|module| module.path.as_str()));
     let (shortest, longest) = LOOKS;
     let apart = (time / LOOKS_IN_TIME).clamp(shortest, longest);
+    let found = find::one(process)?;
     // What was found out about the program holds until it executes another one, which ends the wait.
-    let view = open_once_it_runs(process, interrupt)?;
+    let runtimes = open_once_it_runs(process, chosen, interrupt)?;
+    let watch = |opened: Opened| {
+        let progress = Progress::of(main_module(&found, &opened.name));
+        (opened.view, progress)
+    };
+    let mut watched: Vec<_> = runtimes.into_iter().map(watch).collect();
     let mut still_since = Instant::now();
     loop {
         let looked = Instant::now();
         let options = Options { pause: Pause::No, system: false, goid: None };
-        match snapshot::take(&view, &options).map_err(|e| super::stack::explain(process, e)) {
-            Ok(taken) if progress.has_moved(&view, &taken) => still_since = looked,
-            Ok(_) if still_since.elapsed() >= time => return Ok(()),
-            Ok(_) => {}
-            // A thread that could not be stopped this time says nothing of the goroutines.
-            Err(error) if error.kind() == Kind::Failed => {}
-            Err(error) => return Err(error),
+        let (mut moved, mut unseen) = (false, false);
+        for (view, progress) in &mut watched {
+            match snapshot::take(view, &options).map_err(|e| super::stack::explain(process, e)) {
+                Ok(taken) => moved |= progress.has_moved(view, &taken),
+                // A thread that could not be stopped this time says nothing of the goroutines.
+                Err(error) if error.kind() == Kind::Failed => unseen = true,
+                Err(error) => return Err(error),
+            }
+        }
+        if moved {
+            still_since = looked;
+        } else if !unseen && still_since.elapsed() >= time {
+            return Ok(());
         }
         wait(process, apart.max(looked.elapsed() * MOST), interrupt)?;
     }
 }
 
-/// Attaches to the runtime; in a process that has just begun, once its runtime has.
-fn open_once_it_runs(process: &Process, interrupt: &Interrupt) -> Result<View, Error> {
+/// The module whose goroutines have to move: that of the program, or of the library, that has the runtime.
+fn main_module<'f>(found: &'f GoProcess, runtime: &RuntimeName) -> Option<&'f str> {
+    let is_its = |path: &[u8]| String::from_utf8_lossy(path) == runtime.module.as_str();
+    let other = found.other_runtimes.iter().find(|other| is_its(&other.module));
+    let program = other.map_or(&found.program, |other| &other.program);
+    let info = program.build_info.as_ref()?;
+    info.main.as_ref().map(|module| module.path.as_str())
+}
+
+/// Attaches to the runtime, or to each; in a process that has just begun, once its runtime has.
+fn open_once_it_runs(
+    process: &Process,
+    chosen: Option<&str>,
+    interrupt: &Interrupt,
+) -> Result<Vec<Opened>, Error> {
     let begun = Instant::now();
     loop {
-        match open(process) {
+        let opened = match chosen {
+            None => open_all(process).map(|runtimes| runtimes.opened),
+            Some(_) => open_chosen(process, chosen).map(|opened| vec![opened]),
+        };
+        match opened {
             Err(Error::Uncalibrated { .. }) if begun.elapsed() < START => wait(process, LOOKS.0, interrupt)?,
-            opened => return Ok(opened?.0),
+            opened => return opened,
         }
     }
 }

@@ -84,12 +84,13 @@ impl Request {
 pub(super) fn profile(
     kind: Kind,
     process: &Process,
+    runtime: Option<&str>,
     request: Request,
     interrupt: &Interrupt,
     common: &Common,
 ) -> Result<Taken, Error> {
     let mapped = mappings::of(process)?;
-    let subject = Subject::verify(process)?;
+    let subject = Subject::verify_chosen(process, runtime)?;
     let memory = LiveMemory::new(process.pid().as_raw());
     let tables = Tables::locate(&subject.view);
     let failed = |e| buckets_error(process, e);

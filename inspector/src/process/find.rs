@@ -42,6 +42,8 @@ pub struct GoProcess {
     pub program: Arc<GoProgram>,
     /// The shared object that holds the Go code, where the executable is no Go program.
     pub shared_object: Option<Vec<u8>>,
+    /// Further Go runtimes in it: those of shared objects that were built for other languages.
+    pub other_runtimes: Vec<OtherRuntime>,
     /// Linked to be loaded anywhere.
     pub position_independent: bool,
     /// The container that its cgroup names.
@@ -50,6 +52,15 @@ pub struct GoProcess {
     pub other_namespaces: Vec<Namespace>,
     /// Its gops agent.
     pub agent: Option<AgentMark>,
+}
+
+/// A Go runtime beside the first one of a process.
+#[derive(Debug)]
+pub struct OtherRuntime {
+    /// The path of the shared object that holds it, in the mount namespace of the process.
+    pub module: Vec<u8>,
+    /// What that says.
+    pub program: Arc<GoProgram>,
 }
 
 /// What there was to see.
@@ -201,10 +212,15 @@ pub fn one(process: &Process) -> Result<GoProcess, Error> {
     let not_go =
         |reason: &str| Error::NotGo { pid, name: process.name().to_owned(), reason: reason.to_owned() };
     let known = recognise(executable, None);
+    let cache = Executables::default();
     let found = match &known.result {
-        Ok(program) => describe(process, Arc::clone(program), &known, &OwnPortFiles::list(), Detail::All)?,
+        Ok(program) => {
+            let own = OwnPortFiles::list();
+            let mut found = describe(process, Arc::clone(program), &known, &own, Detail::All)?;
+            found.other_runtimes = beside_executable(process, &known, &cache)?;
+            found
+        }
         Err(NotGo::NoGo) => {
-            let cache = Executables::default();
             in_shared_object(process, &cache, &OwnPortFiles::list(), Detail::All)?.0.ok_or_else(|| {
                 let reason =
                     "neither its executable nor what it loaded has build info or a Go function table";
@@ -333,10 +349,11 @@ impl Search<'_> {
                 _ => Seen::Other,
             };
         };
-        match describe(&process, Arc::clone(program), known, port_files, *detail) {
-            Ok(process) => Seen::Go(Box::new(process)),
-            Err(_) => Seen::Nothing,
-        }
+        let described = describe(&process, Arc::clone(program), known, port_files, *detail);
+        let Ok(mut described) = described else { return Seen::Nothing };
+        // What it loaded cannot always be listed, as of a process of somebody else.
+        described.other_runtimes = beside_executable(&process, known, cache).unwrap_or_default();
+        Seen::Go(Box::new(described))
     }
 
     fn unreadable(&self, process: &Process, error: io::Error) -> Seen {
@@ -360,18 +377,20 @@ const FEWEST_OF_A_PROGRAM: u64 = 2;
 /// A C program that loaded Go code has its own main thread, one that started the runtime, and `sysmon`.
 const FEWEST_WITH_LOADED_CODE: u64 = 3;
 
-/// Looks for Go code in what a process loaded. True beside it where not all could be looked at.
+/// Looks for Go code in what a process loaded: the first that has some, with the others as its further runtimes. True beside it
+/// where not all could be looked at.
 fn in_shared_object(
     process: &Process,
     cache: &Executables,
     port_files: &OwnPortFiles,
     detail: Detail,
 ) -> Result<(Option<GoProcess>, bool), Error> {
+    let mut first: Option<GoProcess> = None;
     let mut cut_short = false;
     for mapping in process.shared_objects()? {
         // What cannot be opened is no reason to give up on the others.
         if cache.is_spent() {
-            return Ok((None, true));
+            return Ok((first, true));
         }
         let Ok(known) = cache.of_mapping(process, &mapping) else { continue };
         let Some(known) = known.get() else { continue };
@@ -379,11 +398,45 @@ fn in_shared_object(
             cut_short |= known.cut_short;
             continue;
         };
-        let mut found = describe(process, Arc::clone(program), known, port_files, detail)?;
-        found.shared_object = Some(mapping.path);
-        return Ok((Some(found), false));
+        match &mut first {
+            None => {
+                let mut found = describe(process, Arc::clone(program), known, port_files, detail)?;
+                found.shared_object = Some(mapping.path);
+                first = Some(found);
+            }
+            Some(found) if !matches!(build_mode(program), Some("plugin" | "shared")) => {
+                let program = Arc::clone(program);
+                found.other_runtimes.push(OtherRuntime { module: mapping.path, program });
+            }
+            Some(_) => {}
+        }
     }
-    Ok((None, cut_short))
+    Ok((first, cut_short))
+}
+
+/// The runtimes of libraries that a Go program loaded. Plugins share that of the program, and only the build info tells them
+/// apart without a look into the memory.
+fn beside_executable(
+    process: &Process,
+    executable: &Known,
+    cache: &Executables,
+) -> Result<Vec<OtherRuntime>, Error> {
+    // Others load nothing.
+    if !executable.interpreted {
+        return Ok(Vec::new());
+    }
+    let other = |mapping: Mapping| {
+        let known = cache.of_mapping(process, &mapping).ok()?;
+        let Known { result: Ok(program), .. } = known.get()? else { return None };
+        let program = (build_mode(program) == Some("c-shared")).then(|| Arc::clone(program))?;
+        Some(OtherRuntime { module: mapping.path, program })
+    };
+    Ok(process.shared_objects()?.into_iter().take_while(|_| !cache.is_spent()).filter_map(other).collect())
+}
+
+/// How a program was built (`go help buildmode`), where its build info says.
+fn build_mode(program: &GoProgram) -> Option<&str> {
+    program.build_info.as_ref()?.setting("-buildmode")
 }
 
 fn describe(
@@ -420,6 +473,7 @@ fn describe(
         deleted,
         program,
         shared_object: None,
+        other_runtimes: Vec::new(),
         position_independent: known.position_independent,
         container: if detail == Detail::All { process.container() } else { None },
         other_namespaces,
@@ -448,6 +502,8 @@ pub(crate) fn full_name(process: &Process) -> String {
 struct Known {
     result: Result<Arc<GoProgram>, NotGo>,
     position_independent: bool,
+    /// It can load shared objects.
+    interpreted: bool,
     deleted: bool,
     bytes_read: u64,
     /// Not all of it could be read within the budget.
@@ -467,16 +523,17 @@ fn recognise(executable: Executable, budget: Option<&Arc<Budget>>) -> Known {
     };
     let deleted = executable.is_deleted();
     let read = executable.read_counter();
-    let mut position_independent = false;
+    let (mut position_independent, mut interpreted) = (false, false);
     let result = match Image::parse(Box::new(executable)) {
         Ok(image) => {
             position_independent = image.is_position_independent();
+            interpreted = image.is_interpreted();
             program::identify(&image).map(Arc::new).ok_or(NotGo::NoGo)
         }
         Err(e) => Err(NotGo::Image(e)),
     };
     let (bytes_read, cut_short) = (read.load(Ordering::Relaxed), short.load(Ordering::Relaxed));
-    Known { result, position_independent, deleted, bytes_read, cut_short }
+    Known { result, position_independent, interpreted, deleted, bytes_read, cut_short }
 }
 
 /// Each executable is looked at once, by whoever meets it first; the others wait for that.

@@ -46,6 +46,36 @@ pub fn diff(before: &Profile, after: &Profile) -> Result<Profile, DifferentTypes
     })
 }
 
+/// The samples of several profiles of one kind, as one. `None` of none.
+///
+/// # Errors
+/// Where their sample types differ.
+pub fn merge(profiles: Vec<Profile>) -> Result<Option<Profile>, DifferentTypes> {
+    let Some(first) = profiles.first() else { return Ok(None) };
+    let mut merged = Merged::default();
+    for profile in &profiles {
+        if profile.sample_types != first.sample_types {
+            return Err(DifferentTypes);
+        }
+        merged.add(profile, 1);
+    }
+    let Merged { mappings, locations, functions, samples, .. } = merged;
+    let same_period = profiles.iter().all(|profile| profile.period == first.period);
+    Ok(Some(Profile {
+        sample_types: first.sample_types.clone(),
+        default_sample_type: first.default_sample_type,
+        // Their values are counted out already: it only says how they were sampled.
+        period: first.period.clone().filter(|_| same_period),
+        time: profiles.iter().map(|profile| profile.time).min().unwrap_or(first.time),
+        duration: profiles.iter().filter_map(|profile| profile.duration).max(),
+        mappings,
+        locations,
+        functions,
+        samples,
+        comments: profiles.iter().flat_map(|profile| profile.comments.iter().cloned()).collect(),
+    }))
+}
+
 type Key = (Vec<usize>, Vec<Label>);
 
 /// Profiles with their lists made one.

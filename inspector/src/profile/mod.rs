@@ -19,7 +19,7 @@ mod write;
 
 use std::time::{Duration, SystemTime};
 
-pub use diff::{DifferentTypes, diff};
+pub use diff::{DifferentTypes, diff, merge};
 pub use write::{Frame, MAX_WRITTEN, WriteError};
 
 /// What a value of a sample is: `alloc_objects` in `count`.
@@ -61,6 +61,15 @@ pub struct Profile {
     pub samples: Vec<Sample>,
     /// For the reader: what the profile does and does not cover.
     pub comments: Vec<String>,
+}
+
+impl Profile {
+    /// Gives each sample one more label.
+    pub fn add_label(&mut self, key: &str, value: &str) {
+        for sample in &mut self.samples {
+            sample.labels.push(Label { key: key.to_owned(), value: LabelValue::Text(value.to_owned()) });
+        }
+    }
 }
 
 /// A stack and its values.

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::SCHEMA;
 use super::printable::{printable, printable_str};
-use super::version::Release;
+use super::version::{Release, RuntimeRelease, runtimes};
 use crate::agent::AgentMark;
 use crate::process::find::{Found, GoProcess};
 
@@ -82,6 +82,9 @@ pub struct Entry {
     /// Its gops agent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent: Option<Agent>,
+    /// Where it has several Go runtimes, all of them: what stands above is of the first. Absent else.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub runtimes: Vec<RuntimeRelease>,
 }
 
 /// A gops agent that listens.
@@ -168,6 +171,7 @@ impl Entry {
                 Vec::new()
             },
             agent: p.agent.as_ref().map(Agent::new),
+            runtimes: RuntimeRelease::several(p),
         }
     }
 }
@@ -206,6 +210,13 @@ fn row(p: &GoProcess) -> [String; 5] {
     let mut path = printable(&p.path).into_owned();
     if p.deleted {
         path.push_str(" (deleted)");
+    }
+    // Which releases there are is not to be missed.
+    if !p.other_runtimes.is_empty() {
+        let each = runtimes(p).map(|(module, program)| {
+            format!("{} {}", printable(module), printable_str(shorten(&program.release.to_string())))
+        });
+        path.push_str(&format!("  [runtimes: {}]", each.collect::<Vec<_>>().join(", ")));
     }
     [
         p.pid.to_string(),

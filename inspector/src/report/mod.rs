@@ -12,6 +12,7 @@ pub mod list;
 pub mod memstats;
 pub mod printable;
 pub mod process;
+pub mod runtimes;
 pub mod sampling;
 pub mod stack;
 mod stack_json;
@@ -31,6 +32,7 @@ mod tests {
 
     use super::answers::{ProfileOf, Saved, Serving, Sourced};
     use super::changes::{Gc, SetGc, SetMemLimit};
+    use super::runtimes::Several;
 
     /// `docs/schema` is made from the types here: run this test with `UPDATE_SCHEMAS=1` after changing them.
     fn check<T: schemars::JsonSchema>(name: &str) {
@@ -64,6 +66,10 @@ mod tests {
         check::<Sourced<Saved>>("saved");
         check::<Sourced<Serving>>("serve");
         check::<Sourced<ProfileOf>>("profile");
+        check::<Several<super::stack_json::Whole>>("stack-of-runtimes");
+        check::<Several<super::memstats::MemStatsAnswer>>("memstats-of-runtimes");
+        check::<Several<super::heap::HeapAnswer>>("heap-of-runtimes");
+        check::<Several<super::stats::SourcedStats>>("stats-of-runtimes");
         check::<Sourced<super::top::Top>>("top");
     }
 }

@@ -15,6 +15,7 @@ use crate::process::cgroup;
 use crate::process::connections::{Connection, End};
 use crate::process::details::{Details, More, percent};
 use crate::process::find::GoProcess;
+use crate::runtime::open::RuntimeName;
 use crate::runtime::settings::Settings;
 
 /// One process.
@@ -178,6 +179,28 @@ pub struct Go {
     /// The soft memory limit right now, in bytes; absent where there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_limit_bytes: Option<i64>,
+    /// Where the process has several Go runtimes, each of them; absent else, and the settings above are absent then.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub runtimes: Vec<GoRuntime>,
+}
+
+/// One of several Go runtimes in a process.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct GoRuntime {
+    /// The path of the module that holds it, as the process knows it.
+    pub module: String,
+    /// The Go release that built it, as far as it is known.
+    pub release: String,
+    /// GOMAXPROCS now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gomaxprocs: Option<u32>,
+    /// GOGC now; negative is off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gogc: Option<i32>,
+    /// The soft memory limit now; absent where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_limit_bytes: Option<i64>,
 }
 
 /// What cgroups allow: the smallest limit of the process's own and of those above it.
@@ -231,10 +254,12 @@ pub struct Cost {
 }
 
 /// What was found in the memory of a process.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Live {
-    /// The settings.
+    /// The settings of its Go runtime, where that is one.
     pub settings: Settings,
+    /// Where there are several, those of each.
+    pub runtimes: Vec<(RuntimeName, Settings)>,
     /// What that cost.
     pub cost: ReadCost,
 }
@@ -267,7 +292,7 @@ impl ProcessInfo {
             }),
             elapsed_seconds: details.elapsed.as_secs_f64(),
             connections: details.connections.as_ref().map(|all| all.iter().map(Socket::new).collect()),
-            go: more.go.as_ref().map(|go| Go::new(go, more, &live.settings)),
+            go: more.go.as_ref().map(|go| Go::new(go, more, live)),
             not_go: more.not_go.as_ref().map(ToString::to_string),
             gnu_build_id: more.build_ids.gnu.clone(),
             container: more.container.clone(),
@@ -307,7 +332,8 @@ impl Socket {
 }
 
 impl Go {
-    fn new(go: &GoProcess, more: &More, settings: &Settings) -> Self {
+    fn new(go: &GoProcess, more: &More, live: &Live) -> Self {
+        let settings = &live.settings;
         let info = go.program.build_info.as_ref();
         Go {
             path: String::from_utf8_lossy(&go.path).into_owned(),
@@ -318,6 +344,19 @@ impl Go {
             main_package: info.map(|i| i.path.clone()).filter(|p| !p.is_empty()),
             main_module: info.and_then(|i| i.main.as_ref()).map(Module::new),
             agent: go.agent.as_ref().map(Agent::new),
+            gomaxprocs: settings.gomaxprocs,
+            gogc: settings.gogc,
+            memory_limit_bytes: settings.memory_limit.filter(|&limit| limit != i64::MAX),
+            runtimes: live.runtimes.iter().map(|(name, settings)| GoRuntime::new(name, settings)).collect(),
+        }
+    }
+}
+
+impl GoRuntime {
+    fn new(name: &RuntimeName, settings: &Settings) -> Self {
+        GoRuntime {
+            module: name.module.clone(),
+            release: name.release.clone(),
             gomaxprocs: settings.gomaxprocs,
             gogc: settings.gogc,
             memory_limit_bytes: settings.memory_limit.filter(|&limit| limit != i64::MAX),
@@ -406,6 +445,23 @@ fn elapsed(d: Duration) -> String {
     text
 }
 
+fn write_settings(
+    settings: &Settings,
+    line: &mut impl FnMut(&str, &str) -> io::Result<()>,
+) -> io::Result<()> {
+    let Settings { gomaxprocs, gogc, memory_limit } = *settings;
+    if let Some(n) = gomaxprocs {
+        line("GOMAXPROCS now", &n.to_string())?;
+    }
+    if let Some(percent) = gogc {
+        line("GOGC now", &if percent < 0 { "off".to_owned() } else { percent.to_string() })?;
+    }
+    if let Some(limit) = memory_limit {
+        line("GOMEMLIMIT now", &if limit == i64::MAX { "off".to_owned() } else { format!("{limit} bytes") })?;
+    }
+    Ok(())
+}
+
 fn write_more(details: &Details, more: &More, live: &Live, out: &mut dyn Write) -> io::Result<()> {
     let mut line = |key: &str, value: &str| writeln!(out, "{key}:\t{}", printable_str(value));
     if let Some(go) = &more.go {
@@ -436,15 +492,10 @@ fn write_more(details: &Details, more: &More, live: &Live, out: &mut dyn Write) 
     for (name, value) in more.environment.iter().flatten() {
         line(name, &format!("{value} (environment)"))?;
     }
-    let Settings { gomaxprocs, gogc, memory_limit } = live.settings;
-    if let Some(n) = gomaxprocs {
-        line("GOMAXPROCS now", &n.to_string())?;
-    }
-    if let Some(percent) = gogc {
-        line("GOGC now", &if percent < 0 { "off".to_owned() } else { percent.to_string() })?;
-    }
-    if let Some(limit) = memory_limit {
-        line("GOMEMLIMIT now", &if limit == i64::MAX { "off".to_owned() } else { format!("{limit} bytes") })?;
+    write_settings(&live.settings, &mut line)?;
+    for (name, settings) in &live.runtimes {
+        line("runtime", &name.to_string())?;
+        write_settings(settings, &mut line)?;
     }
     if let Some(id) = &more.container {
         line("container", id)?;

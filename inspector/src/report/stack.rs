@@ -48,6 +48,18 @@ pub struct Counts {
     pub incomplete: usize,
 }
 
+impl Counts {
+    /// The counts of two runtimes together.
+    pub fn and(self, other: Counts) -> Self {
+        Counts {
+            goroutines: self.goroutines + other.goroutines,
+            unconfirmed: self.unconfirmed + other.unconfirmed,
+            unavailable: self.unavailable + other.unavailable,
+            incomplete: self.incomplete + other.incomplete,
+        }
+    }
+}
+
 /// How a goroutine is written.
 type Item<'i> = dyn Fn(&mut Printer<'_>, &Slot, &mut Vec<u8>) -> io::Result<()> + Sync + 'i;
 
@@ -339,6 +351,19 @@ impl States {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         states.for_each(|state| *counts.entry(state).or_default() += 1);
         let mut counts: Vec<_> = counts.into_iter().map(|(state, count)| (state.to_owned(), count)).collect();
+        counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        States(counts)
+    }
+
+    /// The states of two runtimes together.
+    pub fn and(self, other: States) -> Self {
+        let mut counts = self.0;
+        for (state, count) in other.0 {
+            match counts.iter_mut().find(|(known, _)| *known == state) {
+                Some((_, sum)) => *sum += count,
+                None => counts.push((state, count)),
+            }
+        }
         counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         States(counts)
     }

@@ -16,7 +16,7 @@ use crate::runtime::stats::{Histograms, More, Stats};
 use crate::runtime::view::View;
 
 /// What `stats --json` answers.
-#[derive(Debug, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct StatsAnswer {
     /// Goroutines of the program (`runtime.NumGoroutine`).

@@ -11,6 +11,8 @@ use super::answers::Source;
 use super::printable::{printable, printable_str};
 use crate::agent::AgentTarget;
 use crate::process::find::GoProcess;
+use crate::report::runtimes::write_heading;
+use crate::runtime::open::RuntimeName;
 
 /// What built a program, and how that is known.
 #[derive(Debug, Serialize)]
@@ -41,6 +43,37 @@ impl Release {
             evidence: program.evidence.iter().map(ToString::to_string).collect(),
         }
     }
+}
+
+/// One of several Go runtimes in a process.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct RuntimeRelease {
+    /// The path of the module that holds it, in the mount namespace of the process.
+    pub module: String,
+    /// What built it, and how that is known.
+    #[serde(flatten)]
+    pub release: Release,
+}
+
+impl RuntimeRelease {
+    /// All runtimes of a process that has several; nothing of one.
+    pub(super) fn several(process: &GoProcess) -> Vec<Self> {
+        let all: Vec<Self> = runtimes(process)
+            .map(|(module, program)| RuntimeRelease {
+                module: String::from_utf8_lossy(module).into_owned(),
+                release: Release::new(program),
+            })
+            .collect();
+        if all.len() > 1 { all } else { Vec::new() }
+    }
+}
+
+/// The runtimes of a process: their modules and what those say.
+pub(super) fn runtimes(process: &GoProcess) -> impl Iterator<Item = (&[u8], &GoProgram)> {
+    let first = process.shared_object.as_deref().unwrap_or(&process.path);
+    let others = process.other_runtimes.iter().map(|other| (other.module.as_slice(), &*other.program));
+    std::iter::once((first, &*process.program)).chain(others)
 }
 
 /// The version of one process, and all that its build info says.
@@ -78,6 +111,9 @@ pub struct Version {
     /// The build info; absent where it was removed, and where an agent answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub build_info: Option<BuildInfo>,
+    /// Where the process has several Go runtimes, all of them: what stands above is of the first. Absent else.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub runtimes: Vec<RuntimeRelease>,
 }
 
 /// What the linker wrote about the build (`runtime/debug.BuildInfo`).
@@ -140,6 +176,7 @@ impl Version {
             release: Release::new(&process.program),
             position_independent: Some(process.position_independent),
             build_info: process.program.build_info.as_ref().map(BuildInfo::new),
+            runtimes: RuntimeRelease::several(process),
         }
     }
 }
@@ -166,6 +203,7 @@ impl Version {
             },
             position_independent: None,
             build_info: None,
+            runtimes: Vec::new(),
         })
     }
 }
@@ -201,7 +239,28 @@ impl Module {
 /// # Errors
 /// Those of `out`.
 pub fn write_text(process: &GoProcess, verbose: bool, out: &mut dyn Write) -> io::Result<()> {
-    let program = &process.program;
+    if process.other_runtimes.is_empty() {
+        return write_one(process, &process.program, process.shared_object.as_deref(), verbose, out);
+    }
+    for (index, (module, program)) in runtimes(process).enumerate() {
+        if index > 0 {
+            writeln!(out)?;
+        }
+        let text = String::from_utf8_lossy(module).into_owned();
+        write_heading(&RuntimeName { module: text, release: program.release.to_string() }, out)?;
+        let shared_object = (module != process.path.as_slice()).then_some(module);
+        write_one(process, program, shared_object, verbose, out)?;
+    }
+    Ok(())
+}
+
+fn write_one(
+    process: &GoProcess,
+    program: &GoProgram,
+    shared_object: Option<&[u8]>,
+    verbose: bool,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     writeln!(out, "{}", printable_str(&program.release.to_string()))?;
     if !verbose {
         return Ok(());
@@ -214,7 +273,7 @@ pub fn write_text(process: &GoProcess, verbose: bool, out: &mut dyn Write) -> io
         printable(&process.path),
         if process.deleted { " (deleted)" } else { "" }
     )?;
-    if let Some(object) = &process.shared_object {
+    if let Some(object) = shared_object {
         writeln!(out, "\tshared object\t{}", printable(object))?;
     }
     let Some(info) = &program.build_info else {

@@ -66,11 +66,23 @@ pub struct LoadedImage {
     pub program: GoProgram,
     /// The image.
     pub image: Image,
-    /// Its file, for messages.
+    /// The path of its file, as the process knows it.
     pub name: String,
     /// Where it is loaded.
     pub bias: LoadBias,
 }
+
+/// All Go images of one runtime.
+#[derive(Debug)]
+pub struct LoadedImages {
+    /// The one that holds the runtime.
+    pub main: LoadedImage,
+    /// Those that it loaded, in the order of `moduledata.next`: plugins, and programs and libraries that share it.
+    pub others: Vec<LoadedImage>,
+}
+
+/// Of all modules of a process together: twice what the largest may have.
+const MAX_TABLES: usize = 1 << 30;
 
 /// All that attaching needs to know of a process.
 #[allow(missing_debug_implementations, reason = "a closure has none")]
@@ -86,8 +98,8 @@ pub struct Target<'a> {
 }
 
 /// Attaches to the runtime of `loaded`. Reads only.
-pub fn attach(target: &Target<'_>, loaded: LoadedImage, memory: &dyn Memory) -> Result<View, AttachError> {
-    let LoadedImage { program, image, name, bias } = loaded;
+pub fn attach(target: &Target<'_>, loaded: LoadedImages, memory: &dyn Memory) -> Result<View, AttachError> {
+    let LoadedImages { main: LoadedImage { program, image, name, bias }, others } = loaded;
     let machine = arch::machine(image.arch()).ok_or(AttachError::Architecture)?;
     if let Release::Exact(v) = &program.release
         && v.minor < OLDEST_MINOR
@@ -110,7 +122,9 @@ pub fn attach(target: &Target<'_>, loaded: LoadedImage, memory: &dyn Memory) -> 
     let by: Vec<String> = program.evidence.iter().map(ToString::to_string).collect();
     note("version", program.release.to_string(), by.join(", "));
 
-    let modules = Modules::single(Module { name, image, pclntab, data, bias });
+    let mut modules = Modules::single(Module { name, image, pclntab, data, bias });
+    // Before anything is calibrated: what runs in their code is as plausible as the rest.
+    add_others(&mut modules, others, memory, &mut note, &mut unknown);
     let found = calibrated(memory, &modules, &program, &mut note)?;
     let Calibrated { release, table, layout, code, g, allgs, globals } = found;
     let minor = release.version.minor;
@@ -196,6 +210,33 @@ fn confirm_module(
         return Err(AttachError::Different(format!("moduledata at {at} points at {pc_header:#x}")));
     }
     Ok(())
+}
+
+/// Adds the modules that the runtime has loaded.
+fn add_others(
+    modules: &mut Modules,
+    others: Vec<LoadedImage>,
+    memory: &dyn Memory,
+    note: &mut impl FnMut(&str, String, String),
+    unknown: &mut Vec<String>,
+) {
+    for LoadedImage { program, image, name, bias } in others {
+        let Some((header, data)) = program.module else { continue };
+        let room = MAX_TABLES.saturating_sub(modules.iter().map(|m| m.pclntab.size()).sum());
+        let table = match confirm_module(memory, &header, &data, bias) {
+            Ok(()) => Pclntab::load(&image, &header, &data).map_err(AttachError::from),
+            Err(error) => Err(error),
+        };
+        match table {
+            Ok(pclntab) if pclntab.size() <= room => {
+                let by = format!("{} functions, moduledata.next leads to it, live", header.nfunc);
+                note("module", name.clone(), by);
+                modules.add(Module { name, image, pclntab, data, bias });
+            }
+            Ok(_) => unknown.push(format!("the Go module {name}: the tables of all modules are too large")),
+            Err(error) => unknown.push(format!("the Go module {name}: {error}")),
+        }
+    }
 }
 
 struct Calibrated {

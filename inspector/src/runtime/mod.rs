@@ -12,6 +12,7 @@ pub mod fields;
 pub mod goroutine;
 pub mod heap;
 pub mod histogram;
+pub mod images;
 pub mod locate;
 pub mod memstats;
 pub mod modules;

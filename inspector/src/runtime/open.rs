@@ -1,151 +1,183 @@
-//! From a pinned process to its Go runtime: which of its files is Go, and where it is loaded.
+//! From a pinned process to its Go runtimes: one in most, one more for each library with a runtime of its own.
 
-use symbols::addr::{LoadBias, RuntimeAddr};
-use symbols::image::{Arch, Image, ImageError};
+use std::fmt;
+
 use symbols::moduledata;
-use symbols::pclntab::Pclntab;
-use symbols::program;
 
-use super::attach::{self, AttachError, LoadedImage, Target, attach, bias_by_entry, bias_by_mapping};
-use super::modules::Module;
+use super::attach::{self, AttachError, LoadedImages, Target, attach};
+use super::images::{self, architecture, not_go};
 use super::view::View;
 use crate::memory::{LiveMemory, Memory, MemoryError, ReadCost};
 use crate::process::access::Access;
-use crate::process::maps::{self, Mapping};
+use crate::process::maps::Mapping;
 use crate::process::{self, Process};
 use crate::{Error, stop};
 
-/// No process maps so many different files; a bound for hostile ones.
-const MAX_FILES: usize = 4096;
-/// More plugins than a process loads.
-const MAX_MODULES: usize = 256;
-/// Of all modules together: twice what the largest may have.
-const MAX_TABLES: usize = 1 << 30;
+/// A process has no more runtimes than this; a bound for hostile ones.
+const MAX_RUNTIMES: usize = 32;
 
-/// Finds the Go runtime of a process and attaches to it. Reads only.
+/// Which runtime of a process is meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuntimeName {
+    /// The path of the module that holds it, as the process knows it: its executable or a shared object.
+    pub module: String,
+    /// The Go release that built it, as far as it is known.
+    pub release: String,
+}
+
+impl RuntimeName {
+    fn of(images: &LoadedImages) -> Self {
+        RuntimeName { module: images.main.name.clone(), release: images.main.program.release.to_string() }
+    }
+
+    /// Whether somebody means it by `name`: the path of its module, or its file's name.
+    pub fn is(&self, name: &str) -> bool {
+        self.module == name || self.file() == name
+    }
+
+    /// The file's name, without its folders.
+    pub fn file(&self) -> &str {
+        self.module.rsplit('/').next().unwrap_or_default()
+    }
+}
+
+impl fmt::Display for RuntimeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.module, self.release)
+    }
+}
+
+/// A runtime that was attached to.
+#[derive(Debug)]
+pub struct Opened {
+    /// Which one.
+    pub name: RuntimeName,
+    /// How it can be seen.
+    pub view: View,
+    /// What it cost to attach.
+    pub cost: ReadCost,
+}
+
+/// The runtimes of a process.
+#[derive(Debug)]
+pub struct Runtimes {
+    /// Those that were attached to, the executable's first.
+    pub opened: Vec<Opened>,
+    /// Those that could not be, and why.
+    pub failed: Vec<(RuntimeName, Error)>,
+}
+
+impl Runtimes {
+    /// Whether an answer has to say which runtime it is of.
+    pub fn are_several(&self) -> bool {
+        self.opened.len() + self.failed.len() > 1
+    }
+}
+
+/// Finds all Go runtimes of a process and attaches to each. Reads only.
 ///
 /// # Errors
-/// What keeps us from it, with its cause.
+/// What keeps us from the first one, with its cause, where there is none that can be attached to.
+pub fn open_all(process: &Process) -> Result<Runtimes, Error> {
+    attach_to(process, Found::look(process)?)
+}
+
+/// As [`open_all`], of the one runtime that is meant: by the path of its module or that file's name; or the only one.
+///
+/// # Errors
+/// [`Error::Usage`] where that is none, or not one alone; else what keeps us from it.
+pub fn open_chosen(process: &Process, chosen: Option<&str>) -> Result<Opened, Error> {
+    let mut found = Found::look(process)?;
+    let matching = |images: &LoadedImages| chosen.is_none_or(|name| RuntimeName::of(images).is(name));
+    let all: Vec<RuntimeName> = found.images.iter().map(RuntimeName::of).collect();
+    found.images.retain(matching);
+    if found.images.len() != 1 {
+        let list: Vec<String> = all.iter().map(ToString::to_string).collect();
+        let which = match chosen {
+            None => "choose one with --runtime".to_owned(),
+            Some(name) if found.images.is_empty() => format!("none of them is {name}"),
+            Some(name) => format!("{name} is more than one of them: name the path"),
+        };
+        let pid = process.pid();
+        let text = if let [only] = list.as_slice() {
+            format!("the Go runtime of process {pid} is that of {only}: {which}")
+        } else {
+            format!("process {pid} has {} Go runtimes, {}: {which}", list.len(), list.join(", "))
+        };
+        return Err(Error::Usage(text));
+    }
+    let mut opened = attach_to(process, found)?.opened;
+    opened.pop().ok_or_else(|| not_go(process, "no Go runtime was found in it"))
+}
+
+/// As [`open_chosen`], of the only one.
+///
+/// # Errors
+/// As there.
 pub fn open(process: &Process) -> Result<(View, ReadCost), Error> {
+    open_chosen(process, None).map(|opened| (opened.view, opened.cost))
+}
+
+/// The images of a process.
+struct Found {
+    mappings: Vec<Mapping>,
+    images: Vec<LoadedImages>,
+    /// Of finding them.
+    cost: ReadCost,
+}
+
+impl Found {
+    fn look(process: &Process) -> Result<Self, Error> {
+        let mappings = process.mappings()?;
+        let memory = LiveMemory::new(process.pid().as_raw());
+        let images = images::find(process, &mappings, &memory)?;
+        Ok(Found { mappings, images, cost: memory.cost() })
+    }
+}
+
+fn attach_to(process: &Process, found: Found) -> Result<Runtimes, Error> {
     let pid = process.pid().as_raw();
-    let mappings = process.mappings()?;
-    let memory = LiveMemory::new(pid);
-    let loaded = find_go(process, &mappings)?;
     let tids = || threads(pid);
     let target =
-        Target { pid, mappings: &mappings, tids: &tids, monotonic_offset: monotonic_offset(process) };
-    let mut view = match attach(&target, loaded, &memory) {
-        Ok(view) => view,
-        Err(error) => {
-            // A process that is gone explains everything that it did not hold.
-            process.check()?;
-            return Err(explain(process, error));
+        Target { pid, mappings: &found.mappings, tids: &tids, monotonic_offset: monotonic_offset(process) };
+    let mut runtimes = Runtimes { opened: Vec::new(), failed: Vec::new() };
+    let mut before = found.cost;
+    for (number, images) in found.images.into_iter().enumerate() {
+        let name = RuntimeName::of(&images);
+        if number >= MAX_RUNTIMES {
+            let what = format!("more than {MAX_RUNTIMES} Go runtimes are in it");
+            runtimes.failed.push((name, Error::Uncalibrated { pid: process.pid(), what }));
+            break;
         }
-    };
-    add_plugins(process, &mappings, &memory, &mut view);
-    process.check()?;
-    Ok((view, memory.cost()))
-}
-
-/// The first of the process's files that holds a Go runtime: its executable, else a shared object.
-fn find_go(process: &Process, mappings: &[Mapping]) -> Result<LoadedImage, Error> {
-    let executable = process.executable()?;
-    let image = Image::parse(Box::new(executable)).map_err(|e| unusable(process, &e))?;
-    if let Some(program) = program::recognise(&image) {
-        if let Some(what) = foreign(&image) {
-            return Err(architecture(process, what));
-        }
-        let bias = executable_bias(process, mappings, &image);
-        return Ok(LoadedImage { program, image, name: process.name().to_owned(), bias });
-    }
-    for (mapping, image) in shared_objects(process) {
-        if let Some(program) = program::recognise(&image)
-            && let Some(bias) = bias_by_mapping(&image, &mapping)
-        {
-            let name = String::from_utf8_lossy(&mapping.path).into_owned();
-            return Ok(LoadedImage { program, image, name, bias });
-        }
-    }
-    let reason = "neither its executable nor a shared object in it has build info or a Go function table";
-    Err(process.foreign_go().map_or_else(|| not_go(process, reason), Error::from))
-}
-
-/// Names the machine of an image, where it is none whose runtime can be read.
-fn foreign(image: &Image) -> Option<String> {
-    let machine = match image.arch() {
-        Arch::Amd64 if image.pointer_size() == 8 => return None,
-        Arch::Amd64 => "x86-64 with 32-bit pointers".to_owned(),
-        Arch::Arm64 => "arm64".to_owned(),
-        Arch::Other(number) => process::foreign::machine(number),
-    };
-    Some(format!("a Go program for {machine}"))
-}
-
-/// Where the executable is loaded. The auxiliary vector says so, but its file's mode keeps out whoever has only
-/// CAP_SYS_PTRACE and not its owner's uid; the memory map serves then.
-fn executable_bias(process: &Process, mappings: &[Mapping], image: &Image) -> LoadBias {
-    let by_entry = || bias_by_entry(image, &process.read("auxv", "read the auxiliary vector").ok()?);
-    let by_path = || {
-        let path = maps::path_in_maps(&process.exe_path().ok()?);
-        bias_by_mapping(image, mappings.iter().find(|m| m.path == path)?)
-    };
-    by_entry().or_else(by_path).unwrap_or_default()
-}
-
-/// The shared objects that the process has mapped, each once, with one of their mappings.
-fn shared_objects(process: &Process) -> impl Iterator<Item = (Mapping, Image)> {
-    // What cannot be listed cannot be looked into.
-    let objects = process.shared_objects().unwrap_or_default();
-    objects.into_iter().take(MAX_FILES).filter_map(|mapping| {
-        let image = Image::parse(Box::new(process.open_mapping(&mapping).ok()?)).ok()?;
-        Some((mapping, image))
-    })
-}
-
-/// How many Go runtimes a process has: its executable's and those of shared objects. Plugins have none of their own.
-///
-/// # Errors
-/// Where the executable cannot be opened.
-pub fn count_runtimes(process: &Process) -> Result<usize, Error> {
-    let has_runtime = |image: &Image| program::identify(image).is_some();
-    let executable = Image::parse(Box::new(process.executable()?)).ok();
-    let executable = executable.is_some_and(|image| has_runtime(&image));
-    Ok(usize::from(executable) + shared_objects(process).filter(|(_, image)| has_runtime(image)).count())
-}
-
-/// Follows `moduledata.next` to the plugins that the program has loaded.
-fn add_plugins(process: &Process, mappings: &[Mapping], memory: &LiveMemory, view: &mut View) {
-    let Some(next_offset) = moduledata::next_offset(view.minor) else { return };
-    for _ in 0..MAX_MODULES {
-        let Some(last) = view.modules.iter().last() else { return };
-        let at = last.bias.runtime(last.data.addr).plus(next_offset as u64);
-        let Ok(next) = memory.word(at) else { return };
-        if next == 0 {
-            return;
-        }
-        let tables: usize = view.modules.iter().map(|m| m.pclntab.size()).sum();
-        let room = |module: &Module| tables.saturating_add(module.pclntab.size()) <= MAX_TABLES;
-        match plugin(process, mappings, next).filter(room) {
-            Some(module) => view.modules.add(module),
-            None => {
-                view.unknown.push(format!("the Go module at {next:#x}: its frames have no names"));
-                return;
+        let memory = LiveMemory::new(pid);
+        memory.add_cost(std::mem::take(&mut before));
+        match attach(&target, images, &memory) {
+            Ok(mut view) => {
+                note_unknown_module(&memory, &mut view);
+                runtimes.opened.push(Opened { name, view, cost: memory.cost() });
+            }
+            Err(error) => {
+                // A process that is gone explains everything that it did not hold.
+                process.check()?;
+                runtimes.failed.push((name, explain(process, error)));
             }
         }
     }
+    process.check()?;
+    if runtimes.opened.is_empty() && !runtimes.failed.is_empty() {
+        return Err(runtimes.failed.swap_remove(0).1);
+    }
+    Ok(runtimes)
 }
 
-/// The module whose moduledata is at `addr`.
-fn plugin(process: &Process, mappings: &[Mapping], addr: u64) -> Option<Module> {
-    let holder = mappings.iter().find(|m| m.contains(addr))?;
-    let (mapping, image) = shared_objects(process).find(|(m, _)| m.is_of_file_of(holder))?;
-    let (header, data) = program::recognise(&image)?.module?;
-    let bias = bias_by_mapping(&image, &mapping)?;
-    if bias.runtime(data.addr) != RuntimeAddr(addr) {
-        return None;
+/// Says where the last module leads to one whose file was not found.
+fn note_unknown_module(memory: &LiveMemory, view: &mut View) {
+    let Some(next_offset) = moduledata::next_offset(view.minor) else { return };
+    let Some(last) = view.modules.iter().last() else { return };
+    let at = last.bias.runtime(last.data.addr).plus(next_offset as u64);
+    if let Some(next) = memory.word(at).ok().filter(|&next| next != 0) {
+        view.unknown.push(format!("the Go module at {next:#x}: its frames have no names"));
     }
-    let pclntab = Pclntab::load(&image, &header, &data).ok()?;
-    Some(Module { name: String::from_utf8_lossy(&mapping.path).into_owned(), image, pclntab, data, bias })
 }
 
 /// Thread ids as the target's own pid namespace numbers them.
@@ -169,22 +201,6 @@ fn monotonic_offset(process: &Process) -> i64 {
     let theirs = process.read("timens_offsets", "read the time namespace").ok().and_then(|t| offset(&t));
     let ours = std::fs::read("/proc/self/timens_offsets").ok().and_then(|t| offset(&t));
     theirs.unwrap_or(0).saturating_sub(ours.unwrap_or(0))
-}
-
-fn not_go(process: &Process, reason: &str) -> Error {
-    let (pid, name) = (process.pid(), process.name().to_owned());
-    process::Error::NotGo { pid, name, reason: reason.to_owned() }.into()
-}
-
-fn architecture(process: &Process, what: String) -> Error {
-    process::Error::Architecture { pid: process.pid(), name: process.name().to_owned(), what }.into()
-}
-
-fn unusable(process: &Process, error: &ImageError) -> Error {
-    match error {
-        ImageError::BigEndian => architecture(process, error.to_string()),
-        _ => not_go(process, &format!("its executable: {error}")),
-    }
 }
 
 fn explain(process: &Process, error: AttachError) -> Error {

@@ -13,7 +13,7 @@ use super::{Cost, Object, Runs};
 use crate::Error;
 use crate::records::Target;
 
-// SAFETY: it is `repr(C)`, has no padding (a field stands where there would be some), and any bytes make one.
+// SAFETY: it is `repr(C)`, has no padding, and any bytes make one.
 unsafe impl Pod for Target {}
 
 pub(super) struct Loaded {

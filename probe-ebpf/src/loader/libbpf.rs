@@ -19,7 +19,7 @@ use perf_event::events::Software;
 
 use super::{Cost, Object, Places, Runs};
 use crate::Error;
-use crate::records::Target;
+use crate::records::{Runtime, Target};
 
 pub(super) struct Loaded {
     /// Its end is the end of an attachment, so it comes before what is attached.
@@ -193,20 +193,25 @@ fn set_constants(open: &mut OpenObject, object: &Object<'_>) -> Result<(), Error
 
 /// As the programs have it: `repr(C)`, without padding.
 fn bytes_of(target: &Target) -> [u8; size_of::<Target>()] {
-    let &Target { g_m, g_goid, g_labels, g_sched_sp, g_sched_bp, m_curg, flags, g_sched_pc, .. } = target;
-    let words = [
-        target.text_start,
-        target.text_end,
-        target.morestack_start,
-        target.morestack_end,
-        target.systemstack_start,
-        target.systemstack_end,
-        target.tls_g.cast_unsigned(),
-    ];
-    let halves = [g_m, g_goid, g_labels, g_sched_sp, g_sched_bp, m_curg, flags, g_sched_pc];
+    let runtime = |runtime: &Runtime| {
+        let &Runtime { g_m, g_goid, g_labels, g_sched_pc, g_sched_sp, g_sched_bp, m_curg, unused, .. } =
+            runtime;
+        let words = [
+            runtime.text_start,
+            runtime.text_end,
+            runtime.morestack_start,
+            runtime.morestack_end,
+            runtime.systemstack_start,
+            runtime.systemstack_end,
+            runtime.tls_g.cast_unsigned(),
+        ];
+        let halves = [g_m, g_goid, g_labels, g_sched_pc, g_sched_sp, g_sched_bp, m_curg, unused];
+        let halves = halves.map(u32::to_ne_bytes);
+        [words.map(u64::to_ne_bytes).as_flattened(), halves.as_flattened()].concat()
+    };
     let mut bytes = [0; size_of::<Target>()];
-    let all = words.iter().flat_map(|word| word.to_ne_bytes());
-    let all = all.chain(halves.iter().flat_map(|half| half.to_ne_bytes()));
+    let all = target.runtimes.iter().flat_map(runtime);
+    let all = all.chain([target.count, target.flags].into_iter().flat_map(u32::to_ne_bytes));
     bytes.iter_mut().zip(all).for_each(|(byte, value)| *byte = value);
     bytes
 }
@@ -242,7 +247,7 @@ mod tests {
 
     #[test]
     fn targets_have_the_bytes_that_they_have_in_memory() {
-        let target = Target {
+        let runtime = Runtime {
             text_start: 0x0807_0605_0403_0201,
             text_end: 2,
             morestack_start: 11,
@@ -256,9 +261,12 @@ mod tests {
             g_sched_sp: 6,
             g_sched_bp: 7,
             m_curg: 8,
-            flags: 9,
             g_sched_pc: 10,
+            unused: 15,
         };
+        let last = Runtime { tls_g: -16, m_curg: 11, ..Runtime::default() };
+        let runtimes = [runtime, Runtime::default(), runtime, last];
+        let target = Target { runtimes, count: 9, flags: 10 };
         // SAFETY: it is `repr(C)`, has no padding, and its bytes are read only.
         let expected = unsafe { *(&raw const target).cast::<[u8; size_of::<Target>()]>() };
         assert_eq!(bytes_of(&target), expected);

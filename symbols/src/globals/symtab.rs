@@ -33,7 +33,24 @@ fn search(image: &Image, source: &dyn Source, wanted: &[&str]) -> Option<Globals
     }
     let bytes = read(source, header.e_shoff.get(LE), (count * size_of::<elf::SectionHeader64<LE>>()) as u64)?;
     let sections = object::pod::slice_from_all_bytes::<elf::SectionHeader64<LE>>(&bytes).ok()?;
-    let symtab = sections.iter().find(|s| s.sh_type(LE) == elf::SHT_SYMTAB)?;
+    // Plugin hosts and shared builds export their variables, and `strip` leaves those names to the loader.
+    let mut globals = Globals::default();
+    for kind in [elf::SHT_SYMTAB, elf::SHT_DYNSYM] {
+        if globals.found.len() < wanted.len() {
+            globals.fill(in_table(image, source, sections, kind, wanted).unwrap_or_default());
+        }
+    }
+    Some(globals)
+}
+
+fn in_table(
+    image: &Image,
+    source: &dyn Source,
+    sections: &[elf::SectionHeader64<LE>],
+    kind: elf::SectionType,
+    wanted: &[&str],
+) -> Option<Globals> {
+    let symtab = sections.iter().find(|s| s.sh_type(LE) == kind)?;
     let strtab = sections.get(usize::try_from(symtab.sh_link(LE)).ok()?)?;
     let names = read(source, strtab.sh_offset(LE), strtab.sh_size(LE))?;
     let mut bytes = read(source, symtab.sh_offset(LE), symtab.sh_size(LE))?;
@@ -45,7 +62,9 @@ fn search(image: &Image, source: &dyn Source, wanted: &[&str]) -> Option<Globals
     let mut globals = Globals::default();
     for symbol in symbols {
         let address = LinkAddr(symbol.st_value(LE));
-        if symbol.st_type() != elf::STT_OBJECT || globals.found.len() == wanted.len() {
+        // A reference to what another image defines.
+        let undefined = symbol.st_shndx(LE) == elf::SHN_UNDEF;
+        if undefined || symbol.st_type() != elf::STT_OBJECT || globals.found.len() == wanted.len() {
             continue;
         }
         let start = symbol.st_name(LE) as usize;

@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use probe_ebpf::cpu::{Options, Sampler};
-use probe_ebpf::records::{Record, Target, target_flags};
+use probe_ebpf::records::{Record, Runtime, Target, target_flags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::source::{Counts, Event, GoTarget, OnGoroutine, RawSample, Source};
@@ -65,14 +65,15 @@ impl Bpf {
 }
 
 impl Source for Bpf {
-    fn add(&mut self, pid: Pid, go: Option<&GoTarget>) -> io::Result<()> {
+    fn add(&mut self, pid: Pid, go: &[GoTarget]) -> io::Result<()> {
         let follows = self.options.follow || self.options.whole_system;
         let follow = if follows { target_flags::FOLLOW } else { 0 };
-        let target = match go {
-            None => Target { flags: follow, ..Target::default() },
-            Some(go) => Target {
-                text_start: go.text.0,
-                text_end: go.text.1,
+        let mut target = Target { flags: follow, ..Target::default() };
+        for (place, go) in target.runtimes.iter_mut().zip(go) {
+            let (text_start, text_end) = go.text.first().copied().unwrap_or_default();
+            *place = Runtime {
+                text_start,
+                text_end,
                 morestack_start: go.morestack.0,
                 morestack_end: go.morestack.1,
                 systemstack_start: go.systemstack.0,
@@ -84,10 +85,11 @@ impl Source for Bpf {
                 g_sched_sp: go.g.sched_sp,
                 g_sched_bp: go.g.sched_bp,
                 m_curg: go.m_curg,
-                flags: follow | target_flags::GO,
                 g_sched_pc: go.g.sched_pc,
-            },
-        };
+                unused: 0,
+            };
+            target.count += 1;
+        }
         self.sampler.add(number(pid), &target).map_err(io::Error::other)
     }
 
@@ -122,8 +124,11 @@ impl Source for Bpf {
             Record::Sample(sample) => {
                 let own = parts.entry(sample.cpu).or_default().of(sample.number);
                 let Some(pid) = process(sample.pid) else { return };
-                let goroutine =
-                    (sample.curg != 0).then_some(OnGoroutine { goid: sample.goid, labels: sample.labels });
+                let goroutine = (sample.curg != 0).then_some(OnGoroutine {
+                    goid: sample.goid,
+                    labels: sample.labels,
+                    runtime: sample.runtime,
+                });
                 each(Event::Sample(RawSample {
                     pid,
                     tid: i32::try_from(sample.tid).unwrap_or_default(),

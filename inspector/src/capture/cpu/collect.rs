@@ -25,6 +25,8 @@ pub struct Key {
     pub places: Vec<Place>,
     /// The goroutine's number.
     pub goid: Option<u64>,
+    /// Where its process has several Go runtimes, that of the goroutine, or of the innermost Go code.
+    pub runtime: Option<usize>,
     /// Its labels.
     pub labels: Rc<Labels>,
 }
@@ -84,21 +86,29 @@ impl Collected {
                 kernel: sample.kernel.clone(),
                 places,
                 goid: None,
+                runtime: None,
                 labels: Rc::default(),
             };
             self.count(key);
             return;
         };
-        let joined = match &known.view {
-            Some(view) => {
-                let mut code = CodeCache::resume(&view.modules, std::mem::take(&mut known.code));
-                let joined = join(sample, Some(&mut code), &mut *known.foreign);
-                known.code = code.into_known();
-                joined
-            }
-            None => join(sample, None, &mut *known.foreign),
-        };
-        let goroutine: Option<OnGoroutine> = sample.goroutine.filter(|_| known.view.is_some());
+        let mut code: Vec<CodeCache<'_>> = known
+            .runtimes
+            .iter_mut()
+            .map(|r| CodeCache::resume(&r.view.modules, std::mem::take(&mut r.code)))
+            .collect();
+        let joined = join(sample, &mut code, &mut *known.foreign);
+        let by_code = joined.places.iter().find_map(|place| {
+            let pc = if place.exact { place.pc } else { place.pc.wrapping_sub(1) };
+            code.iter_mut().position(|code| code.get(pc).is_some())
+        });
+        let code: Vec<_> = code.into_iter().map(CodeCache::into_known).collect();
+        for (runtime, code) in known.runtimes.iter_mut().zip(code) {
+            runtime.code = code;
+        }
+        let goroutine: Option<OnGoroutine> =
+            sample.goroutine.filter(|on| known.runtimes.get(on.runtime).is_some());
+        let several = known.runtimes.len() > 1;
         self.quality.user += u64::from(sample.user.is_some());
         self.quality.cut += u64::from(sample.cut);
         self.quality.on_goroutine += u64::from(goroutine.is_some());
@@ -109,6 +119,7 @@ impl Collected {
             kernel: sample.kernel.clone(),
             places: joined.places,
             goid: goroutine.map(|g| g.goid),
+            runtime: goroutine.map(|g| g.runtime).or(by_code).filter(|_| several),
             labels: goroutine.map(|g| known.labels(g)).unwrap_or_default(),
         };
         let whole = self.count(key);

@@ -79,8 +79,8 @@ enum Way {
     Callback,
 }
 
-/// Joins the parts of a sample. `code` is the Go code of its process, if it has any.
-pub fn join(sample: &RawSample<'_>, code: Option<&mut CodeCache<'_>>, foreign: &mut dyn Foreign) -> Joined {
+/// Joins the parts of a sample. `code` is the Go code of its process, by runtime.
+pub fn join(sample: &RawSample<'_>, code: &mut [CodeCache<'_>], foreign: &mut dyn Foreign) -> Joined {
     let Some(start) = sample.user else { return Joined::default() };
     let mut join = Join {
         code,
@@ -107,7 +107,7 @@ pub fn join(sample: &RawSample<'_>, code: Option<&mut CodeCache<'_>>, foreign: &
         return join.joined;
     }
     let Join { code, foreign, .. } = &mut join;
-    let mut is_go = |pc: u64| code.as_mut().is_some_and(|code| code.get(pc).is_some());
+    let mut is_go = |pc: u64| code.iter_mut().any(|code| code.get(pc).is_some());
     let unwound = foreign.unwind(start, sample.stack, &mut is_go);
     if unwound.places.is_empty() {
         join.push(start.ip, true);
@@ -152,7 +152,7 @@ fn beyond<'f>(places: &[Place], frames: &'f [u64]) -> &'f [u64] {
 }
 
 struct Join<'a, 'm> {
-    code: Option<&'a mut CodeCache<'m>>,
+    code: &'a mut [CodeCache<'m>],
     foreign: &'a mut dyn Foreign,
     stack: &'a [u8],
     sp: u64,
@@ -168,12 +168,12 @@ struct Join<'a, 'm> {
 
 impl Join<'_, '_> {
     fn is_go(&mut self, pc: u64) -> bool {
-        self.code.as_mut().is_some_and(|code| code.get(pc).is_some())
+        self.code.iter_mut().any(|code| code.get(pc).is_some())
     }
 
     /// Where it goes on from a place in Go code; `None` where there is none.
     fn way(&mut self, pc: u64) -> Option<Way> {
-        let code = self.code.as_mut()?;
+        let code = self.code.iter_mut().find(|code| code.modules().lookup(pc).is_some())?;
         let top = code.get(pc)?.top_frame;
         let name = code.modules().lookup(pc).map(|place| place.func.name()).unwrap_or_default();
         Some(match name {
@@ -188,10 +188,10 @@ impl Join<'_, '_> {
     /// Whether the scheduler is among what was found: it has left the goroutine for which its stack was entered, and may have
     /// chosen another one already.
     fn schedules(&mut self) -> bool {
-        let Some(code) = self.code.as_mut() else { return false };
         self.joined.places.iter().any(|place| {
             let at = if place.exact { place.pc } else { place.pc.wrapping_sub(1) };
-            code.modules().lookup(at).is_some_and(|place| place.func.name() == b"runtime.schedule")
+            let function = self.code.iter().find_map(|code| code.modules().lookup(at));
+            function.is_some_and(|place| place.func.name() == b"runtime.schedule")
         })
     }
 
@@ -208,7 +208,7 @@ impl Join<'_, '_> {
     /// Where an interrupted Go function returns to, by its frame size: in its first and last instructions, and where it
     /// has no frame, its frame pointer is still that of its caller, who would be left out.
     fn caller_of_leaf(&mut self, start: Registers) -> Option<u64> {
-        let info = self.code.as_mut()?.get(start.ip)?;
+        let info = self.code.iter_mut().find_map(|code| code.get(start.ip))?;
         if info.top_frame || info.writes_sp {
             return None;
         }
@@ -333,7 +333,7 @@ mod tests {
     #[test]
     fn tables_before_pointers() {
         let stack: Vec<u8> = [0x1100u64, 0x1200, 0].into_iter().flat_map(u64::to_le_bytes).collect();
-        let joined = join(&sample(&stack, &[0x1900]), None, &mut Fake);
+        let joined = join(&sample(&stack, &[0x1900]), &mut [], &mut Fake);
         assert_eq!((pcs(&joined), joined.rooted), (vec![0x1010, 0x1100, 0x1200], true));
         assert!(joined.places[0].exact && !joined.places[1].exact);
     }
@@ -342,7 +342,7 @@ mod tests {
     fn pointers_where_tables_end() {
         let stack: Vec<u8> = [0x1100u64, 0x1200].into_iter().flat_map(u64::to_le_bytes).collect();
         let joined = |frames: &[u64]| {
-            let joined = join(&sample(&stack, frames), None, &mut Fake);
+            let joined = join(&sample(&stack, frames), &mut [], &mut Fake);
             assert!(!joined.rooted);
             pcs(&joined)
         };
@@ -353,13 +353,13 @@ mod tests {
         assert_eq!(joined(&[0x1100, 0x1200, 0x1200, 0x1300]), [0x1010, 0x1100, 0x1200, 0x1200, 0x1300]);
         // Another stack.
         assert_eq!(joined(&[0x1300, 0x1400]), [0x1010, 0x1100, 0x1200]);
-        let nothing = join(&sample(&[], &[0x1300, 0x1400]), None, &mut Fake);
+        let nothing = join(&sample(&[], &[0x1300, 0x1400]), &mut [], &mut Fake);
         assert_eq!(pcs(&nothing), [0x1010, 0x1300, 0x1400]);
     }
 
     #[test]
     fn threads_of_the_kernel_have_no_stack() {
         let kernel = RawSample { user: None, ..sample(&[], &[1]) };
-        assert_eq!(join(&kernel, None, &mut Fake), Joined::default());
+        assert_eq!(join(&kernel, &mut [], &mut Fake), Joined::default());
     }
 }

@@ -16,7 +16,7 @@ use crate::process::executable::FileId;
 use crate::process::{self, Pid, Process};
 use crate::profile::Mapping;
 use crate::runtime::code::KnownCode;
-use crate::runtime::open;
+use crate::runtime::open::{RuntimeName, open_all};
 use crate::runtime::snapshot::details::{self, Labels};
 use crate::runtime::view::View;
 
@@ -34,10 +34,8 @@ pub struct Known {
     pub name: String,
     /// The code that was mapped into it when it was looked at.
     pub mappings: Vec<Mapping>,
-    /// Its Go runtime, which processes that execute the same program at the same addresses share.
-    pub view: Option<Rc<View>>,
-    /// Its Go code as far as it was looked up.
-    pub code: KnownCode,
+    /// Its Go runtimes.
+    pub runtimes: Vec<KnownRuntime>,
     /// Its other code.
     pub foreign: Box<dyn Foreign>,
     executable: Option<FileId>,
@@ -50,6 +48,17 @@ pub struct Known {
     left_out: bool,
     young: Option<Young>,
     denied: Option<crate::Error>,
+}
+
+/// A Go runtime of a process that is sampled.
+#[derive(Debug)]
+pub struct KnownRuntime {
+    /// Which one.
+    pub name: Rc<RuntimeName>,
+    /// How it is seen, which processes that execute the same program at the same addresses share.
+    pub view: Rc<View>,
+    /// Its code as far as it was looked up.
+    pub code: KnownCode,
 }
 
 /// A process in which no Go runtime could be found yet: one that has just begun has not set its runtime up.
@@ -83,10 +92,9 @@ impl Known {
             name: process.name().to_owned(),
             foreign: Box::new(native),
             mappings: mapped,
-            view: same.and_then(|other| other.view.clone()),
+            runtimes: same.map(Known::shared_runtimes).unwrap_or_default(),
             executable,
             attached: ReadCost::default(),
-            code: KnownCode::default(),
             memory: LiveMemory::new(process.pid().as_raw()),
             labels: HashMap::new(),
             labels_size: 0,
@@ -94,7 +102,7 @@ impl Known {
             young: None,
             denied: None,
         };
-        if known.view.is_none()
+        if known.runtimes.is_empty()
             && let Err(error) = known.attach(process, tables(others))
         {
             tracing::info!("process {}: {error}", process.pid());
@@ -122,17 +130,38 @@ impl Known {
 
     /// `others` is what the function tables of other programs take.
     fn attach(&mut self, process: &Process, others: usize) -> Result<(), crate::Error> {
-        let (view, cost) = open::open(process)?;
-        self.attached = cost;
-        self.left_out =
-            others.saturating_add(view.modules.iter().map(|m| m.pclntab.size()).sum()) > MAX_TABLES;
-        self.view = Some(Rc::new(view)).filter(|_| !self.left_out);
+        let runtimes = open_all(process)?;
+        for (name, error) in &runtimes.failed {
+            tracing::warn!("process {}: the Go runtime of {name}: {error}", process.pid());
+        }
+        let views = runtimes.opened.iter().map(|opened| &opened.view);
+        let size: usize =
+            views.flat_map(|view| view.modules.iter()).map(|module| module.pclntab.size()).sum();
+        self.left_out = others.saturating_add(size) > MAX_TABLES;
+        for opened in runtimes.opened {
+            self.attached.bytes += opened.cost.bytes;
+            self.attached.calls += opened.cost.calls;
+            let (name, view) = (Rc::new(opened.name), Rc::new(opened.view));
+            self.runtimes.push(KnownRuntime { name, view, code: KnownCode::default() });
+        }
+        if self.left_out {
+            self.runtimes.clear();
+        }
         Ok(())
     }
 
     /// Whether its Go code is left out for want of memory.
     pub fn is_left_out(&self) -> bool {
         self.left_out
+    }
+
+    fn shared_runtimes(&self) -> Vec<KnownRuntime> {
+        let share = |runtime: &KnownRuntime| KnownRuntime {
+            name: Rc::clone(&runtime.name),
+            view: Rc::clone(&runtime.view),
+            code: KnownCode::default(),
+        };
+        self.runtimes.iter().map(share).collect()
     }
 
     /// The same of a process that somebody asked for: he is told where its memory may not be read, for without that its stacks
@@ -149,7 +178,7 @@ impl Known {
     pub fn try_again(&mut self, others: usize) -> bool {
         let Some(mut young) = self.young.take_if(|young| young.next <= Instant::now()) else { return false };
         match self.attach(&young.process, others) {
-            Ok(()) => self.view.is_some(),
+            Ok(()) => !self.runtimes.is_empty(),
             Err(error) => {
                 tracing::debug!("process {}: {error}", self.pid);
                 young.tries += 1;
@@ -176,9 +205,13 @@ impl Known {
         ReadCost { bytes: self.attached.bytes + read.bytes, calls: self.attached.calls + read.calls }
     }
 
-    /// What a source has to know to find goroutines; `None` where that is not known.
-    pub fn go_target(&self) -> Option<GoTarget> {
-        let view = self.view.as_ref()?;
+    /// What a source has to know to find goroutines, by runtime; nothing where that is not known of one.
+    pub fn go_targets(&self) -> Vec<GoTarget> {
+        // Indices are those of the runtimes: what comes behind an unknown one is left out too.
+        self.runtimes.iter().map_while(|runtime| self.go_target(&runtime.view)).collect()
+    }
+
+    fn go_target(&self, view: &View) -> Option<GoTarget> {
         let main = view.modules.main();
         let at = |link| main.bias.runtime(link).0;
         let g = |field| offset(view, "runtime.g", field);
@@ -191,7 +224,11 @@ impl Known {
             GPlace::InWord(word) => self.memory.word(RuntimeAddr(at(word))).ok()?.cast_signed(),
         };
         Some(GoTarget {
-            text: (at(main.data.text.start), at(main.data.text.end)),
+            text: view
+                .modules
+                .iter()
+                .map(|m| (m.bias.runtime(m.data.text.start).0, m.bias.runtime(m.data.text.end).0))
+                .collect(),
             morestack: function("runtime.morestack"),
             systemstack: function("runtime.systemstack"),
             tls_g,
@@ -210,7 +247,9 @@ impl Known {
     /// The labels of a goroutine. They do not change while it has them, but their memory may be used again by others, also
     /// of the same goroutine: what was read before is taken only where nothing can be read any more.
     pub fn labels(&mut self, of: OnGoroutine) -> Rc<Labels> {
-        let Some(view) = self.view.as_ref().filter(|_| of.labels != 0) else { return Rc::default() };
+        let Some(view) = self.runtimes.get(of.runtime).map(|r| &r.view).filter(|_| of.labels != 0) else {
+            return Rc::default();
+        };
         let memory = &self.memory;
         // Read each time: other labels may be there since.
         match details::labels(view, memory, of.labels) {
@@ -234,7 +273,8 @@ impl Known {
 
 /// What the function tables of programs take, each once.
 pub(super) fn tables(of: &[Known]) -> usize {
-    let views: Vec<&Rc<View>> = of.iter().filter_map(|known| known.view.as_ref()).collect();
+    let views: Vec<&Rc<View>> =
+        of.iter().flat_map(|known| &known.runtimes).map(|runtime| &runtime.view).collect();
     let is_first =
         |(index, view): &(usize, &&Rc<View>)| !views.iter().take(*index).any(|other| Rc::ptr_eq(other, view));
     let first = views.iter().enumerate().filter(is_first);

@@ -215,7 +215,7 @@ impl Perf {
 }
 
 impl Source for Perf {
-    fn add(&mut self, pid: Pid, _: Option<&GoTarget>) -> io::Result<()> {
+    fn add(&mut self, pid: Pid, _: &[GoTarget]) -> io::Result<()> {
         self.add_process(pid).map_err(io::Error::other)
     }
 

@@ -5,7 +5,7 @@ use std::time::UNIX_EPOCH;
 
 use super::collect::{Collected, Key};
 use super::join::{Named, Place};
-use super::known::Known;
+use super::known::{Known, KnownRuntime};
 use super::session::Captured;
 use crate::profile::symbolize::{Symbolizer, Symbols};
 use crate::profile::{Function, Label, LabelValue, Line, Location, Mapping, Profile, Sample, ValueType};
@@ -58,6 +58,8 @@ pub fn named(
         let Some(keys) = by_program.remove(&is_this) else { continue };
         let stacks: Vec<&[Place]> = keys.iter().map(|(key, _)| key.places.as_slice()).collect();
         let name = known.as_ref().map_or("unknown", |known| known.name.as_str()).to_owned();
+        let runtimes = known.as_ref().map(|known| known.runtimes.as_slice()).unwrap_or_default();
+        let modules: Vec<String> = runtimes.iter().map(|runtime| runtime.name.module.clone()).collect();
         let (symbols, stacks) = match known.as_mut() {
             Some(known) => name_stacks(known, &stacks, &mut texts),
             None => foreign(&stacks, Vec::new(), &mut |_| Vec::new(), &mut texts),
@@ -81,6 +83,14 @@ pub fn named(
             if let Some(goid) = key.goid {
                 number("goroutine", i64::try_from(goid).unwrap_or(i64::MAX));
             }
+            if let Some(module) = key.runtime.and_then(|index| modules.get(index)) {
+                let value = LabelValue::Text(module.clone());
+                labels.push(Label { key: "runtime".to_owned(), value });
+            }
+            let mut number = |key: &str, value: i64| {
+                let value = LabelValue::Number(value, String::new());
+                labels.push(Label { key: key.to_owned(), value });
+            };
             if let Some(tid) = key.tid {
                 number("thread", tid.into());
             }
@@ -126,24 +136,75 @@ fn append(profile: &mut Profile, symbols: Symbols) -> usize {
 
 /// Names the stacks of a process.
 fn name_stacks(known: &mut Known, stacks: &[&[Place]], texts: &mut usize) -> (Symbols, Vec<Vec<usize>>) {
-    let Known { view, foreign: native, mappings, .. } = known;
+    let Known { runtimes, foreign: native, mappings, .. } = known;
     mappings.extend(native.added());
     let shown = mappings.clone();
-    let Some(view) = view.as_ref() else {
+    if runtimes.is_empty() {
         return foreign(stacks, shown, &mut |address| native.names(address), texts);
-    };
-    let mut symbolizer = Symbolizer::new(view, shown).with_room(*texts);
-    let named: Vec<Vec<usize>> = stacks
-        .iter()
-        .map(|places| {
-            let entries: Vec<u64> = places.iter().map(|p| p.pc.wrapping_add(u64::from(p.exact))).collect();
-            symbolizer.physical(&entries, MAX_DEPTH)
-        })
-        .collect();
-    let mut symbols = symbolizer.finish();
+    }
+    let (mut symbols, named) = name_go(runtimes, stacks, &shown, *texts);
     *texts = texts.saturating_sub(symbols.functions.iter().map(size).sum());
     add_names(&mut symbols, &mut |address| native.names(address), texts);
     (symbols, named)
+}
+
+/// Names the Go code of stacks: each frame as the runtime does whose code it is; what is of none, as the one below it. `room` is
+/// what all names may take.
+fn name_go(
+    runtimes: &[KnownRuntime],
+    stacks: &[&[Place]],
+    mappings: &[Mapping],
+    room: usize,
+) -> (Symbols, Vec<Vec<usize>>) {
+    let share = room / runtimes.len().max(1);
+    let mut symbolizers: Vec<Symbolizer<'_>> = runtimes
+        .iter()
+        .map(|runtime| Symbolizer::new(&runtime.view, mappings.to_vec()).with_room(share))
+        .collect();
+    let owner = |entry: u64| {
+        let of = |runtime: &KnownRuntime| runtime.view.modules.lookup(entry.wrapping_sub(1)).is_some();
+        if runtimes.len() == 1 { Some(0) } else { runtimes.iter().position(of) }
+    };
+    // By runtime and location in its symbols.
+    let mut named: Vec<Vec<(usize, usize)>> = Vec::with_capacity(stacks.len());
+    for places in stacks {
+        let entries = places.iter().map(|p| p.pc.wrapping_add(u64::from(p.exact)));
+        let mut runs: Vec<(Option<usize>, Vec<u64>)> = Vec::new();
+        for entry in entries {
+            let of = owner(entry);
+            match runs.last_mut() {
+                Some((last, run)) if of.is_none() || last.is_none() || *last == of => {
+                    *last = last.or(of);
+                    run.push(entry);
+                }
+                _ => runs.push((of, vec![entry])),
+            }
+        }
+        let mut stack = Vec::new();
+        for (of, run) in runs {
+            let of = of.unwrap_or(0);
+            if let Some(symbolizer) = symbolizers.get_mut(of) {
+                let locations = symbolizer.physical(&run, MAX_DEPTH.saturating_sub(stack.len()));
+                stack.extend(locations.into_iter().map(|location| (of, location)));
+            }
+        }
+        named.push(stack);
+    }
+    let mut all = Symbols { mappings: mappings.to_vec(), ..Symbols::default() };
+    let mut bases = Vec::new();
+    for symbolizer in symbolizers {
+        let Symbols { locations, functions, .. } = symbolizer.finish();
+        let (location, function) = (all.locations.len(), all.functions.len());
+        bases.push(location);
+        all.functions.extend(functions);
+        all.locations.extend(locations.into_iter().map(|mut l| {
+            l.lines.iter_mut().for_each(|line| line.function += function);
+            l
+        }));
+    }
+    let index = |(of, location): (usize, usize)| bases.get(of).map(|base| base + location);
+    let stacks = named.into_iter().map(|stack| stack.into_iter().filter_map(index).collect()).collect();
+    (all, stacks)
 }
 
 /// Names stacks without any Go code.

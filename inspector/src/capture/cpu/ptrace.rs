@@ -107,7 +107,7 @@ impl Drop for Priority {
 /// A process that is looked at.
 #[derive(Debug)]
 struct Target {
-    go: Option<GoTarget>,
+    go: Vec<GoTarget>,
     memory: LiveMemory,
     threads: HashMap<i32, Account>,
     /// It was looked at: a thread that is new from now on has begun meanwhile.
@@ -251,7 +251,7 @@ impl Ptrace {
         };
         let time = clock::monotonic().cast_unsigned();
         let walked = stopped.registers(thread.tid).ok().map(|registers| {
-            let walked = walk::walk(&registers, target.go.as_ref(), &target.memory);
+            let walked = walk::walk(&registers, &target.go, &target.memory);
             (Registers { ip: registers.pc, sp: registers.sp, bp: registers.fp }, walked)
         });
         let waited = Times::read(thread.pid, thread.tid).and_then(|times| times.waited);
@@ -280,7 +280,7 @@ impl Ptrace {
                 frames: frames.clone(),
                 hopped,
                 cut,
-                crossed: target.go.is_some().then_some(crossed),
+                crossed: (!target.go.is_empty()).then_some(crossed),
                 goroutine,
                 kernel: Vec::new(),
                 stack: &stack,
@@ -296,7 +296,7 @@ impl Ptrace {
             let program = program_of(pid);
             if program.is_some() && target.program.is_some() && program != target.program {
                 // Another layout, which is told soon.
-                target.go = None;
+                target.go.clear();
                 each(Event::Exec(pid));
             }
             target.program = program.or(target.program);
@@ -307,7 +307,7 @@ impl Ptrace {
         }
         for (pid, parent) in begun {
             if let Entry::Vacant(place) = self.targets.entry(pid) {
-                place.insert(Target::new(pid, None, true));
+                place.insert(Target::new(pid, Vec::new(), true));
                 each(Event::Fork { pid, parent });
             }
         }
@@ -334,9 +334,9 @@ impl Drop for Ptrace {
 }
 
 impl Source for Ptrace {
-    fn add(&mut self, pid: Pid, go: Option<&GoTarget>) -> io::Result<()> {
+    fn add(&mut self, pid: Pid, go: &[GoTarget]) -> io::Result<()> {
         if let Some(target) = self.targets.get_mut(&pid) {
-            target.go = go.copied();
+            target.go = go.to_vec();
             return Ok(());
         }
         let status = Status::parse(&fs::read(format!("/proc/{pid}/status"))?);
@@ -345,7 +345,7 @@ impl Source for Ptrace {
                 "process {pid} is traced by process {tracer}, and only one can trace it: end that debugger"
             )));
         }
-        self.targets.insert(pid, Target::new(pid, go.copied(), false));
+        self.targets.insert(pid, Target::new(pid, go.to_vec(), false));
         Ok(())
     }
 
@@ -406,7 +406,7 @@ impl Source for Ptrace {
 }
 
 impl Target {
-    fn new(pid: Pid, go: Option<GoTarget>, begun_meanwhile: bool) -> Self {
+    fn new(pid: Pid, go: Vec<GoTarget>, begun_meanwhile: bool) -> Self {
         Target {
             go,
             memory: LiveMemory::new(pid.as_raw()),

@@ -302,7 +302,7 @@ impl Session<'_> {
                 continue;
             }
             if let Some(known) = self.look(pid).and_then(|index| self.known.get(index))
-                && let Err(error) = source.add(pid, known.go_target().as_ref())
+                && let Err(error) = source.add(pid, &known.go_targets())
             {
                 tracing::info!("process {pid}: {error}");
             }
@@ -371,7 +371,7 @@ impl Session<'_> {
 
     fn add_all(&self, source: &mut dyn Source) -> Result<(), Why> {
         for known in &self.known {
-            source.add(known.pid, known.go_target().as_ref())?;
+            source.add(known.pid, &known.go_targets())?;
         }
         Ok(())
     }
@@ -419,7 +419,7 @@ impl Session<'_> {
         polled.map_err(|e| Error::Failed(format!("taking samples: {e}")))?;
         for known in found.into_iter().filter_map(|index| self.known.get(index)) {
             // It may have ended again.
-            if let Err(error) = source.add(known.pid, known.go_target().as_ref()) {
+            if let Err(error) = source.add(known.pid, &known.go_targets()) {
                 tracing::info!("process {}: {error}", known.pid);
             }
         }

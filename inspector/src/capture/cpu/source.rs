@@ -47,6 +47,8 @@ pub struct OnGoroutine {
     pub goid: u64,
     /// `g.labels`: the address of its labels, 0 for none.
     pub labels: u64,
+    /// Which of the Go runtimes of its process it is of: its index among what the source was told.
+    pub runtime: usize,
 }
 
 /// What a source tells.
@@ -101,11 +103,11 @@ impl Pauses {
 
 /// Takes samples from when it was made until it is dropped. What it attached to processes goes with it.
 pub trait Source {
-    /// Samples a process too; its children if that was asked for. Go's layout helps to walk stacks.
+    /// Samples a process too; its children if that was asked for. The layouts of its Go runtimes help to walk stacks.
     ///
     /// # Errors
     /// What the kernel says.
-    fn add(&mut self, pid: Pid, go: Option<&GoTarget>) -> io::Result<()>;
+    fn add(&mut self, pid: Pid, go: &[GoTarget]) -> io::Result<()>;
 
     /// Waits up to `timeout` for samples, and passes on those that are there.
     ///
@@ -122,11 +124,11 @@ pub trait Source {
     }
 }
 
-/// What a source has to know of a Go program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a source has to know of a Go runtime.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GoTarget {
-    /// Its code: runtime addresses of the first byte and the one behind the last.
-    pub text: (u64, u64),
+    /// Its code, by module: runtime addresses of the first byte and the one behind the last.
+    pub text: Vec<(u64, u64)>,
     /// `runtime.morestack`, which calls others on the stack of the thread where the goroutine's has to grow: the same.
     pub morestack: (u64, u64),
     /// `runtime.systemstack`, which does so for work of the runtime: the same.
@@ -137,6 +139,13 @@ pub struct GoTarget {
     pub g: GoOffsets,
     /// `m.curg`.
     pub m_curg: u32,
+}
+
+impl GoTarget {
+    /// Whether it is code of this runtime.
+    pub fn has_code(&self, pc: u64) -> bool {
+        self.text.iter().any(|&(start, end)| (start..end).contains(&pc))
+    }
 }
 
 /// Offsets in `runtime.g`, in bytes.

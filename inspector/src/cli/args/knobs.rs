@@ -8,6 +8,7 @@ use clap::Args;
 use super::WayArgs;
 use crate::agent::GcPercent;
 use crate::change::knob::NO_LIMIT;
+use crate::cli::runtimes::RuntimeArgs;
 use crate::cli::target::TargetArgs;
 
 /// Arguments of `gc`.
@@ -19,6 +20,9 @@ pub struct GcArgs {
     /// Who does it.
     #[command(flatten)]
     pub way: WayArgs,
+    /// Which runtime.
+    #[command(flatten)]
+    pub runtime: RuntimeArgs,
     /// Write nothing; only say what would be written
     #[arg(long)]
     pub dry_run: bool,

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::WayArgs;
 use crate::cli::duration::parse_duration;
+use crate::cli::runtimes::RuntimeArgs;
 use crate::cli::target::TargetArgs;
 
 /// Arguments of `memstats`.
@@ -17,6 +18,9 @@ pub struct MemstatsArgs {
     /// Who answers.
     #[command(flatten)]
     pub way: WayArgs,
+    /// Which runtime.
+    #[command(flatten)]
+    pub runtime: RuntimeArgs,
     /// Do not stop the process: the numbers are read one after another while it runs, and approximate
     #[arg(long)]
     pub no_pause: bool,
@@ -31,6 +35,9 @@ pub struct StatsArgs {
     /// Who answers.
     #[command(flatten)]
     pub way: WayArgs,
+    /// Which runtime.
+    #[command(flatten)]
+    pub runtime: RuntimeArgs,
 }
 
 /// Arguments of `heap`.
@@ -39,6 +46,9 @@ pub struct HeapArgs {
     /// What to look at.
     #[command(flatten)]
     pub target: TargetArgs,
+    /// Which runtime.
+    #[command(flatten)]
+    pub runtime: RuntimeArgs,
     /// Do not stop the process: what is read while it runs is approximate
     #[arg(long, conflicts_with = "max_pause")]
     pub no_pause: bool,

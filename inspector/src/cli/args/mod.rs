@@ -13,6 +13,7 @@ mod memory;
 mod profile;
 
 use super::duration::Period;
+use super::runtimes::RuntimeArgs;
 use super::target::TargetArgs;
 use crate::agent::socket::Listen;
 use declaration::{
@@ -256,6 +257,9 @@ pub struct ServeArgs {
     /// What to answer for.
     #[command(flatten)]
     pub target: TargetArgs,
+    /// Which runtime.
+    #[command(flatten)]
+    pub runtime: RuntimeArgs,
     /// Speak the protocol of gops
     #[arg(long, required = true)]
     pub gops: bool,
@@ -282,6 +286,9 @@ pub struct StackArgs {
     /// Who answers.
     #[command(flatten)]
     pub way: WayArgs,
+    /// Which runtime.
+    #[command(flatten)]
+    pub runtime: RuntimeArgs,
     /// The runtime's own goroutines and frames too, with addresses: as GOTRACEBACK=system prints
     #[arg(long)]
     pub all: bool,

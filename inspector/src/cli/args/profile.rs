@@ -9,6 +9,7 @@ use super::WayArgs;
 use crate::capture::cpu::session::Mode;
 use crate::cli::completion::targets;
 use crate::cli::duration::Period;
+use crate::cli::runtimes::RuntimeArgs;
 use crate::cli::target::{Target, TargetArgs};
 
 /// How a profile is written.
@@ -92,6 +93,9 @@ pub struct RuntimeProfileArgs {
     /// Who answers.
     #[command(flatten)]
     pub way: WayArgs,
+    /// Which runtime.
+    #[command(flatten)]
+    pub runtime: RuntimeArgs,
     /// How it is written.
     #[command(flatten)]
     pub format: FormatArgs,

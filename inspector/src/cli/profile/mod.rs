@@ -11,6 +11,7 @@ use super::args::{Common, RuntimeProfileArgs, Via, WayArgs};
 use super::interrupt::Interrupt;
 use super::progress::Progress;
 use super::reading::Reading;
+use super::runtimes::{self, Answers};
 use super::target::Found;
 use super::via::{Chosen, choose};
 use super::{stack, window};
@@ -22,7 +23,7 @@ use crate::profile::{self, Profile, mappings, pprof};
 use crate::report::sampling::Sampling as HowSampled;
 use crate::report::stack::Cost;
 use crate::runtime::buckets::{BucketsError, Profilers, Sampling, Tables, TicksPerSecond};
-use crate::runtime::open::{memory_error, open};
+use crate::runtime::open::{Opened, RuntimeName, memory_error};
 use crate::runtime::record::RecordError;
 use crate::runtime::snapshot::{Options, Pause};
 use crate::runtime::stack_counts::{goroutine_profile, thread_profile};
@@ -90,12 +91,12 @@ pub(in crate::cli) fn run(kind: Kind, args: &RuntimeProfileArgs, common: &Common
             return Err(Error::Usage("an agent cannot do --enable: use --via probe".to_owned()));
         }
         Some(_) => WayArgs { via: Via::Probe, ..args.way },
-        None => args.way,
+        None => args.runtime.way(args.way)?,
     };
     let job = Job::begin(kind.name(), &args.format, found.named().into(), &found.titled(), common)?;
     let outside = |process: &Process| match window {
-        Some(window) => window::profile(kind, process, window, &job.interrupt, common),
-        None => reading(kind, process, apart, &job.interrupt),
+        Some(window) => window::profile(kind, process, args.runtime.chosen(), window, &job.interrupt, common),
+        None => reading(kind, process, args.runtime.chosen(), apart, &job.interrupt),
     };
     match choose(&found, &way, common, outside)? {
         Chosen::Probe(taken) => job.write(taken, "probe"),
@@ -124,14 +125,52 @@ fn no_agent(kind: Kind) -> Error {
 fn reading(
     kind: Kind,
     process: &Process,
+    runtime: Option<&str>,
     apart: Option<Duration>,
     interrupt: &Interrupt,
 ) -> Result<Taken, Error> {
-    let first = read(kind, process, None)?;
-    let Some(apart) = apart else { return Ok(first) };
+    let first = runtimes::ask(process, runtime, |opened| read(kind, process, opened, None))?;
+    let Some(apart) = apart else { return together(first) };
     wait(kind.name(), apart, interrupt);
-    let second = read(kind, process, first.ticks)?;
-    difference(first, second)
+    let ticks = |name: &RuntimeName| first.iter().find(|(of, _)| *of == name)?.1.ticks;
+    let look = |opened: Opened| {
+        let ticks = ticks(&opened.name);
+        read(kind, process, opened, ticks)
+    };
+    let second = runtimes::ask(process, runtime, look)?;
+    difference(together(first)?, together(second)?)
+}
+
+/// One profile of what several runtimes answer: their samples have a label that says which one they are of.
+fn together(answers: Answers<Taken>) -> Result<Taken, Error> {
+    let several = answers.are_several();
+    let missing = answers.conclude().err().map(|error| error.to_string());
+    let mut each = answers.into_each();
+    if !several && let Some((_, only)) = each.pop() {
+        return Ok(only);
+    }
+    let missing = missing.into_iter().chain(each.iter_mut().filter_map(|(_, taken)| taken.missing.take()));
+    let missing: Vec<String> = missing.collect();
+    let cost = each.iter().filter_map(|(_, taken)| taken.cost).reduce(Cost::and);
+    let (mut profiles, mut all_notes) = (Vec::new(), Vec::new());
+    for (name, taken) in each {
+        let Taken { mut profile, notes, .. } = taken;
+        let of = |note: String| format!("{}: {note}", name.module);
+        all_notes.extend(notes.into_iter().map(of));
+        profile.comments = profile.comments.into_iter().map(of).collect();
+        profile.add_label("runtime", &name.module);
+        profiles.push(profile);
+    }
+    let merged = profile::merge(profiles).map_err(|e| Error::Failed(e.to_string()))?;
+    let merged = merged.ok_or_else(|| Error::Failed("no Go runtime answered".to_owned()))?;
+    Ok(Taken {
+        profile: merged,
+        cost,
+        missing: (!missing.is_empty()).then(|| missing.join("; ")),
+        notes: all_notes,
+        ticks: None,
+        sampling: None,
+    })
 }
 
 /// Waits, but no longer than until somebody interrupts.
@@ -161,19 +200,24 @@ fn difference(first: Taken, second: Taken) -> Result<Taken, Error> {
 }
 
 /// Reads a profile from outside. Two that are compared convert their times alike, by `ticks` of the first.
-fn read(kind: Kind, process: &Process, ticks: Option<TicksPerSecond>) -> Result<Taken, Error> {
+fn read(
+    kind: Kind,
+    process: &Process,
+    opened: Opened,
+    ticks: Option<TicksPerSecond>,
+) -> Result<Taken, Error> {
     match kind {
-        Kind::Goroutine => goroutines(process),
-        Kind::ThreadCreate => threads(process),
-        Kind::Heap | Kind::Allocs | Kind::Block | Kind::Mutex => table(kind, process, ticks),
+        Kind::Goroutine => goroutines(process, opened),
+        Kind::ThreadCreate => threads(process, &opened),
+        Kind::Heap | Kind::Allocs | Kind::Block | Kind::Mutex => table(kind, process, &opened, ticks),
     }
 }
 
-fn goroutines(process: &Process) -> Result<Taken, Error> {
+fn goroutines(process: &Process, opened: Opened) -> Result<Taken, Error> {
     let mapped = mappings::of(process)?;
     let time = SystemTime::now();
     let options = Options { pause: Pause::No, system: false, goid: None };
-    let seen = stack::look(process, &options)?;
+    let seen = stack::look(process, opened, &options)?;
     let memory = LiveMemory::new(process.pid().as_raw());
     let made = goroutine_profile(&seen.view, &memory, &seen.snapshot, mapped, time);
     let all = made.goroutines + made.unavailable;
@@ -190,31 +234,37 @@ fn goroutines(process: &Process) -> Result<Taken, Error> {
     })
 }
 
-fn threads(process: &Process) -> Result<Taken, Error> {
+fn threads(process: &Process, opened: &Opened) -> Result<Taken, Error> {
     let mapped = mappings::of(process)?;
-    let (view, attached) = open(process)?;
+    let view = &opened.view;
     if view.allm.is_none() {
         let what = "its list of threads was not found".to_owned();
         return Err(Error::Uncalibrated { pid: process.pid(), what });
     }
     let memory = LiveMemory::new(process.pid().as_raw());
-    let profile = thread_profile(&view, &memory, mapped).map_err(|e| record_error(process, e))?;
+    let profile = thread_profile(view, &memory, mapped).map_err(|e| record_error(process, e))?;
     process.check()?;
-    let cost = Cost::of_reading(attached).and(Cost::of_reading(memory.cost()));
+    let cost = Cost::of_reading(opened.cost).and(Cost::of_reading(memory.cost()));
     Ok(Taken { profile, cost: Some(cost), missing: None, notes: Vec::new(), ticks: None, sampling: None })
 }
 
 /// The heap profile as an agent would answer it.
-pub(in crate::cli) fn heap_from_outside(process: &Process) -> Result<Vec<u8>, Error> {
-    Ok(pprof::write(&read(Kind::Heap, process, None)?.profile))
+pub(in crate::cli) fn heap_from_outside(process: &Process, runtime: Option<&str>) -> Result<Vec<u8>, Error> {
+    let answers = runtimes::ask(process, runtime, |opened| read(Kind::Heap, process, opened, None))?;
+    Ok(pprof::write(&together(answers)?.profile))
 }
 
 /// What the runtime keeps a table of.
-fn table(kind: Kind, process: &Process, ticks: Option<TicksPerSecond>) -> Result<Taken, Error> {
+fn table(
+    kind: Kind,
+    process: &Process,
+    opened: &Opened,
+    ticks: Option<TicksPerSecond>,
+) -> Result<Taken, Error> {
     let mapped = mappings::of(process)?;
-    let (view, attached) = open(process)?;
+    let view = &opened.view;
     let memory = LiveMemory::new(process.pid().as_raw());
-    let tables = Tables::locate(&view);
+    let tables = Tables::locate(view);
     let mut reading = Reading::take(kind, &tables, &memory).map_err(|e| buckets_error(process, e))?;
     let converted = reading.convert(ticks);
     let mut profile = reading.profile(kind, &tables, mapped);
@@ -240,7 +290,7 @@ fn table(kind: Kind, process: &Process, ticks: Option<TicksPerSecond>) -> Result
         profile.comments.push(note.clone());
         notes.push(note);
     }
-    let cost = Cost::of_reading(attached).and(Cost::of_reading(memory.cost()));
+    let cost = Cost::of_reading(opened.cost).and(Cost::of_reading(memory.cost()));
     Ok(Taken { profile, cost: Some(cost), missing: None, notes, ticks: converted, sampling: None })
 }
 

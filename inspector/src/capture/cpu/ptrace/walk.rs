@@ -32,10 +32,10 @@ const MAX_WINDOWS: usize = 64;
 /// thread's; C that Go calls back from too.
 const MAX_TURNS: usize = 4;
 
-pub(super) fn walk(registers: &Registers, go: Option<&GoTarget>, memory: &dyn Memory) -> Walked {
+pub(super) fn walk(registers: &Registers, go: &[GoTarget], memory: &dyn Memory) -> Walked {
     let mut walked = Walked::default();
     let mut bp = registers.fp;
-    let on = go.and_then(|go| find_goroutine(registers, go, memory));
+    let on = find_in(registers, go, memory);
     if let Some(found) = on {
         walked.goroutine = Some(found.goroutine);
         if let Some((sp, saved)) = found.left_at {
@@ -49,7 +49,9 @@ pub(super) fn walk(registers: &Registers, go: Option<&GoTarget>, memory: &dyn Me
     let mut windows = Windows { top, deeper: Part::default(), reads: 0 };
     let mut turns = 0;
     // Where the goroutine's stack was left, until that is found.
-    let mut leaving = on.filter(|found| found.on_another_stack).zip(go);
+    let mut leaving = on
+        .filter(|found| found.on_another_stack)
+        .and_then(|found| Some((found, go.get(found.goroutine.runtime)?)));
     loop {
         if bp < PAGE || !bp.is_multiple_of(8) {
             break;
@@ -118,6 +120,31 @@ struct Found {
     on_another_stack: bool,
     /// Stack and frame pointer of the goroutine, where it has called C.
     left_at: Option<(u64, u64)>,
+    /// Where the system's stack of its thread begins for what it calls.
+    system_sp: u64,
+}
+
+/// The goroutine in the runtime whose code runs. In C, in the one that called it: of those that have left a goroutine for the
+/// system's stack, the one that did so last, which is furthest down on it (`runtime.cgocallback` notes where).
+fn find_in(registers: &Registers, go: &[GoTarget], memory: &dyn Memory) -> Option<Found> {
+    let found = |(index, go): (usize, &GoTarget)| {
+        let found = find_goroutine(registers, go, memory)?;
+        Some(Found { goroutine: OnGoroutine { runtime: index, ..found.goroutine }, ..found })
+    };
+    let mut all = go.iter().enumerate();
+    if let [_] = go {
+        return all.next().and_then(found);
+    }
+    match all.clone().find(|(_, go)| go.has_code(registers.pc)) {
+        Some(this) => found(this),
+        None => {
+            // The vDSO is called while the thread still has the goroutine.
+            let begins = |found: &Found| if found.on_another_stack { found.system_sp } else { registers.sp };
+            let outside = all.filter_map(found);
+            let outside = outside.filter(|found| found.left_at.is_some() || !found.on_another_stack);
+            outside.filter(|found| begins(found) >= registers.sp).min_by_key(begins)
+        }
+    }
 }
 
 fn find_goroutine(registers: &Registers, go: &GoTarget, memory: &dyn Memory) -> Option<Found> {
@@ -127,13 +154,22 @@ fn find_goroutine(registers: &Registers, go: &GoTarget, memory: &dyn Memory) -> 
     let place = registers.tls.checked_add_signed(go.tls_g).filter(|_| registers.tls != 0)?;
     let g = word(place, 0)?;
     let curg = word(word(g, go.g.m)?, go.m_curg)?;
-    let goroutine =
-        OnGoroutine { goid: word(curg, go.g.goid)?, labels: word(curg, go.g.labels).unwrap_or(0) };
-    let in_go = (go.text.0..go.text.1).contains(&registers.pc);
+    let goroutine = OnGoroutine {
+        goid: word(curg, go.g.goid)?,
+        labels: word(curg, go.g.labels).unwrap_or(0),
+        runtime: 0,
+    };
+    let in_go = go.has_code(registers.pc);
     let left_at = (curg != g && !in_go)
         .then(|| Some((word(curg, go.g.sched_sp)?, word(curg, go.g.sched_bp).unwrap_or(0))))
         .flatten();
-    Some(Found { goroutine, curg, on_another_stack: curg != g, left_at })
+    Some(Found {
+        goroutine,
+        curg,
+        on_another_stack: curg != g,
+        left_at,
+        system_sp: word(g, go.g.sched_sp).unwrap_or(0),
+    })
 }
 
 /// Memory from an address on, as far as there is any.
@@ -229,7 +265,7 @@ mod tests {
     #[test]
     fn what_a_goroutine_did_when_it_left_its_stack() {
         let go = |morestack, systemstack| GoTarget {
-            text: (0x400, 0x1000),
+            text: vec![(0x400, 0x1000)],
             morestack,
             systemstack,
             tls_g: -8,
@@ -249,7 +285,7 @@ mod tests {
         memory[900..902].copy_from_slice(&[0, 0x999]);
         memory[49] = at(64);
         let registers = Registers { tls: at(50), ..registers(BASE, at(2)) };
-        let walked = |go: &GoTarget| walk(&registers, Some(go), &words(memory.clone()));
+        let walked = |go: &GoTarget| walk(&registers, std::slice::from_ref(go), &words(memory.clone()));
         let grows = walked(&go((0x500, 0x510), (0, 0)));
         assert_eq!((grows.frames, grows.crossed), (vec![0x601, 0x501, 0x701, 0x702, 0x703], true));
         let works = walked(&go((0, 0), (0x500, 0x510)));
@@ -261,7 +297,7 @@ mod tests {
         memory[96 + 4] = at(790);
         memory[96 + 5] = at(790);
         memory[790..792].copy_from_slice(&[at(800), 0x702]);
-        let framed = walk(&registers, Some(&go((0, 0), (0x500, 0x510))), &words(memory.clone()));
+        let framed = walk(&registers, &[go((0, 0), (0x500, 0x510))], &words(memory.clone()));
         assert_eq!((framed.frames, framed.crossed), (vec![0x601, 0x501, 0x702, 0x703], true));
     }
 
@@ -274,7 +310,7 @@ mod tests {
         let mut memory = vec![0; 4096];
         memory[2..4].copy_from_slice(&[BASE + 8 * 3000, 0x501]);
         memory[3000..3002].copy_from_slice(&[0, 0x502]);
-        let walked = walk(&registers(BASE, BASE + 16), None, &words(memory));
+        let walked = walk(&registers(BASE, BASE + 16), &[], &words(memory));
         assert_eq!(walked.frames, [0x501, 0x502]);
         assert_eq!((walked.stack.len(), walked.cut), (16 << 10, false));
         assert_eq!(walked.stack[24..26], [0x01, 0x05]);
@@ -283,12 +319,12 @@ mod tests {
     #[test]
     fn chains_that_go_wrong() {
         // To itself, round and round, and out of memory.
-        let itself = walk(&registers(BASE, BASE), None, &words(vec![BASE, 0x501]));
+        let itself = walk(&registers(BASE, BASE), &[], &words(vec![BASE, 0x501]));
         assert_eq!(itself.frames, [0x501]);
-        let round = walk(&registers(BASE, BASE), None, &words(vec![BASE + 16, 1, BASE, 2]));
+        let round = walk(&registers(BASE, BASE), &[], &words(vec![BASE + 16, 1, BASE, 2]));
         assert_eq!((round.frames.len(), round.cut), (2 * MAX_TURNS + 2, false));
         for bp in [0, 7, u64::MAX, u64::MAX - 7, BASE + 4096 - 8] {
-            let lost = walk(&registers(u64::MAX - 3, bp), None, &words(vec![1]));
+            let lost = walk(&registers(u64::MAX - 3, bp), &[], &words(vec![1]));
             assert_eq!((lost.frames.len(), lost.stack.len()), (0, 0));
         }
     }
