@@ -280,17 +280,25 @@ fn whoever_takes_the_samples() {
     let _turn = turn();
     let mut fixture = start(inside(Source::Calls, false), &["thread"]);
     for mode in [Mode::Bpf, Mode::Perf, Mode::Ptrace] {
-        let (captured, profile) = sample(fixture.pid(), &options(3, Some(mode)), || ());
-        let quality = captured.collected.quality();
-        say(&format!("{mode}: {quality:?}"));
-        assert!(quality.user > 50, "{mode}: {quality:?}");
-        // A thread that is stopped may be in the system call that answers its parent.
-        assert!(quality.rooted * 100 >= quality.user * 99, "{mode}: {quality:?}");
-        let handler = profile.samples.iter().map(|s| names(&profile, &s.stack)).find(|names| {
-            names.starts_with(&["mix", "spin_handler", "handler", "__restore_rt"])
-                && names.contains(&"interrupted")
-        });
-        assert!(handler.is_some(), "{mode}");
+        // On a machine that has much else to do, stops are few, and one stands for several samples.
+        let rounds = if mode == Mode::Ptrace { 20 } else { 1 };
+        let (mut user, mut was_seen) = (0, false);
+        for _ in 0..rounds {
+            let (captured, profile) = sample(fixture.pid(), &options(3, Some(mode)), || ());
+            let quality = captured.collected.quality();
+            say(&format!("{mode}: {quality:?}"));
+            // A thread that is stopped may be in the system call that answers its parent.
+            assert!(quality.rooted * 100 >= quality.user * 99, "{mode}: {quality:?}");
+            user += quality.user;
+            was_seen |= profile.samples.iter().map(|s| names(&profile, &s.stack)).any(|names| {
+                names.starts_with(&["mix", "spin_handler", "handler", "__restore_rt"])
+                    && names.contains(&"interrupted")
+            });
+            if was_seen && user > 50 {
+                break;
+            }
+        }
+        assert!(was_seen && user > 50, "{mode}: {user} samples");
     }
     fixture.assert_untouched().unwrap();
 }
