@@ -81,8 +81,8 @@ pub struct LoadedImages {
     pub others: Vec<LoadedImage>,
 }
 
-/// Of all modules of a process together: twice what the largest may have.
-const MAX_TABLES: usize = 1 << 30;
+/// What the function tables of all modules of a process may take together, in bytes: twice what the largest may have.
+pub(super) const MAX_TABLES: usize = 1 << 30;
 
 /// All that attaching needs to know of a process.
 #[allow(missing_debug_implementations, reason = "a closure has none")]

@@ -4,7 +4,7 @@ use std::fmt;
 
 use symbols::moduledata;
 
-use super::attach::{self, AttachError, LoadedImages, Target, attach};
+use super::attach::{self, AttachError, LoadedImages, MAX_TABLES, Target, attach};
 use super::images::{self, architecture, not_go};
 use super::view::View;
 use crate::memory::{LiveMemory, Memory, MemoryError, ReadCost};
@@ -142,6 +142,7 @@ fn attach_to(process: &Process, found: Found) -> Result<Runtimes, Error> {
         Target { pid, mappings: &found.mappings, tids: &tids, monotonic_offset: monotonic_offset(process) };
     let mut runtimes = Runtimes { opened: Vec::new(), failed: Vec::new() };
     let mut before = found.cost;
+    let mut room = MAX_TABLES;
     for (number, images) in found.images.into_iter().enumerate() {
         let name = RuntimeName::of(&images);
         if number >= MAX_RUNTIMES {
@@ -153,6 +154,13 @@ fn attach_to(process: &Process, found: Found) -> Result<Runtimes, Error> {
         memory.add_cost(std::mem::take(&mut before));
         match attach(&target, images, &memory) {
             Ok(mut view) => {
+                let size = view.modules.iter().map(|module| module.pclntab.size()).sum();
+                let Some(left) = room.checked_sub(size) else {
+                    let what = "the function tables of all its Go runtimes are too large".to_owned();
+                    runtimes.failed.push((name, Error::Uncalibrated { pid: process.pid(), what }));
+                    continue;
+                };
+                room = left;
                 note_unknown_module(&memory, &mut view);
                 runtimes.opened.push(Opened { name, view, cost: memory.cost() });
             }
