@@ -1,11 +1,12 @@
 //! The one seam to a process's memory.
 
 mod live;
+mod presence;
 
 use nix::errno::Errno;
 use symbols::addr::RuntimeAddr;
 
-pub use live::{LiveMemory, ReadCost};
+pub use live::{InStop, LiveMemory, ReadCost};
 
 /// Why memory could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -242,8 +242,10 @@ impl Request<'_, '_> {
         let turn = Turn { deadline: self.deadline, interrupted: self.options.interrupted };
         let stopped = stop_all(self.subject.process, &turn)?;
         self.done.stops += 1;
+        let in_stop = self.subject.in_stop();
         let free = self.subject.read("runtime.sched", "lock.key")? == 0;
         let result = if free { self.writer.write(&wake_words(self.subject)?).map(drop) } else { Ok(()) };
+        drop(in_stop);
         self.done.stopped += stopped.thaw();
         result
     }

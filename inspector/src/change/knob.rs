@@ -190,7 +190,9 @@ fn change<T: Copy>(
             None => {
                 let held = stop_all(process, &turn)?;
                 stops += 1;
+                let in_stop = subject.in_stop();
                 let result = attempt(subject, &mut writer, &words);
+                drop(in_stop);
                 stopped += held.thaw();
                 result?
             }

@@ -11,7 +11,7 @@ use symbols::layout::{self, Evidence};
 use super::pacer::{self, Live, Trigger18};
 use super::word::{Width, Word};
 use super::{Turn, refused, stopped, unverified};
-use crate::memory::{LiveMemory, Memory as _};
+use crate::memory::{InStop, LiveMemory, Memory as _};
 use crate::process::Process;
 use crate::runtime::attach::has_debug_info;
 use crate::runtime::locate::Located;
@@ -120,6 +120,11 @@ impl<'p> Subject<'p> {
         let found = view.locate(WANTED);
         let memory = LiveMemory::new(process.pid().as_raw());
         Ok(Subject { process, view, memory, found })
+    }
+
+    /// The process has been stopped by us: see [`LiveMemory::in_stop`].
+    pub fn in_stop(&self) -> InStop<'_> {
+        self.memory.in_stop()
     }
 
     /// Where a variable or a field of one is.

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use super::args::Common;
 use super::{output, style::Style};
 use crate::Error;
+use crate::process::Pid;
 use crate::process::access::Denial;
 use crate::process::find::{self, Detail, Found};
 use crate::report::list::{List, write_text};
@@ -61,24 +62,42 @@ pub(super) fn tell_unreadable(found: &Found, common: &Common) {
 /// Names the processes that were not looked at: who makes looking expensive hides nobody silently.
 fn tell_not_looked_at(found: &Found, common: &Common) {
     const NAMED: usize = 20;
-    let (count, pids) = (found.not_looked_at.len(), &found.not_looked_at);
+    let style = Style::for_stderr(common.color);
+    let mut err = std::io::stderr().lock();
+    let name = |pids: &[Pid]| {
+        let named: Vec<String> = pids.iter().take(NAMED).map(ToString::to_string).collect();
+        let more =
+            if pids.len() > NAMED { format!(" and {} more", pids.len() - NAMED) } else { String::new() };
+        format!("{}{more}", named.join(" "))
+    };
+    if !found.unanswered.is_empty() {
+        let count = found.unanswered.len();
+        // A hint that cannot be written is no failure of the answer.
+        let _ = writeln!(
+            err,
+            "{} {count} process{} left out, as memory or files of {} do not come (userfaultfd, FUSE, a network file system): {}",
+            style.hint("warning:"),
+            if count == 1 { " was" } else { "es were" },
+            if count == 1 { "it" } else { "them" },
+            name(&found.unanswered),
+        );
+    }
+    let mut pids = found.not_looked_at.clone();
+    pids.retain(|pid| !found.unanswered.contains(pid));
+    let count = pids.len();
     if count == 0 {
         return;
     }
-    let style = Style::for_stderr(common.color);
-    let named: Vec<String> = pids.iter().take(NAMED).map(ToString::to_string).collect();
-    let more = if count > NAMED { format!(" and {} more", count - NAMED) } else { String::new() };
-    let mut err = std::io::stderr().lock();
     // A hint that cannot be written is no failure of the answer.
     let _ = writeln!(
         err,
-        "{} {count} process{} not looked at to the end, as all may take {} s and {} GiB of reading, each {} GiB: {}{more}; \
+        "{} {count} process{} not looked at to the end, as all may take {} s and {} GiB of reading, each {} GiB: {}; \
          `gops-probe process PID` looks at one",
         style.hint("warning:"),
         if count == 1 { " was" } else { "es were" },
         find::TIME.as_secs(),
         find::BYTES >> 30,
         find::BYTES_OF_ONE >> 30,
-        named.join(" "),
+        name(&pids),
     );
 }

@@ -5,6 +5,7 @@ pub mod args;
 mod capture;
 mod completion;
 mod confinement;
+mod deadline;
 mod destination;
 pub mod duration;
 mod generate;
@@ -45,7 +46,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use crate::Error;
-use args::{Cli, Command};
+use args::{Cli, Command, Common};
 pub use generate::commands_table;
 use profile::Kind;
 
@@ -60,12 +61,14 @@ pub fn main() -> ExitCode {
     let cli = parsing::parse(arguments).unwrap_or_else(|e| e.exit());
     start_logging(cli.common.verbose);
     confinement::enter(cli.command.as_ref());
+    // Its thread gives up what the first one has given up.
+    deadline::watch(&cli);
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read our output has seen enough of it.
         Err(e) if e.is_closed_pipe() => ExitCode::SUCCESS,
         Err(e) => {
-            report(&e, &cli);
+            report(&e, unpaused(cli.command.as_ref()), &cli.common);
             ExitCode::from(e.kind().exit_code())
         }
     }
@@ -113,19 +116,23 @@ fn run(cli: &Cli) -> Result<(), Error> {
     }
 }
 
-/// Says on standard error what failed, and what to do about it.
-fn report(error: &Error, cli: &Cli) {
-    use crate::report::printable::printable_str;
-    let style = style::Style::for_stderr(cli.common.color);
-    let mut err = std::io::stderr().lock();
-    // Names in messages come from the target. Nothing can be done where this fails too.
-    let _ = writeln!(err, "{} {}", style.error("error:"), printable_str(&error.to_string()));
-    let unpaused = match &cli.command {
+/// The name of the command, where that stops the process and can do without.
+fn unpaused(command: Option<&Command>) -> Option<&'static str> {
+    match command {
         Some(Command::Stack(args)) if !args.no_pause => Some("stack"),
         Some(Command::Memstats(args)) if !args.no_pause => Some("memstats"),
         Some(Command::Heap(args)) if !args.no_pause => Some("heap"),
         _ => None,
-    };
+    }
+}
+
+/// Says on standard error what failed, and what to do about it.
+fn report(error: &Error, unpaused: Option<&str>, common: &Common) {
+    use crate::report::printable::printable_str;
+    let style = style::Style::for_stderr(common.color);
+    let mut err = std::io::stderr().lock();
+    // Names in messages come from the target. Nothing can be done where this fails too.
+    let _ = writeln!(err, "{} {}", style.error("error:"), printable_str(&error.to_string()));
     if let Some(hint) = error.hint_for(unpaused) {
         let _ = writeln!(err, "{} {}", style.hint("hint:"), printable_str(&hint));
     }

@@ -67,8 +67,12 @@ fn with_joined_wait(arguments: Vec<OsString>) -> Vec<OsString> {
 /// The error for a word that is no command, but in the name of a Go process that runs here.
 fn name_of_a_process(given: &str) -> Option<clap::Error> {
     const MOST: usize = 3;
-    let has_it = |name: &str| !given.is_empty() && name.contains(given);
-    let found = find::matching(Detail::Text, &|process| has_it(&find::full_name(process))).ok()?;
+    if given.is_empty() {
+        return None;
+    }
+    let wanted = given.to_owned();
+    let found =
+        find::matching(Detail::Text, move |process| find::full_name(process).contains(&wanted)).ok()?;
     let some: Vec<String> = found
         .processes
         .iter()

@@ -7,6 +7,7 @@
 //! can fail for what was added to it.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::io::IoSliceMut;
 
 use nix::errno::Errno;
@@ -14,7 +15,9 @@ use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
 use symbols::addr::RuntimeAddr;
 
+use super::presence::Presence;
 use super::{Memory, MemoryError, Span};
+use crate::patience::{What, waiting};
 use crate::process::living_thread;
 
 /// What reading has cost so far.
@@ -36,10 +39,27 @@ pub struct LiveMemory {
     calls: Cell<u64>,
     /// Where whole words are read to, of which less was asked for.
     words: RefCell<Vec<u64>>,
+    /// Whether the process is stopped by us.
+    stopped: Cell<bool>,
+    presence: RefCell<Option<Presence>>,
+    /// Pages that were to be read in a stop and were not there.
+    absent: RefCell<BTreeSet<u64>>,
+}
+
+/// A stop of the process: while this lives, what is not in its memory is not read from it.
+#[derive(Debug)]
+pub struct InStop<'m>(&'m LiveMemory);
+
+impl Drop for InStop<'_> {
+    fn drop(&mut self) {
+        self.0.stopped.set(false);
+    }
 }
 
 /// `UIO_MAXIOV`: the kernel takes no more ranges in a call.
 const MAX_IOVECS: usize = 1024;
+/// Pages that are remembered to be fetched: more than an answer needs that makes sense.
+const MAX_ABSENT: usize = 1 << 12;
 /// The bytes of a word, which the kernel copies as one where both sides are aligned to it.
 const WORD: usize = size_of::<u64>();
 /// Words that are read at a time where they have to be copied once more: they stay in the processor's cache.
@@ -55,7 +75,59 @@ impl LiveMemory {
             bytes: Cell::new(0),
             calls: Cell::new(0),
             words: RefCell::default(),
+            stopped: Cell::new(false),
+            presence: RefCell::default(),
+            absent: RefCell::default(),
         }
+    }
+
+    /// Makes ready what a stop needs, so that nothing of it is done in the stop.
+    pub fn prepare_stop(&self) {
+        let mut presence = self.presence.borrow_mut();
+        if presence.is_none() {
+            // The first thread may have ended.
+            let thread = self.pid.as_raw().cast_unsigned().try_into().ok().and_then(living_thread);
+            *presence = Presence::of(thread.map_or(self.pid.as_raw(), |thread| Pid::from(thread).as_raw()));
+        }
+    }
+
+    /// The process has been stopped by us. Until what is returned is dropped, which has to be before it runs on, a page that is not in
+    /// its memory counts as unmapped: to fetch it can take for ever. It is remembered for [`LiveMemory::fetch_absent`].
+    pub fn in_stop(&self) -> InStop<'_> {
+        self.prepare_stop();
+        if let Some(presence) = &mut *self.presence.borrow_mut() {
+            presence.forget();
+        }
+        self.stopped.set(true);
+        InStop(self)
+    }
+
+    /// Has the kernel fetch the pages that were missed in stops, while the process runs. Whether one of them has come, so that it is
+    /// worth while to stop it again.
+    pub fn fetch_absent(&self) -> bool {
+        let absent = std::mem::take(&mut *self.absent.borrow_mut());
+        let mut byte = [0];
+        // Each of them, also behind one that has come.
+        absent.into_iter().filter(|&page| self.read(RuntimeAddr(page), &mut byte).is_ok()).count() > 0
+    }
+
+    /// How many of `ranges`, from the first on, can be read now.
+    fn readable(&self, ranges: &[Range]) -> usize {
+        if !self.stopped.get() {
+            return ranges.len();
+        }
+        let mut presence = self.presence.borrow_mut();
+        let Some(presence) = &mut *presence else { return ranges.len() };
+        let mut absent =
+            |range: &Range| presence.first_absent(range.base as u64, (range.words * WORD) as u64);
+        let Some((i, page)) = ranges.iter().enumerate().find_map(|(i, r)| Some((i, absent(r)?))) else {
+            return ranges.len();
+        };
+        let mut known = self.absent.borrow_mut();
+        if known.len() < MAX_ABSENT {
+            known.insert(page);
+        }
+        i
     }
 
     /// What reading has cost so far.
@@ -80,13 +152,18 @@ impl LiveMemory {
             many = remote.iter().map(Range::remote).collect();
             &many
         };
-        let mut result = process_vm_readv(self.thread.get(), &mut [IoSliceMut::new(&mut *local.0)], remote);
+        let at = RuntimeAddr(remote.first().map_or(0, |range| range.base as u64));
+        let what = What::Memory(self.pid.as_raw(), at);
+        let read = |local: &mut [u8]| {
+            waiting(what, || process_vm_readv(self.thread.get(), &mut [IoSliceMut::new(local)], remote))
+        };
+        let mut result = read(local.0);
         self.calls.set(self.calls.get() + 1);
         if result == Err(Errno::ESRCH)
             && let Some(thread) = self.pid.as_raw().cast_unsigned().try_into().ok().and_then(living_thread)
         {
             self.thread.set(thread.into());
-            result = process_vm_readv(self.thread.get(), &mut [IoSliceMut::new(local.0)], remote);
+            result = read(local.0);
             self.calls.set(self.calls.get() + 1);
         }
         if let Ok(n) = result {
@@ -98,6 +175,9 @@ impl LiveMemory {
     /// Reads all words of a range, or fails.
     fn whole(&self, mut range: Range, local: Words<'_>, addr: RuntimeAddr) -> Result<(), MemoryError> {
         let mut rest = local.0;
+        if self.readable(&[range]) == 0 {
+            return Err(MemoryError::Unmapped(addr));
+        }
         while range.words > 0 {
             match self.transfer(Words(&mut *rest), &[range]) {
                 // A word of which only a part came is read again.
@@ -117,7 +197,9 @@ impl LiveMemory {
     /// Reads as many of `spans` as one call takes back to back into `words`; says how many it has looked at, and whether the last
     /// of these could not be read.
     fn some(&self, ranges: &[Range], local: Words<'_>) -> Result<(usize, bool), MemoryError> {
-        let got = match self.transfer(local, ranges) {
+        let readable = ranges.get(..self.readable(ranges)).unwrap_or_default();
+        let got = if readable.is_empty() { Ok(0) } else { self.transfer(local, readable) };
+        let got = match got {
             Ok(n) => n,
             Err(Errno::EFAULT | Errno::EIO | Errno::ENOMEM) => 0,
             Err(errno) => return Err(error(errno, ranges.first().map_or(0, |range| range.base as u64))),

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use symbols::image::Source;
 
 use super::regular::RegularFile;
+use crate::patience::{What, waiting};
 
 /// Which file it is, and which contents of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -133,7 +134,7 @@ impl Source for Executable {
             short.store(true, Ordering::Relaxed);
             return false;
         }
-        self.file.read_exact_at(buf, offset).is_ok()
+        waiting(What::Program, || self.file.read_exact_at(buf, offset)).is_ok()
     }
 
     fn data(&self, offset: u64) -> Option<Range<u64>> {
@@ -141,13 +142,14 @@ impl Source for Executable {
             return None;
         }
         // Where reads happen is not changed: they all say their place.
-        let start = match rustix::fs::seek(&self.file, SeekFrom::Data(offset)) {
+        let seek = |to| waiting(What::Program, || rustix::fs::seek(&self.file, to));
+        let start = match seek(SeekFrom::Data(offset)) {
             Ok(start) => start,
             Err(Errno::NXIO) => return None,
             // Some file systems do not tell.
             Err(_) => return Some(offset..self.len),
         };
-        let end = rustix::fs::seek(&self.file, SeekFrom::Hole(start)).unwrap_or(self.len);
+        let end = seek(SeekFrom::Hole(start)).unwrap_or(self.len);
         // It may have grown or shrunk.
         (start < self.len).then(|| start..end.clamp(start.saturating_add(1), self.len))
     }

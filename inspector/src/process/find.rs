@@ -6,8 +6,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::Dir;
@@ -16,12 +16,13 @@ use symbols::image::{Image, ImageError};
 use symbols::program::{self, GoProgram};
 
 use super::access::Denial;
+use super::crew::{self, Outcome};
 use super::executable::{Budget, Executable, FileId};
 use super::facts::{Stat, Status};
 use super::maps::Mapping;
 use super::{Error, Namespace, Pid, Process, pin, proc};
 use crate::agent::{AgentMark, OwnPortFiles};
-use crate::threads;
+use crate::patience::Waiter;
 
 /// A process that runs Go code.
 #[derive(Debug)]
@@ -80,8 +81,10 @@ pub struct Found {
     /// /proc shows us no processes of others (`hidepid`): they are in none of these numbers.
     pub hides_others: bool,
     /// Those that were not looked at, or not to the end, because all together may cost only so much ([`TIME`], [`BYTES`],
-    /// [`BYTES_OF_ONE`]). Sorted.
+    /// [`BYTES_OF_ONE`]), or because they do not answer. Sorted.
     pub not_looked_at: Vec<Pid>,
+    /// Of those, the ones whose memory or files did not come. Sorted.
+    pub unanswered: Vec<Pid>,
     /// How many different executables there were.
     pub executables: usize,
     /// How many bytes of them were read.
@@ -112,49 +115,32 @@ pub const BYTES_OF_ONE: u64 = 1 << 30;
 /// # Errors
 /// [`Error::Proc`] where /proc cannot be listed. A process that cannot be looked into is counted.
 pub fn all(detail: Detail) -> Result<Found, Error> {
-    matching(detail, &|_| true)
+    matching(detail, |_| true)
 }
 
 /// Looks at the processes that `filter` lets through, as [`all`] does. What it does not is not counted.
 ///
 /// # Errors
 /// As [`all`].
-pub fn matching(detail: Detail, filter: &(dyn Fn(&Process) -> bool + Sync)) -> Result<Found, Error> {
+pub fn matching(
+    detail: Detail,
+    filter: impl Fn(&Process) -> bool + Send + Sync + 'static,
+) -> Result<Found, Error> {
     let proc = proc::open()?;
-    let workers = workers(proc);
-    let search = Search {
+    let pids = pids_in(proc)?;
+    let search = Arc::new(Search {
         proc,
         detail,
-        filter,
+        filter: Box::new(filter),
         cache: Executables::within(Budget::new(TIME, BYTES, BYTES_OF_ONE)),
         port_files: OwnPortFiles::list(),
         denial: OnceLock::new(),
-    };
-    let (next, listed) = (AtomicUsize::new(0), OnceLock::new());
-    let look_at_some = || {
-        // Who runs first lists them, while others begin to run.
-        let pids = listed.get_or_init(|| pids_in(search.proc)).as_deref().unwrap_or_default();
-        let next = || pids.get(next.fetch_add(1, Ordering::Relaxed));
-        std::iter::from_fn(next).map(|&pid| search.look(pid)).collect::<Vec<Seen>>()
-    };
-    let seen = std::thread::scope(|scope| {
-        // Those who are there look at all.
-        let start = |_| threads::start_in(scope, "look", look_at_some).ok();
-        let others: Vec<_> = (1..workers).map_while(start).collect();
-        let mut seen = look_at_some();
-        for other in others {
-            match other.join() {
-                Ok(its) => seen.extend(its),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        seen
     });
-    if let Some(Err(e)) = listed.into_inner() {
-        return Err(e);
-    }
+    let ours = Arc::clone(&search);
+    let Outcome { results, left_out } = crew::for_all(workers(proc), pids, move |pid| ours.look(pid));
     let mut found = Found { hides_others: proc::hides_others(proc), ..Found::default() };
-    for seen in seen {
+    let left_out = left_out.into_iter().map(Seen::Unanswered);
+    for seen in results.into_iter().chain(left_out) {
         match seen {
             Seen::Nothing => continue,
             Seen::Other => {}
@@ -168,14 +154,20 @@ pub fn matching(detail: Detail, filter: &(dyn Fn(&Process) -> bool + Sync)) -> R
                 found.not_looked_at.push(pid);
                 continue;
             }
+            Seen::Unanswered(pid) => {
+                found.not_looked_at.push(pid);
+                found.unanswered.push(pid);
+                continue;
+            }
             Seen::Go(process) => found.processes.push(*process),
         }
         found.looked_at += 1;
     }
     found.processes.sort_by_key(|p| p.pid);
     found.not_looked_at.sort_unstable();
+    found.unanswered.sort_unstable();
     (found.executables, found.bytes_read) = search.cache.cost();
-    found.denial = search.denial.into_inner();
+    found.denial = search.denial.get().cloned();
     Ok(found)
 }
 
@@ -281,22 +273,24 @@ enum Seen {
     Unreadable(Pid, String),
     /// All together cost too much.
     Unfinished(Pid),
+    /// Its memory or its files do not come.
+    Unanswered(Pid),
     Go(Box<GoProcess>),
 }
 
 /// What those who look at processes share.
-struct Search<'f> {
+struct Search {
     /// The open /proc.
     proc: &'static OwnedFd,
     detail: Detail,
-    filter: &'f (dyn Fn(&Process) -> bool + Sync),
+    filter: Box<dyn Fn(&Process) -> bool + Send + Sync>,
     cache: Executables,
     port_files: OwnPortFiles,
     /// To find out why a process cannot be looked into takes longer than to look into one: one is asked about.
     denial: OnceLock<Denial>,
 }
 
-impl Search<'_> {
+impl Search {
     fn look(&self, pid: Pid) -> Seen {
         let Search { cache, port_files, detail, .. } = self;
         // Most processes of most machines have one thread, as those of the kernel do, and one system call tells.
@@ -334,7 +328,7 @@ impl Search<'_> {
             Ok(known) => known,
             Err(e) => return self.unreadable(&process, e),
         };
-        let Some(known) = known.get() else { return Seen::Other };
+        let Some(known) = known.get() else { return Seen::Unanswered(pid) };
         let Ok(program) = &known.result else {
             if known.cut_short {
                 return Seen::Unfinished(pid);
@@ -393,7 +387,10 @@ fn in_shared_object(
             return Ok((first, true));
         }
         let Ok(known) = cache.of_mapping(process, &mapping) else { continue };
-        let Some(known) = known.get() else { continue };
+        let Some(known) = known.get() else {
+            cut_short = true;
+            continue;
+        };
         let Ok(program) = &known.result else {
             cut_short |= known.cut_short;
             continue;
@@ -539,14 +536,50 @@ fn recognise(executable: Executable, budget: Option<&Arc<Budget>>) -> Known {
 /// Each executable is looked at once, by whoever meets it first; the others wait for that.
 #[derive(Default)]
 struct Executables {
-    files: Mutex<HashMap<FileId, Arc<OnceLock<Known>>>>,
+    files: Mutex<HashMap<FileId, Arc<Slot>>>,
     /// Shared objects by what /proc/PID/maps calls them, which needs no file to be opened.
-    mapped: Mutex<HashMap<MappedId, Arc<OnceLock<Known>>>>,
+    mapped: Mutex<HashMap<MappedId, Arc<Slot>>>,
     /// For what is one of many.
     budget: Option<Arc<Budget>>,
 }
 
 type MappedId = ((u32, u32), u64);
+
+/// What is known about an executable, once somebody has looked at it.
+#[derive(Debug, Default)]
+struct Slot {
+    known: OnceLock<Known>,
+    /// Who looks at it now.
+    looks: Mutex<Option<Waiter>>,
+    done: Condvar,
+}
+
+impl Slot {
+    /// `None` where it was not looked at, or whoever does waits for it.
+    fn get(&self) -> Option<&Known> {
+        self.known.get()
+    }
+
+    /// Looks at it, or waits for who does; not for one that waits itself, for what does not come.
+    fn fill(&self, look: impl FnOnce() -> Known) {
+        const TICK: Duration = Duration::from_millis(50);
+        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(other) = &*looks {
+            if other.waits().is_some_and(|waited| waited >= crew::STUCK) {
+                return;
+            }
+            (looks, _) = self.done.wait_timeout(looks, TICK).unwrap_or_else(PoisonError::into_inner);
+        }
+        if self.known.get().is_some() {
+            return;
+        }
+        *looks = Some(Waiter::ours());
+        drop(looks);
+        self.known.get_or_init(look);
+        *self.looks.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.done.notify_all();
+    }
+}
 
 impl Executables {
     fn within(budget: Budget) -> Self {
@@ -558,7 +591,7 @@ impl Executables {
         self.budget.as_ref().is_some_and(|budget| budget.is_spent())
     }
 
-    fn of(&self, process: &Process) -> io::Result<Arc<OnceLock<Known>>> {
+    fn of(&self, process: &Process) -> io::Result<Arc<Slot>> {
         let known = self.slot(process.executable_id()?);
         if known.get().is_some() {
             return Ok(known);
@@ -566,24 +599,24 @@ impl Executables {
         let executable = process.raw_executable()?;
         // It may have executed another program in between.
         let known = self.slot(executable.id());
-        known.get_or_init(|| recognise(executable, self.budget.as_ref()));
+        known.fill(|| recognise(executable, self.budget.as_ref()));
         Ok(known)
     }
 
-    fn of_mapping(&self, process: &Process, mapping: &Mapping) -> io::Result<Arc<OnceLock<Known>>> {
+    fn of_mapping(&self, process: &Process, mapping: &Mapping) -> io::Result<Arc<Slot>> {
         let id = (mapping.device, mapping.inode);
         if let Some(known) = self.mapped.lock().unwrap_or_else(PoisonError::into_inner).get(&id) {
             return Ok(Arc::clone(known));
         }
         let executable = process.open_mapping(mapping)?;
         let known = self.slot(executable.id());
-        known.get_or_init(|| recognise(executable, self.budget.as_ref()));
+        known.fill(|| recognise(executable, self.budget.as_ref()));
         self.mapped.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&known));
         Ok(known)
     }
 
     /// The lock is free while an executable is read.
-    fn slot(&self, id: FileId) -> Arc<OnceLock<Known>> {
+    fn slot(&self, id: FileId) -> Arc<Slot> {
         Arc::clone(self.files.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_default())
     }
 

@@ -3,6 +3,7 @@
 pub mod access;
 pub mod cgroup;
 pub mod connections;
+mod crew;
 pub mod details;
 mod enter;
 mod error;

@@ -14,6 +14,7 @@ use super::executable::Executable;
 use super::maps::{self, Mapping};
 use super::regular::{Links, NotOpened, RegularFile};
 use super::{Error, Process, access::Access};
+use crate::patience::{What, waiting};
 
 /// Programs with more mappings exist (65,530 is the default limit); a larger file is cut off.
 const MAX_MAPS: u64 = 32 << 20;
@@ -57,6 +58,10 @@ impl Process {
     /// # Errors
     /// What the kernel says, or that the path now leads to another file.
     pub fn open_mapping(&self, mapping: &Mapping) -> io::Result<Executable> {
+        waiting(What::Proc(self.pid().as_raw(), "open a mapped file"), || self.open_mapped(mapping))
+    }
+
+    fn open_mapped(&self, mapping: &Mapping) -> io::Result<Executable> {
         let link = format!("map_files/{:x}-{:x}", mapping.start, mapping.end);
         match RegularFile::open_at(self.dir(), Path::new(&link), Links::Follow) {
             Ok(file) => return Executable::new(file),

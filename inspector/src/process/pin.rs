@@ -17,6 +17,7 @@ use super::executable::{Executable, FileId};
 use super::facts::{self, Stat, Status};
 use super::regular::{Links, RegularFile};
 use super::{Error, Pid, proc, threads};
+use crate::patience::{What, waiting};
 
 /// The longest /proc file that is read here: maps of a process with many mappings. Memory stays bounded.
 const MAX_FILE: u64 = 64 << 20;
@@ -241,7 +242,9 @@ impl Process {
     }
 
     pub(super) fn raw_executable(&self) -> io::Result<Executable> {
-        Executable::new(RegularFile::open_at(self.dir(), Path::new("exe"), Links::Follow)?)
+        waiting(What::Proc(self.pid.as_raw(), "open the executable"), || {
+            Executable::new(RegularFile::open_at(self.dir(), Path::new("exe"), Links::Follow)?)
+        })
     }
 
     /// Whether it is in another namespace of this `kind` than we are. `None` where that cannot be seen.
@@ -257,7 +260,8 @@ impl Process {
 
     /// Reads a file of /proc/PID.
     pub(crate) fn read(&self, name: &str, action: &'static str) -> Result<Vec<u8>, Error> {
-        read_file(self.dir(), name).map_err(|e| self.explain(action, Access::Read, e))
+        waiting(What::Proc(self.pid.as_raw(), action), || read_file(self.dir(), name))
+            .map_err(|e| self.explain(action, Access::Read, e))
     }
 
     /// The open /proc/PID, for reading below it; of another thread where the first one has ended.
@@ -284,9 +288,15 @@ impl Process {
         self.stat().ok().is_none_or(|s| ending(&s))
     }
 
+    fn stat_executable(&self) -> rustix::io::Result<rustix::fs::Stat> {
+        waiting(What::Proc(self.pid.as_raw(), "look at the executable"), || {
+            rustix::fs::statat(self.dir(), "exe", AtFlags::empty())
+        })
+    }
+
     /// Which file it executes, without opening that.
     pub(crate) fn executable_id(&self) -> io::Result<FileId> {
-        Ok(file_id(&rustix::fs::statat(self.dir(), "exe", AtFlags::empty())?))
+        Ok(file_id(&self.stat_executable()?))
     }
 
     /// Whether it runs as our user, in our mount and pid namespaces and with our root directory.
@@ -302,7 +312,7 @@ impl Process {
     }
 
     fn exe_id(&self) -> Option<(u64, u64)> {
-        let stat = rustix::fs::statat(self.dir(), "exe", AtFlags::empty()).ok()?;
+        let stat = self.stat_executable().ok()?;
         Some((stat.st_dev, stat.st_ino))
     }
 }

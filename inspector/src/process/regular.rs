@@ -13,6 +13,7 @@ use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::Process;
+use crate::patience::{What, waiting};
 
 /// Why a file was not opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -76,7 +77,7 @@ impl RegularFile {
     /// # Errors
     /// As [`RegularFile::open`].
     pub fn open_at(dir: impl AsFd, path: &Path, links: Links) -> Result<Self, NotOpened> {
-        reopened(&rustix::fs::openat(dir, path, links.flags(), Mode::empty())?)
+        waiting(What::Named, || reopened(&rustix::fs::openat(dir, path, links.flags(), Mode::empty())?))
     }
 
     /// Opens one by a path below the root directory of a process: no symbolic link in it leads out of there.
@@ -89,9 +90,12 @@ impl RegularFile {
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         // EAGAIN: something was renamed meanwhile, so that the kernel cannot be sure.
         for _ in 0..8 {
-            match rustix::fs::openat2(&root, path, links.flags(), Mode::empty(), resolve) {
-                Err(Errno::AGAIN) => {}
-                other => return reopened(&other?),
+            let open = || match rustix::fs::openat2(&root, path, links.flags(), Mode::empty(), resolve) {
+                Err(Errno::AGAIN) => Ok(None),
+                other => reopened(&other?).map(Some),
+            };
+            if let Some(file) = waiting(What::Named, open)? {
+                return Ok(file);
             }
         }
         Err(Errno::AGAIN.into())
@@ -102,7 +106,7 @@ impl RegularFile {
     /// # Errors
     /// What the kernel says.
     pub fn metadata(&self) -> io::Result<Metadata> {
-        self.0.metadata()
+        waiting(What::Named, || self.0.metadata())
     }
 
     /// Its bytes, at most so many.
@@ -111,7 +115,7 @@ impl RegularFile {
     /// What the kernel says.
     pub fn read_up_to(self, most: u64) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        self.0.take(most).read_to_end(&mut bytes)?;
+        waiting(What::Named, || self.0.take(most).read_to_end(&mut bytes))?;
         Ok(bytes)
     }
 }

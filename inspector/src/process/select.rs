@@ -46,7 +46,8 @@ impl Selector {
         if let Selector::Pid(pid) = self {
             return Process::pin(*pid);
         }
-        let found = find::matching(Detail::Text, &|process| self.fits(process))?;
+        let selector = self.clone();
+        let found = find::matching(Detail::Text, move |process| selector.fits(process))?;
         if !found.not_looked_at.is_empty() {
             tracing::warn!("{} processes that could be meant were not looked at", found.not_looked_at.len());
         }

@@ -11,11 +11,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 
-use nix::sys::signal::{SigHandler, Signal, signal};
-use nix::unistd::alarm;
-
 use super::tasks::threads;
 use super::tracee;
+use crate::patience::in_time;
 use crate::threads as own;
 
 /// A call that takes longer may be one that waits for what we have to do.
@@ -52,7 +50,7 @@ impl Reaper {
 
     /// Makes a call that seizes a thread.
     pub(super) fn during<T>(&self, seize: impl FnOnce() -> T) -> T {
-        let Some(shared) = &self.shared else { return in_time(seize) };
+        let Some(shared) = &self.shared else { return in_time(ALONE, seize) };
         shared.calls.fetch_add(1, Ordering::Relaxed);
         let result = seize();
         shared.calls.fetch_add(1, Ordering::Relaxed);
@@ -67,21 +65,6 @@ impl Drop for Reaper {
             shared.ended.store(true, Ordering::Relaxed);
         }
     }
-}
-
-/// Makes a call that ends us if it takes too long.
-fn in_time<T>(call: impl FnOnce() -> T) -> T {
-    // Whoever started us may have it ignored.
-    // SAFETY: the default action runs no code of ours.
-    let _there_is_one = unsafe { signal(Signal::SIGALRM, SigHandler::SigDfl) };
-    let before = alarm::set(ALONE);
-    let result = call();
-    // Somebody may have set one for the whole command.
-    match before {
-        Some(left) => _ = alarm::set(left),
-        None => _ = alarm::cancel(),
-    }
-    result
 }
 
 impl Shared {

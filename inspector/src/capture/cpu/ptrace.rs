@@ -250,12 +250,15 @@ impl Ptrace {
             Err(error) => return Err(io::Error::other(format!("stopping thread {}: {error}", thread.tid))),
         };
         let time = clock::monotonic().cast_unsigned();
+        // What is not in memory is not fetched for a sample.
+        let in_stop = target.memory.in_stop();
         let walked = stopped.registers(thread.tid).ok().map(|registers| {
             let walked = walk::walk(&registers, &target.go, &target.memory);
             (Registers { ip: registers.pc, sp: registers.sp, bp: registers.fp }, walked)
         });
         let waited = Times::read(thread.pid, thread.tid).and_then(|times| times.waited);
         let since_look = stopped.seen_running().saturating_duration_since(look) + LATE;
+        drop(in_stop);
         self.pauses.add(stopped.resume());
         // It was killed while it was held.
         let Some((user, walked)) = walked else { return Ok(()) };

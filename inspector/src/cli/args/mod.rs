@@ -201,8 +201,8 @@ pub struct WayArgs {
     /// Who answers
     #[arg(long, value_enum, default_value_t = Via::Auto, value_name = "WAY")]
     pub via: Via,
-    /// Longest silence of an agent, and the longest time for what is forced from outside [default: 60s, and the time
-    /// that it measures]
+    /// Longest silence of an agent, and the longest time for what is forced from outside, and for memory and files that do
+    /// not come [default: 60s, and the time that it measures]
     #[arg(long, value_name = "DURATION", value_parser = super::duration::parse_duration)]
     pub timeout: Option<Duration>,
 }

@@ -115,6 +115,7 @@ pub fn take_with<R, T: Send>(
 ) -> Result<Taken<T>, TakeError> {
     let work = || {
         let memory = LiveMemory::new(view.pid);
+        memory.prepare_stop();
         let (mut times, mut stops) = (StopTimes::default(), 0);
         let mut tries = 0;
         loop {
@@ -126,7 +127,9 @@ pub fn take_with<R, T: Send>(
                     stopped.allow(expected)?;
                     let until_stopped = stopped.begun().elapsed();
                     let threads = stopped.tids().count();
+                    let in_stop = memory.in_stop();
                     let result = read(&memory);
+                    drop(in_stop);
                     times.total += stopped.thaw();
                     times.until_stopped += until_stopped;
                     times.threads = threads;
@@ -134,6 +137,11 @@ pub fn take_with<R, T: Send>(
                     result
                 }
             };
+            // What the stop missed is there now; and all else that another stop would miss.
+            if memory.fetch_absent() && tries < TRIES {
+                let _again_in_the_stop = read(&memory);
+                continue;
+            }
             let done = |answer, consistency| {
                 Ok(Taken { answer, consistency, stopped: times, stops, cost: memory.cost() })
             };

@@ -35,6 +35,9 @@ use crate::threads::apart;
 /// With fewer goroutines, a second thread takes longer to start or wake than what it saves.
 const WORTH_A_SECOND: usize = 3000;
 
+/// How often all is read anew since pages were not in memory in the stop: they come with the first, and can go again.
+const FETCHES: usize = 4;
+
 /// How a snapshot is to be taken.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -181,20 +184,33 @@ fn take_once(view: &View, options: &Options) -> Result<Snapshot, SnapshotError> 
     // Without a thread of their own they are let go at the end of the stop.
     apart("stop", || {
         let memory = LiveMemory::new(view.pid);
+        memory.prepare_stop();
         let copier = || copier::Copier::new(view, &memory, options);
-        let mut snapshot = match options.pause {
-            Pause::AtMost(limit) => match paused::take(copier()?, limit)? {
-                Paused::Taken(snapshot) => snapshot,
-                Paused::TooMany(too_many, stopped) => {
-                    let snapshot = unpaused::take(copier()?)?;
-                    let stopped = snapshot.stopped.max(stopped);
-                    Snapshot { too_many: Some(too_many), stopped, ..snapshot }
-                }
-            },
-            Pause::No => unpaused::take(copier()?)?,
+        let take = || -> Result<Snapshot, SnapshotError> {
+            match options.pause {
+                Pause::AtMost(limit) => match paused::take(copier()?, limit)? {
+                    Paused::Taken(snapshot) => Ok(snapshot),
+                    Paused::TooMany(too_many, stopped) => {
+                        let snapshot = unpaused::take(copier()?)?;
+                        let stopped = snapshot.stopped.max(stopped);
+                        Ok(Snapshot { too_many: Some(too_many), stopped, ..snapshot })
+                    }
+                },
+                Pause::No => unpaused::take(copier()?),
+            }
         };
-        snapshot.cost = memory.cost();
-        Ok(snapshot)
+        let mut tries = 0;
+        loop {
+            let taken = take();
+            tries += 1;
+            // What the stop missed is there now.
+            if memory.fetch_absent() && tries < FETCHES {
+                continue;
+            }
+            let mut snapshot = taken?;
+            snapshot.cost = memory.cost();
+            return Ok(snapshot);
+        }
     })
 }
 

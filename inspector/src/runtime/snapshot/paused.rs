@@ -261,6 +261,7 @@ fn stop_and_read(
     stopped.allow(plan.limit)?;
     let release = plan.forecast.map_or(Duration::ZERO, |forecast| forecast.release);
     let begun = stopped.begun();
+    let in_stop = copier.memory.in_stop();
     let until_stopped = begun.elapsed();
     let deadline = begun + plan.limit.saturating_sub(release);
     let scan = scan.map(|scan| scan.start(deadline));
@@ -304,6 +305,7 @@ fn stop_and_read(
         hot.extend(to_read);
     }
     let finalizer_runs_user_code = view.finalizer_runs_user_code(copier.memory);
+    drop(in_stop);
     let total = stopped.thaw();
     for part in &copied {
         for changed in &part.changed {

@@ -156,10 +156,14 @@ impl Scan {
         let (tell, found) = channel();
         let started = threads::start("scan", move || {
             let memory = LiveMemory::new(pid);
+            memory.prepare_stop();
             let buffers = Buffers::new();
             let _nobody_waits = ready.send(());
             if let Ok((job, deadline)) = ordered.recv() {
+                // What it misses is looked for by who waits for it.
+                let in_stop = memory.in_stop();
                 let scanned = job.work(&memory, buffers, deadline);
+                drop(in_stop);
                 let _nobody_waits = tell.send(scanned.map(|s| (s, memory.cost())));
             }
         });

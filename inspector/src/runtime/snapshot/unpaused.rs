@@ -125,6 +125,7 @@ fn read_with_thread_stopped(copier: &mut Copier<'_>, index: usize, tids: &Tids, 
         Err(_) => return false,
     };
     stops.count += 1;
+    let in_stop = memory.in_stop();
     let caught = (|| {
         let (g, m) = (view.read_g(memory, copier.list.addr(index))?, view.read_m(memory, m)?);
         running_thread(&g, &[m])?;
@@ -143,6 +144,7 @@ fn read_with_thread_stopped(copier: &mut Copier<'_>, index: usize, tids: &Tids, 
         let after = view.read_g(memory, g.addr)?;
         (after.epoch() == g.epoch()).then_some((g, frames, details))
     })();
+    drop(in_stop);
     stops.longest = stops.longest.max(stopped.resume());
     let Some((g, frames, details)) = caught else { return false };
     let slot = &mut copier.slots[index];

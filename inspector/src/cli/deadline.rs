@@ -1,0 +1,118 @@
+//! A command ends. What others have to give (memory that somebody serves page by page, files of servers) may never come, and a thread
+//! that waits for it hears no signal; so another thread watches, and ends the program: all that we hold of a process is let go
+//! by that, and what was changed in it is put back by its guard.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::args::{Cli, Command};
+use super::interrupt;
+use crate::error::Kind;
+use crate::patience::{self, What};
+use crate::{Error, threads};
+
+/// How long a command waits for others, all together, where it was not told.
+const LIMIT: Duration = Duration::from_secs(60);
+/// How often it is looked.
+const TICK: Duration = Duration::from_millis(50);
+/// Who interrupts a command that waits for so long already does not want to wait for the good order of its end.
+const STUCK: Duration = Duration::from_secs(1);
+
+static WATCHED: AtomicBool = AtomicBool::new(false);
+
+/// Whether somebody ends us where a call does not: without that, no signal may be caught.
+pub(super) fn is_watched() -> bool {
+    WATCHED.load(Ordering::Relaxed)
+}
+
+/// Watches over a command from now on, where there is a thread for it.
+pub(super) fn watch(cli: &Cli) {
+    let limit = match &cli.command {
+        Some(Command::Generate(_) | Command::GuardOfChange { .. }) => return,
+        // They go on until somebody interrupts.
+        Some(Command::Serve(_) | Command::Top(_)) => None,
+        Some(command) => Some(timeout(command).unwrap_or(LIMIT)),
+        None => Some(LIMIT),
+    };
+    let common = cli.common.clone();
+    let watching = threads::start("watch", move || {
+        loop {
+            std::thread::sleep(TICK);
+            let Some((error, kind)) = verdict(limit, interrupt::is_pending(), patience::so_far()) else {
+                continue;
+            };
+            super::report(&error, None, &common);
+            std::process::exit(kind.exit_code().into());
+        }
+    });
+    WATCHED.store(watching.is_ok(), Ordering::Relaxed);
+    if let (Err(_), Some(limit)) = (&watching, limit) {
+        patience::watch_alone(limit);
+    }
+}
+
+/// What `--timeout` says.
+fn timeout(command: &Command) -> Option<Duration> {
+    match command {
+        Command::Version(args) => args.way.timeout,
+        Command::Stack(args) => args.way.timeout,
+        Command::Gc(args) => args.way.timeout,
+        Command::Setgc(args) => args.knob.way.timeout,
+        Command::Setmemlimit(args) => args.knob.way.timeout,
+        Command::Memstats(args) => args.way.timeout,
+        Command::Stats(args) => args.way.timeout,
+        Command::Trace(args) => args.capture.way.timeout,
+        Command::PprofHeap(args)
+        | Command::PprofAllocs(args)
+        | Command::PprofGoroutine(args)
+        | Command::PprofThreadcreate(args)
+        | Command::PprofBlock(args)
+        | Command::PprofMutex(args) => args.way.timeout,
+        Command::PprofCpu(args) => args.way.timeout,
+        Command::Binary(args) => args.way.timeout,
+        _ => None,
+    }
+}
+
+/// Whether it is over: the error to end with.
+fn verdict(
+    limit: Option<Duration>,
+    interrupted: bool,
+    (before, now): (Duration, Option<(What, Duration)>),
+) -> Option<(Error, Kind)> {
+    let (what, waited) = now?;
+    if interrupted && waited >= STUCK {
+        return Some((Error::Failed(format!("interrupted while it waited {what}")), Kind::Interrupted));
+    }
+    let limit = limit.filter(|&limit| before + waited >= limit)?;
+    let text = format!(
+        "no answer within {}: still waiting {what}",
+        humantime::format_duration(Duration::from_millis(
+            u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)
+        ))
+    );
+    Some((Error::Failed(text), Kind::Failed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_waiting_ends_a_command() {
+        let what = What::Proc(7, "read the environment");
+        let second = Duration::from_secs(1);
+        let says = |limit, interrupted, before, now: Option<Duration>| {
+            verdict(limit, interrupted, (before, now.map(|now| (what, now))))
+                .map(|(error, kind)| (error.to_string(), kind.exit_code()))
+        };
+        assert_eq!(says(Some(second), true, 9 * second, None), None);
+        assert_eq!(says(Some(9 * second), false, 7 * second, Some(second)), None);
+        assert_eq!(says(None, false, 700 * second, Some(700 * second)), None);
+        let text = "no answer within 9s: still waiting to read the environment of process 7";
+        assert_eq!(says(Some(9 * second), false, 8 * second, Some(second)), Some((text.to_owned(), 1)));
+        let text = "interrupted while it waited to read the environment of process 7";
+        assert_eq!(says(None, true, second, Some(second)), Some((text.to_owned(), 130)));
+        assert_eq!(says(None, true, second, Some(second / 2)), None);
+    }
+}
