@@ -11,6 +11,7 @@ mod steps;
 mod tasks;
 mod tracee;
 mod watchdog;
+pub mod witness;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -41,9 +42,26 @@ pub enum StopError {
     /// A thread did not stop in time: it is in an uninterruptible wait, or frozen.
     #[error("thread {0} did not stop in time")]
     Timeout(i32),
+    /// Nothing is stopped without a clock that ends it.
+    #[error("the kernel has no timer for the end of a stop: {}", no_timer(.errno, .signals))]
+    NoTimer {
+        /// What the kernel says.
+        errno: Errno,
+        /// Where that is for the number of signals: how many wait for processes of our user, and how many may.
+        signals: Option<(u64, u64)>,
+    },
     /// Something else that the kernel says.
     #[error("ptrace: {0}")]
     Os(Errno),
+}
+
+fn no_timer(errno: &Errno, signals: &Option<(u64, u64)>) -> String {
+    match signals {
+        Some((used, limit)) => format!(
+            "the signals that wait for processes of this user ({used}) reach RLIMIT_SIGPENDING (ulimit -i, {limit})"
+        ),
+        None => errno.to_string(),
+    }
 }
 
 impl From<Errno> for StopError {

@@ -352,3 +352,26 @@ fn a_server_of_files_that_does_not_answer() {
         }
     }
 }
+
+/// A stop needs a timer, which counts as a signal that waits.
+#[test]
+fn no_timer_for_a_stop() {
+    let mut fixture = Fixture::spawn(&cell(Program::Parked), &["-n", "10"], &[]).unwrap();
+    let pid = fixture.pid().to_string();
+    for command in ["stack", "memstats", "heap"] {
+        let mut ours = Command::new("prlimit");
+        let output = ours
+            .args(["--sigpending=0", "--"])
+            .arg(binary().unwrap())
+            .args([command, &pid])
+            .output()
+            .unwrap();
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(1), "{command}: {said}");
+        assert!(
+            said.contains("reach RLIMIT_SIGPENDING (ulimit -i, 0)") && !said.contains("ptrace"),
+            "{command}: {said}"
+        );
+        fixture.assert_untouched().unwrap();
+    }
+}

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 use std::fs;
+use std::io::Read as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -94,7 +95,7 @@ fn a_command_that_is_stopped_at_any_moment_holds_nothing() {
     let pid = target.pid().to_string();
     let command = |name: &str| {
         let mut command = Command::new(binary().unwrap());
-        command.args([name, &pid]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+        command.args([name, &pid]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
     };
     let is_traced = |pid: u32| inspector::stop::is_traced(i32::try_from(pid).unwrap());
     let mut repetitions = Repetitions::new("safety", "gops-probe stopped by SIGSTOP", 100);
@@ -112,7 +113,12 @@ fn a_command_that_is_stopped_at_any_moment_holds_nothing() {
         held += usize::from(is_traced(target.pid()));
         wait_until("it is held", || !is_traced(target.pid()));
         signal(&ours, Signal::SIGCONT);
-        killed += usize::from(end_of(&mut ours).signal() == Some(libc::SIGKILL));
+        let ended = end_of(&mut ours).signal() == Some(libc::SIGKILL);
+        killed += usize::from(ended);
+        // Somebody else says why, and only then.
+        let mut said = String::new();
+        ours.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert_eq!(said.matches("and did not go on: it was stopped").count(), usize::from(ended), "{said}");
         target.assert_untouched().unwrap();
     }
     let longest = stall(&mut target);

@@ -45,7 +45,7 @@ use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use crate::Error;
+use crate::{Error, stop};
 use args::{Cli, Command, Common};
 pub use generate::commands_table;
 use profile::Kind;
@@ -61,6 +61,9 @@ pub fn main() -> ExitCode {
     let cli = parsing::parse(arguments).unwrap_or_else(|e| e.exit());
     start_logging(cli.common.verbose);
     confinement::enter(cli.command.as_ref());
+    if stops(cli.command.as_ref()) {
+        stop::witness::start();
+    }
     // Its thread gives up what the first one has given up.
     deadline::watch(&cli);
     match run(&cli) {
@@ -113,6 +116,24 @@ fn run(cli: &Cli) -> Result<(), Error> {
             let times = crate::change::guard::Times { opening: ms(*opening), open: ms(*open) };
             crate::change::guard::run(*pid, times)
         }
+    }
+}
+
+/// Whether a command may stop threads, so that it can be ended for that.
+fn stops(command: Option<&Command>) -> bool {
+    match command {
+        None
+        | Some(
+            Command::List
+            | Command::Tree
+            | Command::Process(_)
+            | Command::Version(_)
+            | Command::Binary(_)
+            | Command::Trace(_)
+            | Command::Generate(_)
+            | Command::GuardOfChange { .. },
+        ) => false,
+        Some(_) => true,
     }
 }
 

@@ -14,6 +14,9 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::time::ClockId;
 
+use super::StopError;
+use super::witness::Slot;
+
 /// No stop is ended before: a loaded machine lets a process wait for a CPU for a part of that.
 const LEAST: Duration = Duration::from_millis(500);
 /// So many times what a stop is to take.
@@ -32,16 +35,23 @@ pub fn longest_stop(hold: Duration) -> Duration {
 pub(super) struct Watchdog {
     timer: RefCell<Timer>,
     time: Cell<Duration>,
+    /// Who says that it ended us.
+    told: Slot,
     armed: Cell<Option<Instant>>,
 }
 
 impl Watchdog {
     /// # Errors
     /// Where the kernel has no timer for us: nothing may be stopped then.
-    pub(super) fn new(time: Duration) -> Result<Self, Errno> {
+    pub(super) fn new(time: Duration) -> Result<Self, StopError> {
         let kill = SigevNotify::SigevSignal { signal: Signal::SIGKILL, si_value: 0 };
-        let timer = Timer::new(ClockId::CLOCK_MONOTONIC, SigEvent::new(kill))?;
-        Ok(Watchdog { timer: RefCell::new(timer), time: Cell::new(time), armed: Cell::new(None) })
+        let timer = Timer::new(ClockId::CLOCK_MONOTONIC, SigEvent::new(kill)).map_err(no_timer)?;
+        Ok(Watchdog {
+            timer: RefCell::new(timer),
+            time: Cell::new(time),
+            told: Slot::take(),
+            armed: Cell::new(None),
+        })
     }
 
     /// What is about to be done may take so long without a sign of life, where that is longer than what was said before.
@@ -73,12 +83,32 @@ impl Watchdog {
 
     fn set(&self, time: Duration) -> Result<(), Errno> {
         let flags = TimerSetTimeFlags::empty();
+        if !time.is_zero() {
+            self.told.set(time);
+        }
         // Nobody else has it borrowed: this is the only place.
         self.timer
             .try_borrow_mut()
             .map_err(|_| Errno::EBUSY)?
-            .set(Expiration::OneShot(TimeSpec::from_duration(time)), flags)
+            .set(Expiration::OneShot(TimeSpec::from_duration(time)), flags)?;
+        if time.is_zero() {
+            self.told.set(time);
+        }
+        Ok(())
     }
+}
+
+/// A timer that sends a signal takes a place among the signals that may wait for all processes of a user, which is all
+/// that EAGAIN means here (`do_timer_create` in kernel/time/posix-timers.c).
+fn no_timer(errno: Errno) -> StopError {
+    StopError::NoTimer { errno, signals: pending_signals().filter(|_| errno == Errno::EAGAIN) }
+}
+
+/// How many signals wait for processes of our user, and how many may.
+fn pending_signals() -> Option<(u64, u64)> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let (used, limit) = status.lines().find_map(|line| line.strip_prefix("SigQ:"))?.trim().split_once('/')?;
+    Some((used.parse().ok()?, limit.parse().ok()?))
 }
 
 impl Drop for Watchdog {
@@ -135,6 +165,20 @@ mod tests {
     fn who_goes_on_or_is_done_is_not() {
         assert!(end_of("alive").success());
         assert!(end_of("over").success());
+    }
+
+    #[test]
+    fn no_timer_is_named_by_its_cause() {
+        let signals = pending_signals().unwrap();
+        assert!(signals.1 > 0, "{signals:?}");
+        let error = StopError::NoTimer { errno: Errno::EAGAIN, signals: Some((7, 5)) };
+        assert_eq!(
+            error.to_string(),
+            "the kernel has no timer for the end of a stop: the signals that wait for processes of this user (7) reach \
+             RLIMIT_SIGPENDING (ulimit -i, 5)"
+        );
+        let other = no_timer(Errno::ENOMEM).to_string();
+        assert!(other.ends_with(": ENOMEM: Out of memory"), "{other}");
     }
 
     #[test]
