@@ -164,7 +164,9 @@ fn a_program_that_panics() {
             let pid = number.as_str();
             let sound = probe(&["stack", pid]).unwrap();
             assert!(sound.status.success() && stderr(&sound).is_empty(), "{version}: {}", stderr(&sound));
-            assert_eq!(json(&["stack", "--json", pid])["panicking"], false, "{version}");
+            for command in ["stack", "memstats", "stats", "heap"] {
+                assert_eq!(json(&[command, "--json", pid])["panicking"], false, "{version} {command}");
+            }
             if by_signal {
                 kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGQUIT).unwrap();
             } else {
@@ -185,6 +187,23 @@ fn a_program_that_panics() {
                 let arguments = [&["stack", "--json"], options, &[pid]].concat();
                 let answer: Value = serde_json::from_slice(&probe(&arguments).unwrap().stdout).unwrap();
                 assert_eq!(answer["panicking"], true, "{version} {options:?}");
+            }
+            // Whatever else is read says so too; there the goroutines wait for the one that writes.
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join("profile").display().to_string();
+            for command in [&["memstats"][..], &["stats"], &["heap"], &["pprof-goroutine", "-o", &file]] {
+                let output = probe(&[command, &[pid]].concat()).unwrap();
+                let said = stderr(&output);
+                assert_eq!(output.status.code(), Some(0), "{version} {command:?}: {said}");
+                assert_eq!(
+                    said.matches("note: the program is panicking").count(),
+                    1,
+                    "{version} {command:?}: {said}"
+                );
+                if command.len() == 1 {
+                    let answer = json(&[command, &["--json", pid]].concat());
+                    assert_eq!(answer["panicking"], true, "{version} {command:?}");
+                }
             }
             assert_says(&["gc", pid], 1, &["it is panicking"], &[]);
             // Once somebody reads what it writes, it ends as it would have.

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use super::args::{Common, HeapArgs};
 use super::memstats::{source_error, take_error};
 use super::style::Style;
-use super::{output, runtimes};
+use super::{output, panicking, runtimes};
 use crate::Error;
 use crate::agent::AgentTarget;
 use crate::process::Process;
@@ -25,7 +25,10 @@ pub(super) fn run(args: &HeapArgs, common: &Common) -> Result<(), Error> {
     } else {
         output::write(common, |out| answers.write_text(out, |answer, out| answer.write_text(out)))?;
     }
-    answers.iter().for_each(|(_, answer)| tell(answer, common));
+    for (_, answer) in answers.iter() {
+        tell(answer, common);
+        panicking::tell(answer.panicking, common);
+    }
     answers.conclude()
 }
 
@@ -33,9 +36,11 @@ fn look(process: &Process, opened: &Opened, pause: HeapPause, top: usize) -> Res
     let view = &opened.view;
     let sources = Sources::find(view).map_err(|e| source_error(process, e))?;
     let taken = take(view, &sources, pause, top).map_err(|e| take_error(process, e))?;
+    let panicking = panicking::look(view);
     process.check()?;
     let source = Source::new(&AgentTarget::Process(process.pid()), "probe");
-    Ok(HeapAnswer::new(source, view, taken, opened.cost))
+    let answer = HeapAnswer::new(source, view, taken, opened.cost);
+    Ok(HeapAnswer { panicking, ..answer })
 }
 
 /// How far it can be believed, on standard error.

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use super::args::{Common, MemstatsArgs, Via, WayArgs};
 use super::style::Style;
 use super::via::{Chosen, choose};
-use super::{agent, output, runtimes};
+use super::{agent, output, panicking, runtimes};
 use crate::agent::{AgentTarget, Request, Signal};
 use crate::process::Process;
 use crate::report::answers::Source;
@@ -34,7 +34,10 @@ pub(super) fn run(args: &MemstatsArgs, common: &Common) -> Result<(), Error> {
                     })
                 })?;
             }
-            answers.iter().for_each(|(_, answer)| tell(answer, common));
+            for (_, answer) in answers.iter() {
+                tell(answer, common);
+                panicking::tell(answer.panicking, common);
+            }
             return answers.conclude();
         }
         Chosen::Agent(connection) => {
@@ -67,9 +70,11 @@ pub(super) fn look(process: &Process, opened: &Opened, wanted: Wanted) -> Result
     let view = &opened.view;
     let sources = Sources::find(view).map_err(|e| source_error(process, e))?;
     let taken = take(view, &sources, wanted).map_err(|e| take_error(process, e))?;
+    let panicking = panicking::look(view);
     process.check()?;
     let source = Source::new(&AgentTarget::Process(process.pid()), "probe");
-    Ok(MemStatsAnswer::of_probe(source, taken, opened.cost, &process.time_zone()))
+    let answer = MemStatsAnswer::of_probe(source, taken, opened.cost, &process.time_zone());
+    Ok(MemStatsAnswer { panicking, ..answer })
 }
 
 /// How far the numbers can be believed, on standard error.

@@ -17,6 +17,7 @@ mod man;
 mod memstats;
 mod opening;
 mod output;
+mod panicking;
 mod parsing;
 mod pattern;
 mod place;

@@ -10,9 +10,9 @@ use super::runtimes::{self, Answers};
 use super::style::Style;
 use super::target::Found;
 use super::via::{Chosen, choose};
-use super::{agent, output, stuck};
+use super::{agent, output, panicking, stuck};
 use crate::agent::{AgentTarget, Connection, Request, Signal};
-use crate::memory::{LiveMemory, ReadCost};
+use crate::memory::ReadCost;
 use crate::process::Process;
 use crate::report::answers::Source;
 use crate::report::dump::Dump;
@@ -20,7 +20,6 @@ use crate::report::printable::printable_str;
 use crate::report::stack::{Cost, Counts, Filter, StackReport, States};
 use crate::report::traceback::Level;
 use crate::runtime::open::{Opened, memory_error};
-use crate::runtime::panicking::is_panicking;
 use crate::runtime::snapshot::glist::GListError;
 use crate::runtime::snapshot::{self, Consistency, Options, Pause, Snapshot, SnapshotError};
 use crate::runtime::view::View;
@@ -52,7 +51,7 @@ pub(super) struct Seen {
     pub(super) snapshot: Snapshot,
     attach_cost: ReadCost,
     /// The program is being brought down.
-    panicking: Option<bool>,
+    pub(super) panicking: Option<bool>,
 }
 
 impl Seen {
@@ -89,8 +88,7 @@ fn options(args: &StackArgs) -> Options {
 pub(super) fn look(process: &Process, opened: Opened, options: &Options) -> Result<Seen, Error> {
     let Opened { view, cost: attach_cost, .. } = opened;
     let snapshot = snapshot::take(&view, options).map_err(|e| explain(process, e))?;
-    let memory = LiveMemory::new(view.pid);
-    let panicking = is_panicking(&view, &memory);
+    let panicking = panicking::look(&view);
     process.check()?;
     Ok(Seen { view, snapshot, attach_cost, panicking })
 }
@@ -131,15 +129,7 @@ fn print(
     for (_, seen) in seen.iter() {
         tell_unknown(&seen.view, common);
         tell_too_many(&seen.snapshot, args, common);
-        if seen.panicking == Some(true) {
-            // A hint that cannot be written is no failure of the answer.
-            let _ = writeln!(
-                std::io::stderr().lock(),
-                "{} the program is panicking: a panic, a fatal error or a signal brings it down, and it ends when it has \
-                 written its traceback",
-                Style::for_stderr(common.color).hint("note:"),
-            );
-        }
+        panicking::tell(seen.panicking, common);
         if common.verbose > 0 {
             tell_evidence(&seen.view, &seen.cost(), &seen.snapshot, common);
         }

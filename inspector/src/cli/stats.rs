@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::args::{Common, StatsArgs};
 use super::memstats::{source_error, take_error};
 use super::via::{Chosen, choose};
-use super::{agent, output, runtimes};
+use super::{agent, output, panicking, runtimes};
 use crate::Error;
 use crate::agent::{Request, Signal};
 use crate::memory::LiveMemory;
@@ -33,6 +33,7 @@ pub(super) fn run(args: &StatsArgs, common: &Common) -> Result<(), Error> {
             } else {
                 output::write(common, |out| answers.write_text(out, |answer, out| answer.write_text(out)))?;
             }
+            answers.iter().for_each(|(_, answer)| panicking::tell(answer.panicking, common));
             answers.iter().try_for_each(|(_, answer)| conclude(&answer.doubtful))?;
             return answers.conclude();
         }
@@ -75,9 +76,11 @@ pub(super) fn look(process: &Process, opened: &Opened, more: bool) -> Result<Sta
         }
         std::thread::sleep(BETWEEN);
     };
+    let panicking = panicking::look(&view);
     let threads = process.stat()?.threads;
     process.check()?;
-    Ok(StatsAnswer::new(view, &stats, more, Some(threads)).doubted(doubts))
+    let answer = StatsAnswer::new(view, &stats, more, Some(threads)).doubted(doubts);
+    Ok(StatsAnswer { panicking, ..answer })
 }
 
 /// The error of an answer that contradicts itself.

@@ -37,6 +37,10 @@ pub struct HeapAnswer {
     pub large: Large,
     /// Stacks.
     pub stacks: StackTotals,
+    /// The program is being brought down, by a panic, a fatal error or a signal, and ends when it has written its
+    /// traceback. Absent where that is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub panicking: Option<bool>,
     /// What it took.
     pub cost: Cost,
 }
@@ -270,6 +274,7 @@ impl HeapAnswer {
                     })
                     .collect(),
             },
+            panicking: None,
             cost,
         }
     }

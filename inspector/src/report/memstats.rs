@@ -38,6 +38,10 @@ pub struct MemStatsAnswer {
     /// Spans in caches that the runtime would sweep before it counts, which would free some of what is counted here.
     #[serde(skip_serializing_if = "is_zero")]
     pub stale_spans: usize,
+    /// The program is being brought down, by a panic, a fatal error or a signal, and ends when it has written its
+    /// traceback. Absent where that is not known; an agent does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub panicking: Option<bool>,
     /// What it took. An agent does not say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost: Option<Cost>,
@@ -75,6 +79,7 @@ impl MemStatsAnswer {
             collector: Some(collector),
             differences,
             stale_spans,
+            panicking: None,
             cost: Some(cost),
         }
     }
@@ -91,6 +96,7 @@ impl MemStatsAnswer {
             collector: None,
             differences: Vec::new(),
             stale_spans: 0,
+            panicking: None,
             cost: None,
         })
     }

@@ -53,6 +53,10 @@ pub struct StatsAnswer {
     /// How long what took, since the start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub histograms: Option<Histograms>,
+    /// The program is being brought down, by a panic, a fatal error or a signal, and ends when it has written its
+    /// traceback. Absent where that is not known; an agent does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub panicking: Option<bool>,
     /// Numbers that cannot be true together, however often they were read; the exit code is 7 then.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub doubtful: Vec<Contradiction>,

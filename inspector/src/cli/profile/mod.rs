@@ -14,7 +14,7 @@ use super::reading::Reading;
 use super::runtimes::{self, Answers};
 use super::target::Found;
 use super::via::{Chosen, choose};
-use super::{stack, window};
+use super::{panicking, stack, window};
 use crate::Error;
 use crate::agent::Signal;
 use crate::memory::LiveMemory;
@@ -228,7 +228,7 @@ fn goroutines(process: &Process, opened: Opened) -> Result<Taken, Error> {
         profile: made.profile,
         cost: Some(cost),
         missing,
-        notes: Vec::new(),
+        notes: notes_of(seen.panicking),
         ticks: None,
         sampling: None,
     })
@@ -243,9 +243,15 @@ fn threads(process: &Process, opened: &Opened) -> Result<Taken, Error> {
     }
     let memory = LiveMemory::new(process.pid().as_raw());
     let profile = thread_profile(view, &memory, mapped).map_err(|e| record_error(process, e))?;
+    let notes = notes_of(panicking::look(view));
     process.check()?;
     let cost = Cost::of_reading(opened.cost).and(Cost::of_reading(memory.cost()));
-    Ok(Taken { profile, cost: Some(cost), missing: None, notes: Vec::new(), ticks: None, sampling: None })
+    Ok(Taken { profile, cost: Some(cost), missing: None, notes, ticks: None, sampling: None })
+}
+
+/// What has to be known of a program that is being brought down.
+fn notes_of(panicking: Option<bool>) -> Vec<String> {
+    if panicking == Some(true) { vec![panicking::NOTE.to_owned()] } else { Vec::new() }
 }
 
 /// The heap profile as an agent would answer it.
@@ -269,8 +275,8 @@ fn table(
     let converted = reading.convert(ticks);
     let mut profile = reading.profile(kind, &tables, mapped);
     let profilers = Profilers::read(&tables, &memory);
+    let mut notes = notes_of(panicking::look(&view));
     process.check()?;
-    let mut notes = Vec::new();
     if let Some((profiler, because)) = off(kind, &profilers) {
         // From Go 1.26 on there may be one allocation of before the runtime knew that nobody wants it sampled.
         let linked = profilers.memory != Sampling::NotLinked;
