@@ -76,7 +76,7 @@ pub(super) fn look(process: &Process, opened: &Opened, more: bool) -> Result<Sta
         }
         std::thread::sleep(BETWEEN);
     };
-    let panicking = panicking::look(&view);
+    let panicking = panicking::look(view);
     let threads = process.stat()?.threads;
     process.check()?;
     let answer = StatsAnswer::new(view, &stats, more, Some(threads)).doubted(doubts);

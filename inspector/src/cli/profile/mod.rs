@@ -275,7 +275,7 @@ fn table(
     let converted = reading.convert(ticks);
     let mut profile = reading.profile(kind, &tables, mapped);
     let profilers = Profilers::read(&tables, &memory);
-    let mut notes = notes_of(panicking::look(&view));
+    let mut notes = notes_of(panicking::look(view));
     process.check()?;
     if let Some((profiler, because)) = off(kind, &profilers) {
         // From Go 1.26 on there may be one allocation of before the runtime knew that nobody wants it sampled.
