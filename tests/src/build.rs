@@ -169,6 +169,7 @@ impl Recipe {
             Variant::Cgo => link.push_str("-linkmode=external "),
             Variant::Race => arguments.push("-race".to_owned()),
             Variant::NoOpt => arguments.push("-gcflags=all=-N -l".to_owned()),
+            Variant::Inlined => arguments.push("-gcflags=all=-l=4".to_owned()),
             Variant::CShared => arguments.push("-buildmode=c-shared".to_owned()),
             Variant::Pgo => arguments.push(format!("-pgo={}", profile_file().display())),
             _ => {}

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// Toolchains, oldest first: the newest patch of each minor, and from 1.21 on its first release too.
-pub const TOOLCHAINS: [&str; 17] = [
+/// Toolchains, oldest first: the newest patch of each minor, and from 1.21 on its first release too. Then a candidate.
+pub const TOOLCHAINS: [&str; 18] = [
     "1.18.10", "1.19.13", "1.20.14", "1.21.0", "1.21.13", "1.22.0", "1.22.12", "1.23.0", "1.23.12", "1.24.0",
-    "1.24.13", "1.25.0", "1.25.14", "1.26.0", "1.26.11", "1.27.0", "1.27.4",
+    "1.24.13", "1.25.0", "1.25.14", "1.26.0", "1.26.11", "1.27.0", "1.27.4", "1.27rc1",
 ];
 
 /// Toolchains of the quick selection: the oldest, the newest, and one between the layout changes.
@@ -16,6 +16,9 @@ pub const QUICK_TOOLCHAINS: [&str; 3] = ["1.18.10", "1.24.13", "1.27.4"];
 
 /// Toolchains that also build the variants with unusual code generation.
 pub const DEEP_TOOLCHAINS: [&str; 3] = ["1.21.13", "1.24.13", "1.27.4"];
+
+/// Toolchains that build [`Variant::Inlined`].
+const INLINED_TOOLCHAINS: [&str; 3] = ["1.19.13", "1.24.13", "1.27.4"];
 
 /// How a fixture is built, or changed after the build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -41,13 +44,15 @@ pub enum Variant {
     V3,
     /// Optimised with a profile (from Go 1.21), stripped.
     Pgo,
+    /// `-gcflags=all=-l=4`, stripped: more is inlined.
+    Inlined,
     /// A shared object loaded by a C program, stripped.
     CShared,
 }
 
 impl Variant {
     /// All variants.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Stripped,
         Self::Plain,
         Self::Pie,
@@ -58,6 +63,7 @@ impl Variant {
         Self::NoOpt,
         Self::V3,
         Self::Pgo,
+        Self::Inlined,
         Self::CShared,
     ];
 
@@ -79,6 +85,7 @@ impl Variant {
             Self::NoOpt => "noopt",
             Self::V3 => "v3",
             Self::Pgo => "pgo",
+            Self::Inlined => "inlined",
             Self::CShared => "cshared",
         }
     }
@@ -262,12 +269,18 @@ impl Cell {
     /// Whether such a binary is part of the matrix.
     fn exists(&self) -> bool {
         let deep = DEEP_TOOLCHAINS.contains(&self.toolchain);
+        if self.toolchain.contains("rc") {
+            return self.variant == Variant::Stripped
+                && matches!(self.program, Program::States | Program::Memory | Program::Profiles);
+        }
         match (self.program, self.variant) {
             (Program::Agent, variant) => variant == Variant::Stripped && self.minor() >= 24,
             (
                 Program::States,
                 Variant::Race | Variant::NoOpt | Variant::V3 | Variant::Pgo | Variant::CShared,
             ) => deep,
+            (Program::Profiles, Variant::Inlined) => INLINED_TOOLCHAINS.contains(&self.toolchain),
+            (_, Variant::Inlined) => false,
             (Program::States, _) => true,
             (Program::Running | Program::Churn, Variant::NoOpt) => deep,
             (Program::Collector | Program::Hot, Variant::Cgo) => true,
@@ -287,7 +300,8 @@ impl fmt::Display for Cell {
 
 /// The minor version of a toolchain's name.
 pub(crate) fn minor(toolchain: &str) -> u32 {
-    toolchain.split('.').nth(1).and_then(|text| text.parse().ok()).unwrap_or(0)
+    let text = toolchain.split('.').nth(1).unwrap_or_default();
+    text.split(|c: char| !c.is_ascii_digit()).next().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 /// How much of the matrix.
@@ -349,7 +363,10 @@ fn selected(selection: Selection, cell: Cell, position: usize) -> bool {
             Selection::Full => true,
             Selection::Spread => {
                 let other = match cell.variant {
+                    // Up to Go 1.19 the profile of locks takes one variable more.
+                    Variant::Pie if cell.program == Program::Profiles && cell.minor() == 19 => true,
                     Variant::Pie | Variant::Cgo => QUICK_TOOLCHAINS.contains(&cell.toolchain),
+                    Variant::Inlined => cell.toolchain == "1.27.4",
                     Variant::NoOpt | Variant::V3 => true,
                     _ => false,
                 };
@@ -391,6 +408,7 @@ fn selected(selection: Selection, cell: Cell, position: usize) -> bool {
                     Variant::Plain => position % 3 == 2,
                     Variant::Cgo => position.is_multiple_of(3),
                     Variant::Race | Variant::NoOpt | Variant::V3 | Variant::Pgo | Variant::CShared => true,
+                    Variant::Inlined => false,
                 }
         }
     }

@@ -7,7 +7,7 @@ mod server;
 
 use nix::sys::signal::Signal;
 
-use crate::matrix::TOOLCHAINS;
+use crate::matrix::QUICK_TOOLCHAINS;
 
 pub use fetch::{Installed, fetch};
 pub use record::{Recipes, Record, append, read, table};
@@ -203,7 +203,7 @@ pub const PROGRAMS: &[Program] = &[
         source: Source::Module {
             path: "github.com/prometheus/statsd_exporter",
             version: "v0.25.0",
-            toolchain: TOOLCHAINS[TOOLCHAINS.len() - 1],
+            toolchain: QUICK_TOOLCHAINS[QUICK_TOOLCHAINS.len() - 1],
         },
         executable: "statsd_exporter",
         arguments: statsd,
