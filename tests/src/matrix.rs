@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// Toolchains, oldest first: the newest patch of each minor, and from 1.21 on its first release too. Then a candidate.
-pub const TOOLCHAINS: [&str; 18] = [
+/// Toolchains, oldest first: the newest patch of each minor, and from 1.21 on its first release too. Then
+/// candidates.
+pub const TOOLCHAINS: [&str; 20] = [
     "1.18.10", "1.19.13", "1.20.14", "1.21.0", "1.21.13", "1.22.0", "1.22.12", "1.23.0", "1.23.12", "1.24.0",
-    "1.24.13", "1.25.0", "1.25.14", "1.26.0", "1.26.11", "1.27.0", "1.27.4", "1.27rc1",
+    "1.24.13", "1.25.0", "1.25.14", "1.26.0", "1.26.11", "1.27.0", "1.27.4", "1.25rc1", "1.26rc1", "1.27rc1",
 ];
 
 /// Toolchains of the quick selection: the oldest, the newest, and one between the layout changes.
@@ -208,7 +209,7 @@ impl Program {
             Self::Running | Self::Churn => &["1.18.10", "1.21.13", "1.23.12", "1.24.13", "1.26.11", "1.27.4"],
             Self::Collector | Self::Hot => &[
                 "1.18.10", "1.19.13", "1.20.14", "1.21.13", "1.22.12", "1.23.12", "1.24.13", "1.25.14",
-                "1.26.11", "1.27.4",
+                "1.26.11", "1.27.4", "1.25rc1", "1.26rc1", "1.27rc1",
             ],
             Self::Parked | Self::Blocked | Self::HttpServer | Self::Unprofiled => &QUICK_TOOLCHAINS,
             // What a stack that grows saves where has changed between these.
@@ -271,7 +272,10 @@ impl Cell {
         let deep = DEEP_TOOLCHAINS.contains(&self.toolchain);
         if self.toolchain.contains("rc") {
             return self.variant == Variant::Stripped
-                && matches!(self.program, Program::States | Program::Memory | Program::Profiles);
+                && matches!(
+                    self.program,
+                    Program::States | Program::Memory | Program::Profiles | Program::Collector
+                );
         }
         match (self.program, self.variant) {
             (Program::Agent, variant) => variant == Variant::Stripped && self.minor() >= 24,

@@ -28,6 +28,8 @@ const VERSIONS: [&str; 10] = [
 ];
 /// The oldest release, the newest, and one between.
 const FEW: [&str; 3] = ["1.18.10", "1.24.13", "1.27.4"];
+/// Before releases.
+const CANDIDATES: [&str; 3] = ["1.25rc1", "1.26rc1", "1.27rc1"];
 const STATE_VARIABLE: &str = "GOPS_PROBE_STATE_DIR";
 /// For about so long, something is changed by a collection with GOGC=off.
 const CHANGED: Duration = Duration::from_millis(25);
@@ -171,7 +173,7 @@ fn collect(subjected: &mut Subjected, what: &str, count: usize) {
 
 #[test]
 fn collections_of_an_idle_process() {
-    for version in VERSIONS {
+    for version in VERSIONS.into_iter().chain(CANDIDATES) {
         let mut subjected = Subjected::start(version, Variant::Stripped, &[]);
         collect(&mut subjected, "idle", 20);
         assert_eq!(subjected.number("forced"), 0);
@@ -331,7 +333,7 @@ fn compare_percent(subjected: &mut Subjected, percent: i32, before: i32) {
 
 #[test]
 fn percentages_have_the_effect_of_the_call() {
-    for version in VERSIONS {
+    for version in VERSIONS.into_iter().chain(CANDIDATES) {
         let mut subjected = Subjected::start(version, Variant::Stripped, &[]);
         let mut before = 100;
         for percent in [50, 100, 300, 1000, -1, 40, 100, -1, 77] {
@@ -393,7 +395,7 @@ fn percentages_of_a_busy_process() {
 
 #[test]
 fn memory_limits() {
-    for version in VERSIONS {
+    for version in VERSIONS.into_iter().chain(CANDIDATES) {
         let mut subjected = Subjected::start(version, Variant::Stripped, &[]);
         if version == "1.18.10" {
             let output = subjected.run(&["setmemlimit", "PID", "1GiB"]);
@@ -910,7 +912,7 @@ impl Subjected {
 
 #[test]
 fn windows_of_profilers() {
-    for version in VERSIONS {
+    for version in VERSIONS.into_iter().chain(CANDIDATES) {
         let mut subjected = Subjected::start(version, Variant::Stripped, &[]);
         // The linker dropped the profiler of the heap.
         assert_eq!(rates(&mut subjected), (0, 0), "{version}");

@@ -138,6 +138,18 @@ fn lock_ranking() {
     }
 }
 
+/// What comes before a release.
+#[test]
+fn candidates() {
+    for toolchain in ["1.25rc1", "1.26rc1", "1.27rc1"] {
+        let mut running = Running::start(Build { toolchain, ..Build::default() });
+        running.stack_is_right();
+        running.numbers_are_right();
+        running.changes(true);
+        running.end();
+    }
+}
+
 /// Experiments that change nothing that is read, and some that change a little.
 #[test]
 fn experiments() {
