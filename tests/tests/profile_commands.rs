@@ -8,6 +8,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::process::{Command, Stdio};
 
+use fixtures::matrix::QUICK_TOOLCHAINS;
 use fixtures::pprof::{self, Place, Row};
 use fixtures::repetition::say;
 use fixtures::{Cell, Fixture, Program, Variant, binary, build};
@@ -316,7 +317,7 @@ fn what_does_not_go_together() {
 /// Where everybody has been stuck since before, a time has no waits that end: how many wait, for what and where is said.
 #[test]
 fn who_waits_since_before_a_profiler_was_switched_on() {
-    for toolchain in ["1.27.4"] {
+    for toolchain in QUICK_TOOLCHAINS {
         let cell = Cell::new(toolchain, Variant::Stripped, Program::States);
         build::build(&[cell], 2, &|_, _| ()).unwrap();
         let mut fixture = Fixture::spawn(&cell, &[], &[]).unwrap();
@@ -353,6 +354,34 @@ fn who_waits_since_before_a_profiler_was_switched_on() {
                 assert!(text.contains("waited for locks when the profiler was switched on"), "{text}");
                 assert!(note.contains("main.") || note.contains("states."), "{note}");
             }
+        }
+        fixture.assert_untouched().unwrap();
+    }
+}
+
+/// Twenty thousand goroutines that have been stuck on one lock since before: all are told, with the place, and by both
+/// profiles that waits for locks belong to.
+#[test]
+fn thousands_are_stuck_on_one_lock() {
+    const STUCK: usize = 20_000;
+    for toolchain in QUICK_TOOLCHAINS {
+        let cell = Cell::new(toolchain, Variant::Stripped, Program::Blocked);
+        build::build(&[cell], 2, &|_, _| ()).unwrap();
+        let stuck = STUCK.to_string();
+        let mut fixture = Fixture::spawn(&cell, &["-n=1", "-heartbeat=0", "-queue", &stuck], &[]).unwrap();
+        let pid = fixture.pid().to_string();
+        // Before Go 1.20 a mutex has the wait reason of a semaphore.
+        let reason = if cell.minor() < 20 { "semacquire" } else { "sync.Mutex.Lock" };
+        for command in ["pprof-mutex", "pprof-block"] {
+            let text = text(&[command, "--enable", "--duration=300ms", "--format=text", "-o", "-", &pid]);
+            let note = text.lines().find(|line| line.contains("have been waiting since before"));
+            let note = note.unwrap_or_else(|| panic!("{command} of {toolchain}: {text}"));
+            assert!(note.contains(&format!("{STUCK} in {reason}")), "{command} of {toolchain}: {note}");
+            assert!(note.contains(&format!("{STUCK} main.wait at main.go:")), "{command}: {note}");
+            // What parked has besides waits on a channel, which only one of both is about.
+            let others = if command == "pprof-block" { 1 } else { 0 };
+            let all = format!("Note: {} goroutines have been waiting", STUCK + others);
+            assert!(note.contains(&all), "{command} of {toolchain}: {note}");
         }
         fixture.assert_untouched().unwrap();
     }
