@@ -128,7 +128,7 @@ impl Running {
 /// A struct that locks are made of is larger, and with it almost everything. The layouts were measured.
 #[test]
 fn lock_ranking() {
-    for toolchain in ["1.25.14", "1.27.4"] {
+    for toolchain in ["1.18.10", "1.21.13", "1.25.14", "1.27.4"] {
         let mut running =
             Running::start(Build { toolchain, experiment: "staticlockranking", ..Build::default() });
         running.stack_is_right();
@@ -153,9 +153,12 @@ fn candidates() {
 /// Experiments that change nothing that is read, and some that change a little.
 #[test]
 fn experiments() {
-    for (toolchain, experiment) in
-        [("1.22.12", "noallocheaders"), ("1.24.13", "noswissmap"), ("1.25.14", "greenteagc,jsonv2")]
-    {
+    for (toolchain, experiment) in [
+        ("1.20.14", "pagetrace"),
+        ("1.22.12", "noallocheaders"),
+        ("1.24.13", "noswissmap"),
+        ("1.25.14", "greenteagc,jsonv2"),
+    ] {
         let mut running = Running::start(Build { toolchain, experiment, ..Build::default() });
         running.stack_is_right();
         running.numbers_are_right();
