@@ -10,19 +10,24 @@ use crate::input::Input;
 /// Where the blob is in the file.
 const AT: usize = 128;
 
+/// What the linker puts around the list.
+const BEGIN: &[u8] = b"\x30\x77\xaf\x0c\x92\x74\x08\x02\x41\xe1\xc1\x07\xe6\xd6\x18\xe6";
+const END: &[u8] = b"\xf9\x32\x43\x31\x86\x18\x20\x72\x00\x82\x42\x10\x41\x16\xd8\xf2";
+
 /// The bytes are what follows the blob's magic. An even first byte stands for a right header, version and framing, so
-/// that the rest is the module list.
+/// that the rest is the module list; of those, every other one for a version that is none.
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
-    let lines = input.u8() & 1 == 0;
+    let kind = input.u8();
+    let (lines, named) = (kind & 1 == 0, kind & 2 == 0);
     let mut blob = b"\xff Go buildinf:".to_vec();
     if lines {
         blob.extend([8, 2]);
         blob.resize(32, 0);
-        blob.extend(b"\x08go1.26.3");
+        blob.extend(if named { b"\x08go1.26.3" } else { b"\x08nonsense" });
         let len = input.rest().len() + 33;
         blob.extend([len as u8 | 0x80, (len >> 7) as u8 | 0x80, (len >> 14) as u8 & 0x7f]);
-        blob.extend([&[0; 16], input.rest(), b"\n", &[0; 16]].concat());
+        blob.extend([BEGIN, input.rest(), b"\n", END].concat());
     } else {
         blob.extend(input.rest());
     }
@@ -35,7 +40,7 @@ pub fn run(data: &[u8]) {
         assert!(!lines || input.rest().len() > 1 << 20);
         return;
     };
-    assert!(GoVersion::parse(&info.version).is_some());
+    assert!(!lines || GoVersion::parse(&info.version).is_some() == named);
     assert!(info.deps.len() <= 1 << 16 && info.settings.len() <= 1 << 12);
     let _ = info.setting("-race");
 }

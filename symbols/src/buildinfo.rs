@@ -12,6 +12,10 @@ const HEADER: usize = 32;
 /// The flag bits at byte 15: big-endian pointers, strings inline after the header (Go 1.18 and later).
 const FLAG_BIG_ENDIAN: u8 = 1;
 const FLAG_INLINE: u8 = 2;
+/// What the linker puts around the list of modules (`cmd/go/internal/modload`: `infoStart`, `infoEnd`), so that it can be
+/// found in a program.
+const MODULES_BEGIN: &[u8; 16] = b"\x30\x77\xaf\x0c\x92\x74\x08\x02\x41\xe1\xc1\x07\xe6\xd6\x18\xe6";
+const MODULES_END: &[u8; 16] = b"\xf9\x32\x43\x31\x86\x18\x20\x72\x00\x82\x42\x10\x41\x16\xd8\xf2";
 /// No real version or module list is longer.
 const MAX_VERSION: u64 = 1 << 10;
 const MAX_MODINFO: u64 = 16 << 20;
@@ -38,7 +42,7 @@ pub struct Module {
 /// What the linker wrote about the build.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BuildInfo {
-    /// As `runtime.Version()` returns it.
+    /// As `runtime.Version()` returns it. Whoever links can make it anything (`-X runtime.buildVersion=…`).
     pub version: String,
     /// The main package's path.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -70,7 +74,7 @@ impl BuildInfo {
 /// Looks for the blob: in all writable segments first, as linkers put it there, then in the others.
 ///
 /// The magic alone is no proof: programs that deal with build info hold it too. A hit counts only where a
-/// version that parses follows it.
+/// version that parses follows it, or, after anything else, a list of modules within its frame.
 pub fn find(image: &Image) -> Option<BuildInfo> {
     let segments = image.segments();
     let order = segments.iter().filter(|s| s.writable).chain(segments.iter().filter(|s| !s.writable));
@@ -97,7 +101,11 @@ fn parse(image: &Image, at: LinkAddr) -> Option<BuildInfo> {
     let flags = *header.get(15)?;
     let (version, modinfo) = if flags & FLAG_INLINE != 0 {
         let (version, next) = inline_string(image, at.plus(HEADER as u64), MAX_VERSION)?;
-        let version = checked(version)?;
+        let version = match checked(version) {
+            Ok(version) => version,
+            Err(other) if is_framed(image, next) => String::from_utf8_lossy(&other).into_owned(),
+            Err(_) => return None,
+        };
         let modinfo = inline_string(image, next, MAX_MODINFO).map(|(bytes, _)| bytes);
         (version, modinfo.unwrap_or_default())
     } else {
@@ -109,7 +117,7 @@ fn parse(image: &Image, at: LinkAddr) -> Option<BuildInfo> {
         let pointers = image.read_relocated(at.plus(16), 2 * size).ok()?;
         let pointer = |i: usize| Some(LinkAddr(pointer(&pointers, i * size, size)?));
         (
-            checked(pointed_string(image, pointer(0)?, MAX_VERSION)?)?,
+            checked(pointed_string(image, pointer(0)?, MAX_VERSION)?).ok()?,
             pointed_string(image, pointer(1)?, MAX_MODINFO).unwrap_or_default(),
         )
     };
@@ -133,12 +141,24 @@ fn pointer(bytes: &[u8], at: usize, size: usize) -> Option<u64> {
 }
 
 /// The version, if it is one. Known before more is read: a file may hold the magic any number of times.
-fn checked(version: Vec<u8>) -> Option<String> {
-    let version = String::from_utf8(version).ok()?;
-    crate::version::GoVersion::parse(&version).map(|_| version)
+fn checked(version: Vec<u8>) -> Result<String, Vec<u8>> {
+    let version = String::from_utf8(version).map_err(|error| error.into_bytes())?;
+    if crate::version::GoVersion::parse(&version).is_some() { Ok(version) } else { Err(version.into_bytes()) }
 }
 
-fn inline_string(image: &Image, at: LinkAddr, max: u64) -> Option<(Vec<u8>, LinkAddr)> {
+/// Whether the string at `at` begins and ends as a list of modules does. No more of it is read.
+fn is_framed(image: &Image, at: LinkAddr) -> bool {
+    let frame = || {
+        let (len, start) = inline_length(image, at).filter(|(len, _)| *len <= MAX_MODINFO)?;
+        let end = start.plus(len.checked_sub(MODULES_END.len() as u64)?);
+        let ends = [(start, MODULES_BEGIN), (end, MODULES_END)];
+        Some(ends.iter().all(|(at, mark)| image.read_vec(*at, mark.len()).is_ok_and(|bytes| bytes == *mark)))
+    };
+    frame() == Some(true)
+}
+
+/// The length that stands before a string, and where the string begins.
+fn inline_length(image: &Image, at: LinkAddr) -> Option<(u64, LinkAddr)> {
     let prefix = image.read_vec(at, 10).ok()?;
     let (mut len, mut used) = (0u64, 0);
     for (i, &b) in prefix.iter().enumerate() {
@@ -148,10 +168,11 @@ fn inline_string(image: &Image, at: LinkAddr, max: u64) -> Option<(Vec<u8>, Link
             break;
         }
     }
-    if used == 0 || len > max {
-        return None;
-    }
-    let start = at.plus(used as u64);
+    (used > 0).then(|| (len, at.plus(used as u64)))
+}
+
+fn inline_string(image: &Image, at: LinkAddr, max: u64) -> Option<(Vec<u8>, LinkAddr)> {
+    let (len, start) = inline_length(image, at).filter(|(len, _)| *len <= max)?;
     if len == 0 {
         return Some((Vec::new(), start));
     }

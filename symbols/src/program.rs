@@ -87,6 +87,9 @@ pub struct GoProgram {
     pub build_info: Option<BuildInfo>,
     /// How it was recognised and its release found.
     pub evidence: Vec<Evidence>,
+    /// The first and the last minor release that its function table can be of, where the release that it names is none of
+    /// them: whoever links can name any (`-X runtime.buildVersion=…`).
+    pub contradicted: Option<(u32, Option<u32>)>,
     /// Its pclntab header and moduledata. `None` where [`identify`] needed none, and for releases whose moduledata has
     /// a shape that is not known.
     pub module: Option<(Header, Moduledata)>,
@@ -127,14 +130,16 @@ fn by_sections(image: &Image, sections: &[Section]) -> Option<GoProgram> {
     let version = build_info.go_version()?;
     // Of 32-bit programs only the build info is read.
     let known_table = version.minor >= OLDEST_MINOR && image.pointer_size() == 8;
-    let evidence = if known_table {
-        named_headers(image, sections).iter().find(|h| has_functions(image, h))?;
-        vec![Evidence::BuildInfo, Evidence::FunctionTable]
-    } else {
-        vec![Evidence::BuildInfo, Evidence::Section]
-    };
+    let headers = if image.pointer_size() == 8 { named_headers(image, sections) } else { Vec::new() };
+    let mut header = headers.first();
+    let mut evidence = vec![Evidence::BuildInfo, Evidence::Section];
+    if known_table {
+        header = Some(headers.iter().find(|h| has_functions(image, h))?);
+        evidence = vec![Evidence::BuildInfo, Evidence::FunctionTable];
+    }
+    let contradicted = header.and_then(|header| contradiction(&version, header));
     let release = Release::Exact(version);
-    Some(GoProgram { release, build_info: Some(build_info), evidence, module: None })
+    Some(GoProgram { release, build_info: Some(build_info), evidence, contradicted, module: None })
 }
 
 fn by_search(image: &Image, sections: Option<&[Section]>) -> Option<GoProgram> {
@@ -144,16 +149,18 @@ fn by_search(image: &Image, sections: Option<&[Section]>) -> Option<GoProgram> {
         let build_info = sections.and_then(|_| buildinfo::find(image))?;
         let release = Release::Exact(build_info.go_version()?);
         let evidence = vec![Evidence::BuildInfo, Evidence::Section];
-        return Some(GoProgram { release, build_info: Some(build_info), evidence, module: None });
+        let build_info = Some(build_info);
+        return Some(GoProgram { release, build_info, evidence, contradicted: None, module: None });
     }
     let build_info = buildinfo::find(image);
     let version = build_info.as_ref().and_then(BuildInfo::go_version);
     let named = sections.map(|s| named_headers(image, s)).unwrap_or_default();
     let module = find_module(image, &named, version.as_ref());
-    let mut evidence = Vec::new();
+    let (mut evidence, mut contradicted) = (Vec::new(), None);
     let release = match (version, &module) {
-        (Some(version), Some(_)) => {
+        (Some(version), Some((header, _))) => {
             evidence.extend([Evidence::BuildInfo, Evidence::Moduledata]);
+            contradicted = contradiction(&version, header);
             Release::Exact(version)
         }
         // A release with another pclntab, or with a moduledata of a shape that is not known.
@@ -167,7 +174,23 @@ fn by_search(image: &Image, sections: Option<&[Section]>) -> Option<GoProgram> {
         }
         _ => return None,
     };
-    Some(GoProgram { release, build_info, evidence, module })
+    Some(GoProgram { release, build_info, evidence, contradicted, module })
+}
+
+/// The minor releases that have such a table, where that of a version is none of them.
+fn contradiction(version: &GoVersion, header: &Header) -> Option<(u32, Option<u32>)> {
+    let (from, to) = of_format(header.format);
+    let fits = from <= version.minor && to.is_none_or(|to| version.minor <= to);
+    (!fits).then_some((from, to))
+}
+
+/// The first and the last minor release whose tables have a form.
+fn of_format(format: Format) -> (u32, Option<u32>) {
+    match format {
+        Format::Go116 => (16, Some(17)),
+        Format::Go118 => (18, Some(19)),
+        Format::Go120 => (20, None),
+    }
 }
 
 /// Tries the headers that section names lead to before it searches.
@@ -262,11 +285,7 @@ fn bounds(
     inventory: Option<(u32, Option<u32>)>,
     evidence: &mut Vec<Evidence>,
 ) -> (u32, Option<u32>) {
-    let (mut from, mut to) = match header.format {
-        Format::Go116 => (16, Some(17)),
-        Format::Go118 => (18, Some(19)),
-        Format::Go120 => (20, None),
-    };
+    let (mut from, mut to) = of_format(header.format);
     if let Some((first, last)) = inventory {
         evidence.push(Evidence::FunctionInventory);
         from = from.max(first);

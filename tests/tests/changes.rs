@@ -751,6 +751,40 @@ fn what_does_not_make_sense_is_refused() {
     subjected.assert_sound();
 }
 
+/// The list of threads and what the scheduler counts must agree: where they do not, however often they are read, the
+/// profile of both says so.
+#[test]
+fn a_count_of_threads_that_is_contradicted() {
+    for version in FEW {
+        let mut subjected = Subjected::start(version, Variant::Stripped, &[]);
+        let pid = subjected.fixture.pid();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("threads.txt");
+        let ask = |subjected: &Subjected| {
+            let path = file.to_str().unwrap();
+            let output = subjected.run(&["pprof-threadcreate", "--format", "text", "-o", path, "PID"]);
+            let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+            (output.status.code(), stderr, fs::read_to_string(&file).unwrap())
+        };
+        let (code, stderr, text) = ask(&subjected);
+        assert!(code == Some(0) && !text.contains("doubtful"), "{version}: {stderr} {text}");
+        {
+            let process = subjected.pinned();
+            let subject = Subject::verify(&process).unwrap();
+            let (at, _) = subject.place("runtime.sched", "nmfreed").unwrap();
+            let right = subject.read("runtime.sched", "nmfreed").unwrap();
+            // As if so many had never ended: only their number in a crash and the most that there may be depend on it.
+            poke(pid, at.0, &(right.wrapping_sub(100)).to_le_bytes());
+            let (code, stderr, text) = ask(&subjected);
+            poke(pid, at.0, &right.to_le_bytes());
+            assert!(code == Some(7) && stderr.contains("threads are in the list"), "{version}: {stderr}");
+            assert!(text.contains("doubtful"), "{version}: {text}");
+        }
+        assert_eq!(ask(&subjected).0, Some(0), "{version}");
+        subjected.assert_sound();
+    }
+}
+
 /// What does not run, or is held by somebody else.
 #[test]
 fn processes_that_cannot_do_it_are_left_alone() {

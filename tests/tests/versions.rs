@@ -89,6 +89,57 @@ impl Running {
         panic!("{}: {last:#?}", self.name);
     }
 
+    /// `version` has the modules and the settings of the build, whatever the version is.
+    fn modules_are_told(&self) {
+        let pid = self.fixture.pid().to_string();
+        let json = probe(&["version", "--via", "probe", "--json", &pid]).unwrap();
+        let answer: Value = serde_json::from_slice(&json.stdout).unwrap();
+        let info = &answer["build_info"];
+        assert_eq!(info["path"], "example.com/fixtures/cmd/memory", "{}: {answer}", self.name);
+        assert_eq!(info["main"]["path"], "example.com/fixtures", "{}: {answer}", self.name);
+        let settings = info["settings"].as_array().unwrap();
+        assert!(settings.iter().any(|s| s["key"] == "GOARCH" && s["value"] == "amd64"), "{answer}");
+        // What it calls itself is told where it is no version at all.
+        let nonsense = self.name.ends_with("nonsense");
+        assert_eq!(info.get("version").and_then(Value::as_str), nonsense.then_some("nonsense"), "{answer}");
+        let text = probe(&["version", "--via", "probe", "-v", &pid]).unwrap();
+        let text = String::from_utf8(text.stdout).unwrap();
+        assert!(text.contains("\tmod\texample.com/fixtures\t"), "{}: {text}", self.name);
+        assert_eq!(text.contains("\tversion\tnonsense "), nonsense, "{text}");
+    }
+
+    /// Whether `list`, `tree` and `version` say that the program's own tables contradict its version.
+    fn is_doubted(&self, doubted: bool) {
+        let pid = self.fixture.pid().to_string();
+        let of_this = |entry: &&Value| entry["pid"] == self.fixture.pid();
+        for arguments in [&["list", "--json"][..], &["version", "--via", "probe", "--json", &pid]] {
+            let output = probe(arguments).unwrap();
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+            let entry = match answer["processes"].as_array() {
+                Some(processes) => processes.iter().find(of_this).unwrap(),
+                None => &answer,
+            };
+            let fields = entry["doubtful"][0]["fields"].as_array();
+            assert_eq!(fields.is_some(), doubted, "{arguments:?}: {entry}");
+            if doubted {
+                assert_eq!(output.status.code(), Some(7), "{arguments:?}: {stderr}");
+                assert!(stderr.contains(&pid) && stderr.contains("is doubtful"), "{stderr}");
+            }
+        }
+        for arguments in [&["list"][..], &["tree"], &["version", "--via", "probe", &pid]] {
+            let output = probe(arguments).unwrap();
+            let text = String::from_utf8_lossy(&output.stdout);
+            let own = |line: &&str| arguments[0] == "version" || line.contains(&pid);
+            let line = text.lines().find(own).unwrap();
+            // A process at the top of the tree has its number alone.
+            if arguments[0] != "tree" {
+                assert_eq!(line.contains("(doubtful)"), doubted, "{arguments:?}: {line}");
+            }
+            assert!(output.status.code() == Some(7) || !doubted, "{arguments:?}");
+        }
+    }
+
     fn collections(&mut self) -> u64 {
         self.fixture.send("read").unwrap();
         self.fixture.own_numbers("read").unwrap()["MemStats"]["NumGC"].as_u64().unwrap()
@@ -224,11 +275,29 @@ fn without_build_info() {
 /// Whatever a program calls itself, what its memory and code show is answered, and nothing is written.
 #[test]
 fn versions_that_are_lies() {
-    for version in ["go1.99", "nonsense", "go1.22.12"] {
+    for version in ["go1.99", "nonsense", "go1.22.12", "go1.18.10"] {
         let mut running = Running::start(Build { toolchain: "1.25.14", version, ..Build::default() });
         running.stack_is_right();
         running.numbers_are_right();
+        running.modules_are_told();
+        running.is_doubted(version == "go1.18.10");
         running.changes_are_refused("exact Go release is not known");
         running.end();
     }
+}
+
+/// The experiments that a program was built with are in its build settings too, whatever it calls itself.
+#[test]
+fn nonsense_with_an_experiment() {
+    let build = Build {
+        toolchain: "1.25.14",
+        experiment: "staticlockranking",
+        version: "nonsense",
+        ..Build::default()
+    };
+    let mut running = Running::start(build);
+    running.stack_is_right();
+    running.numbers_are_right();
+    running.changes_are_refused("exact Go release is not known");
+    running.end();
 }

@@ -7,9 +7,10 @@ use super::{output, style::Style};
 use crate::Error;
 use crate::process::Pid;
 use crate::process::access::Denial;
-use crate::process::find::{self, Detail, Found};
+use crate::process::find::{self, Detail, Found, GoProcess};
 use crate::report::list::{List, write_text};
 use crate::report::printable::printable_str;
+use crate::runtime::contradiction;
 
 pub(super) fn run(common: &Common) -> Result<(), Error> {
     let detail = if common.json || common.verbose > 0 { Detail::All } else { Detail::Text };
@@ -20,7 +21,19 @@ pub(super) fn run(common: &Common) -> Result<(), Error> {
         output::write(common, |out| write_text(&found, common.verbose > 0, out))?;
     }
     tell_unreadable(&found, common);
-    Ok(())
+    conclude(&found.processes)
+}
+
+/// The error where versions are contradicted by the programs that name them.
+pub(super) fn conclude<'p>(processes: impl IntoIterator<Item = &'p GoProcess>) -> Result<(), Error> {
+    const NAMED: usize = 20;
+    let doubt = |process: &GoProcess| Some((process.pid, contradiction::of_version(&process.program)?.why));
+    let doubted: Vec<_> = processes.into_iter().filter_map(doubt).collect();
+    let Some((_, why)) = doubted.first() else { return Ok(()) };
+    let pids: Vec<String> = doubted.iter().take(NAMED).map(|(pid, _)| pid.to_string()).collect();
+    let more = if doubted.len() > NAMED { " and others" } else { "" };
+    let pids = pids.join(", ");
+    Err(Error::Partial(format!("the version that {pids}{more} names is doubtful: {why}")))
 }
 
 /// Says how many processes could not be looked into, and why.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::args::{Common, ProcessArgs};
 use super::duration::Period;
-use super::output;
 use super::style::Style;
+use super::{list, output};
 use crate::Error;
 use crate::memory::LiveMemory;
 use crate::process::details::{self, Details};
@@ -119,7 +119,8 @@ fn conclude(details: &Details, common: &Common) -> Result<(), Error> {
     for unknown in &details.unknown {
         say(style.hint("unknown:"), &unknown.to_string());
     }
-    let Some(first) = details.unknown.first() else { return Ok(()) };
+    let go = details.more.as_ref().and_then(|more| more.go.as_ref());
+    let Some(first) = details.unknown.first() else { return list::conclude(go) };
     if let Some(hint) = first.hint() {
         say(style.hint("hint:"), &hint);
     }

@@ -15,5 +15,5 @@ pub(super) fn run(common: &Common) -> Result<(), Error> {
         output::write(common, |out| write_text(&found, common.verbose > 0, out))?;
     }
     list::tell_unreadable(&found, common);
-    Ok(())
+    list::conclude(&found.processes)
 }

@@ -2,7 +2,7 @@
 
 use super::args::{Common, VersionArgs};
 use super::via::{Chosen, choose};
-use super::{agent, output};
+use super::{agent, list, output};
 use crate::Error;
 use crate::agent::{Request, Signal};
 use crate::process::find;
@@ -11,9 +11,13 @@ use crate::report::version::{Version, write_text};
 pub(super) fn run(args: &VersionArgs, common: &Common) -> Result<(), Error> {
     let target = args.target.find(common)?;
     let connection = match choose(&target, &args.way, common, |process| Ok(find::one(process)?))? {
-        Chosen::Probe(found) if common.json => return output::write_json(common, &Version::new(&found)),
         Chosen::Probe(found) => {
-            return output::write(common, |out| write_text(&found, common.verbose > 0, out));
+            if common.json {
+                output::write_json(common, &Version::new(&found))?;
+            } else {
+                output::write(common, |out| write_text(&found, common.verbose > 0, out))?;
+            }
+            return list::conclude([&found]);
         }
         Chosen::Agent(connection) => connection,
     };

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::SCHEMA;
 use super::printable::{printable, printable_str};
-use super::version::{Release, RuntimeRelease, runtimes};
+use super::version::{Release, RuntimeRelease, release_text, runtimes};
 use crate::agent::AgentMark;
 use crate::process::find::{Found, GoProcess};
 
@@ -222,7 +222,7 @@ fn row(p: &GoProcess) -> [String; 5] {
         p.pid.to_string(),
         p.stat.parent.map_or_else(|| "0".to_owned(), |p| p.to_string()),
         printable_str(&p.name).into_owned(),
-        printable_str(shorten(&p.program.release.to_string())).into_owned(),
+        printable_str(shorten(&release_text(&p.program))).into_owned(),
         path,
     ]
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::SCHEMA;
 use super::list::Agent;
 use super::printable::{printable, printable_str};
-use super::version::{Module, Release};
+use super::version::{Module, Release, release_text};
 use crate::memory::ReadCost;
 use crate::process::cgroup;
 use crate::process::connections::{Connection, End};
@@ -467,7 +467,7 @@ fn write_more(details: &Details, more: &More, live: &Live, out: &mut dyn Write) 
     if let Some(go) = &more.go {
         line("name", &go.name)?;
         let evidence: Vec<_> = go.program.evidence.iter().map(ToString::to_string).collect();
-        line("go version", &format!("{} ({})", go.program.release, evidence.join(", ")))?;
+        line("go version", &format!("{} ({})", release_text(&go.program), evidence.join(", ")))?;
         line(
             "executable",
             &(String::from_utf8_lossy(&go.path) + if go.deleted { " (deleted)" } else { "" }),

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::SCHEMA;
 use super::list::{Cost, Entry, remarks};
 use super::printable::{printable, printable_str};
+use super::version::release_text;
 use crate::process::find::{Found, GoProcess};
 
 /// All Go processes below their parents.
@@ -141,7 +142,7 @@ pub fn write_text(found: &Found, verbose: bool, out: &mut dyn Write) -> io::Resu
         Some(p) if branch.depth > 0 || verbose => {
             let mark = if p.agent.is_some() { "[*]  " } else { "" };
             let name = printable_str(&p.name);
-            let release = p.program.release.to_string();
+            let release = release_text(&p.program);
             let mut text = format!("{mark}{} ({name}) {{{}}}", p.pid, printable_str(&release));
             if verbose {
                 text.push_str(&format!("  {}{}", printable(&p.path), remarks(p)));

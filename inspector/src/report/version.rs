@@ -12,6 +12,7 @@ use super::printable::{printable, printable_str};
 use crate::agent::AgentTarget;
 use crate::process::find::GoProcess;
 use crate::report::runtimes::write_heading;
+use crate::runtime::contradiction::{self, Contradiction};
 use crate::runtime::open::RuntimeName;
 
 /// What built a program, and how that is known.
@@ -28,6 +29,9 @@ pub struct Release {
     pub newest_minor: Option<u32>,
     /// What this was learnt from.
     pub evidence: Vec<String>,
+    /// A version that the program's own tables contradict: whoever links can write any. Absent where they do not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub doubtful: Vec<Contradiction>,
 }
 
 impl Release {
@@ -41,6 +45,7 @@ impl Release {
             oldest_minor: program.release.oldest_minor(),
             newest_minor,
             evidence: program.evidence.iter().map(ToString::to_string).collect(),
+            doubtful: contradiction::of_version(program).into_iter().collect(),
         }
     }
 }
@@ -74,6 +79,12 @@ pub(super) fn runtimes(process: &GoProcess) -> impl Iterator<Item = (&[u8], &GoP
     let first = process.shared_object.as_deref().unwrap_or(&process.path);
     let others = process.other_runtimes.iter().map(|other| (other.module.as_slice(), &*other.program));
     std::iter::once((first, &*process.program)).chain(others)
+}
+
+/// The release of a program for people, with a mark where it is doubtful.
+pub(super) fn release_text(program: &GoProgram) -> String {
+    let mark = if program.contradicted.is_some() { " (doubtful)" } else { "" };
+    format!("{}{mark}", program.release)
 }
 
 /// The version of one process, and all that its build info says.
@@ -120,6 +131,9 @@ pub struct Version {
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct BuildInfo {
+    /// What the program calls its version, where that is none of Go. Absent where it is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
     /// The main package.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
@@ -200,6 +214,7 @@ impl Version {
                 newest_minor: Some(version.minor),
                 version: Some(version.raw),
                 evidence: vec!["gops agent".to_owned()],
+                doubtful: Vec::new(),
             },
             position_independent: None,
             build_info: None,
@@ -211,6 +226,7 @@ impl Version {
 impl BuildInfo {
     pub(super) fn new(info: &buildinfo::BuildInfo) -> Self {
         BuildInfo {
+            version: Some(info.version.clone()).filter(|_| info.go_version().is_none()),
             path: Some(info.path.clone()).filter(|p| !p.is_empty()),
             main: info.main.as_ref().map(Module::new),
             deps: info.deps.iter().map(Module::new).collect(),
@@ -261,7 +277,7 @@ fn write_one(
     verbose: bool,
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    writeln!(out, "{}", printable_str(&program.release.to_string()))?;
+    writeln!(out, "{}", printable_str(&release_text(program)))?;
     if !verbose {
         return Ok(());
     }
@@ -279,6 +295,9 @@ fn write_one(
     let Some(info) = &program.build_info else {
         return writeln!(out, "\tbuild info\tremoved");
     };
+    if info.go_version().is_none() {
+        writeln!(out, "\tversion\t{} (what it calls itself)", printable_str(&info.version))?;
+    }
     if !info.path.is_empty() {
         writeln!(out, "\tpath\t{}", printable_str(&info.path))?;
     }

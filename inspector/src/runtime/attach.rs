@@ -131,6 +131,7 @@ pub fn attach(target: &Target<'_>, loaded: LoadedImages, memory: &dyn Memory) ->
     if release.source == Source::Memory {
         note("version", release.version.to_string(), "the string runtime.buildVersion in memory".to_owned());
     }
+    let fitting = release.version.clone();
     let version = match release.source {
         Source::BuildInfo | Source::Memory => Some(release.version),
         Source::Functions => None,
@@ -174,6 +175,7 @@ pub fn attach(target: &Target<'_>, loaded: LoadedImages, memory: &dyn Memory) ->
         pid: target.pid,
         machine,
         version,
+        fitting,
         minor,
         g,
         m,
@@ -284,7 +286,8 @@ pub(crate) fn has_debug_info(image: &Image) -> bool {
     sections.iter().any(|s| s.name == ".debug_info" || s.name == ".zdebug_info")
 }
 
-fn own_dwarf(image: &Image) -> Option<Table> {
+/// The layouts that a program's own debug information has.
+pub(crate) fn own_dwarf(image: &Image) -> Option<Table> {
     let source = image.source();
     // Most have none, and to read a hundred megabytes takes longer than all the rest.
     if !has_debug_info(image) || source.len() > MAX_FILE {

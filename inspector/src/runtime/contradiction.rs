@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use symbols::layout;
+use symbols::program::{GoProgram, Release};
 
 use super::goroutine::status;
 use super::memstats::figures::MemStats;
@@ -33,6 +34,28 @@ fn contradiction(fields: &[&'static str], why: String) -> Contradiction {
 const OWN_GOROUTINES: u64 = 64;
 /// How many goroutines may come and go between two readings of the same counters that are equal.
 const UNSEEN: u64 = 64;
+
+/// Of the version that a program names: the table of its functions has a form that only other releases write.
+pub fn of_version(program: &GoProgram) -> Option<Contradiction> {
+    let (from, to) = program.contradicted?;
+    let (named, is) = (&program.release, Release::Between(from, to));
+    Some(contradiction(&["version"], format!("it would be {named}, and its function table is one of {is}")))
+}
+
+/// How many threads may be between two readings of their number that are equal: in the list and not counted yet, or counted
+/// and no longer in the list.
+const THREADS_UNSEEN: u64 = 4;
+
+/// Of `pprof-threadcreate`: `listed` threads, and how many the scheduler says that there are, before and after.
+pub fn of_threads(before: u64, listed: u64, after: u64) -> Option<Contradiction> {
+    let (least, most) = (before.min(after), before.max(after));
+    // Each that came or went may have been met in the list or not.
+    let slack = THREADS_UNSEEN + (most - least).saturating_mul(2) + most / 8;
+    let fits = (least.saturating_sub(slack)..=most.saturating_add(slack)).contains(&listed);
+    let numbers = if least == most { least.to_string() } else { format!("{least} to {most}") };
+    let why = || format!("{listed} threads are in the list, and the scheduler counts {numbers}");
+    (!fits).then(|| contradiction(&["samples"], why()))
+}
 
 /// Of `stats`: the numbers of gops, and what was counted besides between two readings of them.
 pub fn of_stats(before: &Stats, after: &Stats, more: Option<&More>) -> Vec<Contradiction> {
@@ -226,6 +249,17 @@ mod tests {
         assert_eq!(of_stats(&all, &later, Some(&half)), []);
         let runs = more(&[((status::RUNNING, 0), 1_000)]);
         assert_eq!(of_stats(&all, &all, Some(&runs))[0].fields, ["goroutines_by_state"]);
+    }
+
+    #[test]
+    fn threads() {
+        assert_eq!(of_threads(6, 6, 6), None);
+        assert_eq!(of_threads(6, 9, 6), None);
+        assert_eq!(of_threads(1_000, 2_500, 2_000), None);
+        assert_eq!(of_threads(6, 12, 6).unwrap().fields, ["samples"]);
+        assert!(of_threads(200, 1, 210).unwrap().why.contains("200 to 210"));
+        assert!(of_threads(0, u64::MAX, 0).is_some());
+        assert!(of_threads(u64::MAX, 5, u64::MAX).is_some());
     }
 
     #[test]

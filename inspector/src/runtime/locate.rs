@@ -49,7 +49,6 @@ impl View {
     /// Finds variables of its runtime. Costs some milliseconds where there is no symbol table: ask once for all that
     /// an answer needs.
     pub fn locate(&self, wanted: &[&str]) -> Located {
-        let version = self.version.clone().unwrap_or_else(|| GoVersion::release(self.minor, 0));
-        Located::find(self.modules.main(), &version, wanted)
+        Located::find(self.modules.main(), &self.fitting, wanted)
     }
 }

@@ -44,8 +44,10 @@ pub fn candidates(program: &GoProgram, modules: &Modules, memory: &dyn Memory) -
         Release::Between(..) => in_memory(modules, memory, from, to).map(|v| (v, Source::Memory)),
     };
     let named = named.filter(|(version, _)| allowed(version.minor));
-    let others =
-        layout::releases().filter(|r| allowed(r.minor)).map(|r| GoVersion::release(r.minor, r.patch));
+    // Whatever the program calls itself, its build settings name the experiments.
+    let experiments = program.build_info.as_ref().and_then(|info| info.setting("GOEXPERIMENT")).unwrap_or("");
+    let release = |minor, patch| GoVersion::release(minor, patch).with_experiments(experiments);
+    let others = layout::releases().filter(|r| allowed(r.minor)).map(|r| release(r.minor, r.patch));
     let others = others.map(|version| Candidate { version, source: Source::Functions }).rev();
     named.into_iter().map(|(version, source)| Candidate { version, source }).chain(others).collect()
 }

@@ -2,11 +2,12 @@
 //! `goroutine`, `threadcreate`; Go 1.18–1.27).
 
 use std::collections::HashMap;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use symbols::addr::RuntimeAddr;
 
 use super::code::CodeCache;
+use super::contradiction::{self, Contradiction};
 use super::record::RecordError;
 use super::snapshot::stacks::Shape;
 use super::snapshot::{Details, Frames, Snapshot};
@@ -95,35 +96,103 @@ pub fn goroutine_profile(
     GoroutineProfile { profile, goroutines, unavailable }
 }
 
+/// A profile of what created threads, and what is doubtful about it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ThreadProfile {
+    /// The profile.
+    pub profile: Profile,
+    /// Why not all of it can be true, however often it was read.
+    pub doubt: Option<Contradiction>,
+}
+
+/// How often the list of threads is read again where it contradicts what the scheduler counts.
+const TRIES: u32 = 6;
+/// A thread that comes or goes is counted and in the list in less.
+const BETWEEN: Duration = Duration::from_millis(10);
+
 /// Makes the profile `threadcreate`: the stacks that threads were created by, and how many threads each
 /// (`runtime.ThreadCreateProfile`). Most threads have none.
 ///
 /// From Go 1.23 on, `runtime/pprof` fills each of these stacks up with places that are nowhere; they are not in here.
 ///
 /// # Errors
-/// Where a thread's struct cannot be read.
+/// Where a thread's struct cannot be read, or is none.
 pub fn thread_profile(
     view: &View,
     memory: &dyn Memory,
     mappings: Vec<Mapping>,
-) -> Result<Profile, RecordError> {
-    let time = SystemTime::now();
-    let mut counts: HashMap<(Vec<u64>, Vec<Label>), i64> = HashMap::new();
+) -> Result<ThreadProfile, RecordError> {
     let place = created_by(view)?;
+    let count = ThreadCount::find(view);
+    let mut tries = 0;
+    let (time, rows, doubt) = loop {
+        tries += 1;
+        let time = SystemTime::now();
+        let before = count.as_ref().and_then(|count| count.read(memory));
+        let rows = created(view, memory, place);
+        let after = count.as_ref().and_then(|count| count.read(memory));
+        let doubt = match (&rows, before.zip(after)) {
+            (Ok(rows), Some((before, after))) => {
+                let listed = rows.iter().map(|(_, count)| count.unsigned_abs()).sum();
+                contradiction::of_threads(before, listed, after)
+            }
+            _ => None,
+        };
+        // A thread that ends meanwhile leaves its struct to others.
+        if (rows.is_ok() && doubt.is_none()) || tries >= TRIES {
+            break (time, rows?, doubt);
+        }
+        std::thread::sleep(BETWEEN);
+    };
+    let comments = doubt.iter().map(|doubt| format!("this is doubtful: {}", doubt.why)).collect();
+    let profile = counted("threadcreate", rows, Symbolizer::new(view, mappings), time, comments);
+    Ok(ThreadProfile { profile, doubt })
+}
+
+/// What created each thread, and how many were created there.
+fn created(view: &View, memory: &dyn Memory, place: u64) -> Result<Vec<Row>, RecordError> {
+    let mut counts: HashMap<(Vec<u64>, Vec<Label>), i64> = HashMap::new();
     for m in view.read_ms(memory) {
         let mut words = [0; 8 * CREATE_DEPTH];
         memory.read(RuntimeAddr(m.addr).plus(place), &mut words)?;
         let words = words.chunks_exact(8).filter_map(|w| w.try_into().ok().map(u64::from_le_bytes));
         let stack: Vec<u64> = words.take_while(|&pc| pc != 0).collect();
-        // Whatever the layout says, what is elsewhere is no stack.
-        if stack.iter().any(|&pc| view.modules.lookup(pc).is_none()) {
+        // Whatever the layout says, what is elsewhere is no stack, and only the runtime creates threads.
+        let name = |pc: u64| view.modules.lookup(pc.saturating_sub(1)).map(|place| place.func.name());
+        let by_runtime = |pc: &u64| name(*pc).is_some_and(|name| name.starts_with(b"runtime."));
+        if stack.iter().any(|&pc| name(pc).is_none()) || !stack.first().is_none_or(by_runtime) {
             return Err(no_stacks());
         }
         *counts.entry((stack, Vec::new())).or_default() += 1;
     }
     let mut rows: Vec<_> = counts.into_iter().collect();
     rows.sort_by(|(a, a_count), (b, b_count)| b_count.cmp(a_count).then_with(|| a.cmp(b)));
-    Ok(counted("threadcreate", rows, Symbolizer::new(view, mappings), time, Vec::new()))
+    Ok(rows)
+}
+
+/// How many threads the scheduler says that there are (`runtime.mcount`).
+struct ThreadCount {
+    /// `sched.mnext`: the next one's number.
+    next: RuntimeAddr,
+    /// `sched.nmfreed`: how many have ended.
+    freed: RuntimeAddr,
+}
+
+impl ThreadCount {
+    /// `None` where the scheduler's variables are not found: then nothing can be compared.
+    fn find(view: &View) -> Option<Self> {
+        let at = view.locate(&["runtime.sched"]).at("runtime.sched")?;
+        let field = |name| {
+            let field = view.table.field("runtime.sched", name).filter(|field| field.size == 8)?;
+            Some(at.plus(field.offset))
+        };
+        Some(ThreadCount { next: field("mnext")?, freed: field("nmfreed")? })
+    }
+
+    fn read(&self, memory: &dyn Memory) -> Option<u64> {
+        let (next, freed) = (memory.word(self.next).ok()?, memory.word(self.freed).ok()?);
+        Some(next.wrapping_sub(freed))
+    }
 }
 
 /// Where an m has its `createstack`. Where the list of ms was found to be linked elsewhere than in the layout, which is of

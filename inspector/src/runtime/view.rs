@@ -44,6 +44,8 @@ pub struct View {
     pub machine: &'static dyn Machine,
     /// Its Go version where that is known exactly.
     pub version: Option<GoVersion>,
+    /// The release whose tables fit, with the program's experiments: its own, or one that it may be.
+    pub fitting: GoVersion,
     /// The minor release whose text formats and layouts are used.
     pub minor: u32,
     /// Layouts and wait reasons.

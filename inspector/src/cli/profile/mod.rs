@@ -242,11 +242,12 @@ fn threads(process: &Process, opened: &Opened) -> Result<Taken, Error> {
         return Err(Error::Uncalibrated { pid: process.pid(), what });
     }
     let memory = LiveMemory::new(process.pid().as_raw());
-    let profile = thread_profile(view, &memory, mapped).map_err(|e| record_error(process, e))?;
+    let made = thread_profile(view, &memory, mapped).map_err(|e| record_error(process, e))?;
     let notes = notes_of(panicking::look(view));
     process.check()?;
     let cost = Cost::of_reading(opened.cost).and(Cost::of_reading(memory.cost()));
-    Ok(Taken { profile, cost: Some(cost), missing: None, notes, ticks: None, sampling: None })
+    let missing = made.doubt.map(|doubt| format!("the profile is doubtful: {}", doubt.why));
+    Ok(Taken { profile: made.profile, cost: Some(cost), missing, notes, ticks: None, sampling: None })
 }
 
 /// What has to be known of a program that is being brought down.
