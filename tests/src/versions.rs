@@ -11,6 +11,18 @@ use crate::error::{Error, Result};
 use crate::matrix::{build_root, minor, source_root};
 use crate::process::copy_program;
 
+/// What is left of a program beside its code.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Debug {
+    /// Nothing.
+    #[default]
+    Stripped,
+    /// The debug information of its C code alone: Go's linker leaves out its own, and the system's passes that on.
+    OfC,
+    /// What `go build` leaves.
+    All,
+}
+
 /// How the memory fixture is built, besides being stripped.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Build {
@@ -22,6 +34,10 @@ pub struct Build {
     pub version: &'static str,
     /// Whether the linker's build info is overwritten afterwards.
     pub wiped: bool,
+    /// With the race detector.
+    pub race: bool,
+    /// Not stripped of everything.
+    pub debug: Debug,
 }
 
 impl Build {
@@ -29,10 +45,18 @@ impl Build {
     #[must_use]
     pub fn name(&self) -> String {
         let text = format!("{}-{}-{}", self.toolchain, self.experiment, self.version);
-        let wiped = if self.wiped { "-wiped" } else { "" };
         let text = text.trim_end_matches('-');
-        text.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect::<String>()
-            + wiped
+        let mut name: String =
+            text.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
+        let ending = match self.debug {
+            Debug::Stripped => "",
+            Debug::OfC => "-debug-of-c",
+            Debug::All => "-debug",
+        };
+        name.push_str(ending);
+        name.push_str(if self.race { "-race" } else { "" });
+        name.push_str(if self.wiped { "-wiped" } else { "" });
+        name
     }
 
     /// Builds it. Go itself knows whether there is something to do.
@@ -53,10 +77,17 @@ impl Build {
         };
         let mut command = Command::new("go");
         command.current_dir(source_root()).args(["build", "-buildvcs=false", "-trimpath"]);
-        command.arg(format!("-modfile={}", module.display())).arg(format!("-ldflags=-s -w{version}"));
+        let link = match self.debug {
+            Debug::Stripped => "-s -w",
+            Debug::OfC => "-w -linkmode=external",
+            Debug::All => "",
+        };
+        command.arg(format!("-modfile={}", module.display())).arg(format!("-ldflags={link}{version}"));
+        command.args(self.race.then_some("-race"));
         command.arg("-o").arg(&path).arg("./cmd/memory");
         command.env("GOTOOLCHAIN", format!("go{}", self.toolchain)).env("GOEXPERIMENT", self.experiment);
-        command.env("CGO_ENABLED", "0").env("GOWORK", "off");
+        let with_c = self.race || self.debug == Debug::OfC;
+        command.env("CGO_ENABLED", if with_c { "1" } else { "0" }).env("GOWORK", "off");
         command.env_remove("GOFLAGS").env_remove("GODEBUG").env_remove("GOAMD64");
         crate::build::run(command)?;
         if !self.wiped {

@@ -8,7 +8,7 @@
 use std::process::Command;
 
 use fixtures::memory::differences;
-use fixtures::versions::Build;
+use fixtures::versions::{Build, Debug};
 use fixtures::{Dump, Fixture, Process as Target, compare, probe};
 use inspector::process::Process;
 use inspector::runtime::memstats::{self, Sources, Wanted};
@@ -282,6 +282,27 @@ fn versions_that_are_lies() {
         running.modules_are_told();
         running.is_doubted(version == "go1.18.10");
         running.changes_are_refused("exact Go release is not known");
+        running.end();
+    }
+}
+
+/// Why nothing is written into a program whose layouts are not its own: that it has no debug information, that its debug
+/// information is of its C code alone, or that it is of Go and was not what the layouts are from.
+#[test]
+fn layouts_that_are_stripped_and_those_that_are_not() {
+    for (debug, because) in [
+        (Debug::Stripped, "it is built with -race, and its own layouts are stripped;"),
+        (
+            Debug::OfC,
+            "-race, and its own layouts are stripped: its debug information has none of Go's runtime;",
+        ),
+        (Debug::All, "-race, and its layouts are not taken from its own debug information;"),
+    ] {
+        // From Go 1.26 on, its linker has the system's leave out that of C too.
+        let build = Build { toolchain: "1.25.14", race: true, debug, ..Build::default() };
+        let mut running = Running::start(build);
+        running.stack_is_right();
+        running.changes_are_refused(because);
         running.end();
     }
 }

@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use symbols::addr::RuntimeAddr;
+use symbols::image::Image;
 use symbols::layout::{self, Evidence};
 
 use super::pacer::{self, Live, Trigger18};
@@ -13,7 +14,7 @@ use super::word::{Width, Word};
 use super::{Turn, refused, stopped, unverified};
 use crate::memory::{InStop, LiveMemory, Memory as _};
 use crate::process::Process;
-use crate::runtime::attach::has_debug_info;
+use crate::runtime::attach::{has_debug_info, own_dwarf};
 use crate::runtime::locate::Located;
 use crate::runtime::open::{Opened, Runtimes, memory_error, open_all, open_chosen};
 use crate::runtime::view::View;
@@ -340,6 +341,17 @@ fn check_state(process: &Process) -> Result<(), Error> {
     Ok(())
 }
 
+/// Why the layouts of a program are not its own: with or without debug information, which may be of its C code alone.
+fn own_layouts(image: &Image) -> &'static str {
+    if !has_debug_info(image) {
+        "its own layouts are stripped"
+    } else if own_dwarf(image).is_none() {
+        "its own layouts are stripped: its debug information has none of Go's runtime"
+    } else {
+        "its layouts are not taken from its own debug information"
+    }
+}
+
 /// Refuses programs whose runtime may be another than the one that the layouts and rules are of.
 fn check_build(process: &Process, view: &View) -> Result<(), Error> {
     let doubt = |what: String| Err(unverified(process, format!("{what}; nothing is written into it")));
@@ -353,20 +365,16 @@ fn check_build(process: &Process, view: &View) -> Result<(), Error> {
         return doubt(format!("its exact Go release is not known, only that it is like go1.{}", view.minor));
     };
     let main = view.modules.main();
-    let layouts = if has_debug_info(&main.image) {
-        "its layouts are not taken from its own debug information"
-    } else {
-        "its own layouts are stripped"
-    };
+    let layouts = || own_layouts(&main.image);
     if version.devel && !own {
-        return doubt(format!("{version} is no release, and {layouts}"));
+        return doubt(format!("{version} is no release, and {}", layouts()));
     }
     if let Evidence::Candidate { .. } = view.layout {
         return doubt(format!("the layouts of {version} are not known, only the {}", view.layout));
     }
     let option = INSTRUMENTED.iter().find(|(function, _)| main.pclntab.find(function).is_some());
     if let Some((_, option)) = option.filter(|_| !own) {
-        return doubt(format!("it is built with {option}, and {layouts}"));
+        return doubt(format!("it is built with {option}, and {}", layouts()));
     }
     let proven = view.code.is_some_and(|code| code.is_proof());
     match view.layout {
