@@ -170,6 +170,7 @@ impl Recipe {
             Variant::Race => arguments.push("-race".to_owned()),
             Variant::NoOpt => arguments.push("-gcflags=all=-N -l".to_owned()),
             Variant::Inlined => arguments.push("-gcflags=all=-l=4".to_owned()),
+            Variant::Cover => arguments.extend(["-cover".to_owned(), "-coverpkg=all".to_owned()]),
             Variant::CShared => arguments.push("-buildmode=c-shared".to_owned()),
             Variant::Pgo => arguments.push(format!("-pgo={}", profile_file().display())),
             _ => {}

@@ -47,13 +47,15 @@ pub enum Variant {
     Pgo,
     /// `-gcflags=all=-l=4`, stripped: more is inlined.
     Inlined,
+    /// `-cover -coverpkg=all` (from Go 1.20), stripped: the runtime counts what of it is executed.
+    Cover,
     /// A shared object loaded by a C program, stripped.
     CShared,
 }
 
 impl Variant {
     /// All variants.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Stripped,
         Self::Plain,
         Self::Pie,
@@ -65,6 +67,7 @@ impl Variant {
         Self::V3,
         Self::Pgo,
         Self::Inlined,
+        Self::Cover,
         Self::CShared,
     ];
 
@@ -87,6 +90,7 @@ impl Variant {
             Self::V3 => "v3",
             Self::Pgo => "pgo",
             Self::Inlined => "inlined",
+            Self::Cover => "cover",
             Self::CShared => "cshared",
         }
     }
@@ -284,7 +288,8 @@ impl Cell {
                 Variant::Race | Variant::NoOpt | Variant::V3 | Variant::Pgo | Variant::CShared,
             ) => deep,
             (Program::Profiles, Variant::Inlined) => INLINED_TOOLCHAINS.contains(&self.toolchain),
-            (_, Variant::Inlined) => false,
+            (Program::Profiles, Variant::Cover) => deep,
+            (_, Variant::Inlined | Variant::Cover) => false,
             (Program::States, _) => true,
             (Program::Running | Program::Churn, Variant::NoOpt) => deep,
             (Program::Collector | Program::Hot, Variant::Cgo) => true,
@@ -370,7 +375,7 @@ fn selected(selection: Selection, cell: Cell, position: usize) -> bool {
                     // Up to Go 1.19 the profile of locks takes one variable more.
                     Variant::Pie if cell.program == Program::Profiles && cell.minor() == 19 => true,
                     Variant::Pie | Variant::Cgo => QUICK_TOOLCHAINS.contains(&cell.toolchain),
-                    Variant::Inlined => cell.toolchain == "1.27.4",
+                    Variant::Inlined | Variant::Cover => cell.toolchain == "1.27.4",
                     Variant::NoOpt | Variant::V3 => true,
                     _ => false,
                 };
@@ -412,7 +417,7 @@ fn selected(selection: Selection, cell: Cell, position: usize) -> bool {
                     Variant::Plain => position % 3 == 2,
                     Variant::Cgo => position.is_multiple_of(3),
                     Variant::Race | Variant::NoOpt | Variant::V3 | Variant::Pgo | Variant::CShared => true,
-                    Variant::Inlined => false,
+                    Variant::Inlined | Variant::Cover => false,
                 }
         }
     }

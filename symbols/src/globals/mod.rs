@@ -114,6 +114,10 @@ pub enum Compilation {
     Race,
     /// With a profile (`-pgo`): that of the Go compiler.
     Profiled,
+    /// With `-cover -coverpkg=all`: the runtime counts what of it is executed.
+    Covered,
+    /// With `GOAMD64=v3`.
+    V3,
 }
 
 /// Why an address is believed.

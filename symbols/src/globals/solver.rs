@@ -37,6 +37,10 @@ pub(super) struct Recipes<'a> {
     race: Set<'a>,
     #[serde(borrow, default)]
     profiled: Set<'a>,
+    #[serde(borrow, default)]
+    cover: Set<'a>,
+    #[serde(borrow, default)]
+    v3: Set<'a>,
 }
 
 impl<'a> Recipes<'a> {
@@ -44,12 +48,14 @@ impl<'a> Recipes<'a> {
         [(Compilation::Optimised, &self.optimised), (Compilation::Unoptimised, &self.unoptimised)]
     }
 
-    fn supplements(&self) -> [(Compilation, &Set<'a>); 4] {
+    fn supplements(&self) -> [(Compilation, &Set<'a>); 6] {
         [
             (Compilation::PositionIndependent, &self.pie),
             (Compilation::InlinedMore, &self.inlined_more),
             (Compilation::Race, &self.race),
             (Compilation::Profiled, &self.profiled),
+            (Compilation::Covered, &self.cover),
+            (Compilation::V3, &self.v3),
         ]
     }
 }
@@ -70,6 +76,8 @@ pub(super) fn recipes(sheet: &Sheet) -> Option<Recipes<'static>> {
         &mut recipes.inlined_more,
         &mut recipes.race,
         &mut recipes.profiled,
+        &mut recipes.cover,
+        &mut recipes.v3,
     ] {
         *set = Set::default();
     }

@@ -3,8 +3,9 @@
 //! ```text
 //! generate-tables [--builds DIR] [VERSION…]    (re)make the tables of these releases or candidates
 //!                                                (`1.28.0`, `1.28rc1`); of all known releases without any
-//! generate-tables [--builds DIR] ways [VERSION…]
-//!                                                learn again what ways to compile need beside the usual recipes
+//! generate-tables [--builds DIR] ways [WAY] [VERSION…]
+//!                                                learn again what ways to compile need beside the usual recipes: all of
+//!                                                `pie inlined_more race profiled cover v3`, or one and those behind it
 //! generate-tables [--builds DIR] experiments [VERSION…]
 //!                                                measure which GOEXPERIMENTs of these releases change layouts
 //! generate-tables [--builds DIR] verify          compare recipes with the symbol tables of other programs
@@ -47,7 +48,7 @@ fn main() -> ExitCode {
 fn run(mut args: impl Iterator<Item = String>) -> Outcome {
     let home = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut builds = std::env::temp_dir().join("gops-probe-tables");
-    let (mut wanted, mut only_ways, mut of_experiments) = (Vec::new(), false, false);
+    let (mut wanted, mut only_ways, mut of_experiments) = (Vec::new(), None, false);
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--builds" => builds = PathBuf::from(args.next().ok_or("--builds needs a directory")?),
@@ -59,7 +60,8 @@ fn run(mut args: impl Iterator<Item = String>) -> Outcome {
                 std::fs::create_dir_all(&builds)?;
                 return verify::matrix(&home.join("probe"), &builds, &home.join("../docs/recipes.md"));
             }
-            "ways" => only_ways = true,
+            "ways" => only_ways = Some(ways::FIRST.to_owned()),
+            key if only_ways.is_some() && ways::is_learned(key) => only_ways = Some(arg),
             "experiments" => of_experiments = true,
             version => {
                 wanted.push(Release::parse(version).ok_or_else(|| format!("not a release: {version}"))?)
@@ -74,8 +76,8 @@ fn run(mut args: impl Iterator<Item = String>) -> Outcome {
         wanted = releases().map(Release::from).collect();
     }
     std::fs::create_dir_all(&builds)?;
-    if only_ways {
-        return ways::again(home, &builds, &wanted);
+    if let Some(from) = only_ways {
+        return ways::again(home, &builds, &wanted, &from);
     }
     for release in wanted {
         let build = |mode, program| -> Outcome<Vec<u8>> {
@@ -92,7 +94,8 @@ fn run(mut args: impl Iterator<Item = String>) -> Outcome {
         };
         let recipes = [learn(Mode::Plain)?, learn(Mode::Unoptimised)?];
         let text = emit::file(release, &elf, &table, &recipes)?;
-        let (text, supplements) = ways::complete(&home.join("probe"), &builds, release, &table, text)?;
+        let (text, supplements) =
+            ways::complete(&home.join("probe"), &builds, release, &table, text, ways::FIRST)?;
         std::fs::write(home.join(format!("data/{release}.json")), text)?;
         let [optimised, unoptimised] = recipes.map(|r| r.variables.len());
         let structs = table.structs().count();

@@ -50,11 +50,22 @@ pub(crate) const WAYS: &[Way] = &[
 ];
 
 /// See [`learned`].
-const LEARNED: [&str; 4] = ["pie", "inlined_more", "race", "profiled"];
+const LEARNED: [&str; 6] = ["pie", "inlined_more", "race", "profiled", "cover", "v3"];
 
-/// The ways that recipes of their own are learned from, in the order in which each fills what those before have left.
-fn learned(release: Release) -> impl Iterator<Item = &'static Way> {
-    WAYS.iter().filter(move |way| LEARNED.contains(&way.key) && way.exists(release))
+/// The ways that recipes of their own are learned from, in the order in which each fills what those before have left:
+/// the one of that key, and those behind it.
+fn learned(release: Release, from: &str) -> impl Iterator<Item = &'static Way> {
+    let behind = LEARNED.iter().skip_while(move |key| **key != from);
+    let way = |key: &&str| WAYS.iter().find(|way| way.key == *key);
+    behind.filter_map(way).filter(move |way| way.exists(release))
+}
+
+/// The first of them.
+pub(crate) const FIRST: &str = LEARNED[0];
+
+/// Whether a word is the key of one of them.
+pub(crate) fn is_learned(key: &str) -> bool {
+    LEARNED.contains(&key)
 }
 
 impl Way {
@@ -112,9 +123,10 @@ pub(crate) fn complete(
     release: Release,
     table: &Table,
     mut text: String,
+    from: &str,
 ) -> Outcome<(String, String)> {
     let mut counts = String::new();
-    for way in learned(release) {
+    for way in learned(release, from) {
         // The race detector of the first releases needs a C compiler; without one, what it changes stays unknown.
         let learned = match supplement(way, source, builds, release, table, &text) {
             Ok(learned) => learned,
@@ -132,14 +144,15 @@ pub(crate) fn complete(
     Ok((text, counts))
 }
 
-/// Learns again what ways to compile need beside the usual recipes of tables that are there.
-pub(crate) fn again(home: &Path, builds: &Path, releases: &[Release]) -> Outcome {
+/// Learns again what ways to compile, from the one of a key on, need beside the usual recipes of tables that are there.
+pub(crate) fn again(home: &Path, builds: &Path, releases: &[Release], from: &str) -> Outcome {
     for &release in releases {
         let path = home.join(format!("data/{release}.json"));
         let found = release.version().as_ref().and_then(layout::lookup);
         let table = found.ok_or_else(|| format!("no table of {release}"))?.table;
-        let text = emit::without(&std::fs::read_to_string(&path)?, LEARNED.into_iter());
-        let (text, counts) = complete(&home.join("probe"), builds, release, &table, text)?;
+        let keys = LEARNED.into_iter().skip_while(|key| *key != from);
+        let text = emit::without(&std::fs::read_to_string(&path)?, keys);
+        let (text, counts) = complete(&home.join("probe"), builds, release, &table, text, from)?;
         std::fs::write(path, text)?;
         println!("{release}{counts}");
     }
