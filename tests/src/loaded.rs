@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::build::{lock, run};
 use crate::error::{Error, Result};
 use crate::matrix::{build_root, source_root};
+use crate::probe::probe;
 
 /// What a toolchain makes of `fixtures/loaded`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -142,6 +143,25 @@ pub struct NamedSample {
     pub numbers: Value,
     /// Its first value.
     pub value: i64,
+}
+
+/// The samples of `gops-probe ARGUMENTS PID`, which writes a CPU profile in JSON; none where stops found no thread on a CPU.
+///
+/// # Errors
+///
+/// What it says where it fails for another reason.
+pub fn sampled(arguments: &[&str], pid: u32) -> Result<Vec<NamedSample>> {
+    let pid = pid.to_string();
+    let arguments: Vec<&str> = arguments.iter().copied().chain([pid.as_str()]).collect();
+    let output = probe(&arguments)?;
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    if output.status.code() == Some(7) && stderr.contains("there is no sample") {
+        return Ok(Vec::new());
+    }
+    match serde_json::from_slice(&output.stdout) {
+        Ok(profile) if output.status.success() => Ok(named_samples(&profile)),
+        _ => Err(Error::Failed { program: format!("gops-probe {arguments:?}"), stderr }),
+    }
 }
 
 /// The samples of a profile in JSON, with the names of their functions.

@@ -5,7 +5,7 @@
 
 use std::process::Command;
 
-use fixtures::loaded::{Artifact, NamedSample, artifact, named_samples};
+use fixtures::loaded::{Artifact, NamedSample, artifact, sampled};
 use fixtures::{Dump, Fixture, Process, compare, probe};
 use serde_json::Value;
 
@@ -100,16 +100,22 @@ fn samples_of_plugin_code_have_names_and_labels() {
             let mut fixture = start(version, 2, 2);
             fixture.order("compute").unwrap();
             let arguments: Vec<&str> = mode.iter().copied().chain(["-d", "2s", "--format", "json"]).collect();
-            let profile: Value = serde_json::from_str(&answer(&arguments, &fixture)).unwrap();
-            let samples = named_samples(&profile);
-            let is_computing = |sample: &&NamedSample| {
+            let is_computing = |sample: &NamedSample| {
                 sample
                     .functions
                     .iter()
                     .any(|name| name.ends_with("plugin.compute") || name.ends_with(".compute"))
             };
-            let computing: Vec<&NamedSample> = samples.iter().filter(is_computing).collect();
-            assert!(!computing.is_empty(), "{version} {mode:?}: {samples:#?}");
+            let mut computing: Vec<NamedSample> = Vec::new();
+            // Where others have the CPUs, few stops find a thread on one, and none may.
+            for _ in 0..10 {
+                let samples = sampled(&arguments, fixture.pid()).unwrap();
+                computing.extend(samples.into_iter().filter(is_computing));
+                if !computing.is_empty() {
+                    break;
+                }
+            }
+            assert!(!computing.is_empty(), "{version} {mode:?}");
             for sample in computing {
                 assert_eq!(sample.labels["plugin"][0], "plugin0", "{version} {mode:?}: {sample:?}");
                 assert!(sample.numbers["goroutine"][0].is_u64(), "{version} {mode:?}: {sample:?}");

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use fixtures::loaded::{Artifact, NamedSample, artifact, c_host, named_samples, python_host};
+use fixtures::loaded::{Artifact, NamedSample, artifact, c_host, named_samples, python_host, sampled};
 use fixtures::{Dump, Fixture, Process, compare, probe};
 use serde_json::Value;
 
@@ -319,25 +319,32 @@ fn samples_are_of_the_runtime_whose_code_runs() {
             println!("SKIPPED: the kernel or our rights do not allow BPF programs");
             continue;
         }
-        let profile = host.profile(&["pprof-cpu", "-d", "3s", "--mode", mode]);
-        let samples = named_samples(&profile);
-        let mut seen = 0;
+        let computes =
+            |sample: &&NamedSample| sample.functions.iter().any(|name| name.ends_with("waits.compute"));
+        let of = |samples: &[NamedSample], number: usize| -> Vec<NamedSample> {
+            let module = host.module(number);
+            let own = samples.iter().filter(|sample| sample.labels["runtime"][0] == module.as_str());
+            own.filter(computes).cloned().collect()
+        };
+        let mut samples: Vec<NamedSample> = Vec::new();
+        // On a busy machine the looks of ptrace may all miss one of them.
+        let rounds = if mode == "ptrace" { 10 } else { 1 };
+        for _ in 0..rounds {
+            let arguments = ["pprof-cpu", "-d", "3s", "--mode", mode, "--format", "json"];
+            samples.extend(sampled(&arguments, host.fixture.pid()).unwrap());
+            if (0..2).all(|number| !of(&samples, number).is_empty()) {
+                break;
+            }
+        }
         for number in 0..2 {
             let name = ["alpha", "beta"][number];
-            let module = host.module(number);
-            let computes =
-                |sample: &&NamedSample| sample.functions.iter().any(|name| name.ends_with("waits.compute"));
-            let own = samples.iter().filter(|sample| sample.labels["runtime"][0] == module.as_str());
-            let own: Vec<&NamedSample> = own.filter(computes).collect();
-            // On a busy machine the looks of ptrace may all miss one of them.
-            assert!(!own.is_empty() || mode == "ptrace", "{mode} {name}: {samples:#?}");
-            seen += own.len();
+            let own = of(&samples, number);
+            assert!(!own.is_empty(), "{mode} {name}: {samples:#?}");
             for sample in own {
                 assert_eq!(sample.labels["library"][0], name, "{mode}: {sample:?}");
                 assert!(sample.numbers["goroutine"][0].is_u64(), "{mode}: {sample:?}");
             }
         }
-        assert!(seen > 0, "{mode}: {samples:#?}");
     }
     for number in 0..2 {
         assert_eq!(host.ask(number, "rest"), "ok");

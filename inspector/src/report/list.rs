@@ -214,7 +214,7 @@ fn row(p: &GoProcess) -> [String; 5] {
     // Which releases there are is not to be missed.
     if !p.other_runtimes.is_empty() {
         let each = runtimes(p).map(|(module, program)| {
-            format!("{} {}", printable(module), printable_str(shorten(&program.release.to_string())))
+            format!("{} {}", printable(module), printable_str(shorten(&release_text(program))))
         });
         path.push_str(&format!("  [runtimes: {}]", each.collect::<Vec<_>>().join(", ")));
     }
