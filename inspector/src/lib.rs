@@ -11,6 +11,7 @@ mod environment;
 mod error;
 pub mod memory;
 pub mod native;
+mod operations;
 mod patience;
 pub mod process;
 pub mod profile;

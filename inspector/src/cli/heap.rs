@@ -3,23 +3,19 @@
 use std::io::Write as _;
 
 use super::args::{Common, HeapArgs};
-use super::memstats::{source_error, take_error};
 use super::style::Style;
 use super::{output, panicking, runtimes};
 use crate::Error;
-use crate::agent::AgentTarget;
-use crate::process::Process;
-use crate::report::answers::Source;
+use crate::operations::{self, runtimes::ask};
 use crate::report::heap::HeapAnswer;
-use crate::runtime::heap::{HeapPause, take};
-use crate::runtime::memstats::{Consistency, Sources};
-use crate::runtime::open::Opened;
+use crate::runtime::heap::HeapPause;
+use crate::runtime::memstats::Consistency;
 
 pub(super) fn run(args: &HeapArgs, common: &Common) -> Result<(), Error> {
     let process = args.target.process("heap", common)?;
     let pause = if args.no_pause { HeapPause::No } else { HeapPause::AtMost(args.max_pause) };
-    let look = |opened| look(&process, &opened, pause, args.top);
-    let answers = runtimes::ask(&process, args.runtime.chosen(), look)?;
+    let look = |opened| operations::heap::look(&process, &opened, pause, args.top);
+    let answers = ask(&process, args.runtime.chosen(), look)?;
     if common.json {
         answers.write_json(common, runtimes::pretty)?;
     } else {
@@ -30,17 +26,6 @@ pub(super) fn run(args: &HeapArgs, common: &Common) -> Result<(), Error> {
         panicking::tell(answer.panicking, common);
     }
     answers.conclude()
-}
-
-fn look(process: &Process, opened: &Opened, pause: HeapPause, top: usize) -> Result<HeapAnswer, Error> {
-    let view = &opened.view;
-    let sources = Sources::find(view).map_err(|e| source_error(process, e))?;
-    let taken = take(view, &sources, pause, top).map_err(|e| take_error(process, e))?;
-    let panicking = panicking::look(view);
-    process.check()?;
-    let source = Source::new(&AgentTarget::Process(process.pid()), "probe");
-    let answer = HeapAnswer::new(source, view, taken, opened.cost);
-    Ok(HeapAnswer { panicking, ..answer })
 }
 
 /// How far it can be believed, on standard error.

@@ -11,11 +11,12 @@ use super::target::Found;
 use super::via::{Chosen, choose};
 use super::{agent, output};
 use crate::Error;
-use crate::agent::{GcPercent, Request, Signal};
-use crate::change::gc::{self, Collection};
-use crate::change::knob::{self, NO_LIMIT, Set};
+use crate::agent::{Request, Signal};
+use crate::change::gc::Collection;
+use crate::change::knob::{self, NO_LIMIT};
 use crate::change::subject::Subject;
 use crate::change::{Options, guard};
+use crate::operations::change::{collect, gc_percent, set_percent};
 use crate::process::Process;
 use crate::report::answers::{Source, Sourced};
 use crate::report::changes::{Effort, Gc, SetGc, SetMemLimit};
@@ -147,33 +148,6 @@ pub(super) fn set_mem_limit(args: &SetMemLimitArgs, common: &Common) -> Result<(
         return write(&target, "probe", answer, common);
     }
     output::write(common, |out| writeln!(out, "{answer}"))
-}
-
-/// The percentage as the runtime keeps it.
-pub(super) fn gc_percent(percent: GcPercent) -> Result<i32, Error> {
-    if percent.0 < 0 {
-        return Ok(-1);
-    }
-    i32::try_from(percent.0).map_err(|_| Error::Usage(format!("{percent} is more than GOGC can be")))
-}
-
-/// Forces a collection from outside.
-pub(super) fn collect(
-    process: &Process,
-    runtime: Option<&str>,
-    options: &Options<'_>,
-) -> Result<Collection, Error> {
-    gc::collect(&Subject::verify_chosen(process, runtime)?, options)
-}
-
-/// Sets GOGC from outside.
-pub(super) fn set_percent(
-    process: &Process,
-    runtime: Option<&str>,
-    percent: i32,
-    options: &Options<'_>,
-) -> Result<Set<i32>, Error> {
-    knob::set_gc_percent(&Subject::verify_chosen(process, runtime)?, percent, options)
 }
 
 /// Does it so that Ctrl-C ends it in good order.

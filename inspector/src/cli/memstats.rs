@@ -6,22 +6,21 @@ use super::args::{Common, MemstatsArgs, Via, WayArgs};
 use super::style::Style;
 use super::via::{Chosen, choose};
 use super::{agent, output, panicking, runtimes};
-use crate::agent::{AgentTarget, Request, Signal};
+use crate::Error;
+use crate::agent::{Request, Signal};
+use crate::operations::memstats::look;
+use crate::operations::runtimes::ask;
 use crate::process::Process;
 use crate::report::answers::Source;
 use crate::report::memstats::MemStatsAnswer;
-use crate::runtime::memstats::{Consistency, Sources, TakeError, Wanted, take};
-use crate::runtime::open::{Opened, memory_error};
-use crate::runtime::source::SourceError;
-use crate::{Error, standstill};
+use crate::runtime::memstats::{Consistency, Wanted};
 
 pub(super) fn run(args: &MemstatsArgs, common: &Common) -> Result<(), Error> {
     let target = args.target.find(common)?;
     let wanted = if args.no_pause { Wanted::Approximate } else { Wanted::Instant };
     let way = way(&args.runtime.way(args.way)?, args.no_pause)?;
-    let outside = |process: &Process| {
-        runtimes::ask(process, args.runtime.chosen(), |opened| look(process, &opened, wanted))
-    };
+    let outside =
+        |process: &Process| ask(process, args.runtime.chosen(), |opened| look(process, &opened, wanted));
     let answer = match choose(&target, &way, common, outside)? {
         Chosen::Probe(answers) => {
             if common.json {
@@ -65,18 +64,6 @@ pub(super) fn way(way: &WayArgs, no_pause: bool) -> Result<WayArgs, Error> {
     }
 }
 
-/// Reads the statistics of a process from outside.
-pub(super) fn look(process: &Process, opened: &Opened, wanted: Wanted) -> Result<MemStatsAnswer, Error> {
-    let view = &opened.view;
-    let sources = Sources::find(view).map_err(|e| source_error(process, e))?;
-    let taken = take(view, &sources, wanted).map_err(|e| take_error(process, e))?;
-    let panicking = panicking::look(view);
-    process.check()?;
-    let source = Source::new(&AgentTarget::Process(process.pid()), "probe");
-    let answer = MemStatsAnswer::of_probe(source, taken, opened.cost, &process.time_zone());
-    Ok(MemStatsAnswer { panicking, ..answer })
-}
-
 /// How far the numbers can be believed, on standard error.
 fn tell(answer: &MemStatsAnswer, common: &Common) {
     let style = Style::for_stderr(common.color);
@@ -102,22 +89,5 @@ fn tell(answer: &MemStatsAnswer, common: &Common) {
     }
     if let Some(cost) = answer.cost.filter(|_| common.verbose > 0) {
         let _ = writeln!(err, "{} {cost}", style.hint("cost:"));
-    }
-}
-
-pub(super) fn take_error(process: &Process, error: TakeError) -> Error {
-    match error {
-        TakeError::Source(error) => source_error(process, error),
-        TakeError::Stop(error) => standstill::error(process, error),
-    }
-}
-
-pub(super) fn source_error(process: &Process, error: SourceError) -> Error {
-    if let Err(gone) = process.check() {
-        return gone.into();
-    }
-    match error {
-        SourceError::Memory(error) => memory_error(process, error),
-        other => Error::Uncalibrated { pid: process.pid(), what: other.to_string() },
     }
 }

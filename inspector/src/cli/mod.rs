@@ -24,7 +24,6 @@ mod place;
 mod process;
 mod profile;
 mod progress;
-mod reading;
 pub mod runtimes;
 mod serve;
 mod sink;
@@ -39,17 +38,16 @@ mod tree;
 mod turn;
 mod version;
 mod via;
-mod waiters;
 mod window;
 
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use crate::operations::profile::Kind;
 use crate::{Error, stop};
 use args::{Cli, Command, Common};
 pub use generate::commands_table;
-use profile::Kind;
 
 /// Runs the program with the arguments of this process.
 pub fn main() -> ExitCode {

@@ -9,18 +9,19 @@ use symbols::image::Source as _;
 
 use super::args::{Common, ServeArgs};
 use super::interrupt::Interrupt;
+use super::output;
 use super::profile::cpu::cpu_from_outside;
-use super::profile::heap_from_outside;
-use super::runtimes::{self, Answers as Answered};
 use super::style::Style;
 use super::turn::{Turn, Turns};
-use super::{knobs, memstats, output, stack, stats};
 use crate::Error;
 use crate::agent::peer::Policy;
 use crate::agent::server::{Answers, Outcome, Server};
 use crate::agent::socket::Listen;
 use crate::agent::{AgentTarget, Request, Signal};
 use crate::change;
+use crate::operations::change::{collect, gc_percent, set_percent};
+use crate::operations::runtimes::{Answers as Answered, ask};
+use crate::operations::{memstats, profile, stack, stats};
 use crate::process::find::GoProcess;
 use crate::process::{Process, find};
 use crate::report::answers::{Serving, Source, Sourced};
@@ -160,7 +161,7 @@ impl Answers for Outside<'_> {
             Signal::Gc => return self.collect(out),
             Signal::SetGcPercent => self.set_percent(request, out)?,
             Signal::HeapProfile => {
-                return profile_or_nothing(signal, heap_from_outside(self.process, self.runtime), out);
+                return profile_or_nothing(signal, profile::heap(self.process, self.runtime), out);
             }
             Signal::CpuProfile => {
                 let profile = cpu_from_outside(self.process, signal.measures_for(), &self.interrupt);
@@ -208,7 +209,7 @@ impl Outside<'_> {
     fn stack(&self, out: &mut dyn Write) -> io::Result<()> {
         let options = Options { pause: Pause::AtMost(MAX_PAUSE), system: false, goid: None };
         let look = |opened| stack::look(self.process, opened, &options);
-        let seen = self.turn().and_then(|_turn| runtimes::ask(self.process, self.runtime, look));
+        let seen = self.turn().and_then(|_turn| ask(self.process, self.runtime, look));
         match seen {
             Ok(seen) => {
                 let filter = Filter::default();
@@ -224,7 +225,7 @@ impl Outside<'_> {
 
     /// gops throws the answer away; only the end of the connection says that it is done.
     fn collect(&self, out: &mut dyn Write) -> io::Result<Outcome> {
-        match self.change(|options| knobs::collect(self.process, self.runtime, options)) {
+        match self.change(|options| collect(self.process, self.runtime, options)) {
             Ok(_) => write!(out, "ok").map(|()| Outcome::Answered),
             Err(error) => failed(&error, out).map(|()| Outcome::Refused),
         }
@@ -232,8 +233,8 @@ impl Outside<'_> {
 
     fn set_percent(&self, request: &Request, out: &mut dyn Write) -> io::Result<()> {
         let Request::SetGc(percent) = request else { return Ok(()) };
-        let set = knobs::gc_percent(*percent).and_then(|percent| {
-            self.change(|options| knobs::set_percent(self.process, self.runtime, percent, options))
+        let set = gc_percent(*percent).and_then(|percent| {
+            self.change(|options| set_percent(self.process, self.runtime, percent, options))
         });
         match set {
             Ok(set) => writeln!(out, "{}", SetGc::new(&set, false)),
@@ -243,7 +244,7 @@ impl Outside<'_> {
 
     fn memstats(&self, out: &mut dyn Write) -> io::Result<()> {
         let look = |opened| memstats::look(self.process, &opened, Wanted::Instant);
-        let answer = self.turn().and_then(|_turn| runtimes::ask(self.process, self.runtime, look));
+        let answer = self.turn().and_then(|_turn| ask(self.process, self.runtime, look));
         match answer {
             Ok(answers) => {
                 answers.write_text(out, |answer, out| answer.write_text(out))?;
@@ -262,7 +263,7 @@ impl Outside<'_> {
 
     fn stats(&self, out: &mut dyn Write) -> io::Result<()> {
         let look = |opened| stats::look(self.process, &opened, false);
-        match runtimes::ask(self.process, self.runtime, look) {
+        match ask(self.process, self.runtime, look) {
             Ok(answers) => {
                 answers.write_text(out, |answer, out| answer.write_text(out))?;
                 missing(&answers, out)

@@ -6,24 +6,22 @@ use std::mem::ManuallyDrop;
 
 use super::args::{Common, StackArgs, Via, WayArgs};
 use super::capture::catch;
-use super::runtimes::{self, Answers};
 use super::style::Style;
 use super::target::Found;
 use super::via::{Chosen, choose};
 use super::{agent, output, panicking, stuck};
+use crate::Error;
 use crate::agent::{AgentTarget, Connection, Request, Signal};
-use crate::memory::ReadCost;
+use crate::operations::runtimes::{Answers, ask};
+use crate::operations::stack::{Seen, look};
 use crate::process::Process;
 use crate::report::answers::Source;
 use crate::report::dump::Dump;
 use crate::report::printable::printable_str;
 use crate::report::stack::{Cost, Counts, Filter, StackReport, States};
 use crate::report::traceback::Level;
-use crate::runtime::open::{Opened, memory_error};
-use crate::runtime::snapshot::glist::GListError;
-use crate::runtime::snapshot::{self, Consistency, Options, Pause, Snapshot, SnapshotError};
+use crate::runtime::snapshot::{Consistency, Options, Pause, Snapshot};
 use crate::runtime::view::View;
-use crate::{Error, standstill};
 
 pub(super) fn run(args: &StackArgs, common: &Common) -> Result<(), Error> {
     let filter = filter(args);
@@ -31,9 +29,8 @@ pub(super) fn run(args: &StackArgs, common: &Common) -> Result<(), Error> {
     let target = args.target.find(common)?;
     wait(args, &target, common)?;
     let options = options(args);
-    let outside = |process: &Process| {
-        runtimes::ask(process, args.runtime.chosen(), |opened| look(process, opened, &options))
-    };
+    let outside =
+        |process: &Process| ask(process, args.runtime.chosen(), |opened| look(process, opened, &options));
     match choose(&target, &args.runtime.way(way)?, common, outside)? {
         Chosen::Probe(seen) => {
             // The program ends with it: to free a hundred thousand stacks one by one is of no use to anybody.
@@ -41,23 +38,6 @@ pub(super) fn run(args: &StackArgs, common: &Common) -> Result<(), Error> {
             print(&seen, &target.named(), args, &filter, common)
         }
         Chosen::Agent(connection) => print_of_agent(connection, &target.named(), args, &filter, common),
-    }
-}
-
-/// All goroutines of a process at one time, and what it took to see them.
-#[derive(Debug)]
-pub(super) struct Seen {
-    pub(super) view: View,
-    pub(super) snapshot: Snapshot,
-    attach_cost: ReadCost,
-    /// The program is being brought down.
-    pub(super) panicking: Option<bool>,
-}
-
-impl Seen {
-    /// What it took.
-    pub(super) fn cost(&self) -> Cost {
-        Cost::new(self.attach_cost, &self.snapshot)
     }
 }
 
@@ -82,15 +62,6 @@ fn wait(args: &StackArgs, target: &Found, common: &Common) -> Result<(), Error> 
 fn options(args: &StackArgs) -> Options {
     let pause = if args.no_pause { Pause::No } else { Pause::AtMost(args.max_pause) };
     Options { pause, system: args.all, goid: args.goroutine }
-}
-
-/// Looks at the goroutines of a process from outside.
-pub(super) fn look(process: &Process, opened: Opened, options: &Options) -> Result<Seen, Error> {
-    let Opened { view, cost: attach_cost, .. } = opened;
-    let snapshot = snapshot::take(&view, options).map_err(|e| explain(process, e))?;
-    let panicking = panicking::look(&view);
-    process.check()?;
-    Ok(Seen { view, snapshot, attach_cost, panicking })
 }
 
 /// Who may answer: an agent shows the goroutines of the program only, and stops the world for them.
@@ -283,12 +254,4 @@ fn tell_evidence(view: &View, cost: &Cost, snapshot: &Snapshot, common: &Common)
             Consistency::EachByItself => "each goroutine true by itself",
         },
     );
-}
-
-pub(super) fn explain(process: &Process, error: SnapshotError) -> Error {
-    match error {
-        SnapshotError::Memory(e) | SnapshotError::List(GListError::Memory(e)) => memory_error(process, e),
-        SnapshotError::Stop(e) => standstill::error(process, e),
-        other => Error::Uncalibrated { pid: process.pid(), what: other.to_string() },
-    }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::args::Common;
 use super::interrupt::Interrupt;
 use super::style::Style;
+use crate::operations::error::snapshot_error;
 use crate::process::Process;
 use crate::process::find::{self, GoProcess};
 use crate::runtime::open::{Opened, RuntimeName, open_all, open_chosen};
@@ -77,7 +78,7 @@ pub(super) fn wait_until_stuck(
         let options = Options { pause: Pause::No, system: false, goid: None };
         let (mut moved, mut unseen) = (false, false);
         for (view, progress) in &mut watched {
-            match snapshot::take(view, &options).map_err(|e| super::stack::explain(process, e)) {
+            match snapshot::take(view, &options).map_err(|e| snapshot_error(process, e)) {
                 Ok(taken) => moved |= progress.has_moved(view, &taken),
                 // A thread that could not be stopped this time says nothing of the goroutines.
                 Err(error) if error.kind() == Kind::Failed => unseen = true,

@@ -4,7 +4,6 @@ use std::io::Write as _;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use super::Taken;
 use super::job::Job;
 use crate::Error;
 use crate::agent::Signal;
@@ -18,6 +17,7 @@ use crate::cli::style::Style;
 use crate::cli::target::Found;
 use crate::cli::via::{Chosen, choose};
 use crate::native::Kernel;
+use crate::operations::profile::Taken;
 use crate::process::Process;
 use crate::profile::pprof;
 use crate::report::answers::Asked;

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::Duration;
 
-use super::{Taken, difference, wait};
+use super::wait;
 use crate::Error;
 use crate::agent::payload::Payload;
 use crate::agent::{AgentTarget, Connection, Signal};
@@ -17,6 +17,7 @@ use crate::cli::style::Style;
 use crate::cli::target::Found;
 use crate::cli::transport::copy_from_agent;
 use crate::cli::via::agent_only;
+use crate::operations::profile::{Taken, difference};
 use crate::process::Pid;
 use crate::profile::json::ProfileAnswer;
 use crate::profile::text::Bounds;

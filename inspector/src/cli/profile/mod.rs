@@ -4,73 +4,20 @@ pub(in crate::cli) mod cpu;
 mod job;
 
 use std::thread::sleep;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use self::job::Job;
 use super::args::{Common, RuntimeProfileArgs, Via, WayArgs};
 use super::interrupt::Interrupt;
 use super::progress::Progress;
-use super::reading::Reading;
-use super::runtimes::{self, Answers};
 use super::target::Found;
 use super::via::{Chosen, choose};
-use super::{panicking, stack, window};
+use super::window;
 use crate::Error;
-use crate::agent::Signal;
-use crate::memory::LiveMemory;
+use crate::operations::profile::{Kind, Taken, difference, read, together};
+use crate::operations::runtimes::ask;
 use crate::process::Process;
-use crate::profile::{self, Profile, mappings, pprof};
-use crate::report::sampling::Sampling as HowSampled;
-use crate::report::stack::Cost;
-use crate::runtime::buckets::{BucketsError, Profilers, Sampling, Tables, TicksPerSecond};
-use crate::runtime::open::{Opened, RuntimeName, memory_error};
-use crate::runtime::record::RecordError;
-use crate::runtime::snapshot::{Options, Pause};
-use crate::runtime::stack_counts::{goroutine_profile, thread_profile};
-
-/// A profile that the runtime keeps, or that can be made of what it keeps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::cli) enum Kind {
-    Heap,
-    Allocs,
-    Goroutine,
-    ThreadCreate,
-    Block,
-    Mutex,
-}
-
-impl Kind {
-    fn name(self) -> &'static str {
-        match self {
-            Kind::Heap => "heap",
-            Kind::Allocs => "allocs",
-            Kind::Goroutine => "goroutine",
-            Kind::ThreadCreate => "threadcreate",
-            Kind::Block => "block",
-            Kind::Mutex => "mutex",
-        }
-    }
-
-    /// What an agent can be asked for it.
-    fn signal(self) -> Option<Signal> {
-        (self == Kind::Heap).then_some(Signal::HeapProfile)
-    }
-}
-
-/// A profile, and what it took to have it.
-pub(in crate::cli) struct Taken {
-    pub(in crate::cli) profile: Profile,
-    /// `None` where an agent answered.
-    pub(in crate::cli) cost: Option<Cost>,
-    /// What is missing in it.
-    pub(in crate::cli) missing: Option<String>,
-    /// What the user has to know of it.
-    pub(in crate::cli) notes: Vec<String>,
-    /// How its times were converted, where they were.
-    pub(in crate::cli) ticks: Option<TicksPerSecond>,
-    /// How its samples were taken, where they were.
-    pub(in crate::cli) sampling: Option<HowSampled>,
-}
+use crate::runtime::open::{Opened, RuntimeName};
 
 /// `pprof-heap` and its like.
 pub(in crate::cli) fn run(kind: Kind, args: &RuntimeProfileArgs, common: &Common) -> Result<(), Error> {
@@ -129,7 +76,7 @@ fn reading(
     apart: Option<Duration>,
     interrupt: &Interrupt,
 ) -> Result<Taken, Error> {
-    let first = runtimes::ask(process, runtime, |opened| read(kind, process, opened, None))?;
+    let first = ask(process, runtime, |opened| read(kind, process, opened, None))?;
     let Some(apart) = apart else { return together(first) };
     wait(kind.name(), apart, interrupt);
     let ticks = |name: &RuntimeName| first.iter().find(|(of, _)| *of == name)?.1.ticks;
@@ -137,40 +84,8 @@ fn reading(
         let ticks = ticks(&opened.name);
         read(kind, process, opened, ticks)
     };
-    let second = runtimes::ask(process, runtime, look)?;
+    let second = ask(process, runtime, look)?;
     difference(together(first)?, together(second)?)
-}
-
-/// One profile of what several runtimes answer: their samples have a label that says which one they are of.
-fn together(answers: Answers<Taken>) -> Result<Taken, Error> {
-    let several = answers.are_several();
-    let missing = answers.conclude().err().map(|error| error.to_string());
-    let mut each = answers.into_each();
-    if !several && let Some((_, only)) = each.pop() {
-        return Ok(only);
-    }
-    let missing = missing.into_iter().chain(each.iter_mut().filter_map(|(_, taken)| taken.missing.take()));
-    let missing: Vec<String> = missing.collect();
-    let cost = each.iter().filter_map(|(_, taken)| taken.cost).reduce(Cost::and);
-    let (mut profiles, mut all_notes) = (Vec::new(), Vec::new());
-    for (name, taken) in each {
-        let Taken { mut profile, notes, .. } = taken;
-        let of = |note: String| format!("{}: {note}", name.module);
-        all_notes.extend(notes.into_iter().map(of));
-        profile.comments = profile.comments.into_iter().map(of).collect();
-        profile.add_label("runtime", &name.module);
-        profiles.push(profile);
-    }
-    let merged = profile::merge(profiles).map_err(|e| Error::Failed(e.to_string()))?;
-    let merged = merged.ok_or_else(|| Error::Failed("no Go runtime answered".to_owned()))?;
-    Ok(Taken {
-        profile: merged,
-        cost,
-        missing: (!missing.is_empty()).then(|| missing.join("; ")),
-        notes: all_notes,
-        ticks: None,
-        sampling: None,
-    })
 }
 
 /// Waits, but no longer than until somebody interrupts.
@@ -184,152 +99,5 @@ fn wait(what: &'static str, time: Duration, interrupt: &Interrupt) {
         }
         sleep(rest.min(STEP));
         progress.tick(0);
-    }
-}
-
-fn difference(first: Taken, second: Taken) -> Result<Taken, Error> {
-    let profile = profile::diff(&first.profile, &second.profile).map_err(|e| Error::Failed(e.to_string()))?;
-    Ok(Taken {
-        profile,
-        cost: second.cost.map(|second| first.cost.map_or(second, |first| first.and(second))),
-        missing: first.missing.or(second.missing),
-        notes: second.notes,
-        ticks: second.ticks,
-        sampling: None,
-    })
-}
-
-/// Reads a profile from outside. Two that are compared convert their times alike, by `ticks` of the first.
-fn read(
-    kind: Kind,
-    process: &Process,
-    opened: Opened,
-    ticks: Option<TicksPerSecond>,
-) -> Result<Taken, Error> {
-    match kind {
-        Kind::Goroutine => goroutines(process, opened),
-        Kind::ThreadCreate => threads(process, &opened),
-        Kind::Heap | Kind::Allocs | Kind::Block | Kind::Mutex => table(kind, process, &opened, ticks),
-    }
-}
-
-fn goroutines(process: &Process, opened: Opened) -> Result<Taken, Error> {
-    let mapped = mappings::of(process)?;
-    let time = SystemTime::now();
-    let options = Options { pause: Pause::No, system: false, goid: None };
-    let seen = stack::look(process, opened, &options)?;
-    let memory = LiveMemory::new(process.pid().as_raw());
-    let made = goroutine_profile(&seen.view, &memory, &seen.snapshot, mapped, time);
-    let all = made.goroutines + made.unavailable;
-    let missing = (made.unavailable > 0)
-        .then(|| format!("the frames of {} of {all} goroutines could not be read", made.unavailable));
-    let cost = seen.cost().and(Cost::of_reading(memory.cost()));
-    Ok(Taken {
-        profile: made.profile,
-        cost: Some(cost),
-        missing,
-        notes: notes_of(seen.panicking),
-        ticks: None,
-        sampling: None,
-    })
-}
-
-fn threads(process: &Process, opened: &Opened) -> Result<Taken, Error> {
-    let mapped = mappings::of(process)?;
-    let view = &opened.view;
-    if view.allm.is_none() {
-        let what = "its list of threads was not found".to_owned();
-        return Err(Error::Uncalibrated { pid: process.pid(), what });
-    }
-    let memory = LiveMemory::new(process.pid().as_raw());
-    let made = thread_profile(view, &memory, mapped).map_err(|e| record_error(process, e))?;
-    let notes = notes_of(panicking::look(view));
-    process.check()?;
-    let cost = Cost::of_reading(opened.cost).and(Cost::of_reading(memory.cost()));
-    let missing = made.doubt.map(|doubt| format!("the profile is doubtful: {}", doubt.why));
-    Ok(Taken { profile: made.profile, cost: Some(cost), missing, notes, ticks: None, sampling: None })
-}
-
-/// What has to be known of a program that is being brought down.
-fn notes_of(panicking: Option<bool>) -> Vec<String> {
-    if panicking == Some(true) { vec![panicking::NOTE.to_owned()] } else { Vec::new() }
-}
-
-/// The heap profile as an agent would answer it.
-pub(in crate::cli) fn heap_from_outside(process: &Process, runtime: Option<&str>) -> Result<Vec<u8>, Error> {
-    let answers = runtimes::ask(process, runtime, |opened| read(Kind::Heap, process, opened, None))?;
-    Ok(pprof::write(&together(answers)?.profile))
-}
-
-/// What the runtime keeps a table of.
-fn table(
-    kind: Kind,
-    process: &Process,
-    opened: &Opened,
-    ticks: Option<TicksPerSecond>,
-) -> Result<Taken, Error> {
-    let mapped = mappings::of(process)?;
-    let view = &opened.view;
-    let memory = LiveMemory::new(process.pid().as_raw());
-    let tables = Tables::locate(view);
-    let mut reading = Reading::take(kind, &tables, &memory).map_err(|e| buckets_error(process, e))?;
-    let converted = reading.convert(ticks);
-    let mut profile = reading.profile(kind, &tables, mapped);
-    let profilers = Profilers::read(&tables, &memory);
-    let mut notes = notes_of(panicking::look(view));
-    process.check()?;
-    if let Some((profiler, because)) = off(kind, &profilers) {
-        // From Go 1.26 on there may be one allocation of before the runtime knew that nobody wants it sampled.
-        let linked = profilers.memory != Sampling::NotLinked;
-        let nothing = profile.samples.len() <= usize::from(!linked);
-        if nothing {
-            let hint = match kind {
-                Kind::Heap | Kind::Allocs => Some(format!(
-                    "`gops-probe heap {}` shows what holds memory now; --enable --duration 30s switches it on for \
-                         a while",
-                    process.pid()
-                )),
-                _ => Some("--enable --duration 30s switches it on for a while".to_owned()),
-            };
-            return Err(Error::ProfilerOff { pid: process.pid(), profiler, because, hint });
-        }
-        let note = format!("the {profiler} profiler is off now ({because}): this is of before");
-        profile.comments.push(note.clone());
-        notes.push(note);
-    }
-    let cost = Cost::of_reading(opened.cost).and(Cost::of_reading(memory.cost()));
-    Ok(Taken { profile, cost: Some(cost), missing: None, notes, ticks: converted, sampling: None })
-}
-
-/// Which profiler a profile comes from and why it is off, if it is.
-fn off(kind: Kind, profilers: &Profilers) -> Option<(&'static str, String)> {
-    let (profiler, variable, sampling) = match kind {
-        Kind::Heap | Kind::Allocs => ("memory", "MemProfileRate", profilers.memory),
-        Kind::Block => ("block", "the rate of runtime.SetBlockProfileRate", profilers.block),
-        Kind::Mutex => ("mutex", "the rate of runtime.SetMutexProfileFraction", profilers.mutex),
-        Kind::Goroutine | Kind::ThreadCreate => return None,
-    };
-    let because = match sampling {
-        Sampling::Off => format!("{variable} is 0"),
-        Sampling::NotLinked => {
-            "nothing in the program reads its profile, so the linker left it out".to_owned()
-        }
-        _ => return None,
-    };
-    Some((profiler, because))
-}
-
-pub(in crate::cli) fn buckets_error(process: &Process, error: BucketsError) -> Error {
-    match error {
-        BucketsError::Memory(e) => memory_error(process, e),
-        BucketsError::Record(e) => record_error(process, e),
-        other => Error::Uncalibrated { pid: process.pid(), what: other.to_string() },
-    }
-}
-
-fn record_error(process: &Process, error: RecordError) -> Error {
-    match error {
-        RecordError::Memory(e) => memory_error(process, e),
-        other => Error::Uncalibrated { pid: process.pid(), what: other.to_string() },
     }
 }

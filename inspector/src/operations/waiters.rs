@@ -21,7 +21,7 @@ const MAX_REASONS: usize = 4;
 
 /// The goroutines that wait at one time.
 #[derive(Debug)]
-pub(super) struct Waiters {
+pub(crate) struct Waiters {
     epochs: HashMap<u64, Epoch>,
     /// How many of them wait for a lock.
     for_locks: usize,
@@ -51,7 +51,7 @@ fn is_of(kind: Kind, reason: &str) -> bool {
 impl Waiters {
     /// Looks who waits. `None` for profiles that are not of waits, and where the goroutines cannot be read: the profile can be had all
     /// the same.
-    pub(super) fn look(kind: Kind, view: &View) -> Option<Self> {
+    pub(crate) fn look(kind: Kind, view: &View) -> Option<Self> {
         let snapshot = take(kind, view)?;
         let waits = |g: &&Goroutine| !g.is_dead() && is_of(kind, header_status(view, g));
         let waiting: Vec<&Goroutine> = snapshot.slots.iter().map(|slot| &slot.g).filter(waits).collect();
@@ -62,7 +62,7 @@ impl Waiters {
     }
 
     /// What is to be said at the end of the time about those that wait since before its begin.
-    pub(super) fn notes(self, kind: Kind, view: &View, process: &Process) -> Vec<String> {
+    pub(crate) fn notes(self, kind: Kind, view: &View, process: &Process) -> Vec<String> {
         let mut notes = Vec::new();
         if let Some(mut snapshot) = take(kind, view) {
             snapshot.slots.retain(|slot| self.epochs.get(&slot.g.goid) == Some(&slot.g.epoch()));

@@ -9,14 +9,14 @@ use crate::runtime::buckets::{
 };
 
 /// See the module.
-pub(super) enum Reading {
+pub(crate) enum Reading {
     Memory(MemoryBuckets),
     Contention(ContentionBuckets),
 }
 
 impl Reading {
     /// Reads the table of a profile that the runtime keeps one for.
-    pub(super) fn take(kind: Kind, tables: &Tables<'_>, memory: &LiveMemory) -> Result<Self, BucketsError> {
+    pub(crate) fn take(kind: Kind, tables: &Tables<'_>, memory: &LiveMemory) -> Result<Self, BucketsError> {
         Ok(match kind {
             Kind::Block => Reading::Contention(read_block(tables, memory)?),
             Kind::Mutex => Reading::Contention(read_mutex(tables, memory)?),
@@ -26,14 +26,14 @@ impl Reading {
 
     /// Has its times converted by `ticks`, where those are given, and says by what they are. Where there is nothing to
     /// convert, nothing was measured for it.
-    pub(super) fn convert(&mut self, ticks: Option<TicksPerSecond>) -> Option<TicksPerSecond> {
+    pub(crate) fn convert(&mut self, ticks: Option<TicksPerSecond>) -> Option<TicksPerSecond> {
         let Reading::Contention(found) = self else { return None };
         found.ticks = ticks.unwrap_or(found.ticks);
         (!found.buckets.is_empty()).then_some(found.ticks)
     }
 
     /// Says with what rate was sampled, where the profiler is off again and the table no longer says it.
-    pub(super) fn was_sampled_with(&mut self, rate: u64) {
+    pub(crate) fn was_sampled_with(&mut self, rate: u64) {
         match self {
             Reading::Memory(found) if found.rate == 0 => found.rate = i64::try_from(rate).unwrap_or(i64::MAX),
             Reading::Contention(found) if found.fraction == Some(0) => found.fraction = Some(rate),
@@ -42,7 +42,7 @@ impl Reading {
     }
 
     /// What was counted since an earlier reading of the same table.
-    pub(super) fn since(&self, earlier: &Reading) -> Reading {
+    pub(crate) fn since(&self, earlier: &Reading) -> Reading {
         match (self, earlier) {
             (Reading::Memory(now), Reading::Memory(then)) => Reading::Memory(now.since(then)),
             (Reading::Contention(now), Reading::Contention(then)) => Reading::Contention(now.since(then)),
@@ -53,7 +53,7 @@ impl Reading {
     }
 
     /// The profile of it.
-    pub(super) fn profile(&self, kind: Kind, tables: &Tables<'_>, mappings: Vec<Mapping>) -> Profile {
+    pub(crate) fn profile(&self, kind: Kind, tables: &Tables<'_>, mappings: Vec<Mapping>) -> Profile {
         match self {
             Reading::Memory(memory) if kind == Kind::Allocs => allocs_profile(tables, memory, mappings),
             Reading::Memory(memory) => heap_profile(tables, memory, mappings),

@@ -1,0 +1,56 @@
+//! One translation of errors: from what the runtime, the memory or a stop says to the error that the user gets.
+
+use crate::process::Process;
+use crate::runtime::buckets::BucketsError;
+use crate::runtime::memstats::TakeError;
+use crate::runtime::open::memory_error;
+use crate::runtime::record::RecordError;
+use crate::runtime::snapshot::SnapshotError;
+use crate::runtime::snapshot::glist::GListError;
+use crate::runtime::source::SourceError;
+use crate::{Error, standstill};
+
+/// Of a look at all goroutines.
+pub(crate) fn snapshot_error(process: &Process, error: SnapshotError) -> Error {
+    match error {
+        SnapshotError::Memory(e) | SnapshotError::List(GListError::Memory(e)) => memory_error(process, e),
+        SnapshotError::Stop(e) => standstill::error(process, e),
+        other => Error::Uncalibrated { pid: process.pid(), what: other.to_string() },
+    }
+}
+
+/// Of reading numbers of the runtime, in a stop or without.
+pub(crate) fn take_error(process: &Process, error: TakeError) -> Error {
+    match error {
+        TakeError::Source(error) => source_error(process, error),
+        TakeError::Stop(error) => standstill::error(process, error),
+    }
+}
+
+/// Of finding or reading the variables that an answer is made of.
+pub(crate) fn source_error(process: &Process, error: SourceError) -> Error {
+    if let Err(gone) = process.check() {
+        return gone.into();
+    }
+    match error {
+        SourceError::Memory(error) => memory_error(process, error),
+        other => Error::Uncalibrated { pid: process.pid(), what: other.to_string() },
+    }
+}
+
+/// Of reading the tables that profiles are made of.
+pub(crate) fn buckets_error(process: &Process, error: BucketsError) -> Error {
+    match error {
+        BucketsError::Memory(e) => memory_error(process, e),
+        BucketsError::Record(e) => record_error(process, e),
+        other => Error::Uncalibrated { pid: process.pid(), what: other.to_string() },
+    }
+}
+
+/// Of reading a record of the runtime.
+pub(crate) fn record_error(process: &Process, error: RecordError) -> Error {
+    match error {
+        RecordError::Memory(e) => memory_error(process, e),
+        other => Error::Uncalibrated { pid: process.pid(), what: other.to_string() },
+    }
+}

@@ -1,0 +1,14 @@
+//! What gops-probe does, whoever asks: each operation looks at a process, or changes it, and gives an answer. It neither parses arguments,
+//! nor prints, nor ends the program; `cli` and `serve` do that.
+
+pub(crate) mod change;
+pub(crate) mod error;
+pub(crate) mod heap;
+pub(crate) mod memstats;
+pub(crate) mod panicking;
+pub(crate) mod profile;
+pub(crate) mod reading;
+pub(crate) mod runtimes;
+pub(crate) mod stack;
+pub(crate) mod stats;
+pub(crate) mod waiters;

@@ -1,0 +1,37 @@
+//! All goroutines of a process.
+
+use super::error::snapshot_error;
+use super::panicking;
+use crate::Error;
+use crate::memory::ReadCost;
+use crate::process::Process;
+use crate::report::stack::Cost;
+use crate::runtime::open::Opened;
+use crate::runtime::snapshot::{self, Options, Snapshot};
+use crate::runtime::view::View;
+
+/// All goroutines of a process at one time, and what it took to see them.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    pub(crate) view: View,
+    pub(crate) snapshot: Snapshot,
+    attach_cost: ReadCost,
+    /// The program is being brought down.
+    pub(crate) panicking: Option<bool>,
+}
+
+impl Seen {
+    /// What it took.
+    pub(crate) fn cost(&self) -> Cost {
+        Cost::new(self.attach_cost, &self.snapshot)
+    }
+}
+
+/// Looks at the goroutines of a process from outside.
+pub(crate) fn look(process: &Process, opened: Opened, options: &Options) -> Result<Seen, Error> {
+    let Opened { view, cost: attach_cost, .. } = opened;
+    let snapshot = snapshot::take(&view, options).map_err(|e| snapshot_error(process, e))?;
+    let panicking = panicking::look(&view);
+    process.check()?;
+    Ok(Seen { view, snapshot, attach_cost, panicking })
+}

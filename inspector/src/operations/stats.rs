@@ -1,0 +1,46 @@
+//! Numbers of goroutines, threads and CPUs.
+
+use std::time::Duration;
+
+use super::error::{source_error, take_error};
+use super::panicking;
+use crate::Error;
+use crate::memory::LiveMemory;
+use crate::process::Process;
+use crate::report::stats::StatsAnswer;
+use crate::runtime::contradiction;
+use crate::runtime::memstats::{Wanted, take_with};
+use crate::runtime::open::Opened;
+use crate::runtime::stats::Counters;
+
+/// How often numbers that contradict each other are read again.
+const TRIES: u32 = 6;
+/// What changes sides does so in less.
+const BETWEEN: Duration = Duration::from_millis(10);
+
+/// Counts from outside, while the process runs; `more` than what gops says where that is wanted.
+pub(crate) fn look(process: &Process, opened: &Opened, more: bool) -> Result<StatsAnswer, Error> {
+    let view = &opened.view;
+    let counters = Counters::find(view).map_err(|e| source_error(process, e))?;
+    let read = |memory: &LiveMemory| {
+        let before = counters.read(memory)?;
+        let more = more.then(|| counters.more(memory)).transpose()?;
+        Ok((before, counters.read(memory)?, more))
+    };
+    let mut tries = 0;
+    let (stats, more, doubts) = loop {
+        tries += 1;
+        let taken = take_with(view, Wanted::Approximate, Duration::ZERO, |_| true, read, Ok);
+        let (before, after, more) = taken.map_err(|e| take_error(process, e))?.answer;
+        let doubts = contradiction::of_stats(&before, &after, more.as_ref());
+        if doubts.is_empty() || tries >= TRIES {
+            break (after, more, doubts);
+        }
+        std::thread::sleep(BETWEEN);
+    };
+    let panicking = panicking::look(view);
+    let threads = process.stat()?.threads;
+    process.check()?;
+    let answer = StatsAnswer::new(view, &stats, more, Some(threads)).doubted(doubts);
+    Ok(StatsAnswer { panicking, ..answer })
+}
