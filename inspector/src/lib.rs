@@ -13,6 +13,7 @@ pub mod memory;
 pub mod native;
 mod operations;
 mod patience;
+pub mod printable;
 pub mod process;
 pub mod profile;
 pub mod report;

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::port_file::Problem;
+use crate::printable::printable_str;
 use crate::process::Pid;
 use crate::process::access::more_rights;
-use crate::report::printable::printable_str;
 
 /// Why an agent gives no answer.
 #[derive(Debug, thiserror::Error)]

@@ -189,9 +189,7 @@ impl Destination {
                 let source = Source::of(about.asked, about.via);
                 output::write_json(&stdout, &Sourced { source, answer })?;
             } else {
-                output::write(&stdout, |out| {
-                    writeln!(out, "{}", crate::report::printable::printable_str(&file))
-                })?;
+                output::write(&stdout, |out| writeln!(out, "{}", crate::printable::printable_str(&file)))?;
             }
         }
         if interrupt.is_pending() {

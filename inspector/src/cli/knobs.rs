@@ -17,10 +17,10 @@ use crate::change::knob::{self, NO_LIMIT};
 use crate::change::subject::Subject;
 use crate::change::{Options, guard};
 use crate::operations::change::{collect, gc_percent, set_percent};
+use crate::printable::printable_str;
 use crate::process::Process;
 use crate::report::answers::{Source, Sourced};
 use crate::report::changes::{Effort, Gc, SetGc, SetMemLimit};
-use crate::report::printable::printable_str;
 
 /// How long a collection may take, and what is in its way.
 const TIMEOUT: Duration = Duration::from_secs(60);

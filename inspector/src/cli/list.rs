@@ -5,11 +5,11 @@ use std::io::Write as _;
 use super::args::Common;
 use super::{output, style::Style};
 use crate::Error;
+use crate::printable::printable_str;
 use crate::process::Pid;
 use crate::process::access::Denial;
 use crate::process::find::{self, Detail, Found, GoProcess};
 use crate::report::list::{List, write_text};
-use crate::report::printable::printable_str;
 use crate::runtime::contradiction;
 
 pub(super) fn run(common: &Common) -> Result<(), Error> {

@@ -8,6 +8,7 @@ mod confinement;
 mod deadline;
 mod destination;
 pub mod duration;
+mod enable;
 mod generate;
 mod heap;
 mod interrupt;
@@ -29,7 +30,6 @@ mod serve;
 mod sink;
 mod stack;
 mod stats;
-mod stuck;
 mod style;
 pub mod target;
 mod top;
@@ -38,7 +38,6 @@ mod tree;
 mod turn;
 mod version;
 mod via;
-mod window;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -148,7 +147,7 @@ fn unpaused(command: Option<&Command>) -> Option<&'static str> {
 
 /// Says on standard error what failed, and what to do about it.
 fn report(error: &Error, unpaused: Option<&str>, common: &Common) {
-    use crate::report::printable::printable_str;
+    use crate::printable::printable_str;
     let style = style::Style::for_stderr(common.color);
     let mut err = std::io::stderr().lock();
     // Names in messages come from the target. Nothing can be done where this fails too.

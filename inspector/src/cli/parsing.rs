@@ -8,8 +8,8 @@ use clap::{CommandFactory as _, Parser as _};
 use super::args::Cli;
 use super::duration::Period;
 use super::target::Target;
+use crate::printable::printable_str;
 use crate::process::find::{self, Detail};
-use crate::report::printable::printable_str;
 
 /// Parses the words of the command line.
 ///

@@ -10,7 +10,6 @@ use symbols::image::Source as _;
 use super::args::{Common, ServeArgs};
 use super::interrupt::Interrupt;
 use super::output;
-use super::profile::cpu::cpu_from_outside;
 use super::style::Style;
 use super::turn::{Turn, Turns};
 use crate::Error;
@@ -21,12 +20,12 @@ use crate::agent::{AgentTarget, Request, Signal};
 use crate::change;
 use crate::operations::change::{collect, gc_percent, set_percent};
 use crate::operations::runtimes::{Answers as Answered, ask};
-use crate::operations::{memstats, profile, stack, stats};
+use crate::operations::{cpu, memstats, profile, stack, stats};
+use crate::printable::printable_str;
 use crate::process::find::GoProcess;
 use crate::process::{Process, find};
 use crate::report::answers::{Serving, Source, Sourced};
 use crate::report::changes::SetGc;
-use crate::report::printable::printable_str;
 use crate::report::stack::{Filter, StackReport};
 use crate::report::traceback::Level;
 use crate::report::version::write_text;
@@ -164,7 +163,8 @@ impl Answers for Outside<'_> {
                 return profile_or_nothing(signal, profile::heap(self.process, self.runtime), out);
             }
             Signal::CpuProfile => {
-                let profile = cpu_from_outside(self.process, signal.measures_for(), &self.interrupt);
+                let interrupted = || self.interrupt.is_pending();
+                let profile = cpu::as_agent(self.process, signal.measures_for(), &interrupted);
                 return profile_or_nothing(signal, profile, out);
             }
             _ => {

@@ -1,7 +1,7 @@
 //! `stack`.
 
 use std::cell::Cell;
-use std::io::Write;
+use std::io::{IsTerminal as _, Write};
 use std::mem::ManuallyDrop;
 
 use super::args::{Common, StackArgs, Via, WayArgs};
@@ -9,15 +9,16 @@ use super::capture::catch;
 use super::style::Style;
 use super::target::Found;
 use super::via::{Chosen, choose};
-use super::{agent, output, panicking, stuck};
+use super::{agent, output, panicking};
 use crate::Error;
 use crate::agent::{AgentTarget, Connection, Request, Signal};
 use crate::operations::runtimes::{Answers, ask};
 use crate::operations::stack::{Seen, look};
+use crate::operations::stuck;
+use crate::printable::printable_str;
 use crate::process::Process;
 use crate::report::answers::Source;
 use crate::report::dump::Dump;
-use crate::report::printable::printable_str;
 use crate::report::stack::{Cost, Counts, Filter, StackReport, States};
 use crate::report::traceback::Level;
 use crate::runtime::snapshot::{Consistency, Options, Pause, Snapshot};
@@ -50,11 +51,24 @@ fn wait(args: &StackArgs, target: &Found, common: &Common) -> Result<(), Error> 
         return Err(Error::Usage("--after and --when-stuck need a process of this machine".to_owned()));
     };
     let interrupt = catch()?;
+    let interrupted = || interrupt.is_pending();
     if let Some(after) = args.after {
-        stuck::wait(process, after.duration(), &interrupt)?;
+        stuck::wait(process, after.duration(), &interrupted)?;
     }
     if let Some(time) = args.when_stuck {
-        stuck::wait_until_stuck(process, args.runtime.chosen(), time.duration(), &interrupt, common)?;
+        let time = time.duration();
+        if std::io::stderr().is_terminal() {
+            let style = Style::for_stderr(common.color);
+            // A hint that cannot be written is no failure of the answer.
+            let _ = writeln!(
+                std::io::stderr().lock(),
+                "{} waiting until nothing of {} has moved for {} s",
+                style.hint("hint:"),
+                process.pid(),
+                time.as_secs_f64()
+            );
+        }
+        stuck::wait_until_stuck(process, args.runtime.chosen(), time, &interrupted)?;
     }
     Ok(())
 }

@@ -14,9 +14,9 @@ use super::style::Style;
 use crate::Error;
 use crate::agent::{Address, AgentTarget};
 use crate::change;
+use crate::printable::printable_str;
 use crate::process::select::Selector;
 use crate::process::{self, Process};
-use crate::report::printable::printable_str;
 
 /// The target of a command, and how long to wait for it.
 #[derive(Debug, Args)]

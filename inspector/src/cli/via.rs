@@ -6,8 +6,8 @@ use super::args::{Common, Via, WayArgs};
 use super::style::Style;
 use super::target::Found;
 use crate::agent::{self, Connection, Signal};
+use crate::printable::printable_str;
 use crate::process::Process;
-use crate::report::printable::printable_str;
 use crate::{Error, Kind};
 
 /// An answer from outside, or a connection to the agent that is to give it.

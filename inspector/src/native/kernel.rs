@@ -5,7 +5,7 @@ use std::fs;
 
 use symbols::native::KernelSymbols;
 
-use crate::capture::cpu::join::Named;
+use super::frame::Named;
 use crate::profile::Function;
 
 /// The kernel's functions, which are read when the first is asked for.

@@ -3,6 +3,7 @@
 mod budget;
 mod debug;
 mod files;
+pub mod frame;
 mod kernel;
 mod space;
 mod walk;
@@ -10,10 +11,9 @@ mod walk;
 use symbols::native::NativeFrame;
 
 pub use self::files::Files;
+use self::frame::{Foreign, Named, Registers, Unwound};
 pub use self::kernel::Kernel;
 use self::space::Space;
-use crate::capture::cpu::join::{Foreign, Named, Unwound};
-use crate::capture::cpu::source::Registers;
 use crate::process::{self, Process};
 use crate::profile::{Function, Mapping};
 

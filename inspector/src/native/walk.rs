@@ -3,9 +3,8 @@
 use symbols::addr::CodeAddr;
 use symbols::cfi::{Registers, Step};
 
+use super::frame::{Place, Unwound};
 use super::space::Space;
-use crate::capture::cpu::join::{Place, Unwound};
-use crate::capture::cpu::source;
 
 /// A stack of 16 KiB has no more: each frame takes two words at least, or one.
 const MAX_FRAMES: usize = 2048;
@@ -14,7 +13,7 @@ const MAX_FRAMES: usize = 2048;
 /// the end of what was copied.
 pub(super) fn walk(
     space: &mut Space,
-    start: source::Registers,
+    start: super::frame::Registers,
     stack: &[u8],
     is_go: &mut dyn FnMut(u64) -> bool,
 ) -> Unwound {
@@ -33,7 +32,7 @@ pub(super) fn walk(
         let address = if exact { pc } else { pc.wrapping_sub(1) };
         if !unwound.places.is_empty() && is_go(address) {
             let bp = registers.bp().unwrap_or_default();
-            unwound.entered_go = Some(source::Registers { ip: pc, sp: registers.sp(), bp });
+            unwound.entered_go = Some(super::frame::Registers { ip: pc, sp: registers.sp(), bp });
             break;
         }
         // A word that is no return address ends the walk.

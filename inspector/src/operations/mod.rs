@@ -2,6 +2,8 @@
 //! nor prints, nor ends the program; `cli` and `serve` do that.
 
 pub(crate) mod change;
+pub(crate) mod cpu;
+pub(crate) mod enable;
 pub(crate) mod error;
 pub(crate) mod heap;
 pub(crate) mod memstats;
@@ -11,4 +13,8 @@ pub(crate) mod reading;
 pub(crate) mod runtimes;
 pub(crate) mod stack;
 pub(crate) mod stats;
+pub(crate) mod stuck;
 pub(crate) mod waiters;
+
+/// Whether somebody wants an operation that takes a while to end now.
+pub(crate) type Interrupted<'i> = &'i dyn Fn() -> bool;

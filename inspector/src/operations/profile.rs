@@ -1,6 +1,6 @@
 //! The profiles that the runtime keeps, or that can be made of what it keeps.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::error::{buckets_error, record_error};
 use super::reading::Reading;
@@ -14,7 +14,7 @@ use crate::profile::{self, Profile, mappings, pprof};
 use crate::report::sampling::Sampling as HowSampled;
 use crate::report::stack::Cost;
 use crate::runtime::buckets::{Profilers, Sampling, Tables, TicksPerSecond};
-use crate::runtime::open::Opened;
+use crate::runtime::open::{Opened, RuntimeName};
 use crate::runtime::snapshot::{Options, Pause};
 use crate::runtime::stack_counts::{goroutine_profile, thread_profile};
 
@@ -62,8 +62,31 @@ pub(crate) struct Taken {
     pub(crate) sampling: Option<HowSampled>,
 }
 
+/// A reading, or the difference of two; `wait` passes the time between them.
+///
+/// # Errors
+/// Those of reading what it is made of.
+pub(crate) fn reading(
+    kind: Kind,
+    process: &Process,
+    runtime: Option<&str>,
+    apart: Option<Duration>,
+    wait: impl FnOnce(Duration),
+) -> Result<Taken, Error> {
+    let first = runtimes::ask(process, runtime, |opened| read(kind, process, opened, None))?;
+    let Some(apart) = apart else { return together(first) };
+    wait(apart);
+    let ticks = |name: &RuntimeName| first.iter().find(|(of, _)| *of == name)?.1.ticks;
+    let look = |opened: Opened| {
+        let ticks = ticks(&opened.name);
+        read(kind, process, opened, ticks)
+    };
+    let second = runtimes::ask(process, runtime, look)?;
+    difference(together(first)?, together(second)?)
+}
+
 /// One profile of what several runtimes answer: their samples have a label that says which one they are of.
-pub(crate) fn together(answers: Answers<Taken>) -> Result<Taken, Error> {
+fn together(answers: Answers<Taken>) -> Result<Taken, Error> {
     let several = answers.are_several();
     let missing = answers.conclude().err().map(|error| error.to_string());
     let mut each = answers.into_each();
@@ -107,7 +130,7 @@ pub(crate) fn difference(first: Taken, second: Taken) -> Result<Taken, Error> {
 }
 
 /// Reads a profile from outside. Two that are compared convert their times alike, by `ticks` of the first.
-pub(crate) fn read(
+fn read(
     kind: Kind,
     process: &Process,
     opened: Opened,

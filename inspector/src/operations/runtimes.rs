@@ -1,7 +1,10 @@
 //! The runtimes of a process that answer: all that it has, or the one that is chosen.
 
+use std::io::{self, Write};
+
 use crate::Error;
 use crate::process::{self, Pid, Process};
+use crate::report::runtimes::write_heading;
 use crate::runtime::open::{Opened, RuntimeName, Runtimes, open_all, open_chosen};
 
 /// What the runtimes of a process answer.
@@ -85,5 +88,23 @@ impl<T> Answers<T> {
             .map(|(name, error)| format!("the Go runtime of {name} does not answer: {error}"))
             .collect();
         if texts.is_empty() { Ok(()) } else { Err(Error::Partial(texts.join("; "))) }
+    }
+
+    /// Writes them one after the other, each below its runtime where there are several.
+    pub(crate) fn write_text(
+        &self,
+        out: &mut dyn Write,
+        mut write: impl FnMut(&T, &mut dyn Write) -> io::Result<()>,
+    ) -> io::Result<()> {
+        for (index, (name, answer)) in self.iter().enumerate() {
+            if self.several {
+                if index > 0 {
+                    writeln!(out)?;
+                }
+                write_heading(name, out)?;
+            }
+            write(answer, out)?;
+        }
+        Ok(())
     }
 }

@@ -244,7 +244,7 @@ pub fn unix(table: &[u8], wanted: impl Fn(u64) -> bool) -> Vec<Connection> {
 impl fmt::Display for End {
     /// As gops prints it: no brackets around IPv6 addresses, and port 0 behind paths.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use crate::report::printable::printable;
+        use crate::printable::printable;
         match self {
             End::Internet(ip, port) => write!(f, "{ip}:{port}"),
             End::Path(path) => write!(f, "{}:0", printable(path)),

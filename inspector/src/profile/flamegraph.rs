@@ -4,7 +4,7 @@ use inferno::flamegraph::{self, Options};
 
 use super::write::WriteError;
 use super::{Profile, folded};
-use crate::report::printable::printable_str;
+use crate::printable::printable_str;
 
 /// Whole numbers up to this many bits are floating point numbers too.
 const MOST_BITS: u32 = 53;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::Profile;
 use super::write::{Bounded, WriteError};
-use crate::report::printable::printable_str;
+use crate::printable::printable_str;
 
 /// Writes the values of one sample type, equal stacks added up, in order of their text. Zeros are left out.
 ///

@@ -7,7 +7,7 @@ use std::time::UNIX_EPOCH;
 use super::sums::{Sums, sums};
 use super::write::{Bounded, WriteError};
 use super::{Label, LabelValue, Profile, Sample};
-use crate::report::printable::printable_str;
+use crate::printable::printable_str;
 
 /// How much is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

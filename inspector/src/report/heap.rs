@@ -8,10 +8,10 @@ use serde::Serialize;
 
 use super::answers::Source;
 use super::go_text;
-use super::printable::printable_str;
 use super::stack::Cost;
 use super::traceback::header_status;
 use crate::memory::ReadCost;
+use crate::printable::printable_str;
 use crate::runtime::heap::{Creator, Half, HeapReading};
 use crate::runtime::memstats::{Consistency, Taken};
 use crate::runtime::view::View;

@@ -5,9 +5,9 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::SCHEMA;
-use super::printable::{printable, printable_str};
 use super::version::{Release, RuntimeRelease, release_text, runtimes};
 use crate::agent::AgentMark;
+use crate::printable::{printable, printable_str};
 use crate::process::find::{Found, GoProcess};
 
 /// All Go processes.

@@ -10,7 +10,6 @@ mod go_text;
 pub mod heap;
 pub mod list;
 pub mod memstats;
-pub mod printable;
 pub mod process;
 pub mod runtimes;
 pub mod sampling;

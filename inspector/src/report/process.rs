@@ -8,9 +8,9 @@ use serde::Serialize;
 
 use super::SCHEMA;
 use super::list::Agent;
-use super::printable::{printable, printable_str};
 use super::version::{Module, Release, release_text};
 use crate::memory::ReadCost;
+use crate::printable::{printable, printable_str};
 use crate::process::cgroup;
 use crate::process::connections::{Connection, End};
 use crate::process::details::{Details, More, percent};

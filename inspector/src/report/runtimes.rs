@@ -4,8 +4,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::printable::printable_str;
-use crate::operations::runtimes::Answers;
+use crate::printable::printable_str;
 use crate::process::Pid;
 use crate::runtime::open::RuntimeName;
 
@@ -96,26 +95,6 @@ pub fn write_json<'a, T: 'a>(
         write!(out, ",\"failed\":{}", serde_json::to_string(failed)?)?;
     }
     writeln!(out, "}}")
-}
-
-impl<T> Answers<T> {
-    /// Writes them one after the other, each below its runtime where there are several.
-    pub(crate) fn write_text(
-        &self,
-        out: &mut dyn Write,
-        mut write: impl FnMut(&T, &mut dyn Write) -> io::Result<()>,
-    ) -> io::Result<()> {
-        for (index, (name, answer)) in self.iter().enumerate() {
-            if self.are_several() {
-                if index > 0 {
-                    writeln!(out)?;
-                }
-                write_heading(name, out)?;
-            }
-            write(answer, out)?;
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

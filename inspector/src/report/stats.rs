@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::answers::{Source, pairs};
 use super::go_text;
-use super::printable::printable_str;
 use super::traceback::header_status;
+use crate::printable::printable_str;
 use crate::runtime::contradiction::Contradiction;
 use crate::runtime::goroutine::Goroutine;
 use crate::runtime::histogram::{Bucket, Histogram};

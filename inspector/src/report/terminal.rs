@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::printable::printable;
+use crate::printable::printable;
 
 /// A longer line is written in parts.
 const MAX_LINE: usize = 64 << 10;

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::printable::printable_str;
 use crate::capture::cpu::session::Mode;
 use crate::capture::cpu::work::{Work, Works};
+use crate::printable::printable_str;
 use crate::profile::sums::sums;
 use crate::profile::{LabelValue, Profile, Sample};
 

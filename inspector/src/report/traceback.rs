@@ -18,7 +18,7 @@ use kept::Kept;
 pub use header::{header_status, wait_minutes, write_header};
 pub use name::printed_name;
 
-use super::printable::printable;
+use crate::printable::printable;
 use crate::runtime::code::AddressMap;
 use crate::runtime::goroutine::Goroutine;
 use crate::runtime::running::NoStart;

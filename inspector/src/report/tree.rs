@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::SCHEMA;
 use super::list::{Cost, Entry, remarks};
-use super::printable::{printable, printable_str};
 use super::version::release_text;
+use crate::printable::{printable, printable_str};
 use crate::process::find::{Found, GoProcess};
 
 /// All Go processes below their parents.

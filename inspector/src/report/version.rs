@@ -8,8 +8,8 @@ use symbols::program::{GoProgram, Release as Known};
 
 use super::SCHEMA;
 use super::answers::Source;
-use super::printable::{printable, printable_str};
 use crate::agent::AgentTarget;
+use crate::printable::{printable, printable_str};
 use crate::process::find::GoProcess;
 use crate::report::runtimes::write_heading;
 use crate::runtime::contradiction::{self, Contradiction};

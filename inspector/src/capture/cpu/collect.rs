@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use super::join::{Place, join};
+use super::join::join;
 use super::known::Known;
 use super::source::{OnGoroutine, RawSample};
+use crate::native::frame::Place;
 use crate::process::Pid;
 use crate::runtime::code::CodeCache;
 use crate::runtime::snapshot::details::Labels;

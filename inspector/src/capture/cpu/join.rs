@@ -1,18 +1,9 @@
 //! One stack from the parts that a sample has: where the thread was interrupted, what frame pointers led to, the top of
 //! the stack itself, and the frames of C that have tables instead of frame pointers.
 
-use super::source::{RawSample, Registers};
-use crate::profile::{Function, Mapping};
+use super::source::RawSample;
+use crate::native::frame::{Foreign, Place, Registers};
 use crate::runtime::code::CodeCache;
-
-/// A frame's place in code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Place {
-    /// A runtime address.
-    pub pc: u64,
-    /// The thread was interrupted there, or a signal's handler returns there; else a call does.
-    pub exact: bool,
-}
 
 /// A joined stack.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,43 +13,6 @@ pub struct Joined {
     /// It ends at the first function of a goroutine, of a thread, or where the scheduler left a goroutine: nothing is
     /// missing.
     pub rooted: bool,
-}
-
-/// What unwinding by tables found.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Unwound {
-    /// Frames, innermost first; the first is where the thread was interrupted.
-    pub places: Vec<Place>,
-    /// Where it entered Go code: the registers there. Not among `places`.
-    pub entered_go: Option<Registers>,
-    /// It came to the end of the stack.
-    pub whole: bool,
-}
-
-/// A frame with its name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Named {
-    /// The function.
-    pub function: Function,
-    /// The line in its file; 0 where unknown.
-    pub line: u32,
-}
-
-/// Unwinds and names code that is not Go's, by its tables.
-pub trait Foreign {
-    /// Unwinds from `start` until `is_go` holds of a frame.
-    fn unwind(&mut self, start: Registers, stack: &[u8], is_go: &mut dyn FnMut(u64) -> bool) -> Unwound;
-
-    /// Whether there can be code at `pc`.
-    fn is_code(&mut self, pc: u64) -> bool;
-
-    /// The frames at an address inside of an instruction, what was inlined first; none where nothing is known.
-    fn names(&mut self, address: u64) -> Vec<Named>;
-
-    /// Executable mappings that were found since it was made, and not told yet.
-    fn added(&mut self) -> Vec<Mapping> {
-        Vec::new()
-    }
 }
 
 /// Functions that nothing called, or that the scheduler called after it had left a goroutine (`mcall`).
@@ -277,6 +231,7 @@ impl Join<'_, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::native::frame::{Named, Unwound};
 
     /// C code at 0x1000..0x2000 whose every frame takes 16 bytes of stack; "Go" above 0x5000.
     struct Fake;

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use symbols::addr::RuntimeAddr;
 use symbols::tls::{self, GPlace};
 
-use super::join::Foreign;
 use super::source::{GoOffsets, GoTarget, OnGoroutine};
 use crate::Kind;
 use crate::memory::{LiveMemory, Memory as _, ReadCost};
+use crate::native::frame::Foreign;
 use crate::native::{Files, Native};
 use crate::process::executable::FileId;
 use crate::process::{self, Pid, Process};

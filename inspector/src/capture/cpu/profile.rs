@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::time::UNIX_EPOCH;
 
 use super::collect::{Collected, Key};
-use super::join::{Named, Place};
 use super::known::{Known, KnownRuntime};
 use super::session::Captured;
+use crate::native::frame::{Named, Place};
 use crate::profile::symbolize::{Symbolizer, Symbols};
 use crate::profile::{Function, Label, LabelValue, Line, Location, Mapping, Profile, Sample, ValueType};
 

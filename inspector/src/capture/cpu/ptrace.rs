@@ -20,9 +20,10 @@ use rustix::process::{getpriority_process, setpriority_process};
 
 use self::account::Account;
 use self::walk::Walked;
-use super::source::{Counts, Event, GoTarget, Pauses, RawSample, Registers, Source};
+use super::source::{Counts, Event, GoTarget, Pauses, RawSample, Source};
 use crate::clock;
 use crate::memory::LiveMemory;
+use crate::native::frame::Registers;
 use crate::process::Pid;
 use crate::process::facts::{Stat, Status};
 use crate::stop::{self, Late, Passing, StopError, Stopped};

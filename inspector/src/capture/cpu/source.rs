@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-pub use probe_ebpf::records::Registers;
+use crate::native::frame::Registers;
 
 use crate::process::Pid;
 

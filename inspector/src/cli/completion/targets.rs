@@ -6,8 +6,8 @@ use std::ffi::OsStr;
 use clap_complete::engine::CompletionCandidate;
 use regex::Regex;
 
+use crate::printable::printable_str;
 use crate::process::find::{self, Detail, GoProcess};
-use crate::report::printable::printable_str;
 
 /// So many digits of a container's id tell it from others.
 const ID: usize = 12;

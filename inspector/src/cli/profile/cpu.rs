@@ -7,22 +7,17 @@ use std::time::Duration;
 use super::job::Job;
 use crate::Error;
 use crate::agent::Signal;
-use crate::capture::cpu::profile::profile;
-use crate::capture::cpu::session::{self, Captured, Loader, Options};
-use crate::capture::cpu::work::Works;
+use crate::capture::cpu::session::{Loader, Options};
 use crate::cli::args::{Common, CpuProfileArgs, SampledArgs, Via};
 use crate::cli::interrupt::Interrupt;
 use crate::cli::progress::Progress;
 use crate::cli::style::Style;
 use crate::cli::target::Found;
 use crate::cli::via::{Chosen, choose};
-use crate::native::Kernel;
+use crate::operations::cpu;
 use crate::operations::profile::Taken;
 use crate::process::Process;
-use crate::profile::pprof;
 use crate::report::answers::Asked;
-use crate::report::sampling::Sampling;
-use crate::report::stack::Cost;
 
 /// `pprof-cpu`.
 pub(in crate::cli) fn run(args: &CpuProfileArgs, common: &Common) -> Result<(), Error> {
@@ -39,12 +34,10 @@ pub(in crate::cli) fn run(args: &CpuProfileArgs, common: &Common) -> Result<(), 
     let job = Job::begin("cpu", &args.format, asked, &title, common)?;
     let take = |processes: &[Process]| -> Result<Taken, Error> {
         let mut progress = Progress::new("cpu", duration);
-        let captured = session::capture(processes, &options(&args.sampled, duration), &mut || {
+        cpu::take(processes, &options(&args.sampled, duration), &mut || {
             progress.tick(0);
             goes_on(&job.interrupt)
-        })?;
-        drop(progress);
-        Ok(taken(captured))
+        })
     };
     let [one] = found.as_slice() else {
         if args.way.via == Via::Agent {
@@ -68,26 +61,6 @@ pub(in crate::cli) fn run(args: &CpuProfileArgs, common: &Common) -> Result<(), 
             job.of_agent(one, connection, Signal::CpuProfile, &args.way, None)
         }
     }
-}
-
-/// The CPU profile as an agent would answer it, but for the rate: 99 samples a second. Shorter where somebody interrupts.
-pub(in crate::cli) fn cpu_from_outside(
-    process: &Process,
-    duration: Duration,
-    interrupt: &Interrupt,
-) -> Result<Vec<u8>, Error> {
-    let options = Options {
-        rate: 99,
-        duration,
-        whole_system: false,
-        children: false,
-        by_thread: false,
-        kernel_frames: true,
-        mode: None,
-        loader: Loader::default(),
-    };
-    let captured = session::capture(std::slice::from_ref(process), &options, &mut || goes_on(interrupt))?;
-    Ok(pprof::write(&taken(captured).profile))
 }
 
 impl SampledArgs {
@@ -139,17 +112,4 @@ pub(in crate::cli) fn options(args: &SampledArgs, duration: Duration) -> Options
 /// Until somebody interrupts.
 pub(in crate::cli) fn goes_on(interrupt: &Interrupt) -> ControlFlow<()> {
     if interrupt.is_pending() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-}
-
-fn taken(mut captured: Captured) -> Taken {
-    let kernel = Kernel::default();
-    let profile = profile(&mut captured, &|address| kernel.function(address));
-    let sampling = Sampling::of(&captured, Works::new(&profile).all());
-    let mut cost = captured.known.iter().map(|known| Cost::of_reading(known.cost())).reduce(Cost::and);
-    if let (Some(cost), Some(pauses)) = (&mut cost, captured.counts.pauses) {
-        cost.stopped_us = u64::try_from(pauses.longest.as_micros()).unwrap_or(u64::MAX);
-        cost.threads_stopped = usize::try_from(pauses.number).unwrap_or(usize::MAX);
-    }
-    let missing = sampling.missing();
-    Taken { profile, cost, missing, notes: sampling.sentences(), ticks: None, sampling: Some(sampling) }
 }

@@ -18,12 +18,12 @@ use crate::cli::target::Found;
 use crate::cli::transport::copy_from_agent;
 use crate::cli::via::agent_only;
 use crate::operations::profile::{Taken, difference};
+use crate::printable::printable_str;
 use crate::process::Pid;
 use crate::profile::json::ProfileAnswer;
 use crate::profile::text::Bounds;
 use crate::profile::{MAX_WRITTEN, WriteError, flamegraph, folded, pprof, speedscope, text};
 use crate::report::answers::{Asked, ProfileOf, Source, Sourced};
-use crate::report::printable::printable_str;
 use crate::report::sampling::Sampling;
 use crate::report::stack::Cost;
 

@@ -8,16 +8,15 @@ use std::time::{Duration, Instant};
 
 use self::job::Job;
 use super::args::{Common, RuntimeProfileArgs, Via, WayArgs};
+use super::enable;
 use super::interrupt::Interrupt;
 use super::progress::Progress;
 use super::target::Found;
 use super::via::{Chosen, choose};
-use super::window;
 use crate::Error;
-use crate::operations::profile::{Kind, Taken, difference, read, together};
-use crate::operations::runtimes::ask;
+use crate::operations;
+use crate::operations::profile::{Kind, reading};
 use crate::process::Process;
-use crate::runtime::open::{Opened, RuntimeName};
 
 /// `pprof-heap` and its like.
 pub(in crate::cli) fn run(kind: Kind, args: &RuntimeProfileArgs, common: &Common) -> Result<(), Error> {
@@ -30,8 +29,8 @@ pub(in crate::cli) fn run(kind: Kind, args: &RuntimeProfileArgs, common: &Common
         return Err(Error::Usage("--duration is how long --diff or --enable take".to_owned()));
     }
     let apart = duration.filter(|_| args.diff);
-    let enable = args.enable.as_deref().zip(duration);
-    let window = enable.map(|(rate, duration)| window::Request::new(kind, rate, duration)).transpose()?;
+    let rate = args.enable.as_deref().zip(duration);
+    let window = rate.map(|(rate, duration)| enable::request(kind, rate, duration)).transpose()?;
     // An agent switches nothing on.
     let way = match window {
         Some(_) if args.way.via == Via::Agent => {
@@ -41,9 +40,15 @@ pub(in crate::cli) fn run(kind: Kind, args: &RuntimeProfileArgs, common: &Common
         None => args.runtime.way(args.way)?,
     };
     let job = Job::begin(kind.name(), &args.format, found.named().into(), &found.titled(), common)?;
-    let outside = |process: &Process| match window {
-        Some(window) => window::profile(kind, process, args.runtime.chosen(), window, &job.interrupt, common),
-        None => reading(kind, process, args.runtime.chosen(), apart, &job.interrupt),
+    let outside = |process: &Process| {
+        let runtime = args.runtime.chosen();
+        let Some(window) = window else {
+            return reading(kind, process, runtime, apart, |apart| wait(kind.name(), apart, &job.interrupt));
+        };
+        let interrupted = || job.interrupt.is_pending();
+        let (taken, closed) = operations::enable::profile(kind, process, runtime, window, &interrupted)?;
+        closed.iter().for_each(|closed| enable::tell(closed, common));
+        Ok(taken)
     };
     match choose(&found, &way, common, outside)? {
         Chosen::Probe(taken) => job.write(taken, "probe"),
@@ -66,26 +71,6 @@ fn no_agent(kind: Kind) -> Error {
         "no agent answers pprof-{}: it needs a process of this machine, without --via agent",
         kind.name()
     ))
-}
-
-/// A reading, or the difference of two.
-fn reading(
-    kind: Kind,
-    process: &Process,
-    runtime: Option<&str>,
-    apart: Option<Duration>,
-    interrupt: &Interrupt,
-) -> Result<Taken, Error> {
-    let first = ask(process, runtime, |opened| read(kind, process, opened, None))?;
-    let Some(apart) = apart else { return together(first) };
-    wait(kind.name(), apart, interrupt);
-    let ticks = |name: &RuntimeName| first.iter().find(|(of, _)| *of == name)?.1.ticks;
-    let look = |opened: Opened| {
-        let ticks = ticks(&opened.name);
-        read(kind, process, opened, ticks)
-    };
-    let second = ask(process, runtime, look)?;
-    difference(together(first)?, together(second)?)
 }
 
 /// Waits, but no longer than until somebody interrupts.

@@ -19,8 +19,8 @@ use crate::Error;
 use crate::capture::cpu::profile::named;
 use crate::capture::cpu::session::Capture;
 use crate::native::Kernel;
+use crate::printable::printable_str;
 use crate::report::answers::{Source, Sourced};
-use crate::report::printable::printable_str;
 use crate::report::top::{Interval, Sort, Window};
 
 /// How long is waited for samples until somebody may have pressed a key.

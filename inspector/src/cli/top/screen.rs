@@ -9,7 +9,7 @@ use ratatui::widgets::{Paragraph, Row, Table, Wrap};
 use ratatui::{DefaultTerminal, Frame};
 
 use super::keys::{Change, HELP};
-use crate::report::printable::printable_str;
+use crate::printable::printable_str;
 use crate::report::top::{Sort, Top, percent};
 
 /// What the tables are of.

@@ -1,6 +1,6 @@
 //! The records in the buffers of perf events (`perf_event_open(2)`, section "MMAP layout").
 
-use super::super::source::Registers;
+use crate::native::frame::Registers;
 
 /// What [`sample_type`](super::events) asks for is what a sample has, in this order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -1,12 +1,9 @@
 //! When a dump is taken: at once, after a time, or once the program does not get any further.
 
-use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
-use super::args::Common;
-use super::interrupt::Interrupt;
-use super::style::Style;
-use crate::operations::error::snapshot_error;
+use super::Interrupted;
+use super::error::snapshot_error;
 use crate::process::Process;
 use crate::process::find::{self, GoProcess};
 use crate::runtime::open::{Opened, RuntimeName, open_all, open_chosen};
@@ -27,10 +24,10 @@ const MOST: u32 = 20;
 ///
 /// # Errors
 /// That the process has ended; that somebody interrupts.
-pub(super) fn wait(process: &Process, time: Duration, interrupt: &Interrupt) -> Result<(), Error> {
+pub(crate) fn wait(process: &Process, time: Duration, interrupted: Interrupted<'_>) -> Result<(), Error> {
     let begun = Instant::now();
     while let Some(rest) = time.checked_sub(begun.elapsed()).filter(|rest| !rest.is_zero()) {
-        if interrupt.is_pending() {
+        if interrupted() {
             return Err(Error::Interrupted);
         }
         process.check()?;
@@ -44,29 +41,17 @@ pub(super) fn wait(process: &Process, time: Duration, interrupt: &Interrupt) -> 
 ///
 /// # Errors
 /// That the process has ended before; that somebody interrupts; those of looking at its goroutines.
-pub(super) fn wait_until_stuck(
+pub(crate) fn wait_until_stuck(
     process: &Process,
     chosen: Option<&str>,
     time: Duration,
-    interrupt: &Interrupt,
-    common: &Common,
+    interrupted: Interrupted<'_>,
 ) -> Result<(), Error> {
-    if std::io::stderr().is_terminal() {
-        let style = Style::for_stderr(common.color);
-        // A hint that cannot be written is no failure of the answer.
-        let _ = writeln!(
-            std::io::stderr().lock(),
-            "{} waiting until nothing of {} has moved for {} s",
-            style.hint("hint:"),
-            process.pid(),
-            time.as_secs_f64()
-        );
-    }
     let (shortest, longest) = LOOKS;
     let apart = (time / LOOKS_IN_TIME).clamp(shortest, longest);
     let found = find::one(process)?;
     // What was found out about the program holds until it executes another one, which ends the wait.
-    let runtimes = open_once_it_runs(process, chosen, interrupt)?;
+    let runtimes = open_once_it_runs(process, chosen, interrupted)?;
     let watch = |opened: Opened| {
         let progress = Progress::of(main_module(&found, &opened.name));
         (opened.view, progress)
@@ -90,7 +75,7 @@ pub(super) fn wait_until_stuck(
         } else if !unseen && still_since.elapsed() >= time {
             return Ok(());
         }
-        wait(process, apart.max(looked.elapsed() * MOST), interrupt)?;
+        wait(process, apart.max(looked.elapsed() * MOST), interrupted)?;
     }
 }
 
@@ -107,7 +92,7 @@ fn main_module<'f>(found: &'f GoProcess, runtime: &RuntimeName) -> Option<&'f st
 fn open_once_it_runs(
     process: &Process,
     chosen: Option<&str>,
-    interrupt: &Interrupt,
+    interrupted: Interrupted<'_>,
 ) -> Result<Vec<Opened>, Error> {
     let begun = Instant::now();
     loop {
@@ -116,7 +101,9 @@ fn open_once_it_runs(
             Some(_) => open_chosen(process, chosen).map(|opened| vec![opened]),
         };
         match opened {
-            Err(Error::Uncalibrated { .. }) if begun.elapsed() < START => wait(process, LOOKS.0, interrupt)?,
+            Err(Error::Uncalibrated { .. }) if begun.elapsed() < START => {
+                wait(process, LOOKS.0, interrupted)?
+            }
             opened => return opened,
         }
     }

@@ -1,0 +1,101 @@
+//! `--enable`: what it says, and what is said of what was written.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use super::args::{Common, MemoryLimit};
+use super::duration::parse_duration;
+use super::style::Style;
+use crate::Error;
+use crate::change::sampling::{Closed, DEFAULT_HEAP_RATE};
+use crate::operations::enable::{Rate, Request};
+use crate::operations::profile::Kind;
+use crate::printable::printable_str;
+use crate::report::changes::Written;
+
+/// A wait as long as this is sampled for certain, unless the user wants another rate.
+const BLOCK_RATE: Duration = Duration::from_micros(10);
+/// One in so many contended locks is sampled, unless the user wants another rate.
+const MUTEX_RATE: u64 = 10;
+
+/// Reads what `--enable` says for a profile; empty text is the default.
+pub(super) fn request(kind: Kind, rate: &str, duration: Duration) -> Result<Request, Error> {
+    let wrong = |what: &str| Error::Usage(format!("--enable={rate}: {rate:?} is not {what}"));
+    let rate = match kind {
+        Kind::Heap | Kind::Allocs if rate.is_empty() => Rate::Bytes(DEFAULT_HEAP_RATE),
+        Kind::Heap | Kind::Allocs => {
+            let bytes = rate.parse::<MemoryLimit>().ok().and_then(|bytes| u64::try_from(bytes.0).ok());
+            let bytes = bytes.filter(|&bytes| (1..=1 << 40).contains(&bytes));
+            Rate::Bytes(bytes.ok_or_else(|| wrong("a number of bytes such as 64KiB"))?)
+        }
+        Kind::Block if rate.is_empty() => Rate::Wait(BLOCK_RATE),
+        Kind::Block => {
+            let wait = parse_duration(rate).ok().filter(|wait| !wait.is_zero());
+            Rate::Wait(wait.ok_or_else(|| wrong("a duration such as 100us"))?)
+        }
+        Kind::Mutex if rate.is_empty() => Rate::OneIn(MUTEX_RATE),
+        Kind::Mutex => {
+            let events = rate.parse().ok().filter(|&events| events > 0);
+            Rate::OneIn(events.ok_or_else(|| wrong("a number of events such as 5"))?)
+        }
+        Kind::Goroutine | Kind::ThreadCreate => {
+            return Err(Error::Usage(
+                "--enable: there is nothing to be switched on for this profile".to_owned(),
+            ));
+        }
+    };
+    Ok(Request { rate, duration })
+}
+
+/// With `-v`, says what was written.
+pub(super) fn tell(closed: &Closed, common: &Common) {
+    if common.verbose == 0 {
+        return;
+    }
+    let style = Style::for_stderr(common.color);
+    let mut err = std::io::stderr().lock();
+    // What cannot be said is no failure of the answer.
+    for word in &closed.written {
+        let text = Written::from(word).to_string();
+        let _ = writeln!(err, "{} {}", style.hint("wrote:"), printable_str(&text));
+    }
+    for restored in &closed.restored {
+        let what = if restored.written { "put back" } else { "left as the program has set it" };
+        let _ = writeln!(
+            err,
+            "{} {} is {} again ({what})",
+            style.hint("wrote:"),
+            printable_str(&restored.name),
+            restored.value
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates() {
+        let rate = |kind, text: &str| request(kind, text, Duration::ZERO).map(|r| r.rate).ok();
+        assert_eq!(rate(Kind::Heap, ""), Some(Rate::Bytes(512 << 10)));
+        assert_eq!(rate(Kind::Allocs, "64KiB"), Some(Rate::Bytes(64 << 10)));
+        assert_eq!(rate(Kind::Heap, "1"), Some(Rate::Bytes(1)));
+        assert_eq!(rate(Kind::Block, ""), Some(Rate::Wait(Duration::from_micros(10))));
+        assert_eq!(rate(Kind::Block, "1ms"), Some(Rate::Wait(Duration::from_millis(1))));
+        assert_eq!(rate(Kind::Mutex, "7"), Some(Rate::OneIn(7)));
+        for (kind, text) in [
+            (Kind::Heap, "0"),
+            (Kind::Heap, "off"),
+            (Kind::Heap, "2TiB"),
+            (Kind::Block, "0"),
+            (Kind::Block, "x"),
+            (Kind::Mutex, "0"),
+            (Kind::Mutex, "-1"),
+            (Kind::Goroutine, ""),
+            (Kind::ThreadCreate, "1"),
+        ] {
+            assert_eq!(rate(kind, text), None, "{kind:?} {text}");
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! CPU profiles, of samples.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use super::Interrupted;
+use super::profile::Taken;
+use crate::Error;
+use crate::capture::cpu::profile::profile;
+use crate::capture::cpu::session::{self, Captured, Loader, Options};
+use crate::capture::cpu::work::Works;
+use crate::native::Kernel;
+use crate::process::Process;
+use crate::profile::pprof;
+use crate::report::sampling::Sampling;
+use crate::report::stack::Cost;
+
+/// Takes samples for the time that `options` say, or until `goes_on` breaks. No processes are all of the machine.
+///
+/// # Errors
+/// Where no samples can be taken.
+pub(crate) fn take(
+    processes: &[Process],
+    options: &Options,
+    goes_on: &mut dyn FnMut() -> ControlFlow<()>,
+) -> Result<Taken, Error> {
+    Ok(taken(session::capture(processes, options, goes_on)?))
+}
+
+/// The CPU profile as an agent would answer it, but for the rate: 99 samples a second. Shorter where somebody interrupts.
+pub(crate) fn as_agent(
+    process: &Process,
+    duration: Duration,
+    interrupted: Interrupted<'_>,
+) -> Result<Vec<u8>, Error> {
+    let options = Options {
+        rate: 99,
+        duration,
+        whole_system: false,
+        children: false,
+        by_thread: false,
+        kernel_frames: true,
+        mode: None,
+        loader: Loader::default(),
+    };
+    let mut goes_on = || if interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+    Ok(pprof::write(&take(std::slice::from_ref(process), &options, &mut goes_on)?.profile))
+}
+
+fn taken(mut captured: Captured) -> Taken {
+    let kernel = Kernel::default();
+    let profile = profile(&mut captured, &|address| kernel.function(address));
+    let sampling = Sampling::of(&captured, Works::new(&profile).all());
+    let mut cost = captured.known.iter().map(|known| Cost::of_reading(known.cost())).reduce(Cost::and);
+    if let (Some(cost), Some(pauses)) = (&mut cost, captured.counts.pauses) {
+        cost.stopped_us = u64::try_from(pauses.longest.as_micros()).unwrap_or(u64::MAX);
+        cost.threads_stopped = usize::try_from(pauses.number).unwrap_or(usize::MAX);
+    }
+    let missing = sampling.missing();
+    Taken { profile, cost, missing, notes: sampling.sentences(), ticks: None, sampling: Some(sampling) }
+}
