@@ -30,25 +30,25 @@ pub(super) fn run(args: &GenerateArgs, common: &Common) -> Result<(), Error> {
 
 /// The schemas of answers by name, as `docs/schema` has them.
 const SCHEMAS: &[(&str, &str)] = &[
-    ("gc", include_str!("../../../docs/schema/gc.json")),
-    ("heap-of-runtimes", include_str!("../../../docs/schema/heap-of-runtimes.json")),
-    ("heap", include_str!("../../../docs/schema/heap.json")),
-    ("list", include_str!("../../../docs/schema/list.json")),
-    ("memstats-of-runtimes", include_str!("../../../docs/schema/memstats-of-runtimes.json")),
-    ("memstats", include_str!("../../../docs/schema/memstats.json")),
-    ("process", include_str!("../../../docs/schema/process.json")),
-    ("profile", include_str!("../../../docs/schema/profile.json")),
-    ("saved", include_str!("../../../docs/schema/saved.json")),
-    ("serve", include_str!("../../../docs/schema/serve.json")),
-    ("setgc", include_str!("../../../docs/schema/setgc.json")),
-    ("setmemlimit", include_str!("../../../docs/schema/setmemlimit.json")),
-    ("stack-of-runtimes", include_str!("../../../docs/schema/stack-of-runtimes.json")),
-    ("stack", include_str!("../../../docs/schema/stack.json")),
-    ("stats-of-runtimes", include_str!("../../../docs/schema/stats-of-runtimes.json")),
-    ("stats", include_str!("../../../docs/schema/stats.json")),
-    ("top", include_str!("../../../docs/schema/top.json")),
-    ("tree", include_str!("../../../docs/schema/tree.json")),
-    ("version", include_str!("../../../docs/schema/version.json")),
+    ("gc", include_str!("../../schema/gc.json")),
+    ("heap-of-runtimes", include_str!("../../schema/heap-of-runtimes.json")),
+    ("heap", include_str!("../../schema/heap.json")),
+    ("list", include_str!("../../schema/list.json")),
+    ("memstats-of-runtimes", include_str!("../../schema/memstats-of-runtimes.json")),
+    ("memstats", include_str!("../../schema/memstats.json")),
+    ("process", include_str!("../../schema/process.json")),
+    ("profile", include_str!("../../schema/profile.json")),
+    ("saved", include_str!("../../schema/saved.json")),
+    ("serve", include_str!("../../schema/serve.json")),
+    ("setgc", include_str!("../../schema/setgc.json")),
+    ("setmemlimit", include_str!("../../schema/setmemlimit.json")),
+    ("stack-of-runtimes", include_str!("../../schema/stack-of-runtimes.json")),
+    ("stack", include_str!("../../schema/stack.json")),
+    ("stats-of-runtimes", include_str!("../../schema/stats-of-runtimes.json")),
+    ("stats", include_str!("../../schema/stats.json")),
+    ("top", include_str!("../../schema/top.json")),
+    ("tree", include_str!("../../schema/tree.json")),
+    ("version", include_str!("../../schema/version.json")),
 ];
 
 fn write_schema(name: Option<&str>, common: &Common) -> Result<(), Error> {
@@ -163,9 +163,13 @@ mod tests {
         }
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/schema");
         let Ok(files) = std::fs::read_dir(folder) else { return };
-        let mut files: Vec<_> = files.map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
+        let mut files: Vec<_> = files.map(|f| f.unwrap().path()).collect();
         files.sort();
-        let known: Vec<_> = SCHEMAS.iter().map(|(name, _)| format!("{name}.json")).collect();
-        assert_eq!(files, known);
+        let names: Vec<_> = files.iter().map(|file| file.file_stem().unwrap().to_str().unwrap()).collect();
+        let known: Vec<_> = SCHEMAS.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, known);
+        for (file, (_, text)) in files.iter().zip(SCHEMAS) {
+            assert_eq!(std::fs::read_to_string(file).unwrap(), *text, "inspector/schema is not docs/schema");
+        }
     }
 }

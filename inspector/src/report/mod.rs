@@ -33,9 +33,9 @@ mod tests {
     use super::changes::{Gc, SetGc, SetMemLimit};
     use super::runtimes::Several;
 
-    /// `docs/schema` is made from the types here: run this test with `UPDATE_SCHEMAS=1` after changing them.
+    /// `docs/schema` (here by the link `schema`) is made from the types here: run this test with `UPDATE_SCHEMAS=1` after changing them.
     fn check<T: schemars::JsonSchema>(name: &str) {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../docs/schema/{name}.json"));
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("schema/{name}.json"));
         let schema = serde_json::to_string_pretty(&generator().into_root_schema_for::<T>()).unwrap() + "\n";
         if std::env::var_os("UPDATE_SCHEMAS").is_some() {
             std::fs::write(&path, &schema).unwrap();
