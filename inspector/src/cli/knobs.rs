@@ -161,12 +161,7 @@ fn with_options<T>(args: &GcArgs, change: impl FnOnce(&Options<'_>) -> Result<T,
 
 /// Who may do it: an agent cannot say what it would do.
 fn way(args: &GcArgs) -> Result<WayArgs, Error> {
-    let way = args.runtime.way(args.way)?;
-    match way.via {
-        _ if !args.dry_run => Ok(way),
-        Via::Agent => Err(Error::Usage("an agent cannot do --dry-run: use --via probe".to_owned())),
-        Via::Auto | Via::Probe => Ok(WayArgs { via: Via::Probe, ..way }),
-    }
+    args.runtime.way(args.way)?.without_agent(args.dry_run.then_some("--dry-run"))
 }
 
 fn write(

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use super::args::{Common, MemstatsArgs, Via, WayArgs};
+use super::args::{Common, MemstatsArgs};
 use super::style::Style;
 use super::via::{Chosen, choose};
 use super::{agent, output, panicking, runtimes};
@@ -18,7 +18,8 @@ use crate::runtime::memstats::{Consistency, Wanted};
 pub(super) fn run(args: &MemstatsArgs, common: &Common) -> Result<(), Error> {
     let target = args.target.find(common)?;
     let wanted = if args.no_pause { Wanted::Approximate } else { Wanted::Instant };
-    let way = way(&args.runtime.way(args.way)?, args.no_pause)?;
+    // An agent stops the world whatever is asked.
+    let way = args.runtime.way(args.way)?.without_agent(args.no_pause.then_some("--no-pause"))?;
     let outside =
         |process: &Process| ask(process, args.runtime.chosen(), |opened| look(process, &opened, wanted));
     let answer = match choose(&target, &way, common, outside)? {
@@ -53,15 +54,6 @@ pub(super) fn run(args: &MemstatsArgs, common: &Common) -> Result<(), Error> {
     output::write_json(common, &answer)?;
     tell(&answer, common);
     Ok(())
-}
-
-/// An agent stops the world whatever is asked.
-pub(super) fn way(way: &WayArgs, no_pause: bool) -> Result<WayArgs, Error> {
-    match way.via {
-        _ if !no_pause => Ok(*way),
-        Via::Agent => Err(Error::Usage("an agent cannot do --no-pause: use --via probe".to_owned())),
-        Via::Auto | Via::Probe => Ok(WayArgs { via: Via::Probe, ..*way }),
-    }
 }
 
 /// How far the numbers can be believed, on standard error.

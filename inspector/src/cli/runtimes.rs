@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use clap::Args;
 use serde::Serialize;
 
-use super::args::{Common, Via, WayArgs};
+use super::args::{Common, WayArgs};
 use super::output;
 use crate::Error;
 use crate::operations::runtimes::Answers;
@@ -28,11 +28,7 @@ impl RuntimeArgs {
 
     /// Who may answer: an agent speaks for the runtime that it is in.
     pub(super) fn way(&self, way: WayArgs) -> Result<WayArgs, Error> {
-        match way.via {
-            _ if self.runtime.is_none() => Ok(way),
-            Via::Agent => Err(Error::Usage("an agent cannot do --runtime: use --via probe".to_owned())),
-            Via::Auto | Via::Probe => Ok(WayArgs { via: Via::Probe, ..way }),
-        }
+        way.without_agent(self.runtime.is_some().then_some("--runtime"))
     }
 }
 

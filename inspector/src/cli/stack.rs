@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::io::{IsTerminal as _, Write};
 use std::mem::ManuallyDrop;
 
-use super::args::{Common, StackArgs, Via, WayArgs};
+use super::args::{Common, StackArgs, WayArgs};
 use super::capture::catch;
 use super::style::Style;
 use super::target::Found;
@@ -80,12 +80,8 @@ fn options(args: &StackArgs) -> Options {
 
 /// Who may answer: an agent shows the goroutines of the program only, and stops the world for them.
 fn way(args: &StackArgs) -> Result<WayArgs, Error> {
-    let option = if args.all { "--all" } else { "--no-pause" };
-    match args.way.via {
-        _ if !args.all && !args.no_pause => Ok(args.way),
-        Via::Agent => Err(Error::Usage(format!("an agent cannot do {option}: use --via probe"))),
-        Via::Auto | Via::Probe => Ok(WayArgs { via: Via::Probe, ..args.way }),
-    }
+    let no_pause = args.no_pause.then_some("--no-pause");
+    args.way.without_agent(args.all.then_some("--all").or(no_pause))
 }
 
 fn print(

@@ -76,27 +76,20 @@ pub fn named(
                 .iter()
                 .map(|(key, value)| Label { key: text(key), value: LabelValue::Text(text(value)) })
                 .collect();
-            let mut number = |key: &str, value: i64| {
-                let value = LabelValue::Number(value, String::new());
-                labels.push(Label { key: key.to_owned(), value });
-            };
+            let mut label = |key: &str, value| labels.push(Label { key: key.to_owned(), value });
+            let number = |value: i64| LabelValue::Number(value, String::new());
             if let Some(goid) = key.goid {
-                number("goroutine", i64::try_from(goid).unwrap_or(i64::MAX));
+                label("goroutine", number(i64::try_from(goid).unwrap_or(i64::MAX)));
             }
             if let Some(module) = key.runtime.and_then(|index| modules.get(index)) {
-                let value = LabelValue::Text(module.clone());
-                labels.push(Label { key: "runtime".to_owned(), value });
+                label("runtime", LabelValue::Text(module.clone()));
             }
-            let mut number = |key: &str, value: i64| {
-                let value = LabelValue::Number(value, String::new());
-                labels.push(Label { key: key.to_owned(), value });
-            };
             if let Some(tid) = key.tid {
-                number("thread", tid.into());
+                label("thread", number(tid.into()));
             }
             if several {
-                number("pid", key.pid.as_raw().into());
-                labels.push(Label { key: "process".to_owned(), value: LabelValue::Text(name.clone()) });
+                label("pid", number(key.pid.as_raw().into()));
+                label("process", LabelValue::Text(name.clone()));
             }
             profile.samples.push(Sample { stack, values: vec![count, count.saturating_mul(period)], labels });
         }

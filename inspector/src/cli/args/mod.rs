@@ -15,6 +15,7 @@ mod profile;
 use super::duration::Period;
 use super::runtimes::RuntimeArgs;
 use super::target::TargetArgs;
+use crate::Error;
 use crate::agent::socket::Listen;
 use declaration::{
     BINARY, GC, HEAP, LIST, MEMSTATS, PPROF_ALLOCS, PPROF_BLOCK, PPROF_CPU, PPROF_GOROUTINE, PPROF_HEAP,
@@ -205,6 +206,22 @@ pub struct WayArgs {
     /// not come [default: 60s, and the time that it measures]
     #[arg(long, value_name = "DURATION", value_parser = super::duration::parse_duration)]
     pub timeout: Option<Duration>,
+}
+
+impl WayArgs {
+    /// Who may answer where `option` is set, which no agent can do: gops-probe itself.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where an agent is asked for.
+    pub(in crate::cli) fn without_agent(self, option: Option<&str>) -> Result<Self, Error> {
+        match (option, self.via) {
+            (None, _) => Ok(self),
+            (Some(option), Via::Agent) => {
+                Err(Error::Usage(format!("an agent cannot do {option}: use --via probe")))
+            }
+            (Some(_), Via::Auto | Via::Probe) => Ok(WayArgs { via: Via::Probe, ..self }),
+        }
+    }
 }
 
 /// Ways to an answer.

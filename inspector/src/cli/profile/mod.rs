@@ -32,13 +32,7 @@ pub(in crate::cli) fn run(kind: Kind, args: &RuntimeProfileArgs, common: &Common
     let rate = args.enable.as_deref().zip(duration);
     let window = rate.map(|(rate, duration)| enable::request(kind, rate, duration)).transpose()?;
     // An agent switches nothing on.
-    let way = match window {
-        Some(_) if args.way.via == Via::Agent => {
-            return Err(Error::Usage("an agent cannot do --enable: use --via probe".to_owned()));
-        }
-        Some(_) => WayArgs { via: Via::Probe, ..args.way },
-        None => args.runtime.way(args.way)?,
-    };
+    let way = args.runtime.way(args.way.without_agent(window.map(|_| "--enable"))?)?;
     let job = Job::begin(kind.name(), &args.format, found.named().into(), &found.titled(), common)?;
     let outside = |process: &Process| {
         let runtime = args.runtime.chosen();
