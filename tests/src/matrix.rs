@@ -123,6 +123,8 @@ pub enum Program {
     Running,
     /// Goroutines that come, grow, shrink, block and go.
     Churn,
+    /// Goroutines that stop running so often between two waits that the runtime's count of it comes round.
+    Rounds,
     /// Many parked goroutines, and a clock that notices stalls.
     Parked,
     /// [`Program::Parked`] with threads that wait in system calls.
@@ -147,11 +149,12 @@ pub enum Program {
 
 impl Program {
     /// All programs.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::States,
         Self::Cgo,
         Self::Running,
         Self::Churn,
+        Self::Rounds,
         Self::Parked,
         Self::Blocked,
         Self::Agent,
@@ -172,6 +175,7 @@ impl Program {
             Self::Cgo => "cgo",
             Self::Running => "running",
             Self::Churn => "churn",
+            Self::Rounds => "rounds",
             Self::Parked => "parked",
             Self::Blocked => "blocked",
             Self::Agent => "agent",
@@ -192,6 +196,7 @@ impl Program {
             Self::Cgo => &["cmd/cgo"],
             Self::Running => &["cmd/running", "situations"],
             Self::Churn => &["cmd/churn"],
+            Self::Rounds => &["cmd/rounds"],
             Self::Parked => &["cmd/parked", "parked"],
             Self::Blocked => &["cmd/blocked", "parked"],
             Self::Agent => &["agent", "parked"],
@@ -215,7 +220,9 @@ impl Program {
                 "1.18.10", "1.19.13", "1.20.14", "1.21.13", "1.22.12", "1.23.12", "1.24.13", "1.25.14",
                 "1.26.11", "1.27.4", "1.25rc1", "1.26rc1", "1.27rc1",
             ],
-            Self::Parked | Self::Blocked | Self::HttpServer | Self::Unprofiled => &QUICK_TOOLCHAINS,
+            Self::Rounds | Self::Parked | Self::Blocked | Self::HttpServer | Self::Unprofiled => {
+                &QUICK_TOOLCHAINS
+            }
             // What a stack that grows saves where has changed between these.
             Self::Growing => &["1.18.10", "1.20.14", "1.21.13", "1.24.13", "1.27.4"],
             // The agent's own module asks for Go 1.24.

@@ -314,9 +314,13 @@ fn interrupted_it_leaves_the_target_as_it_was() {
         command.args(["stack", &pid]).stdout(Stdio::null()).stderr(Stdio::null());
         command.spawn().unwrap()
     };
-    let begun = Instant::now();
-    start().wait().unwrap();
-    let whole = u64::try_from(begun.elapsed().as_micros()).unwrap();
+    // The first times are longer than those that follow: a signal after so long would come too late.
+    let run = || {
+        let begun = Instant::now();
+        start().wait().unwrap();
+        u64::try_from(begun.elapsed().as_micros()).unwrap()
+    };
+    let whole = (0..5).map(|_| run()).min().unwrap();
     let mut repetitions = Repetitions::new("errors", "gops-probe interrupted", 200);
     let mut interrupted = 0;
     while repetitions.another() {

@@ -57,7 +57,7 @@ impl Known {
     /// What is wrong with a chain.
     fn objection(&self, chain: &Chain) -> Option<String> {
         for name in &chain.names {
-            if !matches_any(self.names.iter(), name) {
+            if !matches_any(self.names.iter(), name) && !is_of_collector(name) {
                 return Some(format!("{name} is not of this situation"));
             }
         }
@@ -71,6 +71,7 @@ impl Known {
             let runtime = callee.starts_with("runtime")
                 || callee.starts_with("internal/")
                 || callee == "gcWriteBarrier"
+                || is_of_collector(callee)
                 || callee.starts_with("race");
             if !outer && !callback && !runtime && !self.edges.iter().any(|edge| fits(&edge)) {
                 return Some(format!("{caller} does not call {callee}"));
@@ -78,6 +79,11 @@ impl Known {
         }
         None
     }
+}
+
+/// Whether it is what a package has the runtime call at the begin of a collection (`runtime.clearpools`).
+fn is_of_collector(name: &str) -> bool {
+    name == "sync.poolCleanup" || name.starts_with("unique.")
 }
 
 fn fits(pattern: &str, name: &str) -> bool {

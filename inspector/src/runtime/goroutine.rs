@@ -171,6 +171,7 @@ impl Goroutine {
             goid: self.goid,
             status: self.status(),
             tracking_seq: self.tracking_seq,
+            m: self.m,
             stack: (self.stack_lo, self.stack_hi),
             sched: (self.sched_pc, self.sched_sp),
             syscall: (self.syscallpc, self.syscallsp),
@@ -181,12 +182,15 @@ impl Goroutine {
 /// What must not change between two readings of a g for the stack read between them to be of one piece.
 ///
 /// The scan bit comes and goes without a change of the stack; the tracking sequence alone betrays a goroutine that
-/// ran and parked again at the same place (`runtime.casgstatus`).
+/// ran and parked again at the same place (`runtime.casgstatus`). It has eight bits, so who stops 256 times between two
+/// readings seems to be in the same epoch: what was read in between has to be shown to be of one piece by other means.
+/// `g.m` is set from before a thread runs it until after it has been counted as stopped (`runtime.execute`, `dropg`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Epoch {
     goid: u64,
     status: u32,
     tracking_seq: u8,
+    m: u64,
     stack: (u64, u64),
     sched: (u64, u64),
     syscall: (u64, u64),
@@ -202,6 +206,7 @@ impl Epoch {
             && bytes.get(fields.tracking_seq) == Some(&self.tracking_seq)
             && status.is_some_and(|s| s & !status::SCAN == self.status)
             && is(fields.sched_pc, self.sched.0)
+            && is(fields.m, self.m)
             && is(fields.goid, self.goid)
             && is(fields.stack_lo, self.stack.0)
             && is(fields.stack_hi, self.stack.1)

@@ -1,5 +1,6 @@
 //! Reading goroutines while the target runs.
 
+use super::close;
 use super::glist::{GList, GListError};
 use super::second::SecondWalker;
 use super::stacks::{Stack, StackWalker};
@@ -18,8 +19,8 @@ pub(super) enum Class {
     Skipped,
     /// Parked, and its epoch tells whether it stayed so.
     Parked,
-    /// Its epoch does not tell: in a system call, a coroutine, preempted, its stack being moved. To be read
-    /// only while nothing runs.
+    /// Its epoch does not tell: in a system call, a coroutine, preempted, its stack being moved, not yet parked. To be
+    /// read only while nothing runs.
     Unsettled,
     /// A thread runs it.
     Running,
@@ -36,6 +37,8 @@ pub(super) struct Copier<'v> {
     pub(super) buffer: Vec<u8>,
     /// Whether a slot needs no more verification.
     pub(super) settled: Vec<bool>,
+    /// Whether a slot's frames may be of another moment than its g.
+    pub(super) loose: Vec<bool>,
     pub(super) walker: StackWalker<'v>,
     options: &'v Options,
     /// Start functions seen, and whether goroutines that begin there are the runtime's own.
@@ -59,6 +62,7 @@ impl<'v> Copier<'v> {
             epochs: Vec::new(),
             buffer: Vec::new(),
             settled: Vec::new(),
+            loose: Vec::new(),
             walker: StackWalker::new(view.machine, CodeCache::new(&view.modules)),
             options,
             system: AddressMap::default(),
@@ -77,6 +81,7 @@ impl<'v> Copier<'v> {
         }
         self.epochs.resize(self.slots.len(), Epoch::default());
         self.settled.resize(self.slots.len(), false);
+        self.loose.resize(self.slots.len(), false);
     }
 
     /// Adds gs that were created since; returns their indices.
@@ -116,6 +121,9 @@ impl<'v> Copier<'v> {
         match g.status() {
             status::RUNNING => Class::Running,
             status::WAITING if Some(g.wait_reason) == self.view.coroutine_reason => Class::Unsettled,
+            // A thread is about to run it, has not yet counted that it stopped, or goes on with it on a system stack
+            // (`runtime.execute`, `casgstatus` before `dropg`, `casGToWaiting`).
+            status::WAITING | status::RUNNABLE | status::LEAKED if g.m != 0 => Class::Unsettled,
             status::WAITING | status::RUNNABLE | status::LEAKED => Class::Parked,
             _ => Class::Unsettled,
         }
@@ -138,7 +146,7 @@ impl<'v> Copier<'v> {
         if self.slots.len() < WORTH_A_SECOND {
             for piece in pieces {
                 let seen = self.read_piece(piece)?;
-                self.read_stacks(&seen)?;
+                self.read_stacks_closely(&seen)?;
             }
             return Ok(());
         }
@@ -187,15 +195,38 @@ impl<'v> Copier<'v> {
         Ok(seen)
     }
 
-    /// Reads all gs again, and the stacks of parked ones that changed; returns which changed.
-    pub(super) fn reread_changed(&mut self) -> Result<Vec<usize>, MemoryError> {
+    /// Reads all gs again, and the stacks of parked ones that changed, `closely` where these are not too many; returns
+    /// which changed.
+    pub(super) fn reread_changed(&mut self, closely: bool) -> Result<Vec<usize>, MemoryError> {
         let mut all = Vec::new();
         for piece in self.list.pieces() {
             let changed = self.compare_piece(piece)?;
-            self.read_stacks(&changed)?;
+            if closely && changed.len() < WORTH_A_SECOND {
+                self.read_stacks_closely(&changed)?;
+            } else {
+                self.read_stacks(&changed)?;
+                self.mark_loose(&changed, true);
+            }
             all.extend(changed);
         }
         Ok(all)
+    }
+
+    /// Reads the stacks of the parked ones among `indices`, whose gs were read just before, and remembers which are
+    /// `loose`.
+    pub(super) fn read_stacks_closely(&mut self, indices: &[usize]) -> Result<(), MemoryError> {
+        let open = close::read_stacks(self, indices)?;
+        self.mark_loose(indices, false);
+        self.mark_loose(&open, true);
+        Ok(())
+    }
+
+    fn mark_loose(&mut self, indices: &[usize], is: bool) {
+        for &index in indices {
+            if let Some(loose) = self.loose.get_mut(index) {
+                *loose = is;
+            }
+        }
     }
 
     /// Reads the gs of a piece again. Returns those that left their epoch; their slots hold the new state, without
@@ -249,6 +280,20 @@ impl<'v> Copier<'v> {
         self.slots.iter().zip(&self.settled).all(|(slot, &settled)| settled || slot.g.is_dead())
     }
 
+    /// The parked ones whose frames may be of another moment than their g.
+    pub(super) fn loose_ones(&mut self) -> Vec<usize> {
+        let all = 0..self.slots.len();
+        let is_loose = |index: &usize| self.loose.get(*index) == Some(&true);
+        let loose: Vec<usize> = all.filter(is_loose).collect();
+        loose
+            .into_iter()
+            .filter(|&index| {
+                let g = self.slots.get(index).map(|slot| slot.g);
+                g.is_some_and(|g| self.class(&g) == Class::Parked)
+            })
+            .collect()
+    }
+
     /// Of `indices`, those that are not settled by being unchanged, because their epoch does not tell or a thread runs
     /// them.
     pub(super) fn hot(&mut self, indices: impl IntoIterator<Item = usize>) -> Vec<usize> {
@@ -266,7 +311,7 @@ impl<'v> Copier<'v> {
     }
 
     /// Where the walks of the parked ones among `indices` begin.
-    fn starts(&mut self, indices: &[usize]) -> Vec<(usize, Start)> {
+    pub(super) fn starts(&mut self, indices: &[usize]) -> Vec<(usize, Start)> {
         let mut starts: Vec<(usize, Start)> = Vec::with_capacity(indices.len());
         for &index in indices {
             let Some(g) = self.slots.get(index).map(|s| s.g) else { continue };

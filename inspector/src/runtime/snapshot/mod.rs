@@ -3,6 +3,7 @@
 //! Parked goroutines are read while the target runs; what changed until it is stopped is read again then. A
 //! reading counts only if the goroutine's epoch was the same before and after it.
 
+mod close;
 mod copier;
 pub mod details;
 mod forecast;

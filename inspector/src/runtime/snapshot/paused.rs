@@ -14,6 +14,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::close::{self, Reading};
 use super::copier::{Class, Copier};
 use super::forecast::{self, Forecast};
 use super::glist::GList;
@@ -54,6 +55,8 @@ struct Stop {
     scanned: bool,
     /// What could only be read in the stop, but there was no time for it.
     unread: Vec<usize>,
+    /// What had moved just before the stop, and was not read in it either.
+    unproven: Vec<usize>,
 }
 
 /// What was prepared for the stop, so that as little as possible is done in it.
@@ -62,6 +65,8 @@ struct Plan {
     by_addr: AddressMap<usize>,
     /// What has to be read in the stop in any case.
     hot: Vec<usize>,
+    /// What moved just before the stop, so that one more look does not show that it has not since.
+    fresh: Vec<usize>,
     tids: Tids,
     limit: Duration,
     /// Where there are many threads.
@@ -76,6 +81,7 @@ impl Plan {
         Plan {
             by_addr: copier.slots.iter().enumerate().map(|(i, s)| (s.g.addr, i)).collect(),
             hot,
+            fresh: copier.loose_ones(),
             tids: Tids::of(copier),
             limit,
             forecast,
@@ -91,7 +97,8 @@ impl Plan {
     fn refresh(&mut self, copier: &mut Copier<'_>) -> Result<(), SnapshotError> {
         let added = copier.add_new()?;
         self.by_addr.extend(added.clone().map(|i| (copier.list.addr(i), i)));
-        let changed = copier.reread_changed()?;
+        let changed = copier.reread_changed(false)?;
+        self.fresh = copier.loose_ones();
         // What is not hot any more does no harm among what is.
         self.hot.extend(copier.hot(changed.into_iter().chain(added)));
         Ok(())
@@ -136,7 +143,11 @@ fn take_at_once(
         if let Some(forecast) = forecast.filter(|_| plan.is_unmet(&stop)) {
             return Ok(Paused::TooMany(forecast.too_many(), stop.total));
         }
-        if stop.unread.is_empty() && verify_unchanged(&mut copier)?.is_empty() && copier.is_complete() {
+        if stop.unread.is_empty()
+            && stop.unproven.is_empty()
+            && verify_unchanged(&mut copier)?.is_empty()
+            && copier.is_complete()
+        {
             return Ok(Paused::Taken(finish(copier, stop, Consistency::Instant, Duration::ZERO)));
         }
         stopped_before = stop.total;
@@ -154,7 +165,7 @@ fn take_at_once(
     let mut consistency = Consistency::Instant;
     if !(stop.scanned && copier.is_complete()) {
         consistency = Consistency::InstantVerifiedAfterwards;
-        verify_afterwards(&mut copier, &stop.unread)?;
+        verify_afterwards(&mut copier, &stop.unread, &stop.unproven)?;
     }
     Ok(Paused::Taken(finish(copier, stop, consistency, stopped_before)))
 }
@@ -207,7 +218,7 @@ fn pre_copy(copier: &mut Copier<'_>) -> Result<PreCopy, SnapshotError> {
     loop {
         copier.add_new()?;
         let begun = Instant::now();
-        let changed = copier.reread_changed()?;
+        let changed = copier.reread_changed(true)?;
         let last_scan = begun.elapsed();
         let last_changed = changed.len();
         movers.extend(changed);
@@ -304,6 +315,10 @@ fn stop_and_read(
         stop.read(copier, &to_read, false)?;
         hot.extend(to_read);
     }
+    let mut unproven = plan.fresh.clone();
+    unproven.retain(|&index| !copier.settled[index]);
+    stop.read(copier, &unproven, false)?;
+    unproven.retain(|&index| !copier.settled[index]);
     let finalizer_runs_user_code = view.finalizer_runs_user_code(copier.memory);
     drop(in_stop);
     let total = stopped.thaw();
@@ -322,11 +337,21 @@ fn stop_and_read(
     for index in seen.into_iter().filter_map(|i| pieces.get(i)).flat_map(|p| copier.list.indices(p.clone())) {
         copier.settled[index] = true;
     }
-    for &index in &unread {
+    for &index in unread.iter().chain(&unproven) {
         copier.settled[index] = false;
     }
     copier.list.arrange();
-    Ok(Stop { total, until_stopped, threads, taken_at, ms, finalizer_runs_user_code, scanned, unread })
+    Ok(Stop {
+        total,
+        until_stopped,
+        threads,
+        taken_at,
+        ms,
+        finalizer_runs_user_code,
+        scanned,
+        unread,
+        unproven,
+    })
 }
 
 /// Takes a g that changed as it was read in the stop, to be walked after it; false where there is more of it to read.
@@ -448,9 +473,25 @@ fn verify_unchanged(copier: &mut Copier<'_>) -> Result<Vec<usize>, SnapshotError
 }
 
 /// Verifies after the stop what was not verified in it: a goroutine whose epoch is the same as before the stop
-/// was the same during it. What changed is read as it is now and stays unconfirmed.
-fn verify_afterwards(copier: &mut Copier<'_>, unread: &[usize]) -> Result<(), SnapshotError> {
+/// was the same during it. What changed is read as it is now and stays unconfirmed. Of what is `unproven`, the frames have
+/// to be the same, too.
+fn verify_afterwards(
+    copier: &mut Copier<'_>,
+    unread: &[usize],
+    unproven: &[usize],
+) -> Result<(), SnapshotError> {
     let mut moved = verify_unchanged(copier)?;
+    for &index in unproven {
+        if !copier.settled[index] {
+            continue;
+        }
+        let of = |copier: &Copier<'_>| (copier.epochs[index], copier.slots[index].frames.clone());
+        let before = of(copier);
+        if close::read(copier, index)? != Reading::OfOnePiece || of(copier) != before {
+            copier.settled[index] = false;
+            moved.push(index);
+        }
+    }
     // An epoch that does not tell proves nothing, not even by being the same.
     for &index in unread {
         copier.settled[index] = false;

@@ -1,13 +1,13 @@
 //! Reading goroutines of a running target until each was the same before and after.
 
+use super::close::{self, Reading};
 use super::copier::{Class, Copier};
 use super::{Frames, SnapshotError};
 use crate::memory::MemoryError;
-use crate::runtime::goroutine::Goroutine;
+use crate::runtime::goroutine::{Goroutine, status};
 use crate::runtime::running::NoStart;
+use crate::runtime::unwind::End;
 
-/// Goroutines that are read together in a target that runs.
-const CHUNK: usize = 32;
 /// Readings of a goroutine of which no epoch tells, until two say the same.
 const READINGS: usize = 5;
 
@@ -19,16 +19,37 @@ pub(super) fn settle(
     rounds: usize,
     alone: bool,
 ) -> Result<(), SnapshotError> {
-    for _ in 0..rounds {
+    for round in 1..=rounds {
         open.sort_unstable();
         open.dedup();
         if open.is_empty() {
             break;
         }
         let mut still = Vec::new();
-        // Few at a time: the less lies between two looks at a goroutine, the likelier it is the same in both.
-        for chunk in open.chunks(CHUNK) {
-            settle_once(copier, chunk, alone, &mut still)?;
+        for &index in &open {
+            let reading = close::read(copier, index)?;
+            let is_true = match reading {
+                Reading::OfOnePiece | Reading::Other(Class::Skipped) => true,
+                Reading::Other(Class::Running) => {
+                    copier.set_unavailable(index, NoStart::NoThread);
+                    false
+                }
+                Reading::Other(Class::Unsettled) => {
+                    let g = copier.slots[index].g;
+                    if is_between(&g) && round < rounds {
+                        still.push(index);
+                        continue;
+                    }
+                    read_unproven(copier, index, &g)?;
+                    false
+                }
+                Reading::Other(Class::Parked) | Reading::Moving => {
+                    still.push(index);
+                    false
+                }
+            };
+            // Of one piece; in a paused snapshot not of its instant, so not confirmed there.
+            copier.settled[index] = alone && is_true;
         }
         open = still;
     }
@@ -42,38 +63,16 @@ pub(super) fn settle(
     Ok(())
 }
 
-/// Reads goroutines once; those that changed meanwhile go to `still`.
-fn settle_once(
-    copier: &mut Copier<'_>,
-    indices: &[usize],
-    alone: bool,
-    still: &mut Vec<usize>,
-) -> Result<(), MemoryError> {
-    refresh(copier, indices)?;
-    copier.read_stacks(indices)?;
-    for &index in indices {
-        let before = copier.slots[index].g;
-        let Some(now) = copier.view.read_g(copier.memory, before.addr) else { continue };
-        if now.epoch() != before.epoch() {
-            still.push(index);
-            continue;
-        }
-        let class = copier.class(&now);
-        match class {
-            // Of one piece; in a paused snapshot not of its instant, so not confirmed there.
-            Class::Parked | Class::Skipped => copier.slots[index].g = now,
-            Class::Unsettled => read_unproven(copier, index, &now)?,
-            Class::Running => copier.set_unavailable(index, NoStart::NoThread),
-        }
-        copier.settled[index] = alone && matches!(class, Class::Parked | Class::Skipped);
-    }
-    Ok(())
+/// Whether it is parked and a thread has it all the same: for most only for an instant.
+fn is_between(g: &Goroutine) -> bool {
+    g.m != 0 && matches!(g.status(), status::WAITING | status::RUNNABLE | status::LEAKED)
 }
 
 /// Reads a goroutine of which no epoch tells whether it moved: as it seems, unconfirmed. Two readings that say
-/// the same are not likely to be torn; where there are none, none is shown.
+/// the same are not likely to be torn; where there are none, none is shown. A walk that leaves Go's code, or the stack,
+/// was of words that are in use for something else by now, however often they say the same.
 fn read_unproven(copier: &mut Copier<'_>, index: usize, g: &Goroutine) -> Result<(), MemoryError> {
-    let mut before = Frames::Unwanted;
+    let mut before = None;
     for _ in 0..READINGS {
         let Some(g) = copier.view.read_g(copier.memory, g.addr) else { break };
         copier.put(index, g);
@@ -81,21 +80,19 @@ fn read_unproven(copier: &mut Copier<'_>, index: usize, g: &Goroutine) -> Result
             copier.walk(&[(index, start)])?;
         }
         let frames = copier.slots[index].frames.clone();
-        if matches!(frames, Frames::Walked(_)) && frames == before {
+        let is_whole = match &frames {
+            Frames::Walked(stack) => !matches!(
+                stack.end,
+                End::UnexpectedReturn { .. } | End::OutOfStack(_) | End::UnknownPc(_) | End::TooManyFrames
+            ),
+            Frames::Unwanted | Frames::Unavailable(_) => false,
+        };
+        let read = is_whole.then_some((g.epoch(), frames));
+        if read.is_some() && read == before {
             return Ok(());
         }
-        before = frames;
+        before = read;
     }
     copier.set_unavailable(index, NoStart::Moving);
-    Ok(())
-}
-
-fn refresh(copier: &mut Copier<'_>, indices: &[usize]) -> Result<(), MemoryError> {
-    for &index in indices {
-        let addr = copier.list.addr(index);
-        if let Some(g) = copier.view.read_g(copier.memory, addr) {
-            copier.put(index, g);
-        }
-    }
     Ok(())
 }

@@ -6,12 +6,15 @@ use std::time::Duration;
 use super::copier::{Class, Copier};
 use super::settle::settle;
 use super::threads::{Tids, running_thread};
-use super::{Consistency, Details, Frames, Snapshot, SnapshotError, target_clock};
+use super::{Consistency, Details, Frames, Snapshot, SnapshotError, WORTH_A_SECOND, target_clock};
 use crate::memory::{MemoryError, ReadCost};
 use crate::runtime::goroutine::{Goroutine, status};
 use crate::runtime::running::{NoStart, running_start};
 use crate::stop::{StopError, Stopped};
 
+/// Where there are many goroutines, a stack is read some time after its g, and who stopped 256 times in between is found
+/// by looking again: it would have to do so each time.
+const FURTHER_LOOKS: usize = 2;
 /// A goroutine that changes under each of so many readings is printed as it was read last, marked.
 const ROUNDS: usize = 4;
 /// A goroutine that is on a thread or off it each time it is looked for the other way is given up after so many.
@@ -29,10 +32,20 @@ struct Stops {
 pub(super) fn take(mut copier: Copier<'_>) -> Result<Snapshot, SnapshotError> {
     let taken_at = target_clock(copier.view);
     let mut open = Vec::new();
+    let closely = copier.list.len() < WORTH_A_SECOND;
     for piece in copier.list.pieces() {
         let seen = copier.read_piece(piece.clone())?;
-        copier.read_stacks(&seen)?;
-        open.extend(verify_piece(&mut copier, piece)?);
+        if closely {
+            open.extend(read_piece_closely(&mut copier, &seen)?);
+        } else {
+            copier.read_stacks(&seen)?;
+            open.extend(verify_piece(&mut copier, piece)?);
+        }
+    }
+    if !closely {
+        for _ in 0..FURTHER_LOOKS {
+            open.extend(look_again(&mut copier)?);
+        }
     }
     settle(&mut copier, open, ROUNDS, true)?;
     let mut stops = Stops::default();
@@ -56,6 +69,32 @@ pub(super) fn take(mut copier: Copier<'_>) -> Result<Snapshot, SnapshotError> {
     })
 }
 
+/// Reads the stacks of the goroutines of a piece; returns those that are not proven by it.
+fn read_piece_closely(copier: &mut Copier<'_>, seen: &[usize]) -> Result<Vec<usize>, MemoryError> {
+    copier.read_stacks_closely(seen)?;
+    let mut unproven = Vec::new();
+    for &index in seen {
+        let g = copier.slots[index].g;
+        match copier.class(&g) {
+            Class::Parked | Class::Skipped if !copier.loose[index] => copier.settled[index] = true,
+            _ => unproven.push(index),
+        }
+    }
+    Ok(unproven)
+}
+
+/// Looks at all gs again; returns those that moved since, which may have done so before, too, without having been noticed.
+fn look_again(copier: &mut Copier<'_>) -> Result<Vec<usize>, MemoryError> {
+    let mut moved = Vec::new();
+    for piece in copier.list.pieces() {
+        moved.extend(copier.compare_piece(piece)?);
+    }
+    for &index in &moved {
+        copier.settled[index] = false;
+    }
+    Ok(moved)
+}
+
 /// Reads the gs of a piece again right after their stacks; returns those that are not proven by it.
 fn verify_piece(copier: &mut Copier<'_>, piece: std::ops::Range<usize>) -> Result<Vec<usize>, MemoryError> {
     let mut open = copier.compare_piece(piece.clone())?;
@@ -73,10 +112,10 @@ fn verify_piece(copier: &mut Copier<'_>, piece: std::ops::Range<usize>) -> Resul
     Ok(unproven)
 }
 
-/// Whether a thread has it: runs it, waits in the kernel for it, or gives it a larger stack
-/// (`runtime.newstack` moves the stack of the goroutine that runs it; one that is shrunk is parked).
+/// Whether a thread has it: runs it, waits in the kernel for it, parks it or is about to run it, or gives it a larger
+/// stack (`runtime.newstack` moves the stack of the goroutine that runs it; one that is shrunk is parked).
 fn is_on_thread(g: &Goroutine) -> bool {
-    matches!(g.status(), status::RUNNING | status::SYSCALL | status::COPYSTACK)
+    g.m != 0 || matches!(g.status(), status::RUNNING | status::SYSCALL | status::COPYSTACK)
 }
 
 /// Reads the goroutines that threads run or wait in the kernel for, each while its thread is stopped.

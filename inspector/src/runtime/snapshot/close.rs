@@ -1,0 +1,149 @@
+//! Reading a goroutine and its stack so shortly one after the other that nothing can have come between unseen.
+//!
+//! What tells a goroutine that ran and waits at the same place again is `g.trackingSeq`, in eight bits: one that stops
+//! running 256 times between two looks seems not to have moved, and the stack that was read between the looks may be of
+//! another moment. So the g, its stack and the g again are read by one call, in less time than so many stops take.
+
+use std::time::{Duration, Instant};
+
+use super::copier::{Class, Copier};
+use super::stacks::first_read;
+use super::{Details, Frames};
+use crate::memory::{Memory as _, MemoryError, Span};
+use crate::runtime::goroutine::Goroutine;
+use crate::runtime::unwind::Start;
+
+/// Less than what 256 stops of a goroutine take: 25 ns each, where `runtime.Gosched` takes some 50 at least.
+const LEAST_ROUND: Duration = Duration::from_nanos(256 * 25);
+/// Goroutines that are read by one call: with more of them it would take longer than that.
+const TOGETHER: usize = 4;
+/// Attempts at one that moves, or whose stack cannot be read in so short a time.
+const ATTEMPTS: usize = 6;
+
+/// What came of reading a goroutine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// Its frames are those of the g in the slot: of one moment.
+    OfOnePiece,
+    /// It is of this class, and was not read.
+    Other(Class),
+    /// It moved each time.
+    Moving,
+}
+
+/// What one call returned of a goroutine.
+enum Attempt {
+    Proven,
+    /// The same before and after, but there was time enough to come round.
+    Slow,
+    Changed,
+}
+
+/// Reads the stacks of the parked ones among `indices`, whose gs were read just before; returns those that it did not
+/// prove to be of one piece.
+pub(super) fn read_stacks(copier: &mut Copier<'_>, indices: &[usize]) -> Result<Vec<usize>, MemoryError> {
+    let mut open = Vec::new();
+    for chunk in indices.chunks(TOGETHER) {
+        let starts = copier.starts(chunk);
+        let attempts = attempt(copier, &starts)?;
+        for ((index, _), attempt) in starts.into_iter().zip(attempts) {
+            if !matches!(attempt, Attempt::Proven) && read(copier, index)? != Reading::OfOnePiece {
+                open.push(index);
+            }
+        }
+    }
+    Ok(open)
+}
+
+/// Reads a goroutine anew. What is in its slot afterwards is of one piece, if this says so.
+pub(super) fn read(copier: &mut Copier<'_>, index: usize) -> Result<Reading, MemoryError> {
+    // Two readings that say the same do where one takes too long: a deep stack, a slow machine.
+    let mut before = None;
+    for _ in 0..ATTEMPTS {
+        let addr = copier.list.addr(index);
+        let Some(g) = copier.view.read_g(copier.memory, addr) else { break };
+        copier.put(index, g);
+        match copier.class(&g) {
+            Class::Parked => {}
+            other => return Ok(Reading::Other(other)),
+        }
+        let Some(start) = copier.start(index, &g) else { continue };
+        match attempt(copier, &[(index, start)])?.first() {
+            Some(Attempt::Proven) => return Ok(Reading::OfOnePiece),
+            Some(Attempt::Slow) => {
+                let read = copier.slots.get(index).map(|slot| (slot.g.epoch(), slot.frames.clone()));
+                if read.is_some() && read == before {
+                    return Ok(Reading::OfOnePiece);
+                }
+                before = read;
+            }
+            Some(Attempt::Changed) | None => before = None,
+        }
+    }
+    Ok(Reading::Moving)
+}
+
+/// Reads each of `starts` once: the gs, their stacks, and the gs again.
+fn attempt(copier: &mut Copier<'_>, starts: &[(usize, Start)]) -> Result<Vec<Attempt>, MemoryError> {
+    let (view, memory) = (copier.view, copier.memory);
+    let g_size = view.g.size;
+    let g_spans = starts.iter().map(|(index, _)| Span { addr: copier.list.addr(*index), len: g_size });
+    let g_spans: Vec<Span> = g_spans.collect();
+    let stack_spans = starts.iter().map(|(_, start)| Span { addr: start.sp, len: first_read(start) });
+    let spans: Vec<Span> =
+        g_spans.iter().copied().chain(stack_spans).chain(g_spans.iter().copied()).collect();
+    let mut buffer = std::mem::take(&mut copier.buffer);
+    let total: usize = spans.iter().map(|span| span.len).sum();
+    buffer.resize(total.max(buffer.len()), 0);
+    let mut failed = Vec::new();
+    let begun = Instant::now();
+    memory.read_spans(&spans, buffer.get_mut(..total).unwrap_or_default(), &mut failed)?;
+    let is_short = begun.elapsed() < LEAST_ROUND;
+    let number = starts.len();
+    let mut at = 0;
+    let pieces: Vec<&[u8]> = spans
+        .iter()
+        .map(|span| {
+            let piece = buffer.get(at..at + span.len).unwrap_or_default();
+            at += span.len;
+            piece
+        })
+        .collect();
+    let mut attempts = Vec::with_capacity(number);
+    for (i, &(index, start)) in starts.iter().enumerate() {
+        let was_read = [i, number + i, 2 * number + i].iter().all(|i| !failed.contains(i));
+        let (Some(first), Some(stack), Some(second)) =
+            (pieces.get(i), pieces.get(number + i), pieces.get(2 * number + i))
+        else {
+            continue;
+        };
+        let same = was_read
+            && copier
+                .epochs
+                .get(index)
+                .is_some_and(|epoch| epoch.holds(&view.g, first) && epoch.holds(&view.g, second));
+        attempts.push(if !same {
+            Attempt::Changed
+        } else {
+            let g = Goroutine::parse(&view.g, copier.list.addr(index), second);
+            let whole = is_short && stack.len() as u64 == start.hi.saturating_sub(start.sp);
+            let walked = copier.walker.walk_window(memory, start, stack);
+            // What the g refers to is read behind it.
+            let details = Details::read(view, memory, &g);
+            let still = !Details::has_any(&g)
+                || view.read_g(memory, g.addr).is_some_and(|now| now.epoch() == g.epoch());
+            if let Some(slot) = copier.slots.get_mut(index) {
+                slot.g = g;
+                slot.frames = Frames::Walked(walked);
+                slot.details = details;
+            }
+            match (still, whole) {
+                (false, _) => Attempt::Changed,
+                (true, true) => Attempt::Proven,
+                (true, false) => Attempt::Slow,
+            }
+        });
+    }
+    copier.buffer = buffer;
+    Ok(attempts)
+}
