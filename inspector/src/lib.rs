@@ -1,25 +1,68 @@
-//! Looking at a process from outside.
+//! Diagnoses Go processes on Linux from outside: goroutines, memory, profiles, CPU samples. Without an agent in them, without a
+//! rebuild, also of stripped programs; Go 1.18 to 1.27 on x86-64.
+//!
+//! ```no_run
+//! use inspector::{StackOptions, Target};
+//!
+//! # fn main() -> Result<(), inspector::Error> {
+//! let goroutines = Target::pid(4711)?.stack(&StackOptions::default())?;
+//! println!("{} goroutines\n\n{goroutines}", goroutines.len());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A [`Target`] is one process, and stays it: once it has exited or executes another program, each question is an error. Nothing is
+//! written to it. Where its threads have to be stopped, it is for as long as the options allow at most, and no way that the calling
+//! program can end leaves them stopped. Access is what the kernel asks of a debugger: the same user, or `CAP_SYS_PTRACE`.
+//!
+//! What an answer cannot be shown to be true is an [`Error`], whose [`Kind`] says what can be done about it, or is marked in the
+//! answer.
+//!
+//! Without the feature `cli`, which the program needs, the library has no code of a command line. Modules that are not shown here are
+//! for the program and its tests, and change without notice.
 
 #![warn(missing_docs)]
+#![cfg_attr(not(feature = "cli"), allow(dead_code, reason = "what only the command line asks for"))]
 
+#[doc(hidden)]
 pub mod agent;
+#[doc(hidden)]
 pub mod capture;
+#[doc(hidden)]
 pub mod change;
+#[doc(hidden)]
+#[cfg(feature = "cli")]
 pub mod cli;
 mod clock;
 mod environment;
 mod error;
+mod facade;
+#[doc(hidden)]
 pub mod memory;
+#[doc(hidden)]
 pub mod native;
 mod operations;
 mod patience;
+#[doc(hidden)]
 pub mod printable;
+#[doc(hidden)]
 pub mod process;
+#[doc(hidden)]
 pub mod profile;
+#[doc(hidden)]
 pub mod report;
+#[doc(hidden)]
 pub mod runtime;
 mod standstill;
+#[doc(hidden)]
 pub mod stop;
 mod threads;
 
 pub use error::{Error, Kind};
+pub use facade::{CpuOptions, Goroutines, HeapOptions, ProfileAnswer, ProfileKind, StackOptions, Target};
+pub use report::heap::HeapAnswer;
+pub use report::memstats::MemStatsAnswer;
+pub use report::stack::{Counts, Frame, WrittenGoroutine as Goroutine};
+pub use report::stats::StatsAnswer;
+pub use runtime::open::RuntimeName;
+pub use runtime::snapshot::Consistency;

@@ -32,6 +32,6 @@ pub use dump::{Comparison, Difference, Dump, compare};
 pub use error::{Error, Result};
 pub use fixture::Fixture;
 pub use matrix::{Cell, Program, Selection, Variant};
-pub use probe::{binary, probe, stack};
+pub use probe::{binary, example, probe, stack};
 pub use process::{Process, copy_program, cpu_time};
 pub use repetition::Repetitions;

@@ -30,6 +30,20 @@ fn build() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("GOPS_PROBE_BIN") {
         return Ok(path.into());
     }
+    Ok(make(&["--bin", "gops-probe"])?.join("gops-probe"))
+}
+
+/// The path of an example program of the library, built in the profile and target folder of the running test.
+///
+/// # Errors
+///
+/// Where it cannot be built.
+pub fn example(name: &str) -> Result<PathBuf> {
+    Ok(make(&["--example", name])?.join("examples").join(name))
+}
+
+/// Has cargo build something of gops-probe; returns the folder where programs are.
+fn make(what: &[&str]) -> Result<PathBuf> {
     let test = std::env::current_exe().map_err(Error::file("the test's executable"))?;
     // target/PROFILE/deps/test-0123 or target/PROFILE/program
     let mut folder = test.parent().unwrap_or(Path::new("."));
@@ -44,16 +58,8 @@ fn build() -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.current_dir(env!("CARGO_MANIFEST_DIR"));
-    command.args([
-        "build",
-        "--quiet",
-        "--package",
-        "gops-probe",
-        "--bin",
-        "gops-probe",
-        "--profile",
-        profile,
-    ]);
+    command.args(["build", "--quiet", "--package", "gops-probe", "--profile", profile]);
+    command.args(what);
     command.arg("--target-dir").arg(target);
     // As the libraries that the test was built with, so that they are not built again.
     command.args(cfg!(feature = "libbpf").then_some("--features=libbpf"));
@@ -63,7 +69,7 @@ fn build() -> Result<PathBuf> {
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         return Err(Error::Failed { program, stderr });
     }
-    Ok(folder.join("gops-probe"))
+    Ok(folder.to_owned())
 }
 
 /// Runs `gops-probe` with arguments and returns what it wrote and how it ended.

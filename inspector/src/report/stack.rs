@@ -8,6 +8,7 @@ use std::sync::mpsc::{channel, sync_channel};
 use serde::Serialize;
 
 use super::stack_json as json;
+pub use super::stack_json::{Frame, Goroutine as WrittenGoroutine};
 use super::traceback::{Level, Printer, header_status, incomplete, wait_minutes};
 use crate::memory::ReadCost;
 use crate::runtime::goroutine::{Goroutine, status};
@@ -298,7 +299,29 @@ impl<'v> StackReport<'v> {
         Ok(counts)
     }
 
-    fn goroutine<'s>(&'s self, printer: &mut Printer<'_>, slot: &'s Slot) -> json::Goroutine<'s> {
+    /// Each goroutine that is wanted, as JSON has it. A pattern looks at all that is printed, and is not asked here.
+    pub fn goroutines(self) -> impl Iterator<Item = WrittenGoroutine<'v>> {
+        let mut printer = Printer::new(self.view, self.level);
+        let snapshot = self.snapshot;
+        snapshot.slots.iter().filter_map(move |slot| {
+            let wanted = printer.includes(snapshot, slot) && self.wants(&slot.g);
+            wanted.then(|| self.goroutine(&mut printer, slot))
+        })
+    }
+
+    /// How many goroutines these are.
+    pub fn len(&self) -> usize {
+        let printer = Printer::new(self.view, self.level);
+        let wanted = |slot: &&Slot| printer.includes(self.snapshot, slot) && self.wants(&slot.g);
+        self.snapshot.slots.iter().filter(wanted).count()
+    }
+
+    /// Whether these are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn goroutine(&self, printer: &mut Printer<'_>, slot: &'v Slot) -> json::Goroutine<'v> {
         let g = &slot.g;
         let (frames, left_out) = match &slot.frames {
             Frames::Walked(stack) => match self.snapshot.shapes.get(stack.shape) {

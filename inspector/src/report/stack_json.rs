@@ -56,63 +56,65 @@ pub(super) struct TooManyThreads {
 }
 
 /// A goroutine; also one that was read back from a dump, which says less.
-#[derive(Serialize)]
+#[derive(Debug, Clone, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-pub(super) struct Goroutine<'a> {
+#[non_exhaustive]
+pub struct Goroutine<'a> {
     /// Its number.
-    pub(super) id: u64,
+    pub id: u64,
     /// Its state or wait reason, in the runtime's words.
-    pub(super) state: &'a str,
+    pub state: &'a str,
     /// Address of its `g`, hexadecimal. An agent does not say.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) address: Option<String>,
+    pub address: Option<String>,
     /// The goroutine that created it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) parent: Option<u64>,
+    pub parent: Option<u64>,
     /// The function that created it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) created_by: Option<Cow<'a, str>>,
+    pub created_by: Option<Cow<'a, str>>,
     /// How long it has waited, where that is known and at least a minute.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) wait_minutes: Option<i64>,
+    pub wait_minutes: Option<i64>,
     /// Locked to its thread.
-    pub(super) locked_to_thread: bool,
+    pub locked_to_thread: bool,
     /// The thread that runs it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) thread: Option<u64>,
+    pub thread: Option<u64>,
     /// The synctest bubble that it is in.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) bubble: Option<u64>,
+    pub bubble: Option<u64>,
     /// Profiler labels: key and value.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) labels: Vec<[String; 2]>,
+    pub labels: Vec<[String; 2]>,
     /// Proven to be true at the instant of the snapshot.
-    pub(super) confirmed: bool,
+    pub confirmed: bool,
     /// Why frames are missing.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) incomplete: Option<String>,
+    pub incomplete: Option<String>,
     /// How many physical frames in the middle of a very deep stack are left out.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) frames_left_out: Option<usize>,
+    pub frames_left_out: Option<usize>,
     /// Its frames, innermost first.
-    pub(super) frames: Vec<Frame>,
+    pub frames: Vec<Frame>,
 }
 
 /// A frame.
-#[derive(Serialize)]
+#[derive(Debug, Clone, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-pub(super) struct Frame {
+#[non_exhaustive]
+pub struct Frame {
     /// Its function.
-    pub(super) function: String,
+    pub function: String,
     /// Source file.
-    pub(super) file: String,
+    pub file: String,
     /// Line in the file.
-    pub(super) line: u32,
+    pub line: u32,
     /// Inlined into the frame below.
-    pub(super) inlined: bool,
+    pub inlined: bool,
     /// Program counter, hexadecimal. An agent does not say.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) pc: Option<String>,
+    pub pc: Option<String>,
 }
 
 /// The goroutines of a process, in the order of the runtime's `allgs`.

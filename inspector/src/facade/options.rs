@@ -1,0 +1,125 @@
+//! What may be chosen of a question.
+
+use std::time::Duration;
+
+use crate::capture::cpu::session::{Loader, Options as Session};
+use crate::operations::profile::Kind;
+use crate::runtime::heap::{HeapPause, TOP};
+use crate::runtime::snapshot::{Options as Snapshot, Pause};
+
+/// The longest stop of all threads, where nothing else is said.
+const MAX_PAUSE: Duration = Duration::from_millis(20);
+
+/// Of [`Target::stack`](crate::Target::stack). The default is what Go itself prints, of one instant, in a stop of 20 ms at most.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StackOptions {
+    /// The longest stop of all threads. With `None` threads are stopped one by one: each goroutine is true by itself, and they are
+    /// not of one instant.
+    pub max_pause: Option<Duration>,
+    /// Goroutines and frames of the runtime itself, too (`GOTRACEBACK=system`).
+    pub system: bool,
+    /// Only the goroutine with this number.
+    pub goroutine: Option<u64>,
+}
+
+impl Default for StackOptions {
+    fn default() -> Self {
+        StackOptions { max_pause: Some(MAX_PAUSE), system: false, goroutine: None }
+    }
+}
+
+impl StackOptions {
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let pause = self.max_pause.map_or(Pause::No, Pause::AtMost);
+        Snapshot { pause, system: self.system, goid: self.goroutine }
+    }
+}
+
+/// Of [`Target::heap`](crate::Target::heap).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HeapOptions {
+    /// The longest stop of all threads; `None` for none at all.
+    pub max_pause: Option<Duration>,
+    /// How many of the largest stacks and objects are named.
+    pub top: usize,
+}
+
+impl Default for HeapOptions {
+    fn default() -> Self {
+        HeapOptions { max_pause: Some(MAX_PAUSE), top: TOP }
+    }
+}
+
+impl HeapOptions {
+    pub(super) fn pause(&self) -> HeapPause {
+        self.max_pause.map_or(HeapPause::No, HeapPause::AtMost)
+    }
+}
+
+/// Of [`Target::cpu_profile`](crate::Target::cpu_profile). The default is 99 samples a second with frames of the kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CpuOptions {
+    /// Samples of each CPU in a second.
+    pub rate: u32,
+    /// Processes that the target starts, too.
+    pub children: bool,
+    /// Tell threads apart.
+    pub by_thread: bool,
+    /// Frames of the kernel too, where that is permitted.
+    pub kernel_frames: bool,
+}
+
+impl Default for CpuOptions {
+    fn default() -> Self {
+        CpuOptions { rate: 99, children: false, by_thread: false, kernel_frames: true }
+    }
+}
+
+impl CpuOptions {
+    pub(super) fn session(&self, duration: Duration) -> Session {
+        Session {
+            rate: self.rate,
+            duration,
+            whole_system: false,
+            children: self.children,
+            by_thread: self.by_thread,
+            kernel_frames: self.kernel_frames,
+            mode: None,
+            loader: Loader::default(),
+        }
+    }
+}
+
+/// A profile that the runtime keeps, or that can be made of what it keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ProfileKind {
+    /// Memory in use, by where it was allocated.
+    Heap,
+    /// All allocations since the program began.
+    Allocs,
+    /// Goroutines by their stacks.
+    Goroutine,
+    /// Threads by where they were started.
+    ThreadCreate,
+    /// Where goroutines waited.
+    Block,
+    /// Who held the locks that others waited for.
+    Mutex,
+}
+
+impl ProfileKind {
+    pub(super) fn kind(self) -> Kind {
+        match self {
+            ProfileKind::Heap => Kind::Heap,
+            ProfileKind::Allocs => Kind::Allocs,
+            ProfileKind::Goroutine => Kind::Goroutine,
+            ProfileKind::ThreadCreate => Kind::ThreadCreate,
+            ProfileKind::Block => Kind::Block,
+            ProfileKind::Mutex => Kind::Mutex,
+        }
+    }
+}
