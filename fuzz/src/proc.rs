@@ -2,14 +2,15 @@
 
 use std::path::Path;
 
+use inspector::printable::printable;
 use inspector::process::cgroup::{self, Place};
 use inspector::process::connections::{self, Protocol};
 use inspector::process::facts::{self, Stat, Status, container_id};
 use inspector::process::maps::Mapping;
 use inspector::process::{sock_diag, users};
-use inspector::printable::printable;
 use inspector::report::traceback::printed_name;
 use inspector::runtime::attach::{bias_by_entry, bias_by_mapping};
+use inspector::runtime::release::GoRelease;
 
 use crate::base::{self, BASES, Patched};
 use crate::input::Input;
@@ -89,7 +90,7 @@ pub fn run(data: &[u8]) {
             let shown = printable(text);
             assert!(!shown.chars().any(char::is_control), "{shown:?}");
             for minor in [18, 22, 26, 27] {
-                let _ = printed_name(text, minor);
+                let _ = printed_name(text, GoRelease::of_minor(minor));
             }
         }
     }

@@ -138,7 +138,7 @@ impl Looked {
             let unequal = differences(&theirs["MemStats"], &ours.memstats);
             let explained = !unequal.is_empty();
             let flushed = Flushed {
-                minor: self.view.minor,
+                minor: self.view.release.minor(),
                 stack_spans: ours.stack_spans,
                 span_size: self.view.table.size("runtime.mspan").unwrap(),
             };
@@ -211,7 +211,7 @@ impl Seen {
         let collector = looked.take(Wanted::Instant).answer.collector;
         let memory = LiveMemory::new(looked.view.pid);
         let more = Counters::find(&looked.view).unwrap().more(&memory).unwrap();
-        Seen { minor: looked.view.minor, collector, histograms: more.histograms }
+        Seen { minor: looked.view.release.minor(), collector, histograms: more.histograms }
     }
 
     /// Metrics that are not equal, with both sides.

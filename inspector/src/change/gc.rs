@@ -137,12 +137,12 @@ fn wake_words(subject: &Subject<'_>) -> Result<[Word; 2], Error> {
 
 fn heap(subject: &Subject<'_>) -> Result<Heap, Error> {
     let field = |name| subject.read("runtime.gcController", name);
-    let since_19 = subject.view.minor >= 19;
+    let counts = subject.view.release.counts_heap_in_controller();
     let counted = || Ok::<u64, Error>(field("totalAlloc")?.saturating_sub(field("totalFree")?));
     Ok(Heap {
         live: field("heapLive")?,
-        allocated: since_19.then(counted).transpose()?,
-        in_use: since_19.then(|| field("heapInUse")).transpose()?,
+        allocated: counts.then(counted).transpose()?,
+        in_use: counts.then(|| field("heapInUse")).transpose()?,
     })
 }
 
@@ -257,8 +257,11 @@ impl Request<'_, '_> {
         let mut undo = vec![Entry::undo(&word, false)];
         // Where the cycle ends before it is off again, the pacer has computed a goal from it: the least heap.
         let least = pacer::heap_minimum(-1);
-        let fields: &[&str] =
-            if subject.view.minor >= 19 { &["gcPercentHeapGoal"] } else { &["trigger", "heapGoal"] };
+        let fields: &[&str] = if subject.view.release.computes_heap_goal() {
+            &["gcPercentHeapGoal"]
+        } else {
+            &["trigger", "heapGoal"]
+        };
         for field in fields {
             let now = subject.read("runtime.gcController", field)?;
             undo.push(Entry::undo(&subject.word("runtime.gcController", field, now, least)?, false));

@@ -97,7 +97,7 @@ pub fn set_memory_limit(subject: &Subject<'_>, limit: i64, options: &Options<'_>
 }
 
 fn check_has_limit(subject: &Subject<'_>) -> Result<(), Error> {
-    if subject.view.minor < 19 {
+    if !subject.view.release.has_memory_limit() {
         return Err(unverified(
             subject.process,
             "its runtime is of Go 1.18 and has no memory limit, which came with Go 1.19",
@@ -130,7 +130,7 @@ fn check_pacer(subject: &Subject<'_>, percent: i32) -> Result<(), Error> {
         return Ok(());
     }
     let controller = |name| subject.read("runtime.gcController", name);
-    let (found, computed, fits) = if subject.view.minor >= 19 {
+    let (found, computed, fits) = if subject.view.release.computes_heap_goal() {
         let (found, computed) = (controller("gcPercentHeapGoal")?, subject.live()?.percent_goal(percent));
         (found, computed, found == computed)
     } else {
@@ -154,7 +154,7 @@ fn percent_words(subject: &Subject<'_>, percent: i32) -> Result<Vec<Word>, Error
         ("heapMinimum", pacer::heap_minimum(percent)),
         ("gcPercent", u64::from(percent.cast_unsigned())),
     ];
-    if subject.view.minor >= 19 {
+    if subject.view.release.computes_heap_goal() {
         values.push(("gcPercentHeapGoal", subject.live()?.percent_goal(percent)));
         values.push(("sweepDistMinTrigger", 0));
     } else {

@@ -187,8 +187,8 @@ impl<'p> Subject<'p> {
     /// Where it cannot be read.
     pub fn live(&self) -> Result<Live, Error> {
         let field = |name| self.read("runtime.gcController", name);
-        let stacks = if self.view.minor >= 19 { "lastStackScan" } else { "stackScan" };
-        Ok(Live { marked: field("heapMarked")?, stacks: field(stacks)?, globals: field("globalsScan")? })
+        let stacks = field(self.view.release.stack_scan_field())?;
+        Ok(Live { marked: field("heapMarked")?, stacks, globals: field("globalsScan")? })
     }
 
     /// The terms of the pacer of Go 1.18.
@@ -277,7 +277,7 @@ impl<'p> Subject<'p> {
         if live > MAX_HEAP || marked > MAX_HEAP {
             return doubt(format!("the heap would have {live} bytes, {marked} of them marked"));
         }
-        if self.view.minor >= 19 {
+        if self.view.release.has_memory_limit() {
             let (goal, limit) = (controller("gcPercentHeapGoal")?, controller("memoryLimit")?);
             if goal < least || i64::try_from(limit).is_err() {
                 return doubt(format!("the heap's goal would be {goal}, the memory limit {limit}"));
@@ -362,7 +362,7 @@ fn check_build(process: &Process, view: &View) -> Result<(), Error> {
     }
     let own = view.layout == Evidence::Dwarf;
     let Some(version) = view.version.as_ref() else {
-        return doubt(format!("its exact Go release is not known, only that it is like go1.{}", view.minor));
+        return doubt(format!("its exact Go release is not known, only that it is like {}", view.release));
     };
     let main = view.modules.main();
     let layouts = || own_layouts(&main.image);

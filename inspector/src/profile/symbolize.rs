@@ -14,6 +14,7 @@ use symbols::pclntab::inline::{LogicalFrame, logical_frames};
 use super::{Function, Line, Location, Mapping};
 use crate::report::traceback::printed_name;
 use crate::runtime::modules::{Modules, Place};
+use crate::runtime::release::GoRelease;
 use crate::runtime::view::View;
 
 /// Longer than any name or path that a Go compiler writes.
@@ -40,7 +41,7 @@ pub struct Symbols {
 #[derive(Debug)]
 pub struct Symbolizer<'m> {
     modules: &'m Modules,
-    minor: u32,
+    release: GoRelease,
     wrapper_id: u8,
     symbols: Symbols,
     /// For each mapping: whether something in it was looked up, and whether that failed once.
@@ -104,15 +105,15 @@ struct Deck<'m> {
 
 impl<'m> Deck<'m> {
     /// Adds a frame if it is the caller of what is there, which was inlined into it.
-    fn try_add(&mut self, entry: u64, frame: Frame<'m>, minor: u32) -> bool {
+    fn try_add(&mut self, entry: u64, frame: Frame<'m>, release: GoRelease) -> bool {
         if let Some(last) = self.frames.last() {
             let (Some(last), Some(new)) = (last.go, frame.go) else { return false };
             if !last.inlined || last.entry != new.entry {
                 return false;
             }
             // A function is not inlined into itself: this is recursion.
-            let same = if minor == 21 {
-                printed_name(last.name, minor) == printed_name(new.name, minor)
+            let same = if release.tells_recursion_by_printed_names() {
+                printed_name(last.name, release) == printed_name(new.name, release)
             } else {
                 last.name == new.name
             };
@@ -129,14 +130,14 @@ impl<'m> Deck<'m> {
 impl<'m> Symbolizer<'m> {
     /// Names code of the process of `view`, in which `mappings` are mapped ([`super::mappings::of`]).
     pub fn new(view: &'m View, mappings: Vec<Mapping>) -> Self {
-        Self::of(&view.modules, view.minor, view.wrapper_id, mappings)
+        Self::of(&view.modules, view.release, view.wrapper_id, mappings)
     }
 
-    /// Names code of `modules`, which Go 1.`minor` built; `wrapper_id` is that of the view.
-    pub fn of(modules: &'m Modules, minor: u32, wrapper_id: u8, mappings: Vec<Mapping>) -> Self {
+    /// Names code of `modules`, which `release` built; `wrapper_id` is that of the view.
+    pub fn of(modules: &'m Modules, release: GoRelease, wrapper_id: u8, mappings: Vec<Mapping>) -> Self {
         Symbolizer {
             modules,
-            minor,
+            release,
             wrapper_id,
             tried: vec![(false, false); mappings.len()],
             symbols: Symbols { mappings, ..Symbols::default() },
@@ -167,10 +168,9 @@ impl<'m> Symbolizer<'m> {
         let mut locations = Vec::with_capacity(rest.len());
         while let Some((&entry, tail)) = rest.split_first() {
             if let Some(&known) = self.known.get(&entry) {
-                // Before Go 1.19 a known one was never part of another.
-                if self.minor >= 19
+                if self.release.joins_known_locations()
                     && !self.deck.entries.is_empty()
-                    && self.deck.try_add(entry, known.first, self.minor)
+                    && self.deck.try_add(entry, known.first, self.release)
                 {
                     rest = tail;
                     continue;
@@ -185,7 +185,7 @@ impl<'m> Symbolizer<'m> {
                 rest = tail;
                 continue;
             };
-            if self.deck.try_add(entry, frame, self.minor) {
+            if self.deck.try_add(entry, frame, self.release) {
                 rest = tail;
                 continue;
             }
@@ -194,7 +194,7 @@ impl<'m> Symbolizer<'m> {
                 locations.push(known.location);
                 rest = rest.get(known.entries..).unwrap_or_default();
             } else {
-                self.deck.try_add(entry, frame, self.minor);
+                self.deck.try_add(entry, frame, self.release);
                 rest = tail;
             }
         }
@@ -278,7 +278,8 @@ impl<'m> Symbolizer<'m> {
         // `runtime.FuncForPC` is asked about the entry as it is.
         let name = self.modules.lookup(entry).and_then(|p| self.inlined_at(p).first().map(|f| f.name));
         let answer = name.is_some_and(|name| {
-            name.starts_with(b"runtime.") || (self.minor >= 24 && name.starts_with(b"internal/runtime/"))
+            name.starts_with(b"runtime.")
+                || (self.release.hides_internal_runtime() && name.starts_with(b"internal/runtime/"))
         });
         self.of_runtime.insert(entry, answer);
         answer
@@ -421,6 +422,10 @@ fn elides_wrapper(callee: &LogicalFrame<'_>) -> bool {
 mod tests {
     use super::*;
 
+    const GO_1_21: GoRelease = GoRelease::of_minor(21);
+    const GO_1_22: GoRelease = GoRelease::of_minor(22);
+    const GO_1_27: GoRelease = GoRelease::of_minor(27);
+
     fn frame(name: &'static str, entry: u64, inlined: bool) -> Frame<'static> {
         let go = GoFrame { name: name.as_bytes(), file: b"f.go", line: 1, start_line: 0, inlined, entry };
         Frame { pc: entry + 1, go: Some(go) }
@@ -429,18 +434,18 @@ mod tests {
     #[test]
     fn what_is_one_location() {
         let mut deck = Deck::default();
-        assert!(deck.try_add(1, frame("inner[int]", 100, true), 27));
-        assert!(!deck.try_add(2, frame("other", 200, false), 27), "of another function");
-        assert!(!deck.try_add(2, frame("inner[int]", 100, true), 27), "recursion");
-        assert!(!deck.try_add(2, Frame { pc: 0, go: None }, 27), "not of Go");
+        assert!(deck.try_add(1, frame("inner[int]", 100, true), GO_1_27));
+        assert!(!deck.try_add(2, frame("other", 200, false), GO_1_27), "of another function");
+        assert!(!deck.try_add(2, frame("inner[int]", 100, true), GO_1_27), "recursion");
+        assert!(!deck.try_add(2, Frame { pc: 0, go: None }, GO_1_27), "not of Go");
         // Go 1.21 took names without type arguments for the same.
-        assert!(!deck.try_add(2, frame("inner[string]", 100, true), 21));
-        assert!(deck.try_add(2, frame("inner[string]", 100, true), 22));
-        assert!(deck.try_add(3, frame("outer", 100, false), 27));
-        assert!(!deck.try_add(4, frame("caller", 100, false), 27), "the outermost ends it");
+        assert!(!deck.try_add(2, frame("inner[string]", 100, true), GO_1_21));
+        assert!(deck.try_add(2, frame("inner[string]", 100, true), GO_1_22));
+        assert!(deck.try_add(3, frame("outer", 100, false), GO_1_27));
+        assert!(!deck.try_add(4, frame("caller", 100, false), GO_1_27), "the outermost ends it");
         assert_eq!(deck.entries, [1, 2, 3]);
         let mut foreign = Deck::default();
-        assert!(foreign.try_add(1, Frame { pc: 0, go: None }, 27));
-        assert!(!foreign.try_add(2, frame("caller", 100, false), 27));
+        assert!(foreign.try_add(1, Frame { pc: 0, go: None }, GO_1_27));
+        assert!(!foreign.try_add(2, frame("caller", 100, false), GO_1_27));
     }
 }

@@ -159,10 +159,10 @@ impl<'v> Printer<'v> {
         let physical = self.physical(stack, shape);
         let show_all = self.level == Level::System;
         let texts = &self.kept;
-        let mut lines = plan::plan(texts, &physical, show_all, self.view.minor);
+        let mut lines = plan::plan(texts, &physical, show_all, self.view.release);
         if lines.printed == 0 && !show_all {
             // Nothing would be left of it: print all of it instead.
-            lines = plan::plan(texts, &physical, true, self.view.minor);
+            lines = plan::plan(texts, &physical, true, self.view.release);
         }
         if stack.end == End::TooManyFrames {
             // How many more there are is not known, nor which are the last.
@@ -211,10 +211,10 @@ impl<'v> Printer<'v> {
                 out.write_all(name.unwrap_or_default().as_bytes())?;
                 writeln!(out, " called from {ret:#x}")
             }
-            End::UnknownPc(pc) if self.view.minor >= 22 => {
+            End::UnknownPc(pc) if self.view.release.names_g_of_unknown_pc() => {
                 writeln!(out, "runtime: g {} gp={:#x}: unknown pc {pc:#x}", g.goid, g.addr)
             }
-            End::UnknownPc(pc) if self.view.minor >= 21 => {
+            End::UnknownPc(pc) if self.view.release.names_goroutine_of_unknown_pc() => {
                 writeln!(out, "runtime: g {}: unknown pc {pc:#x}", g.goid)
             }
             End::UnknownPc(pc) => writeln!(out, "runtime: unknown pc {pc:#x}"),
@@ -238,7 +238,7 @@ impl<'v> Printer<'v> {
                 args += step.words;
             }
             sp = fp;
-            interrupted = caller_was_interrupted(step.special, self.view.minor);
+            interrupted = caller_was_interrupted(step.special, self.view.release);
         }
         frames
     }
@@ -264,8 +264,7 @@ impl<'v> Printer<'v> {
     }
 
     fn write_ancestors(&self, details: &Details, out: &mut Vec<u8>) -> io::Result<()> {
-        // `tracebackInnerFrames` from Go 1.21, `_TracebackMaxFrames` before.
-        let most = if self.view.minor >= 21 { 50 } else { 100 };
+        let most = self.view.release.ancestor_frames();
         for ancestor in &details.ancestors {
             writeln!(out, "[originating from goroutine {}]:", ancestor.goid)?;
             for (i, &pc) in ancestor.pcs.iter().enumerate() {
@@ -420,9 +419,9 @@ fn pc_text(view: &View, pc: u64, interrupted: bool) -> PcText {
             text.extend_from_slice(format!(":{}", frame.line).as_bytes());
             LogicalText {
                 // No name that a Go compiler writes is changed by this.
-                name: printable(&printed_name(name, view.minor)).into_owned().into_bytes(),
+                name: printable(&printed_name(name, view.release)).into_owned().into_bytes(),
                 inlined: frame.inlined,
-                shown: name::is_shown(raw, view.minor),
+                shown: name::is_shown(raw, view.release),
                 is_panic: raw == b"runtime.gopanic",
                 is_wrapper: frame.func_id == view.wrapper_id,
                 reveals_wrapper: matches!(
@@ -434,8 +433,8 @@ fn pc_text(view: &View, pc: u64, interrupted: bool) -> PcText {
         })
         .collect();
     // The walk looked the slots up at the pc itself; which slots there are does not depend on it.
-    // Before Go 1.21 their liveness was looked up at the place of the outermost inlined call.
-    let live_at = if view.minor >= 21 { lookup } else { own_pc };
+    // Their liveness may be looked up at the place of the outermost inlined call.
+    let live_at = if view.release.looks_up_arguments_at_call() { lookup } else { own_pc };
     let args = arg_tokens(image, place.func, live_at).unwrap_or_default();
     let info = crate::runtime::code::PcInfo::of(place);
     let frame_size = info.sp_delta.and_then(|d| view.machine.frame_end(0, d));

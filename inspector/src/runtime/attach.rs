@@ -17,7 +17,7 @@ use super::discover;
 use super::fields::{GFields, MFields, MissingField};
 use super::locate::Located;
 use super::modules::{Module, Modules};
-use super::release::{self, Candidate, Source};
+use super::release::{self, Candidate, GoRelease, Source};
 use super::snapshot::glist::AllGs;
 use super::view::{Evidence, TracebackSettings, View};
 use super::wait_reasons;
@@ -127,7 +127,7 @@ pub fn attach(target: &Target<'_>, loaded: LoadedImages, memory: &dyn Memory) ->
     add_others(&mut modules, others, memory, &mut note, &mut unknown);
     let found = calibrated(memory, &modules, &program, &mut note)?;
     let Calibrated { release, table, layout, code, g, allgs, globals } = found;
-    let minor = release.version.minor;
+    let facts = GoRelease::of_minor(release.version.minor);
     if release.source == Source::Memory {
         note("version", release.version.to_string(), "the string runtime.buildVersion in memory".to_owned());
     }
@@ -146,23 +146,14 @@ pub fn attach(target: &Target<'_>, loaded: LoadedImages, memory: &dyn Memory) ->
         unknown.push("allm: registers of running goroutines cannot be told apart".to_owned());
     }
     let runtime_addr = |name: &str| globals.at(name);
-    let finalizer_state =
-        runtime_addr(if minor >= 20 { "runtime.fingStatus" } else { "runtime.fingRunning" });
+    let finalizer_state = runtime_addr(facts.finalizer_state_variable());
     if finalizer_state.is_none() {
         unknown.push("the finalizer goroutine's state: it is taken for idle".to_owned());
     }
-    let traceback = traceback_settings(memory, &table, minor, runtime_addr("runtime.debug"), &mut unknown);
+    let traceback = traceback_settings(memory, &table, facts, runtime_addr("runtime.debug"), &mut unknown);
     // `runtime.deferreturn` is known as a wrapper, so that it is not printed, in every release.
-    let wrapper_id = modules.main().pclntab.find("runtime.deferreturn").map_or(
-        if minor >= 25 {
-            23
-        } else if minor >= 22 {
-            22
-        } else {
-            21
-        },
-        |f| f.func_id(),
-    );
+    let deferreturn = modules.main().pclntab.find("runtime.deferreturn");
+    let wrapper_id = deferreturn.map_or(facts.wrapper_id(), |f| f.func_id());
     let coroutine_reason =
         table.wait_reasons().iter().position(|r| r == "coroutine").and_then(|i| u8::try_from(i).ok());
     let sigreturn =
@@ -176,7 +167,7 @@ pub fn attach(target: &Target<'_>, loaded: LoadedImages, memory: &dyn Memory) ->
         machine,
         version,
         fitting,
-        minor,
+        release: facts,
         g,
         m,
         allgs,
@@ -447,11 +438,11 @@ fn find_ms(
 fn traceback_settings(
     memory: &dyn Memory,
     table: &Table,
-    minor: u32,
+    release: GoRelease,
     debug: Option<RuntimeAddr>,
     unknown: &mut Vec<String>,
 ) -> TracebackSettings {
-    if minor < 26 {
+    if !release.has_traceback_labels() {
         return TracebackSettings::default();
     }
     let field = table.field("runtime.debug", "tracebacklabels");

@@ -180,7 +180,7 @@ fn attach_to(process: &Process, found: Found) -> Result<Runtimes, Error> {
 
 /// Says where the last module leads to one whose file was not found.
 fn note_unknown_module(memory: &LiveMemory, view: &mut View) {
-    let Some(next_offset) = moduledata::next_offset(view.minor) else { return };
+    let Some(next_offset) = moduledata::next_offset(view.release.minor()) else { return };
     let Some(last) = view.modules.iter().last() else { return };
     let at = last.bias.runtime(last.data.addr).plus(next_offset as u64);
     if let Some(next) = memory.word(at).ok().filter(|&next| next != 0) {

@@ -1,6 +1,9 @@
-//! Which release the runtime of a process is of. The linker's build info says so, but it can be wiped, and whoever
+//! Which release the runtime of a process is of; what releases differ in is in [`facts`]. The linker's build info says so, but it can be wiped, and whoever
 //! links can write anything into it (`-X runtime.buildVersion=…`).
 
+mod facts;
+
+pub use facts::GoRelease;
 use symbols::addr::RuntimeAddr;
 use symbols::globals;
 use symbols::layout;

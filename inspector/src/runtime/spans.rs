@@ -173,7 +173,7 @@ mod tests {
             let table =
                 symbols::layout::lookup(&GoVersion::release(release.minor, release.patch)).unwrap().table;
             let fields = SpanFields::from_table(&table).unwrap();
-            assert_eq!(fields.before_cache.is_some(), release.minor >= 19, "{release}");
+            assert_eq!(fields.before_cache.is_some(), release.minor != 18, "{release}");
             let bytes = vec![0xff; fields.size];
             assert!(!MSpan::parse(&fields, &bytes).is_sane());
             assert_eq!(

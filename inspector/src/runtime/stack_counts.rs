@@ -251,14 +251,14 @@ fn returned(view: &View, code: &mut CodeCache<'_>, shape: &Shape, depth: usize) 
             let info = code.get(pc);
             let at_entry = info.is_some_and(|info| info.entry == pc);
             let entry = if interrupted || at_entry { pc.wrapping_add(1) } else { pc };
-            interrupted = info.is_some_and(|info| caller_was_interrupted(info.special, view.minor));
+            interrupted = info.is_some_and(|info| caller_was_interrupted(info.special, view.release));
             entry
         })
         .collect()
 }
 
 fn depth(view: &View, memory: &dyn Memory) -> usize {
-    if view.minor < 23 {
+    if !view.release.has_profile_depth() {
         return OLD_DEPTH;
     }
     let read = || {

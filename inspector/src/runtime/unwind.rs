@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use super::arch::Machine;
 use super::code::{CodeCache, Special};
+use super::release::GoRelease;
 
 /// Where the walk reads the stack.
 pub trait StackWords {
@@ -195,10 +196,10 @@ fn slot(stack: &mut dyn StackWords, addr: u64, size: u8, hi: u64) -> u64 {
 
 /// Whether the frame at `pc`, called by the one at `callee`, was interrupted there rather than calling: a fault
 /// or an injected preemption (`unwinder.next`; before Go 1.21 only a fault counted).
-pub fn caller_was_interrupted(callee: Special, minor: u32) -> bool {
+pub fn caller_was_interrupted(callee: Special, release: GoRelease) -> bool {
     match callee {
         Special::SigPanic => true,
-        Special::Injected => minor >= 21,
+        Special::Injected => release.injects_calls_as_interrupts(),
         _ => false,
     }
 }

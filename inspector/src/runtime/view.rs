@@ -10,6 +10,7 @@ use super::arch::Machine;
 use super::fields::{GFields, MFields};
 use super::goroutine::{Goroutine, M};
 use super::modules::Modules;
+use super::release::GoRelease;
 use super::snapshot::glist::AllGs;
 use super::source::SourceError;
 use crate::memory::Memory;
@@ -47,7 +48,7 @@ pub struct View {
     /// The release whose tables fit, with the program's experiments: its own, or one that it may be.
     pub fitting: GoVersion,
     /// The minor release whose text formats and layouts are used.
-    pub minor: u32,
+    pub release: GoRelease,
     /// Layouts and wait reasons.
     pub table: Table,
     /// How well the layouts fit the release.
@@ -131,7 +132,7 @@ impl View {
         match place.func.name() {
             b"runtime.main" | b"runtime.corostart" | b"runtime.handleAsyncEvent" => false,
             b"runtime.runfinq" | b"runtime.runFinalizers" => !finalizer_runs_user_code,
-            b"runtime.runCleanups" if self.minor >= 25 => !g.running_cleanups,
+            b"runtime.runCleanups" if self.release.has_cleanup_goroutines() => !g.running_cleanups,
             name => name.starts_with(b"runtime."),
         }
     }
@@ -144,6 +145,6 @@ impl View {
         if memory.read(at, &mut word).is_err() {
             return false;
         }
-        if self.minor >= 20 { u32::from_le_bytes(word) & 2 != 0 } else { word[0] != 0 }
+        if self.release.has_finalizer_flags() { u32::from_le_bytes(word) & 2 != 0 } else { word[0] != 0 }
     }
 }

@@ -34,7 +34,7 @@ pub fn write_header(
     let g = &slot.g;
     let details = slot.details.as_deref();
     write!(out, "goroutine {}", g.goid)?;
-    if level == Level::System && view.minor >= 22 {
+    if level == Level::System && view.release.names_g_and_m() {
         match snapshot.ms.iter().find(|m| m.addr == g.m && g.m != 0) {
             Some(m) => write!(out, " gp={:#x} m={} mp={:#x}", g.addr, m.id, m.addr)?,
             None => write!(out, " gp={:#x} m=nil", g.addr)?,
@@ -49,8 +49,8 @@ pub fn write_header(
         out.write_all(b" (scan)")?;
     }
     let durable = g.bubble != 0
-        && view.minor >= 25
-        && (view.minor < 26 || g.status() == status::WAITING)
+        && view.release.marks_durable_waits()
+        && (!view.release.marks_durable_waits_only_while_waiting() || g.status() == status::WAITING)
         && view.table.is_idle_in_synctest(g.wait_reason)
         && !state.ends_with("(durable)");
     if durable {
@@ -64,15 +64,13 @@ pub fn write_header(
         out.write_all(b", locked to thread")?;
     }
     if let Some(bubble) = details.and_then(|d| d.bubble) {
-        let word = if view.minor >= 25 { "bubble" } else { "group" };
-        write!(out, ", synctest {word} {bubble}")?;
+        write!(out, ", synctest {} {bubble}", view.release.bubble_word())?;
     }
     let labels = details.filter(|_| view.traceback.labels).map_or(&[][..], |d| &d.labels);
     if labels.is_empty() {
         return out.write_all(b"]:\n");
     }
-    // Within the brackets and always quoted in Go 1.26, behind them from 1.27.
-    let modern = view.minor >= 27;
+    let modern = view.release.prints_labels_behind_state();
     out.write_all(if modern { b"] {" } else { b" labels:{" })?;
     for (i, (key, value)) in labels.iter().enumerate() {
         if i > 0 {

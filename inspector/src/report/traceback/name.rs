@@ -1,12 +1,14 @@
 //! Function names: how they are printed, and which are left out.
 
+use crate::runtime::release::GoRelease;
+
 /// The name as a traceback prints it (`printFuncName`): type arguments as `[...]` from Go 1.21 on (before, the linker
 /// wrote them so), `panic` for `runtime.gopanic`.
-pub fn printed_name(name: &[u8], minor: u32) -> Vec<u8> {
+pub fn printed_name(name: &[u8], release: GoRelease) -> Vec<u8> {
     if name == b"runtime.gopanic" {
         return b"panic".to_vec();
     }
-    if minor < 21 {
+    if !release.shortens_type_arguments() {
         return name.to_vec();
     }
     let open = name.iter().position(|&b| b == b'[');
@@ -16,7 +18,7 @@ pub fn printed_name(name: &[u8], minor: u32) -> Vec<u8> {
         return name.to_vec();
     }
     let (head, inner, tail) = (&name[..open], &name[open + 1..close], &name[close + 1..]);
-    if minor < 27 || !inner.contains(&b'[') {
+    if !release.has_generic_methods() || !inner.contains(&b'[') {
         return [head, b"[...]", tail].concat();
     }
     // From Go 1.27 a generic method of a generic type keeps what stands between its two lists.
@@ -71,18 +73,18 @@ fn between_lists(inner: &[u8]) -> Between {
 
 /// Whether a traceback without runtime frames prints the function (`showfuncinfo`, but for wrappers and panics, which
 /// depend on their neighbours).
-pub(super) fn is_shown(name: &[u8], minor: u32) -> bool {
-    if minor >= 25 && matches!(name, b"runtime.runFinalizers" | b"runtime.runCleanups") {
+pub(super) fn is_shown(name: &[u8], release: GoRelease) -> bool {
+    if release.shows_finalizer_loops() && matches!(name, b"runtime.runFinalizers" | b"runtime.runCleanups") {
         return true;
     }
-    name.contains(&b'.') && (!name.starts_with(b"runtime.") || is_exported_runtime(name, minor))
+    name.contains(&b'.') && (!name.starts_with(b"runtime.") || is_exported_runtime(name, release))
 }
 
 /// `isExportedRuntime`: before Go 1.23 only the letter after the package counts.
-fn is_exported_runtime(name: &[u8], minor: u32) -> bool {
+fn is_exported_runtime(name: &[u8], release: GoRelease) -> bool {
     let Some(name) = name.strip_prefix(b"runtime.") else { return false };
     let upper = |part: &[u8]| part.first().is_some_and(u8::is_ascii_uppercase);
-    if minor < 23 {
+    if !release.looks_at_receivers() {
         return upper(name);
     }
     let Some(dot) = name.iter().rposition(|&b| b == b'.') else { return upper(name) };
@@ -96,7 +98,7 @@ mod tests {
     use super::*;
 
     fn printed(name: &str, minor: u32) -> String {
-        String::from_utf8(printed_name(name.as_bytes(), minor)).unwrap()
+        String::from_utf8(printed_name(name.as_bytes(), GoRelease::of_minor(minor))).unwrap()
     }
 
     #[test]
@@ -114,7 +116,7 @@ mod tests {
 
     #[test]
     fn runtime_functions_that_are_shown() {
-        let shown = |name: &str, minor| is_shown(name.as_bytes(), minor);
+        let shown = |name: &str, minor| is_shown(name.as_bytes(), GoRelease::of_minor(minor));
         assert!(shown("main.main", 26) && shown("runtime.GC", 26) && shown("runtime.Gosched", 20));
         assert!(!shown("runtime.gopark", 26) && !shown("_cgo_x", 26));
         assert!(shown("runtime.(*Frames).Next", 23) && !shown("runtime.(*Frames).Next", 22));

@@ -2,6 +2,7 @@
 
 use super::kept::Kept;
 use super::{LogicalText, Physical};
+use crate::runtime::release::GoRelease;
 
 /// A line, or pair of lines, to print.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,8 +38,8 @@ pub(super) fn shows(frame: &LogicalText, first: bool, callee_reveals_wrapper: bo
 }
 
 /// Plans what to print of `stack`.
-pub(super) fn plan(texts: &Kept, stack: &[Physical], show_all: bool, minor: u32) -> Plan {
-    if minor < 21 {
+pub(super) fn plan(texts: &Kept, stack: &[Physical], show_all: bool, release: GoRelease) -> Plan {
+    if !release.leaves_out_middle_frames() {
         return plan_before_21(texts, stack, show_all);
     }
     let mut cursor = Cursor { next: 0, callee_reveals_wrapper: false };

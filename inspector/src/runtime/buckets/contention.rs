@@ -99,7 +99,7 @@ fn read(tables: &Tables<'_>, memory: &dyn Memory, of: Contention) -> Result<Cont
     };
     let list = tables.at(variable)?;
     let layout = Layout::of(&view.table)?;
-    let take = || list::read(memory, &view.table, view.minor, list, kind, layout.size);
+    let take = || list::read(memory, &view.table, view.release, list, kind, layout.size);
     let mut time = SystemTime::now();
     let mut raw = take()?;
     // An event that is counted right now has changed its count and not yet its ticks. Where events never end, a row
@@ -117,10 +117,12 @@ fn read(tables: &Tables<'_>, memory: &dyn Memory, of: Contention) -> Result<Cont
     let mut buckets: Vec<ContentionBucket> = raw.into_iter().map(|bucket| layout.bucket(bucket)).collect();
     buckets.sort_by_key(|bucket| std::cmp::Reverse(bucket.cycles));
     let fraction = match of {
-        Contention::Mutex if view.minor < 20 => Some(memory.word(tables.at("runtime.mutexprofilerate")?)?),
+        Contention::Mutex if !view.release.scales_mutex_events_when_recorded() => {
+            Some(memory.word(tables.at("runtime.mutexprofilerate")?)?)
+        }
         _ => None,
     };
-    let max_depth = if view.minor >= 23 { depth(tables, memory)? } else { usize::MAX };
+    let max_depth = if view.release.has_profile_depth() { depth(tables, memory)? } else { usize::MAX };
     // With nothing to convert, nothing is waited for.
     let ticks = if buckets.is_empty() {
         TicksPerSecond::Calibrated(1_000_000_000)
@@ -185,12 +187,12 @@ pub fn mutex_profile(tables: &Tables<'_>, buckets: &ContentionBuckets, mappings:
 }
 
 fn profile(tables: &Tables<'_>, buckets: &ContentionBuckets, mappings: Vec<Mapping>) -> Profile {
-    let minor = tables.view.minor;
+    let release = tables.view.release;
     let mut symbolizer = Symbolizer::new(tables.view, mappings);
     let ticks_per_nanosecond = buckets.ticks.value() as f64 / 1e9;
     let mut samples = Vec::with_capacity(buckets.buckets.len());
     for bucket in &buckets.buckets {
-        let stack = if minor >= 23 {
+        let stack = if release.records_contention_by_frame_pointers() {
             let expanded = symbolizer.expand_partial(&bucket.stack, buckets.max_depth);
             symbolizer.logical(&expanded)
         } else {

@@ -12,6 +12,7 @@ use symbols::layout::Table;
 use super::BucketsError;
 use crate::memory::{Memory, Span};
 use crate::runtime::record::RecordError;
+use crate::runtime::release::GoRelease;
 
 /// More than a program has that is profiled for weeks; each is a different stack or size.
 const MAX_BUCKETS: usize = 1 << 19;
@@ -76,16 +77,11 @@ impl Header {
     }
 }
 
-/// The most entries that a stack has: `maxStack`, from Go 1.23 `maxProfStackDepth`.
-fn max_depth(minor: u32) -> u64 {
-    if minor >= 23 { 1024 } else { 32 }
-}
-
 /// Reads the list whose head is at `list`, newest bucket first; each has a record of `record` bytes.
 pub(super) fn read(
     memory: &dyn Memory,
     table: &Table,
-    minor: u32,
+    release: GoRelease,
     list: RuntimeAddr,
     kind: Kind,
     record: usize,
@@ -114,7 +110,7 @@ pub(super) fn read(
         if typ != kind as u64 {
             return Err(damaged(format!("the bucket at {at:#x} is of type {typ}")));
         }
-        if depth > max_depth(minor) {
+        if depth > release.max_bucket_depth() {
             return Err(damaged(format!("the bucket at {at:#x} has a stack of {depth}")));
         }
         let depth = usize::try_from(depth).unwrap_or_default();
@@ -227,7 +223,7 @@ pub(super) mod tests {
     }
 
     fn read_blocks(memory: &RecordedMemory, minor: u32) -> Result<Vec<Bucket>, BucketsError> {
-        read(memory, &table(minor), minor, LIST, Kind::Block, 16)
+        read(memory, &table(minor), GoRelease::of_minor(minor), LIST, Kind::Block, 16)
     }
 
     fn head(at: u64) -> RecordedMemory {

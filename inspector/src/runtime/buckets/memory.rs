@@ -14,6 +14,7 @@ use crate::memory::Memory;
 use crate::profile::symbolize::Symbolizer;
 use crate::profile::{Label, LabelValue, Mapping, Profile, Sample, ValueType};
 use crate::runtime::record::{Record, RecordError};
+use crate::runtime::release::GoRelease;
 
 /// How often the table is read until two readings agree.
 const MAX_READINGS: usize = 12;
@@ -163,7 +164,7 @@ impl Layout {
         if !shape::is_borrowed(view) {
             return Ok(Layout::of(&view.table)?);
         }
-        let buckets = list::read(memory, &view.table, view.minor, list, Kind::Memory, shape::WITH_BYTES)?;
+        let buckets = list::read(memory, &view.table, view.release, list, Kind::Memory, shape::WITH_BYTES)?;
         let size = shape::memory(&buckets).map_err(|why| BucketsError::Damaged { list, why })?;
         let cycle = size / 4;
         let bytes = (size == shape::WITH_BYTES).then_some((16, 24));
@@ -218,7 +219,7 @@ impl Reading {
     ) -> Result<Self, BucketsError> {
         let view = tables.view;
         let before = cycle(tables, memory)?;
-        let buckets = list::read(memory, &view.table, view.minor, list, Kind::Memory, layout.size)?;
+        let buckets = list::read(memory, &view.table, view.release, list, Kind::Memory, layout.size)?;
         Ok(Reading { cycle: Some(before).filter(|b| cycle(tables, memory) == Ok(*b)), buckets })
     }
 
@@ -276,7 +277,7 @@ pub fn read_memory(tables: &Tables<'_>, memory: &dyn Memory) -> Result<MemoryBuc
 /// The number of the profile's cycle: `mProfCycle`, whose lowest bit is a flag; up to Go 1.18 in `mProf`.
 fn cycle(tables: &Tables<'_>, memory: &dyn Memory) -> Result<u32, BucketsError> {
     let view = tables.view;
-    let cycle = if view.minor >= 19 {
+    let cycle = if view.release.has_profile_cycle() {
         let at = tables.at("runtime.mProfCycle")?;
         Record::read(memory, &view.table, "runtime.mProfCycle", at)?.u32("value")? >> 1
     } else {
@@ -306,7 +307,7 @@ fn profile(
     mappings: Vec<Mapping>,
     default_sample_type: usize,
 ) -> Profile {
-    let minor = tables.view.minor;
+    let release = tables.view.release;
     let mut symbolizer = Symbolizer::new(tables.view, mappings);
     let mut samples = Vec::with_capacity(buckets.buckets.len());
     for bucket in &buckets.buckets {
@@ -318,12 +319,12 @@ fn profile(
             counts.alloc_bytes.cast_signed(),
             bucket.size,
             buckets.rate,
-            minor,
+            release,
         );
-        let used = scaled(in_use, in_use_bytes, bucket.size, buckets.rate, minor);
-        // Up to Go 1.26 it is computed from the counts.
+        let used = scaled(in_use, in_use_bytes, bucket.size, buckets.rate, release);
+        // Where sums of bytes are kept, it is computed from them.
         let size = match counts.allocs.cast_signed() {
-            _ if minor >= 27 => Some(bucket.size.cast_signed()),
+            _ if release.has_one_size_per_bucket() => Some(bucket.size.cast_signed()),
             allocs if allocs > 0 => Some(counts.alloc_bytes.cast_signed() / allocs).filter(|s| *s != 0),
             _ => None,
         };
@@ -373,9 +374,9 @@ fn locations(symbolizer: &mut Symbolizer<'_>, stack: &[u64]) -> Vec<usize> {
 /// Estimates all objects and their bytes from those sampled (`scaleHeapSample`).
 ///
 /// An object of `size` is sampled with probability 1-exp(-size/rate).
-fn scaled(count: i64, bytes: i64, size: u64, rate: i64, minor: u32) -> (i64, i64) {
-    // From Go 1.27 on the size is that of the bucket, before it is the mean.
-    let (given, exact) = if minor >= 27 {
+fn scaled(count: i64, bytes: i64, size: u64, rate: i64, release: GoRelease) -> (i64, i64) {
+    // The size is that of the bucket where all have one, else it is the mean.
+    let (given, exact) = if release.has_one_size_per_bucket() {
         let size = size.cast_signed();
         (size, count.wrapping_mul(size))
     } else {
@@ -387,7 +388,7 @@ fn scaled(count: i64, bytes: i64, size: u64, rate: i64, minor: u32) -> (i64, i64
     if rate <= 1 {
         return (count, exact);
     }
-    let mean = if minor >= 27 { given as f64 } else { bytes as f64 / count as f64 };
+    let mean = if release.has_one_size_per_bucket() { given as f64 } else { bytes as f64 / count as f64 };
     let scale = 1.0 / (1.0 - exp_of_negative(-mean / rate as f64));
     ((count as f64 * scale) as i64, (exact as f64 * scale) as i64)
 }
@@ -396,16 +397,19 @@ fn scaled(count: i64, bytes: i64, size: u64, rate: i64, minor: u32) -> (i64, i64
 mod tests {
     use super::*;
 
+    const GO_1_24: GoRelease = GoRelease::of_minor(24);
+    const GO_1_27: GoRelease = GoRelease::of_minor(27);
+
     #[test]
     fn scaling() {
-        assert_eq!(scaled(3, 48, 16, 1, 24), (3, 48));
-        assert_eq!(scaled(3, 0, 16, 0, 27), (3, 48));
-        assert_eq!(scaled(0, 0, 16, 524_288, 24), (0, 0));
+        assert_eq!(scaled(3, 48, 16, 1, GO_1_24), (3, 48));
+        assert_eq!(scaled(3, 0, 16, 0, GO_1_27), (3, 48));
+        assert_eq!(scaled(0, 0, 16, 524_288, GO_1_24), (0, 0));
         // 16 bytes at one sample in 512 KiB: some 32768 objects each.
-        assert_eq!(scaled(1, 16, 16, 524_288, 24), (32_768, 524_296));
-        assert_eq!(scaled(1, 16, 16, 524_288, 27), (32_768, 524_296));
-        assert_eq!(scaled(2, 2 << 30, 1 << 30, 524_288, 24), (2, 2 << 30));
-        assert_eq!(scaled(-1, -16, 16, 524_288, 24).0, -32_768);
+        assert_eq!(scaled(1, 16, 16, 524_288, GO_1_24), (32_768, 524_296));
+        assert_eq!(scaled(1, 16, 16, 524_288, GO_1_27), (32_768, 524_296));
+        assert_eq!(scaled(2, 2 << 30, 1 << 30, 524_288, GO_1_24), (2, 2 << 30));
+        assert_eq!(scaled(-1, -16, 16, 524_288, GO_1_24).0, -32_768);
     }
 
     #[test]
@@ -436,16 +440,17 @@ mod tests {
 
     #[test]
     fn records_of_each_release() {
-        for minor in 18..=27 {
+        for minor in symbols::layout::releases().map(|release| release.minor) {
             let layout = Layout::of(&list::tests::table(minor)).unwrap();
-            let words: Vec<u64> = (1..=if minor >= 27 { 8 } else { 16 }).collect();
+            let one_size = GoRelease::of_minor(minor).has_one_size_per_bucket();
+            let words: Vec<u64> = (1..=if one_size { 8 } else { 16 }).collect();
             let record: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
             assert_eq!(record.len(), layout.size, "{minor}");
             let bucket = Bucket { at: 0, size: 10, stack: Vec::new(), record };
             let active = layout.active(&bucket);
             assert_eq!((active.allocs, active.frees), (1, 2), "{minor}");
             let last = layout.future(&bucket, 2);
-            let expected = if minor >= 27 { (7, 8, 70, 80) } else { (13, 14, 15, 16) };
+            let expected = if one_size { (7, 8, 70, 80) } else { (13, 14, 15, 16) };
             assert_eq!((last.allocs, last.frees, last.alloc_bytes, last.free_bytes), expected, "{minor}");
         }
     }

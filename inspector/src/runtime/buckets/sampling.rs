@@ -67,9 +67,6 @@ fn not_linked(tables: &Tables<'_>, memory: &dyn Memory) -> bool {
     let mut flag = [0];
     match tables.located.at("runtime.disableMemoryProfiling") {
         Some(at) => memory.read(at, &mut flag).is_ok() && flag == [1],
-        None => {
-            let reader = if view.minor >= 23 { "runtime.memProfileInternal" } else { "runtime.MemProfile" };
-            view.modules.function(reader).is_none()
-        }
+        None => view.modules.function(view.release.memory_profile_reader()).is_none(),
     }
 }

@@ -89,7 +89,7 @@ pub fn take(
         let raw = sources.read(memory)?;
         Ok((list.walk(memory, top)?, raw))
     };
-    let finish = |(spans, raw): (Spans, Raw)| Ok((spans, compute(&view.table, view.minor, sources, &raw)?));
+    let finish = |(spans, raw): (Spans, Raw)| Ok((spans, compute(&view.table, view.release, sources, &raw)?));
     let taken = take_with(view, wanted, took * 2, exact, look, finish)?;
     let Taken { answer: (spans, statistics), consistency, stopped, stops, mut cost } = taken;
     if !statistics.is_plausible() {

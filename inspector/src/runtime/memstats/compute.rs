@@ -7,6 +7,7 @@ use super::goal::Pacer;
 use super::heap_stats::HeapStats;
 use super::sources::{Raw, Sources};
 use crate::runtime::record::{Record, RecordError};
+use crate::runtime::release::GoRelease;
 use crate::runtime::source::SourceError;
 use crate::runtime::spans::size_of_class;
 
@@ -71,12 +72,17 @@ struct Counters {
 ///
 /// # Errors
 /// Where it cannot be what it should: then nothing of it is to be believed.
-pub fn compute(table: &Table, minor: u32, sources: &Sources, raw: &Raw) -> Result<Reading, SourceError> {
+pub fn compute(
+    table: &Table,
+    release: GoRelease,
+    sources: &Sources,
+    raw: &Raw,
+) -> Result<Reading, SourceError> {
     let stats = Record::parse(table, "runtime.mstats", sources.memstats, raw.memstats.clone())
         .map_err(|_| SourceError::Layout("runtime.mstats"))?;
     let control = Record::parse(table, "runtime.gcControllerState", sources.memstats, raw.controller.clone())
         .map_err(|_| SourceError::Layout("runtime.gcControllerState"))?;
-    compute_records(table, minor, raw, &stats, &control).map_err(|error| match error {
+    compute_records(table, release, raw, &stats, &control).map_err(|error| match error {
         Failure::Record(error) => SourceError::Implausible(error.to_string()),
         Failure::Source(error) => error,
     })
@@ -99,7 +105,7 @@ fn implausible(what: impl Into<String>) -> Failure {
 
 fn compute_records(
     table: &Table,
-    minor: u32,
+    release: GoRelease,
     raw: &Raw,
     stats: &Record<'_>,
     control: &Record<'_>,
@@ -117,9 +123,10 @@ fn compute_records(
     if !heap.is_sane() {
         return Err(implausible("counters of its heap are negative"));
     }
-    let counters = match minor {
-        ..19 => before_limits(stats, control, &heap, given_back)?,
-        _ => with_limits(minor, stats, control, &heap, cached_bytes, given_back)?,
+    let counters = if release.counts_heap_in_controller() {
+        with_limits(release, stats, control, &heap, cached_bytes, given_back)?
+    } else {
+        before_limits(stats, control, &heap, given_back)?
     };
     let memstats = memstats(raw, stats, &heap, &counters)?;
     let differences = counters
@@ -128,7 +135,7 @@ fn compute_records(
         .map(|&(of, one, other)| Difference { of, bytes: one.wrapping_sub(other).cast_signed() })
         .filter(|d| d.bytes != 0)
         .collect();
-    let collector = collector(table, minor, raw, control, &counters);
+    let collector = collector(table, release, raw, control, &counters);
     Ok(Reading {
         memstats,
         collector,
@@ -171,7 +178,7 @@ fn before_limits(
 
 /// Go 1.19 and later: all that the pacer needs is in `gcController`, and the goal is computed whenever it is asked for.
 fn with_limits(
-    minor: u32,
+    release: GoRelease,
     stats: &Record<'_>,
     control: &Record<'_>,
     heap: &HeapStats,
@@ -185,7 +192,7 @@ fn with_limits(
     let total_free = control.u64("totalFree")?;
     let mapped_ready = control.u64("mappedReady")?;
     let pacer = Pacer {
-        minor,
+        release,
         percent_goal: control.u64("gcPercentHeapGoal")?,
         memory_limit: control.u64("memoryLimit")?,
         mapped_ready,
@@ -292,7 +299,13 @@ fn memstats(
 /// `sweepDrainedMask`: all is swept, and nobody sweeps.
 const SWEPT: u64 = 1 << 31;
 
-fn collector(table: &Table, minor: u32, raw: &Raw, control: &Record<'_>, counters: &Counters) -> Collector {
+fn collector(
+    table: &Table,
+    release: GoRelease,
+    raw: &Raw,
+    control: &Record<'_>,
+    counters: &Counters,
+) -> Collector {
     let word = |name: &str| control.u64(name).ok();
     let size = |name: &str| word(name).filter(|&bytes| bytes < 1 << 48);
     let gogc = control.i32("gcPercent").ok().filter(|&percent| percent >= -1).map(i64::from);
@@ -318,7 +331,7 @@ fn collector(table: &Table, minor: u32, raw: &Raw, control: &Record<'_>, counter
         // Up to Go 1.18 nothing else than the mask is kept in it either.
         sweep_done: raw.sweep_state.map(|state| state == SWEPT),
         heap_scan_bytes: size("heapScan"),
-        stack_scan_bytes: if minor >= 19 { size("lastStackScan") } else { size("stackScan") },
+        stack_scan_bytes: size(release.stack_scan_field()),
         globals_scan_bytes: size("globalsScan"),
         assist_ns: word("assistTime"),
         cpu: cpu_times(table, &in_work),

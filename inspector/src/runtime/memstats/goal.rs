@@ -1,11 +1,13 @@
 //! At which heap size a collection begins and is to be done (`runtime/mgcpacer.go`: `heapGoalInternal`,
 //! `memoryLimitHeapGoal`, `trigger`).
 
+use crate::runtime::release::GoRelease;
+
 /// The pacer's state that both follow from, Go 1.19 and later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Pacer {
-    /// The minor release: from Go 1.21 on more room is left below the memory limit.
-    pub(super) minor: u32,
+    /// The release: newer ones leave more room below the memory limit.
+    pub(super) release: GoRelease,
     pub(super) percent_goal: u64,
     pub(super) memory_limit: u64,
     pub(super) mapped_ready: u64,
@@ -57,7 +59,8 @@ impl Pacer {
             return self.heap_marked;
         }
         let left = self.memory_limit - taken;
-        let headroom = if self.minor >= 21 { HEADROOM.max(left / 100 * HEADROOM_PERCENT) } else { HEADROOM };
+        let share = if self.release.leaves_share_of_limit() { left / 100 * HEADROOM_PERCENT } else { 0 };
+        let headroom = HEADROOM.max(share);
         let goal = match left.checked_sub(headroom) {
             Some(goal) if goal >= headroom => goal,
             _ => headroom,
@@ -87,7 +90,7 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
     const IDLE: Pacer = Pacer {
-        minor: 24,
+        release: GoRelease::of_minor(24),
         percent_goal: 8 * MIB,
         memory_limit: i64::MAX as u64,
         mapped_ready: 12 * MIB,
@@ -111,7 +114,7 @@ mod tests {
         // Three percent from Go 1.21 on.
         let large = Pacer { memory_limit: 8 * MIB + 1000 * MIB, percent_goal: u64::MAX, ..IDLE };
         assert_eq!(large.goal(), 1000 * MIB - 1000 * MIB / 100 * 3);
-        assert_eq!(Pacer { minor: 20, ..large }.goal(), 999 * MIB);
+        assert_eq!(Pacer { release: GoRelease::of_minor(20), ..large }.goal(), 999 * MIB);
     }
 
     #[test]
@@ -125,7 +128,7 @@ mod tests {
     #[test]
     fn nothing_overflows() {
         let all = Pacer {
-            minor: 27,
+            release: GoRelease::of_minor(27),
             percent_goal: u64::MAX,
             memory_limit: u64::MAX,
             mapped_ready: u64::MAX,

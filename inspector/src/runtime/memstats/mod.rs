@@ -27,5 +27,5 @@ use crate::runtime::view::View;
 /// What is missing or does not fit together.
 pub fn read(view: &View, sources: &Sources, memory: &dyn Memory) -> Result<Reading, SourceError> {
     let raw = sources.read(memory)?;
-    compute(&view.table, view.minor, sources, &raw)
+    compute(&view.table, view.release, sources, &raw)
 }

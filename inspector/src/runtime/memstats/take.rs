@@ -83,7 +83,7 @@ pub fn take(view: &View, sources: &Sources, wanted: Wanted) -> Result<Taken<Read
         READING,
         exact,
         |memory| sources.read(memory),
-        |raw| compute(&view.table, view.minor, sources, &raw),
+        |raw| compute(&view.table, view.release, sources, &raw),
     )?;
     if !taken.answer.is_plausible() {
         let differences: Vec<String> =

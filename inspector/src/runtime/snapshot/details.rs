@@ -80,7 +80,7 @@ pub fn labels(view: &View, memory: &dyn Memory, at: u64) -> Option<Labels> {
     if at == 0 {
         return None;
     }
-    if view.minor < 24 {
+    if !view.release.keeps_labels_in_list() {
         return label_map(memory, word(memory, at)?);
     }
     let (array, len) = slice(memory, at, MAX_LABELS)?;
@@ -162,7 +162,7 @@ fn bubble(view: &View, memory: &dyn Memory, at: u64) -> Option<u64> {
     if at == 0 {
         return None;
     }
-    if view.minor >= 25 {
+    if view.release.has_synctest_bubbles() {
         let id = view.table.field("runtime.synctestBubble", "id")?;
         return word(memory, at.wrapping_add(id.offset));
     }
