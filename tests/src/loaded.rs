@@ -47,7 +47,7 @@ impl Artifact {
     }
 }
 
-/// Builds it with a toolchain (`1.27.4`), where that was not done yet, and says where it is.
+/// Builds it with a toolchain (`1.26.11`), where that was not done yet, and says where it is.
 ///
 /// # Errors
 ///

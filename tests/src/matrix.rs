@@ -6,20 +6,79 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 /// Toolchains, oldest first: the newest patch of each minor, and from 1.21 on its first release too. Then
-/// candidates.
-pub const TOOLCHAINS: [&str; 20] = [
-    "1.18.10", "1.19.13", "1.20.14", "1.21.0", "1.21.13", "1.22.0", "1.22.12", "1.23.0", "1.23.12", "1.24.0",
-    "1.24.13", "1.25.0", "1.25.14", "1.26.0", "1.26.11", "1.27.0", "1.27.4", "1.25rc1", "1.26rc1", "1.27rc1",
-];
+/// candidates. The list is written by `generate-tables`, with which a release is added.
+pub const TOOLCHAINS: &[&str] = &include!("toolchains.rs");
 
-/// Toolchains of the quick selection: the oldest, the newest, and one between the layout changes.
-pub const QUICK_TOOLCHAINS: [&str; 3] = ["1.18.10", "1.24.13", "1.27.4"];
+/// The newest release.
+pub const NEWEST: &str = newest_of(NEWEST_MINOR);
 
-/// Toolchains that also build the variants with unusual code generation.
-pub const DEEP_TOOLCHAINS: [&str; 3] = ["1.21.13", "1.24.13", "1.27.4"];
+/// The newest release of each minor, oldest first.
+pub const NEWEST_OF_EACH_MINOR: [&str; (NEWEST_MINOR - OLDEST_MINOR) as usize + 1] = {
+    let mut newest = [""; (NEWEST_MINOR - OLDEST_MINOR) as usize + 1];
+    let mut i = 0;
+    while i < newest.len() {
+        newest[i] = newest_of(OLDEST_MINOR + i as u32);
+        i += 1;
+    }
+    newest
+};
 
-/// Toolchains that build [`Variant::Inlined`].
-const INLINED_TOOLCHAINS: [&str; 3] = ["1.19.13", "1.24.13", "1.27.4"];
+/// Releases of the quick selection: the oldest, the newest, and one between the layout changes.
+pub const QUICK: [&str; 3] = [newest_of(OLDEST_MINOR), newest_of(24), NEWEST];
+
+/// Releases that also build the variants with unusual code generation.
+pub const DEEP: [&str; 3] = [newest_of(21), newest_of(24), NEWEST];
+
+/// Releases that build [`Variant::Inlined`].
+const INLINED: [&str; 3] = [newest_of(19), newest_of(24), NEWEST];
+
+const OLDEST_MINOR: u32 = minor(TOOLCHAINS[0]);
+
+const NEWEST_MINOR: u32 = {
+    let (mut newest, mut i) = (0, 0);
+    while i < TOOLCHAINS.len() {
+        if !is_candidate(TOOLCHAINS[i]) && minor(TOOLCHAINS[i]) > newest {
+            newest = minor(TOOLCHAINS[i]);
+        }
+        i += 1;
+    }
+    newest
+};
+
+/// The newest release of a minor: `1.24.13` of 24.
+///
+/// # Panics
+///
+/// Where there is none; in a constant that is an error of the compiler.
+#[must_use]
+pub const fn newest_of(wanted: u32) -> &'static str {
+    let (mut newest, mut i) = ("", 0);
+    while i < TOOLCHAINS.len() {
+        if minor(TOOLCHAINS[i]) == wanted && !is_candidate(TOOLCHAINS[i]) {
+            newest = TOOLCHAINS[i];
+        }
+        i += 1;
+    }
+    assert!(!newest.is_empty(), "no toolchain of this minor release");
+    newest
+}
+
+/// Candidates and betas, oldest first.
+pub fn candidates() -> impl Iterator<Item = &'static str> {
+    TOOLCHAINS.iter().copied().filter(|toolchain| is_candidate(toolchain))
+}
+
+/// Whether a toolchain is no release: `1.27rc1` has one dot.
+const fn is_candidate(toolchain: &str) -> bool {
+    let (mut dots, mut i) = (0, 0);
+    while i < toolchain.len() {
+        if toolchain.as_bytes()[i] == b'.' {
+            dots += 1;
+        }
+        i += 1;
+    }
+    dots < 2
+}
 
 /// How a fixture is built, or changed after the build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -71,7 +130,7 @@ impl Variant {
         Self::CShared,
     ];
 
-    /// Variants of the full product; the others are built by [`DEEP_TOOLCHAINS`] only.
+    /// Variants of the full product; the others are built by [`DEEP`] only.
     pub const COMMON: [Self; 6] =
         [Self::Stripped, Self::Plain, Self::Pie, Self::Cgo, Self::NoSections, Self::NoBuildInfo];
 
@@ -210,23 +269,22 @@ impl Program {
         }
     }
 
-    /// Toolchains of the spread selection whose stripped build of the program is needed.
-    fn spread(self) -> &'static [&'static str] {
+    /// Whether the stripped build of the program by a toolchain is needed in the spread selection.
+    fn is_spread_to(self, toolchain: &str) -> bool {
+        let newest_of_one = |minors: &[u32]| minors.iter().any(|&minor| newest_of(minor) == toolchain);
+        let of_each = NEWEST_OF_EACH_MINOR.contains(&toolchain);
         match self {
-            Self::States | Self::Profiles | Self::Memory => &TOOLCHAINS,
-            Self::Cgo => &["1.18.10", "1.20.14", "1.22.12", "1.24.13", "1.25.14", "1.26.11", "1.27.4"],
-            Self::Running | Self::Churn => &["1.18.10", "1.21.13", "1.23.12", "1.24.13", "1.26.11", "1.27.4"],
-            Self::Collector | Self::Hot => &[
-                "1.18.10", "1.19.13", "1.20.14", "1.21.13", "1.22.12", "1.23.12", "1.24.13", "1.25.14",
-                "1.26.11", "1.27.4", "1.25rc1", "1.26rc1", "1.27rc1",
-            ],
+            Self::States | Self::Profiles | Self::Memory => true,
+            Self::Cgo => toolchain == NEWEST || newest_of_one(&[18, 20, 22, 24, 25, 26]),
+            Self::Running | Self::Churn => toolchain == NEWEST || newest_of_one(&[18, 21, 23, 24, 26]),
+            Self::Collector | Self::Hot => of_each || is_candidate(toolchain),
             Self::Rounds | Self::Parked | Self::Blocked | Self::HttpServer | Self::Unprofiled => {
-                &QUICK_TOOLCHAINS
+                QUICK.contains(&toolchain)
             }
             // What a stack that grows saves where has changed between these.
-            Self::Growing => &["1.18.10", "1.20.14", "1.21.13", "1.24.13", "1.27.4"],
+            Self::Growing => toolchain == NEWEST || newest_of_one(&[18, 20, 21, 24]),
             // The agent's own module asks for Go 1.24.
-            Self::Agent => &["1.24.13", "1.27.4"],
+            Self::Agent => toolchain == NEWEST || newest_of_one(&[24]),
         }
     }
 }
@@ -280,8 +338,8 @@ impl Cell {
 
     /// Whether such a binary is part of the matrix.
     fn exists(&self) -> bool {
-        let deep = DEEP_TOOLCHAINS.contains(&self.toolchain);
-        if self.toolchain.contains("rc") {
+        let deep = DEEP.contains(&self.toolchain);
+        if is_candidate(self.toolchain) {
             return self.variant == Variant::Stripped
                 && matches!(
                     self.program,
@@ -294,7 +352,7 @@ impl Cell {
                 Program::States,
                 Variant::Race | Variant::NoOpt | Variant::V3 | Variant::Pgo | Variant::CShared,
             ) => deep,
-            (Program::Profiles, Variant::Inlined) => INLINED_TOOLCHAINS.contains(&self.toolchain),
+            (Program::Profiles, Variant::Inlined) => INLINED.contains(&self.toolchain),
             (Program::Profiles, Variant::Cover) => deep,
             (_, Variant::Inlined | Variant::Cover) => false,
             (Program::States, _) => true,
@@ -314,16 +372,20 @@ impl fmt::Display for Cell {
     }
 }
 
-/// The minor version of a toolchain's name.
-pub(crate) fn minor(toolchain: &str) -> u32 {
-    let text = toolchain.split('.').nth(1).unwrap_or_default();
-    text.split(|c: char| !c.is_ascii_digit()).next().and_then(|text| text.parse().ok()).unwrap_or(0)
+/// The minor version of a toolchain's name: the digits behind `1.`.
+pub(crate) const fn minor(toolchain: &str) -> u32 {
+    let (bytes, mut i, mut minor) = (toolchain.as_bytes(), 2, 0);
+    while i < bytes.len() && bytes[i].is_ascii_digit() {
+        minor = 10 * minor + (bytes[i] - b'0') as u32;
+        i += 1;
+    }
+    minor
 }
 
 /// How much of the matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Selection {
-    /// [`QUICK_TOOLCHAINS`], for daily work.
+    /// [`QUICK`], for daily work.
     Quick,
     /// Every toolchain and every variant, but not every pair of the two.
     Spread,
@@ -355,7 +417,7 @@ impl Selection {
 pub fn cells(selection: Selection) -> Vec<Cell> {
     let mut cells = Vec::new();
     for program in Program::ALL {
-        for (position, toolchain) in TOOLCHAINS.into_iter().enumerate() {
+        for (position, toolchain) in TOOLCHAINS.iter().copied().enumerate() {
             for variant in Variant::ALL {
                 let cell = Cell::new(toolchain, variant, program);
                 if cell.exists() && selected(selection, cell, position) {
@@ -371,7 +433,7 @@ pub fn cells(selection: Selection) -> Vec<Cell> {
 fn selected(selection: Selection, cell: Cell, position: usize) -> bool {
     let stripped = cell.variant == Variant::Stripped;
     // The numbers are the same however it is built; the newest shows that.
-    if cell.program == Program::Memory && cell.toolchain == "1.27.4" {
+    if cell.program == Program::Memory && cell.toolchain == NEWEST {
         return true;
     }
     if cell.program != Program::States {
@@ -381,33 +443,31 @@ fn selected(selection: Selection, cell: Cell, position: usize) -> bool {
                 let other = match cell.variant {
                     // Up to Go 1.19 the profile of locks takes one variable more.
                     Variant::Pie if cell.program == Program::Profiles && cell.minor() == 19 => true,
-                    Variant::Pie | Variant::Cgo => QUICK_TOOLCHAINS.contains(&cell.toolchain),
-                    Variant::Inlined | Variant::Cover => cell.toolchain == "1.27.4",
+                    Variant::Pie | Variant::Cgo => QUICK.contains(&cell.toolchain),
+                    Variant::Inlined | Variant::Cover => cell.toolchain == NEWEST,
                     Variant::NoOpt | Variant::V3 => true,
                     _ => false,
                 };
                 let with_c = cell.program == Program::Hot && cell.variant == Variant::Cgo;
                 let pie = cell.program == Program::Hot && cell.variant == Variant::Pie && other;
-                ((stripped || with_c || pie) && cell.program.spread().contains(&cell.toolchain))
+                ((stripped || with_c || pie) && cell.program.is_spread_to(cell.toolchain))
                     || (cell.program == Program::Profiles && other)
             }
             Selection::Quick => {
-                let newest = Some(&cell.toolchain) == QUICK_TOOLCHAINS.last();
+                let newest = cell.toolchain == NEWEST;
                 let measured = matches!(
                     cell.program,
                     Program::Parked | Program::Blocked | Program::Agent | Program::HttpServer
                 );
                 let other = matches!(cell.variant, Variant::Pie | Variant::Cgo);
-                (stripped && QUICK_TOOLCHAINS.contains(&cell.toolchain) && (newest || !measured))
+                (stripped && QUICK.contains(&cell.toolchain) && (newest || !measured))
                     || (matches!(cell.program, Program::Profiles | Program::Hot) && newest && other)
             }
         };
     }
     let quick = match cell.variant {
-        Variant::Stripped | Variant::NoSections | Variant::NoBuildInfo => {
-            QUICK_TOOLCHAINS.contains(&cell.toolchain)
-        }
-        Variant::Pie | Variant::Cgo => cell.toolchain == "1.27.4",
+        Variant::Stripped | Variant::NoSections | Variant::NoBuildInfo => QUICK.contains(&cell.toolchain),
+        Variant::Pie | Variant::Cgo => cell.toolchain == NEWEST,
         _ => false,
     };
     match selection {
@@ -449,7 +509,7 @@ mod tests {
     #[test]
     fn spread_covers_every_toolchain_and_variant() {
         let cells = cells(Selection::Spread);
-        for toolchain in TOOLCHAINS {
+        for &toolchain in TOOLCHAINS {
             assert!(cells.iter().any(|cell| cell.toolchain == toolchain), "{toolchain}");
         }
         for variant in Variant::ALL {
@@ -479,5 +539,25 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// A release that has tables is tested: its newest patch, and its first one from Go 1.21 on.
+    #[test]
+    fn toolchains_are_those_of_the_tables() {
+        let releases: Vec<_> = symbols::layout::releases().collect();
+        let newest = |minor| releases.iter().filter(|r| r.minor == minor).map(|r| r.patch).max();
+        let is_tested = |r: &&symbols::layout::Release| {
+            Some(r.patch) == newest(r.minor) || (r.minor >= 21 && r.patch == 0)
+        };
+        let expected: Vec<_> = releases.iter().filter(is_tested).map(ToString::to_string).collect();
+        let found: Vec<_> = TOOLCHAINS
+            .iter()
+            .filter(|t| !is_candidate(t))
+            .map(|toolchain| format!("go{toolchain}"))
+            .collect();
+        assert_eq!(found, expected);
+        assert_eq!(QUICK[0], TOOLCHAINS[0]);
+        assert_eq!(NEWEST_OF_EACH_MINOR.last(), Some(&NEWEST));
+        assert_eq!(candidates().count() + found.len(), TOOLCHAINS.len());
     }
 }

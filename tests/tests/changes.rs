@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use fixtures::matrix::{NEWEST, NEWEST_OF_EACH_MINOR, QUICK, candidates, newest_of};
 use fixtures::repetition::say;
 use fixtures::{Cell, Fixture, Program, Repetitions, Selection, Variant, binary, build};
 use inspector::change::Options;
@@ -22,14 +23,9 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 /// The newest patch of each minor.
-const VERSIONS: [&str; 10] = [
-    "1.18.10", "1.19.13", "1.20.14", "1.21.13", "1.22.12", "1.23.12", "1.24.13", "1.25.14", "1.26.11",
-    "1.27.4",
-];
+const VERSIONS: [&str; NEWEST_OF_EACH_MINOR.len()] = NEWEST_OF_EACH_MINOR;
 /// The oldest release, the newest, and one between.
-const FEW: [&str; 3] = ["1.18.10", "1.24.13", "1.27.4"];
-/// Before releases.
-const CANDIDATES: [&str; 3] = ["1.25rc1", "1.26rc1", "1.27rc1"];
+const FEW: [&str; 3] = QUICK;
 const STATE_VARIABLE: &str = "GOPS_PROBE_STATE_DIR";
 /// For about so long, something is changed by a collection with GOGC=off.
 const CHANGED: Duration = Duration::from_millis(25);
@@ -173,7 +169,7 @@ fn collect(subjected: &mut Subjected, what: &str, count: usize) {
 
 #[test]
 fn collections_of_an_idle_process() {
-    for version in VERSIONS.into_iter().chain(CANDIDATES) {
+    for version in VERSIONS.into_iter().chain(candidates()) {
         let mut subjected = Subjected::start(version, Variant::Stripped, &[]);
         collect(&mut subjected, "idle", 20);
         assert_eq!(subjected.number("forced"), 0);
@@ -236,7 +232,7 @@ fn collections_of_position_independent_programs() {
 
 #[test]
 fn collections_on_one_processor() {
-    let mut subjected = Subjected::start("1.27.4", Variant::Stripped, &[("GOMAXPROCS", "1")]);
+    let mut subjected = Subjected::start(NEWEST, Variant::Stripped, &[("GOMAXPROCS", "1")]);
     collect(&mut subjected, "idle", 20);
     subjected.fixture.order("busy 2").unwrap();
     collect(&mut subjected, "busy", 50);
@@ -276,7 +272,7 @@ fn ways_of_building() {
         if quick && !usual {
             continue;
         }
-        let mut cells = vec![Cell::new("1.27.4", variant, Program::States)];
+        let mut cells = vec![Cell::new(NEWEST, variant, Program::States)];
         cells.extend(variant.derived_from().map(|variant| Cell { variant, ..cells[0] }));
         build::build(&cells, 2, &|_, _| ()).unwrap();
         let fixture = Fixture::spawn(&cells[0], &[], &[]).unwrap();
@@ -333,7 +329,7 @@ fn compare_percent(subjected: &mut Subjected, percent: i32, before: i32) {
 
 #[test]
 fn percentages_have_the_effect_of_the_call() {
-    for version in VERSIONS.into_iter().chain(CANDIDATES) {
+    for version in VERSIONS.into_iter().chain(candidates()) {
         let mut subjected = Subjected::start(version, Variant::Stripped, &[]);
         let mut before = 100;
         for percent in [50, 100, 300, 1000, -1, 40, 100, -1, 77] {
@@ -345,7 +341,7 @@ fn percentages_have_the_effect_of_the_call() {
             let fields = |subjected: &Subjected| {
                 let process = subjected.pinned();
                 let subject = Subject::verify(&process).unwrap();
-                let names: &[&str] = if version == "1.18.10" {
+                let names: &[&str] = if version == newest_of(18) {
                     &["gcPercent", "heapMinimum", "trigger", "heapGoal"]
                 } else {
                     &["gcPercent", "heapMinimum", "gcPercentHeapGoal", "sweepDistMinTrigger", "runway"]
@@ -395,9 +391,9 @@ fn percentages_of_a_busy_process() {
 
 #[test]
 fn memory_limits() {
-    for version in VERSIONS.into_iter().chain(CANDIDATES) {
+    for version in VERSIONS.into_iter().chain(candidates()) {
         let mut subjected = Subjected::start(version, Variant::Stripped, &[]);
-        if version == "1.18.10" {
+        if version == newest_of(18) {
             let output = subjected.run(&["setmemlimit", "PID", "1GiB"]);
             let stderr = String::from_utf8(output.stderr).unwrap();
             assert!(output.status.code() == Some(6) && stderr.contains("no memory limit"), "{stderr}");
@@ -432,7 +428,7 @@ fn memory_limits() {
 
 #[test]
 fn dry_runs_write_nothing() {
-    let mut subjected = Subjected::start("1.27.4", Variant::Stripped, &[("GOGC", "off")]);
+    let mut subjected = Subjected::start(NEWEST, Variant::Stripped, &[("GOGC", "off")]);
     let cycles = subjected.number("numgc");
     for arguments in [
         &["gc", "PID"][..],
@@ -590,7 +586,7 @@ fn killed_while_a_setting_changes() {
             }
             subjected.percent(50);
         });
-        if version == "1.18.10" {
+        if version == newest_of(18) {
             continue;
         }
         let arguments = ["setmemlimit", "PID", "1GiB"];
@@ -631,7 +627,7 @@ fn interrupted() {
 /// Two at once keep out of each other's way.
 #[test]
 fn several_at_once() {
-    let mut subjected = Subjected::start("1.27.4", Variant::Stripped, &[("GOGC", "off")]);
+    let mut subjected = Subjected::start(NEWEST, Variant::Stripped, &[("GOGC", "off")]);
     subjected.fixture.order("busy 1").unwrap();
     for _ in 0..3 {
         let commands = [&["gc", "PID"][..], &["gc", "PID"], &["setgc", "PID", "off"], &["gc", "PID"]];
@@ -693,7 +689,7 @@ fn poke(pid: u32, at: u64, bytes: &[u8]) {
 /// A runtime in which one thing does not fit the others is not written to.
 #[test]
 fn what_does_not_make_sense_is_refused() {
-    let mut subjected = Subjected::start("1.27.4", Variant::Stripped, &[]);
+    let mut subjected = Subjected::start(NEWEST, Variant::Stripped, &[]);
     // So that there is something to contradict.
     subjected.succeed(&["gc", "PID"]);
     let pinned = subjected.pinned();
@@ -788,7 +784,7 @@ fn a_count_of_threads_that_is_contradicted() {
 /// What does not run, or is held by somebody else.
 #[test]
 fn processes_that_cannot_do_it_are_left_alone() {
-    let mut subjected = Subjected::start("1.24.13", Variant::Stripped, &[]);
+    let mut subjected = Subjected::start(newest_of(24), Variant::Stripped, &[]);
     let pinned = subjected.pinned();
     let verified = Subject::verify(&pinned).unwrap();
     let before = settled_words(&subjected, &verified);
@@ -821,7 +817,7 @@ fn frozen_processes_are_left_alone() {
         say("NOT TESTED here: frozen processes (no cgroup can be made)");
         return;
     }
-    let mut subjected = Subjected::start("1.24.13", Variant::Stripped, &[]);
+    let mut subjected = Subjected::start(newest_of(24), Variant::Stripped, &[]);
     let write = |name: &str, text: String| fs::write(folder.join(name), text).unwrap();
     write("cgroup.procs", subjected.fixture.pid().to_string());
     write("cgroup.freeze", "1".to_owned());
@@ -946,7 +942,7 @@ impl Subjected {
 
 #[test]
 fn windows_of_profilers() {
-    for version in VERSIONS.into_iter().chain(CANDIDATES) {
+    for version in VERSIONS.into_iter().chain(candidates()) {
         let mut subjected = Subjected::start(version, Variant::Stripped, &[]);
         // The linker dropped the profiler of the heap.
         assert_eq!(rates(&mut subjected), (0, 0), "{version}");
@@ -996,10 +992,10 @@ fn windows_of_profilers() {
 #[test]
 fn killed_while_a_profiler_is_on() {
     for (version, profiler, rate) in [
-        ("1.18.10", "heap", 524_288),
-        ("1.24.13", "heap", 524_288),
-        ("1.27.4", "heap", 4096),
-        ("1.27.4", "mutex", 5),
+        (newest_of(18), "heap", 524_288),
+        (newest_of(24), "heap", 524_288),
+        (NEWEST, "heap", 4096),
+        (NEWEST, "mutex", 5),
     ] {
         let mut subjected = Subjected::start(version, Variant::Stripped, &[]);
         subjected.fixture.order("busy 1").unwrap();
@@ -1095,9 +1091,9 @@ fn profiles_of_a_window() {
 #[test]
 fn killed_while_a_profile_is_taken() {
     for (version, arguments) in [
-        ("1.18.10", ["pprof-heap", "--enable", "--duration", "100ms", "-o", "/dev/null", "PID"]),
-        ("1.27.4", ["pprof-heap", "--enable=4KiB", "--duration", "100ms", "-o", "/dev/null", "PID"]),
-        ("1.24.13", ["pprof-mutex", "--enable=5", "--duration", "100ms", "-o", "/dev/null", "PID"]),
+        (newest_of(18), ["pprof-heap", "--enable", "--duration", "100ms", "-o", "/dev/null", "PID"]),
+        (NEWEST, ["pprof-heap", "--enable=4KiB", "--duration", "100ms", "-o", "/dev/null", "PID"]),
+        (newest_of(24), ["pprof-mutex", "--enable=5", "--duration", "100ms", "-o", "/dev/null", "PID"]),
     ] {
         for victim in [Victim::Us, Victim::Guard, Victim::Both] {
             let mut subjected = Subjected::start(version, Variant::Stripped, &[]);

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use fixtures::chain::{Chains, Tally};
+use fixtures::matrix::QUICK;
 use fixtures::{Cell, Fixture, Program, Repetitions, Variant, build};
 use inspector::process::Process;
 use inspector::runtime::open::open;
@@ -16,7 +17,7 @@ use serde_json::json;
 /// Dumps of each mode in full.
 const DUMPS: usize = 500;
 /// The oldest release, the newest, and one between that has coroutines.
-const VERSIONS: [&str; 3] = ["1.18.10", "1.24.13", "1.27.4"];
+const VERSIONS: [&str; 3] = QUICK;
 
 fn dumps(program: Program, args: &[&str], mode: &str, pause: Pause) {
     let cells: Vec<Cell> =

@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use caps::Capability as C;
+use fixtures::matrix::NEWEST;
 use fixtures::repetition::say;
 use fixtures::{Cell, Fixture, Program, Variant, binary, build};
 
@@ -16,7 +17,7 @@ use fixtures::{Cell, Fixture, Program, Variant, binary, build};
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn target() -> Fixture {
-    let cell = Cell::new("1.27.4", Variant::Stripped, Program::States);
+    let cell = Cell::new(NEWEST, Variant::Stripped, Program::States);
     build::build(&[cell], 2, &|_, _| ()).unwrap();
     Fixture::spawn(&cell, &[], &[]).unwrap()
 }

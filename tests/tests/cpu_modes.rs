@@ -10,7 +10,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use fixtures::matrix::QUICK_TOOLCHAINS;
+use fixtures::matrix::{NEWEST, QUICK};
 use fixtures::repetition::say;
 use fixtures::{Cell, Fixture, Process as Spawned, Program, Variant, build, cpu_time, machine};
 use inspector::capture::cpu::collect::Collected;
@@ -104,7 +104,7 @@ fn check_rooted(collected: &Collected, what: &str) {
 #[test]
 fn perf_has_the_shares() {
     let _alone = machine::alone();
-    for toolchain in QUICK_TOOLCHAINS {
+    for toolchain in QUICK {
         let mut fixture = start(toolchain, "shares");
         let options = options(Some(Mode::Perf), 499, Duration::from_secs(5));
         if let Some(mut captured) = captured(&fixture, &options) {
@@ -125,7 +125,7 @@ fn bpf_has_the_shares_whoever_loads_it() {
     if Loader::ALL.len() == 1 {
         say("NOT TESTED: the second loader was not built in (--features libbpf)");
     }
-    let mut fixture = start("1.27.4", "shares");
+    let mut fixture = start(NEWEST, "shares");
     let mut taken = Vec::new();
     for &loader in Loader::ALL {
         let what = format!("{loader:?}");
@@ -147,7 +147,7 @@ fn bpf_has_the_shares_whoever_loads_it() {
 #[test]
 fn perf_of_single_threads_has_the_shares() {
     let _alone = machine::alone();
-    let mut fixture = start("1.27.4", "shares 2");
+    let mut fixture = start(NEWEST, "shares 2");
     let options = perf::Options {
         rate: 499,
         whole_system: false,
@@ -187,7 +187,7 @@ fn by_perf(fixture: &Fixture, options: perf::Options, duration: Duration) -> (Co
 #[test]
 fn ptrace_has_the_shares() {
     let _alone = machine::alone();
-    for toolchain in QUICK_TOOLCHAINS {
+    for toolchain in QUICK {
         let mut fixture = start(toolchain, "shares");
         let options = options(Some(Mode::Ptrace), 99, Duration::from_secs(12));
         let mut captured = captured(&fixture, &options).unwrap();
@@ -210,8 +210,8 @@ fn ptrace_has_the_shares() {
 fn ptrace_weighs_threads_by_their_time() {
     let _alone = machine::alone();
     // As many samples as the CPU time of the process makes, although threads wait for CPUs most of the time.
-    let mut fixture = start("1.27.4", "shares 2");
-    let (mut others, rate) = (start("1.27.4", "shares 2"), 99);
+    let mut fixture = start(NEWEST, "shares 2");
+    let (mut others, rate) = (start(NEWEST, "shares 2"), 99);
     let options = options(Some(Mode::Ptrace), rate, Duration::from_secs(5));
     let before = cpu_time(fixture.pid(), false).unwrap();
     let captured = captured(&fixture, &options).unwrap();
@@ -229,7 +229,7 @@ fn ptrace_weighs_threads_by_their_time() {
 #[test]
 fn ptrace_knows_goroutines_and_labels() {
     let _alone = machine::alone();
-    for toolchain in QUICK_TOOLCHAINS {
+    for toolchain in QUICK {
         let mut fixture = start(toolchain, "labelled");
         let options = options(Some(Mode::Ptrace), 99, Duration::from_secs(3));
         let captured = captured(&fixture, &options).unwrap();
@@ -259,7 +259,7 @@ fn perf_sees_what_lives_shortly() {
     let _alone = machine::alone();
     let denied = |error: perf::Error| println!("NOT TESTED: {error}");
     for (work, function) in [("threads", "main.inThread"), ("children", "main.inChild")] {
-        let mut fixture = start("1.27.4", work);
+        let mut fixture = start(NEWEST, work);
         let options = Options { children: true, ..options(Some(Mode::Perf), 499, Duration::from_secs(4)) };
         let events =
             perf::Options { rate: 1, whole_system: true, kernel_frames: false, follow: false, scope: None };
@@ -315,7 +315,7 @@ fn helping(words: &str) -> Command {
 fn killed_in_the_middle() {
     let _alone = machine::alone();
     for mode in ["perf", "ptrace"] {
-        let mut fixture = start("1.27.4", "shares 2");
+        let mut fixture = start(NEWEST, "shares 2");
         // At different moments, so that some of the kills come in a stop.
         for round in 0..20 {
             let mut helper = helping(&format!("{} {mode} 60", fixture.pid())).spawn().unwrap();
@@ -337,7 +337,7 @@ fn somebody_without_privileges() {
         println!("NOT TESTED: only root can become somebody else");
         return;
     }
-    let mut command = Command::new(cell("1.27.4").path());
+    let mut command = Command::new(cell(NEWEST).path());
     command.uid(NOBODY).gid(NOBODY);
     Spawned::without_runtime_settings(&mut command);
     let mut fixture = match Fixture::start(command) {
@@ -388,7 +388,7 @@ fn somebody_without_privileges() {
 #[test]
 fn what_a_mode_cannot_do() {
     let _alone = machine::alone();
-    let mut fixture = start("1.27.4", "shares");
+    let mut fixture = start(NEWEST, "shares");
     let whole = Options { whole_system: true, ..options(Some(Mode::Ptrace), 99, Duration::from_secs(1)) };
     let error = capture(&[], &whole, &mut || ControlFlow::Continue(())).err().unwrap().to_string();
     assert!(error.contains("ptrace: ") && error.contains("name some"), "{error}");

@@ -9,13 +9,14 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use fixtures::matrix::{NEWEST, newest_of};
 use fixtures::pprof::{self, Row};
 use fixtures::repetition::{Repetitions, full, say};
 use fixtures::{Cell, Fixture, Program, Variant, binary, build, cpu_time, machine};
 use serde_json::{Value, json};
 
 /// Whose `go tool pprof` reads what we write.
-const READERS: [&str; 3] = ["1.18.10", "1.23.12", "1.27.4"];
+const READERS: [&str; 3] = [newest_of(18), newest_of(23), NEWEST];
 
 /// How much is sampled: as users do it in full, else as many samples in less time.
 fn effort() -> (&'static str, &'static str) {
@@ -23,7 +24,7 @@ fn effort() -> (&'static str, &'static str) {
 }
 
 fn newest(variant: Variant) -> Cell {
-    let cell = Cell::new("1.27.4", variant, Program::Hot);
+    let cell = Cell::new(NEWEST, variant, Program::Hot);
     build::build(&[cell], 1, &|_, _| ()).unwrap();
     cell
 }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use fixtures::matrix::NEWEST;
 use fixtures::repetition::say;
 use fixtures::{Cell, Fixture, Program, Repetitions, Variant, binary, build, copy_program, probe};
 use nix::sys::signal::{Signal, kill};
@@ -20,7 +21,7 @@ use symbols::image::{Arch, Image};
 use symbols::program::{Release, identify};
 
 fn cell(program: Program) -> Cell {
-    let cell = Cell::new("1.27.4", Variant::Stripped, program);
+    let cell = Cell::new(NEWEST, Variant::Stripped, program);
     build::build(&[cell], 2, &|_, _| ()).unwrap();
     cell
 }
@@ -80,7 +81,7 @@ fn tiny(folder: &Path, machine: &str) -> PathBuf {
     let path = folder.join(machine);
     let mut go = Command::new("go");
     go.current_dir(folder).args(["build", "-buildvcs=false", "-ldflags=-s -w", "-o"]).arg(&path);
-    go.env("GOARCH", machine).env("CGO_ENABLED", "0").env("GOTOOLCHAIN", "go1.27.4");
+    go.env("GOARCH", machine).env("CGO_ENABLED", "0").env("GOTOOLCHAIN", format!("go{NEWEST}"));
     let output = go.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     path
@@ -129,7 +130,7 @@ fn programs_for_other_machines() {
         assert_eq!((image.arch(), image.pointer_size()), (arch, size), "{machine}");
         let program = identify(&image).unwrap();
         assert!(
-            matches!(&program.release, Release::Exact(v) if v.raw == "go1.27.4"),
+            matches!(&program.release, Release::Exact(v) if v.raw == format!("go{NEWEST}")),
             "{machine}: {program:?}"
         );
         let info = program.build_info.unwrap();
@@ -151,11 +152,11 @@ fn programs_for_other_machines() {
     }
     let target = Other::start(&mut Command::new(folder.path().join("386")));
     let version = probe(&["version", &target.pid()]).unwrap();
-    assert_eq!(String::from_utf8_lossy(&version.stdout), "go1.27.4\n", "{version:?}");
+    assert_eq!(String::from_utf8_lossy(&version.stdout), format!("go{NEWEST}\n"), "{version:?}");
     let list = probe::<&str>(&[]).unwrap();
     let list = String::from_utf8(list.stdout).unwrap();
     let line = list.lines().find(|line| line.split_whitespace().next() == Some(&target.pid()));
-    assert!(line.is_some_and(|line| line.contains("go1.27.4")), "{list}");
+    assert!(line.is_some_and(|line| line.contains(&format!("go{NEWEST}"))), "{list}");
     for mode in [&["stack"][..], &["stack", "--no-pause"]] {
         let output = probe(&[mode, &[&target.pid()]].concat()).unwrap();
         assert_says(&output, 6, &["a Go program for 386 (32-bit x86)", "not supported"]);
@@ -169,19 +170,21 @@ fn a_release_that_is_too_old() {
     let mut bytes = fs::read(tiny(folder.path(), "amd64")).unwrap();
     // The version that the build info blob states.
     let at = bytes.windows(14).position(|window| window == b"\xff Go buildinf:").unwrap() + 33;
-    assert_eq!(&bytes[at..at + 8], b"go1.27.4");
-    bytes[at..at + 8].copy_from_slice(b"go1.17.4");
+    let newest = format!("go{NEWEST}");
+    assert!(bytes[at..].starts_with(newest.as_bytes()));
+    let old = format!("go1.17{}", &newest["go1.17".len()..]);
+    bytes[at..at + old.len()].copy_from_slice(old.as_bytes());
     let (written, path) = (folder.path().join("written"), folder.path().join("old"));
     fs::write(&written, bytes).unwrap();
     fs::set_permissions(&written, fs::Permissions::from_mode(0o755)).unwrap();
     copy_program(&written, &path).unwrap();
     let target = Other::start(&mut Command::new(&path));
     let version = probe(&["version", &target.pid()]).unwrap();
-    // It is one of Go 1.27 in truth, and its function table shows that.
-    assert_eq!(String::from_utf8_lossy(&version.stdout), "go1.17.4 (doubtful)\n", "{version:?}");
-    assert_says(&version, 7, &["it would be go1.17.4", "function table is one of go1.20+"]);
+    // It is one of the newest release in truth, and its function table shows that.
+    assert_eq!(String::from_utf8_lossy(&version.stdout), format!("{old} (doubtful)\n"), "{version:?}");
+    assert_says(&version, 7, &[&format!("it would be {old}"), "function table is one of go1.20+"]);
     let output = probe(&["stack", &target.pid()]).unwrap();
-    assert_says(&output, 6, &["was built by go1.17.4", "only go1.18 and later"]);
+    assert_says(&output, 6, &[&format!("was built by {old}"), "only go1.18 and later"]);
     target.assert_untouched();
 }
 

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use fixtures::binary;
+use fixtures::matrix::NEWEST;
 use fixtures::repetition::say;
 
 /// Says that it runs, and computes.
@@ -34,7 +35,11 @@ fn built(folder: &Path, machine: &str) -> PathBuf {
     let (source, program) = (folder.join("main.go"), folder.join(machine));
     fs::write(&source, SOURCE).unwrap();
     let mut command = Command::new("go");
-    command.current_dir(folder).env("GOTOOLCHAIN", "go1.27.4").env("GOARCH", machine).env("CGO_ENABLED", "0");
+    command
+        .current_dir(folder)
+        .env("GOTOOLCHAIN", format!("go{NEWEST}"))
+        .env("GOARCH", machine)
+        .env("CGO_ENABLED", "0");
     command.args(["build", "-trimpath", "-ldflags=-s -w", "-o"]).arg(&program).arg(&source);
     let output = command.stdin(Stdio::null()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

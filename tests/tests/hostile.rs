@@ -10,6 +10,7 @@ use std::os::unix::fs::FileExt as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use fixtures::matrix::NEWEST;
 use fixtures::{Cell, Fixture, Program, Repetitions, Variant, binary, build};
 use inspector::process::Process;
 use inspector::process::maps::Mapping;
@@ -43,7 +44,7 @@ struct Liar {
 
 impl Liar {
     fn new() -> Self {
-        let cell = Cell::new("1.27.4", Variant::Stripped, Program::States);
+        let cell = Cell::new(NEWEST, Variant::Stripped, Program::States);
         build::build(&[cell], 2, &|_, _| ()).unwrap();
         let fixture = Fixture::spawn(&cell, &[], &[]).unwrap();
         let pid = fixture.pid();

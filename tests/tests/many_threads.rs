@@ -4,12 +4,13 @@
 
 use std::process::Command;
 
+use fixtures::matrix::NEWEST;
 use fixtures::repetition::{full, say};
 use fixtures::{Cell, Fixture, Program, Variant, binary, build};
 use serde_json::Value;
 
 fn blocked(threads: usize) -> Fixture {
-    let cell = Cell::new("1.27.4", Variant::Stripped, Program::Blocked);
+    let cell = Cell::new(NEWEST, Variant::Stripped, Program::Blocked);
     build::build(&[cell], 2, &|_, _| ()).unwrap();
     Fixture::spawn(&cell, &["-threads", &threads.to_string(), "-n", "100"], &[]).unwrap()
 }

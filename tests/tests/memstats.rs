@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use fixtures::matrix::NEWEST;
 use fixtures::memory::{Flushed, differences, histogram_differences, without_explained};
 use fixtures::{Cell, Fixture, Program, Variant, breakpoint, build, probe};
 use inspector::memory::LiveMemory;
@@ -292,7 +293,7 @@ fn what_lies_beyond_is_what_the_metrics_say() {
 }
 
 fn newest() -> Cell {
-    let cell = Cell::new("1.27.4", Variant::Stripped, Program::Memory);
+    let cell = Cell::new(NEWEST, Variant::Stripped, Program::Memory);
     build::build(&[cell], 1, &|_, _| ()).unwrap();
     cell
 }

@@ -11,6 +11,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use fixtures::matrix::NEWEST;
 use fixtures::native::{Build, Source, Symbols};
 use fixtures::repetition::say;
 use fixtures::{Cell, Fixture, Program, Variant, build, copy_program, probe};
@@ -174,7 +175,7 @@ fn port_files_and_time_zones() {
         say("named_files: NOT TESTED: this kernel does not tell what is opened from what is only found");
         return;
     }
-    let cell = Cell::new("1.27.4", Variant::Stripped, Program::States);
+    let cell = Cell::new(NEWEST, Variant::Stripped, Program::States);
     build::build(&[cell], 2, &|_, _| ()).unwrap();
     let zone = dir.path().join("zone");
     let environment = [("GOPS_CONFIG_DIR", dir.path().to_str().unwrap()), ("TZ", zone.to_str().unwrap())];

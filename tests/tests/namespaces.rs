@@ -9,6 +9,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
+use fixtures::matrix::newest_of;
 use fixtures::repetition::say;
 use fixtures::{Cell, Fixture, Program, Variant, binary, build, copy_program};
 use serde_json::Value;
@@ -101,7 +102,7 @@ const COMMANDS: [&[&str]; 15] = [
 
 #[test]
 fn the_proc_of_another_pid_namespace() {
-    let cell = Cell::new("1.24.13", Variant::Stripped, Program::Collector);
+    let cell = Cell::new(newest_of(24), Variant::Stripped, Program::Collector);
     build::build(&[cell], 2, &|_, _| ()).unwrap();
     let mut outside = Fixture::spawn(&cell, &[], &OFF).unwrap();
     let Some(mut inside) = Twin::of(&cell, outside.pid()) else { return };
@@ -142,7 +143,7 @@ fn another_folder_over_that_of_a_process() {
         say("NOT TESTED: a mount over the folder of a process: root is needed");
         return;
     }
-    let cell = Cell::new("1.24.13", Variant::Stripped, Program::Collector);
+    let cell = Cell::new(newest_of(24), Variant::Stripped, Program::Collector);
     build::build(&[cell], 2, &|_, _| ()).unwrap();
     let (mut one, mut other) =
         (Fixture::spawn(&cell, &[], &OFF).unwrap(), Fixture::spawn(&cell, &[], &OFF).unwrap());
@@ -173,7 +174,7 @@ fn hidden_processes() {
         say("NOT TESTED: hidepid: root is needed");
         return;
     }
-    let cell = Cell::new("1.24.13", Variant::Stripped, Program::Collector);
+    let cell = Cell::new(newest_of(24), Variant::Stripped, Program::Collector);
     build::build(&[cell], 2, &|_, _| ()).unwrap();
     let mut outside = Fixture::spawn(&cell, &[], &[]).unwrap();
     let pid = outside.pid().to_string();

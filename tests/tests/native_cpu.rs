@@ -356,7 +356,7 @@ fn code_that_no_file_has() {
 #[test]
 fn c_called_by_go() {
     let _turn = turn();
-    for toolchain in matrix::QUICK_TOOLCHAINS {
+    for toolchain in matrix::QUICK {
         let program = matrix::build_root().join("native").join(format!("hot-{toolchain}"));
         let mut build = Command::new("go");
         build.current_dir(matrix::source_root()).args(["build", "-buildvcs=false", "-o"]).arg(&program);

@@ -8,11 +8,12 @@ use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _, Permis
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use fixtures::matrix::NEWEST;
 use fixtures::repetition::say;
 use fixtures::{Cell, Fixture, Program, Variant, binary, build, probe};
 
 fn target() -> Fixture {
-    let cell = Cell::new("1.27.4", Variant::Stripped, Program::States);
+    let cell = Cell::new(NEWEST, Variant::Stripped, Program::States);
     build::build(&[cell], 2, &|_, _| ()).unwrap();
     Fixture::spawn(&cell, &[], &[]).unwrap()
 }
@@ -212,7 +213,7 @@ fn a_full_disk_loses_nothing() {
 
 #[test]
 fn programs_keep_their_holes() {
-    let cell = Cell::new("1.27.4", Variant::Stripped, Program::States);
+    let cell = Cell::new(NEWEST, Variant::Stripped, Program::States);
     build::build(&[cell], 2, &|_, _| ()).unwrap();
     let dir = folder(0o700);
     let program = dir.path().join("program");

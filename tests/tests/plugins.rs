@@ -6,11 +6,12 @@
 use std::process::Command;
 
 use fixtures::loaded::{Artifact, NamedSample, artifact, sampled};
+use fixtures::matrix::{NEWEST, QUICK, newest_of};
 use fixtures::{Dump, Fixture, Process, compare, probe};
 use serde_json::Value;
 
 /// Of all shapes of `moduledata` that differ, the newest releases.
-const VERSIONS: [&str; 5] = ["1.18.10", "1.21.13", "1.24.13", "1.26.11", "1.27.4"];
+const VERSIONS: [&str; 5] = [newest_of(18), newest_of(21), newest_of(24), newest_of(26), NEWEST];
 /// Goroutines of the program and of its plugin.
 const MIXTURES: [(u32, u32); 3] = [(20, 1), (20, 10), (10, 1)];
 
@@ -95,7 +96,7 @@ fn value(line: &str) -> Option<u64> {
 
 #[test]
 fn samples_of_plugin_code_have_names_and_labels() {
-    for version in ["1.18.10", "1.24.13", "1.27.4"] {
+    for version in QUICK {
         for mode in [["pprof-cpu"].as_slice(), &["pprof-cpu", "--mode", "ptrace"]] {
             let mut fixture = start(version, 2, 2);
             fixture.order("compute").unwrap();

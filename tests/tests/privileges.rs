@@ -12,6 +12,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use fixtures::matrix::newest_of;
 use fixtures::repetition::say;
 use fixtures::{Cell, Fixture, Program, Variant, binary, build, copy_program};
 use inspector::change::subject::Subject;
@@ -26,7 +27,7 @@ const RATE: u64 = 512 << 10;
 const FOREIGN: &str = "no change of gops-probe has to put back";
 
 fn fixture() -> Fixture {
-    let cell = Cell::new("1.24.13", Variant::Stripped, Program::Collector);
+    let cell = Cell::new(newest_of(24), Variant::Stripped, Program::Collector);
     build::build(&[cell], 2, &|_, _| ()).unwrap();
     Fixture::spawn(&cell, &[], &[]).unwrap()
 }

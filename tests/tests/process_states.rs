@@ -14,6 +14,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
+use fixtures::matrix::{QUICK, newest_of};
 use fixtures::repetition::say;
 use fixtures::{Cell, Dump, Fixture, Program, Variant, build, compare, copy_program, matrix, probe, stack};
 use inspector::change::guard::{Guard, Times};
@@ -33,12 +34,12 @@ fn cell(version: &'static str, variant: Variant, program: Program) -> Cell {
 }
 
 fn collector() -> Fixture {
-    Fixture::spawn(&cell("1.24.13", Variant::Stripped, Program::Collector), &[], &[]).unwrap()
+    Fixture::spawn(&cell(newest_of(24), Variant::Stripped, Program::Collector), &[], &[]).unwrap()
 }
 
 /// Go code in a C program of which a thread does something.
 fn host(what: &str, folder: &Path) -> Fixture {
-    let library = cell("1.24.13", Variant::CShared, Program::States).library().unwrap();
+    let library = cell(newest_of(24), Variant::CShared, Program::States).library().unwrap();
     let program = folder.join("host");
     let source = matrix::source_root().join("hosts/ends.c");
     let mut compiler = Command::new("cc");
@@ -146,7 +147,7 @@ fn full_pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
 /// It cannot write its traceback to its end, as nobody reads it.
 #[test]
 fn a_program_that_panics() {
-    for version in ["1.18.10", "1.24.13", "1.27.4"] {
+    for version in QUICK {
         let program = cell(version, Variant::Stripped, Program::Collector).path();
         for by_signal in [false, true] {
             let (mut reader, writer) = full_pipe();
@@ -367,7 +368,7 @@ fn a_frozen_process() {
 fn a_program_with_a_line_end_in_its_path() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(OsStr::from_bytes(b"a\nb\\012c"));
-    copy_program(&cell("1.24.13", Variant::Pie, Program::Collector).path(), &path).unwrap();
+    copy_program(&cell(newest_of(24), Variant::Pie, Program::Collector).path(), &path).unwrap();
     let mut command = Command::new(&path);
     command.env("GOGC", "off");
     let mut fixture = Fixture::start(command).unwrap();

@@ -8,14 +8,14 @@ use std::ffi::OsStr;
 use std::fs;
 use std::process::{Command, Stdio};
 
-use fixtures::matrix::QUICK_TOOLCHAINS;
+use fixtures::matrix::{NEWEST, QUICK, newest_of};
 use fixtures::pprof::{self, Place, Row};
 use fixtures::repetition::say;
 use fixtures::{Cell, Fixture, Program, Variant, binary, build};
 use serde_json::Value;
 
 /// Whose `go tool pprof` reads what we write.
-const READERS: [&str; 4] = ["1.18.10", "1.21.13", "1.24.13", "1.27.4"];
+const READERS: [&str; 4] = [newest_of(18), newest_of(21), newest_of(24), NEWEST];
 
 #[track_caller]
 fn ours<S: AsRef<OsStr>>(arguments: &[S]) -> Vec<u8> {
@@ -171,7 +171,7 @@ const KINDS: [(&str, &str); 6] = [
 
 #[test]
 fn go_tools_of_four_releases_read_them() {
-    let mut fixture = busy(&Cell::new("1.24.13", Variant::Stripped, Program::Profiles));
+    let mut fixture = busy(&Cell::new(newest_of(24), Variant::Stripped, Program::Profiles));
     let pid = fixture.pid().to_string();
     let folder = tempfile::tempdir().unwrap();
     let mut files: Vec<(&str, &str, _)> = Vec::new();
@@ -205,7 +205,7 @@ fn go_tools_of_four_releases_read_them() {
 
 #[test]
 fn every_format_has_the_same_sums() {
-    let mut fixture = busy(&Cell::new("1.27.4", Variant::Stripped, Program::Profiles));
+    let mut fixture = busy(&Cell::new(NEWEST, Variant::Stripped, Program::Profiles));
     let pid = fixture.pid().to_string();
     // Nothing changes between the readings: the fixture waits for its next command.
     let json = |extra: &[&str]| -> Value {
@@ -262,7 +262,7 @@ fn every_format_has_the_same_sums() {
 
 #[test]
 fn a_difference_is_what_came_in_between() {
-    let mut fixture = busy(&Cell::new("1.27.4", Variant::Stripped, Program::Profiles));
+    let mut fixture = busy(&Cell::new(NEWEST, Variant::Stripped, Program::Profiles));
     let pid = fixture.pid().to_string();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("difference");
@@ -289,7 +289,7 @@ fn a_difference_is_what_came_in_between() {
 
 #[test]
 fn what_does_not_go_together() {
-    let mut fixture = busy(&Cell::new("1.27.4", Variant::Stripped, Program::Profiles));
+    let mut fixture = busy(&Cell::new(NEWEST, Variant::Stripped, Program::Profiles));
     let pid = fixture.pid().to_string();
     let fails = |arguments: &[&str], code: i32, said: &str| {
         let output = Command::new(binary().unwrap()).args(arguments).output().unwrap();
@@ -305,7 +305,7 @@ fn what_does_not_go_together() {
     fails(&["pprof-heap", "--diff", &pid], 2, "--duration");
     fails(&["pprof-heap", "--json", "-o", "-", &pid], 2, "both want standard output");
     fixture.assert_untouched().unwrap();
-    let cell = Cell::new("1.27.4", Variant::Stripped, Program::Unprofiled);
+    let cell = Cell::new(NEWEST, Variant::Stripped, Program::Unprofiled);
     build::build(&[cell], 1, &|_, _| ()).unwrap();
     let mut fixture = Fixture::spawn(&cell, &[], &[]).unwrap();
     let pid = fixture.pid().to_string();
@@ -317,7 +317,7 @@ fn what_does_not_go_together() {
 /// Where everybody has been stuck since before, a time has no waits that end: how many wait, for what and where is said.
 #[test]
 fn who_waits_since_before_a_profiler_was_switched_on() {
-    for toolchain in QUICK_TOOLCHAINS {
+    for toolchain in QUICK {
         let cell = Cell::new(toolchain, Variant::Stripped, Program::States);
         build::build(&[cell], 2, &|_, _| ()).unwrap();
         let mut fixture = Fixture::spawn(&cell, &[], &[]).unwrap();
@@ -364,7 +364,7 @@ fn who_waits_since_before_a_profiler_was_switched_on() {
 #[test]
 fn thousands_are_stuck_on_one_lock() {
     const STUCK: usize = 20_000;
-    for toolchain in QUICK_TOOLCHAINS {
+    for toolchain in QUICK {
         let cell = Cell::new(toolchain, Variant::Stripped, Program::Blocked);
         build::build(&[cell], 2, &|_, _| ()).unwrap();
         let stuck = STUCK.to_string();

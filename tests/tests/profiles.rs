@@ -7,6 +7,7 @@
 use std::fs;
 use std::time::Instant;
 
+use fixtures::matrix::NEWEST;
 use fixtures::pprof::{self, Plain, Row, difference};
 use fixtures::repetition::say;
 use fixtures::{Cell, Fixture, Program, Variant, build};
@@ -426,7 +427,7 @@ fn memory_while_collections_are_at_work() {
 /// How long ten thousand rows take, and that they are right too.
 #[test]
 fn ten_thousand_rows() {
-    let cell = Cell::new("1.27.4", Variant::Stripped, Program::Profiles);
+    let cell = Cell::new(NEWEST, Variant::Stripped, Program::Profiles);
     build::build(&[cell], 1, &|_, _| ()).unwrap();
     let mut target = Target::start(cell, &[("RATE", "1")]);
     target.order("many 4");

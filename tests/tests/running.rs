@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use fixtures::chain::{Chain, Chains};
+use fixtures::matrix::{NEWEST, QUICK};
 use fixtures::repetition::say;
 use fixtures::{Cell, Fixture, Program, Repetitions, Selection, Variant, build};
 use inspector::process::Process;
@@ -21,7 +22,7 @@ const SAMPLES: usize = 1000;
 /// How long something is waited for to be seen running.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The oldest release, the newest, and one between.
-const VERSIONS: [&str; 3] = ["1.18.10", "1.24.13", "1.27.4"];
+const VERSIONS: [&str; 3] = QUICK;
 
 fn cells(program: Program) -> Vec<Cell> {
     let cells: Vec<Cell> =
@@ -204,7 +205,7 @@ fn in_the_vdso_and_under_signals() {
 /// The race detector's calls run C++ on the system stack, and leave nothing behind on the goroutine's g.
 #[test]
 fn under_the_race_detector() {
-    let cell = Cell::new("1.27.4", Variant::Race, Program::Running);
+    let cell = Cell::new(NEWEST, Variant::Race, Program::Running);
     if matches!(Selection::from_environment(), Ok(Selection::Quick)) && !fixtures::repetition::full() {
         say("NOT TESTED with the quick selection: programs built with the race detector");
         return;

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use fixtures::loaded::{Artifact, NamedSample, artifact, c_host, named_samples, python_host, sampled};
+use fixtures::matrix::{NEWEST, newest_of};
 use fixtures::{Dump, Fixture, Process, compare, probe};
 use serde_json::Value;
 
@@ -166,7 +167,7 @@ fn library(version: &str, name: &'static str) -> PathBuf {
 
 #[test]
 fn each_runtime_answers_for_itself() {
-    for (first, second) in [("1.27.4", "1.27.4"), ("1.18.10", "1.27.4"), ("1.21.13", "1.24.13")] {
+    for (first, second) in [(NEWEST, NEWEST), (newest_of(18), NEWEST), (newest_of(21), newest_of(24))] {
         let mut host = Host::in_c(vec![library(first, "alpha"), library(second, "beta")]);
         host.check_stacks();
         host.check_numbers();
@@ -176,7 +177,7 @@ fn each_runtime_answers_for_itself() {
 
 #[test]
 fn a_go_program_and_the_library_that_it_loads_are_two() {
-    for (program, library_of) in [("1.24.13", "1.27.4"), ("1.27.4", "1.27.4")] {
+    for (program, library_of) in [(newest_of(24), NEWEST), (NEWEST, NEWEST)] {
         let program = artifact(program, Artifact::GoHost).unwrap();
         let alpha = library(library_of, "alpha");
         let mut command = Command::new(&program);
@@ -195,7 +196,7 @@ fn libraries_in_python() {
         println!("SKIPPED: there is no python3");
         return;
     }
-    let libraries = vec![library("1.27.4", "alpha"), library("1.24.13", "beta")];
+    let libraries = vec![library(NEWEST, "alpha"), library(newest_of(24), "beta")];
     let mut command = Command::new("python3");
     command.arg(python_host()).args(&libraries);
     let mut host = Host::start(command, libraries, false);
@@ -224,10 +225,10 @@ fn names_them(host: &Host) {
 #[test]
 fn one_is_chosen_by_its_path_or_its_file() {
     let folder = tempfile::tempdir().unwrap();
-    let original = library("1.27.4", "alpha");
+    let original = library(NEWEST, "alpha");
     let copy = folder.path().join("alpha.so");
     fs::copy(&original, &copy).unwrap();
-    let mut host = Host::in_c(vec![original, copy, library("1.24.13", "beta")]);
+    let mut host = Host::in_c(vec![original, copy, library(newest_of(24), "beta")]);
     names_them(&host);
     host.check_stacks();
     let goroutines = |host: &mut Host, number: usize| host.stats(number)["NumGoroutine"].clone();
@@ -249,7 +250,7 @@ fn one_is_chosen_by_its_path_or_its_file() {
 
 #[test]
 fn only_the_chosen_one_is_changed() {
-    for (first, second) in [("1.27.4", "1.27.4"), ("1.21.13", "1.26.11")] {
+    for (first, second) in [(NEWEST, NEWEST), (newest_of(21), newest_of(26))] {
         let mut host = Host::in_c(vec![library(first, "alpha"), library(second, "beta")]);
         let before = [host.stats(0), host.stats(1)];
         for command in [["gc"].as_slice(), &["setgc", "50"], &["setmemlimit", "1GiB"]] {
@@ -281,7 +282,7 @@ fn only_the_chosen_one_is_changed() {
 
 #[test]
 fn profiles_of_all_are_one_with_labels() {
-    let mut host = Host::in_c(vec![library("1.27.4", "alpha"), library("1.24.13", "beta")]);
+    let mut host = Host::in_c(vec![library(NEWEST, "alpha"), library(newest_of(24), "beta")]);
     for number in 0..2 {
         // What was allocated is published by the second collection after it.
         assert_eq!(host.ask(number, "keep 600000"), "ok");
@@ -308,7 +309,7 @@ fn profiles_of_all_are_one_with_labels() {
 
 #[test]
 fn samples_are_of_the_runtime_whose_code_runs() {
-    let mut host = Host::in_c(vec![library("1.27.4", "alpha"), library("1.21.13", "beta")]);
+    let mut host = Host::in_c(vec![library(NEWEST, "alpha"), library(newest_of(21), "beta")]);
     for number in 0..2 {
         assert_eq!(host.ask(number, "compute"), "ok");
     }
@@ -354,7 +355,7 @@ fn samples_are_of_the_runtime_whose_code_runs() {
 
 #[test]
 fn process_says_what_each_is_set_to() {
-    let mut host = Host::in_c(vec![library("1.27.4", "alpha"), library("1.24.13", "beta")]);
+    let mut host = Host::in_c(vec![library(NEWEST, "alpha"), library(newest_of(24), "beta")]);
     let text = host.answer(&["process", "-v"]);
     for number in 0..2 {
         assert!(text.contains(&format!("runtime:\t{} (go1.", host.module(number))), "{text}");

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
+use fixtures::matrix::NEWEST;
 use fixtures::repetition::say;
 use fixtures::{Cell, Fixture, Program, Repetitions, Variant, binary, build, native, probe};
 use inspector::process::Process;
@@ -26,7 +27,7 @@ const DUMPS: usize = 1000;
 const KILLS: usize = 200;
 
 fn cell(program: Program) -> Cell {
-    let cell = Cell::new("1.27.4", Variant::Stripped, program);
+    let cell = Cell::new(NEWEST, Variant::Stripped, program);
     build::build(&[cell], 2, &|_, _| ()).unwrap();
     cell
 }

@@ -11,13 +11,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use fixtures::matrix::NEWEST;
 use fixtures::repetition::say;
 use fixtures::{Cell, Fixture, Program, Variant, binary, build, probe};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 fn cell(program: Program) -> Cell {
-    let cell = Cell::new("1.27.4", Variant::Stripped, program);
+    let cell = Cell::new(NEWEST, Variant::Stripped, program);
     build::build(&[cell], 2, &|_, _| ()).unwrap();
     cell
 }
@@ -152,7 +153,7 @@ fn no_thread_and_no_process() {
         stream.write_all(&[4]).unwrap();
         let mut version = String::new();
         stream.read_to_string(&mut version).unwrap();
-        assert_eq!(version.trim(), "go1.27.4", "{line}");
+        assert_eq!(version.trim(), format!("go{NEWEST}"), "{line}");
     }
     kill(Pid::from_raw(server.id().cast_signed()), Signal::SIGINT).unwrap();
     assert_ne!(server.wait().unwrap().code(), Some(101));
@@ -202,7 +203,7 @@ fn build_absent(folder: &Path) -> PathBuf {
     let mut go = Command::new("go");
     go.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures"));
     go.args(["build", "-buildvcs=false", "-ldflags=-s -w", "-o"]).arg(&program).arg("./absent");
-    go.env("CGO_ENABLED", "0").env("GOTOOLCHAIN", "go1.27.4");
+    go.env("CGO_ENABLED", "0").env("GOTOOLCHAIN", format!("go{NEWEST}"));
     let output = go.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     program

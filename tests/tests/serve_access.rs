@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use fixtures::matrix::NEWEST;
 use fixtures::repetition::say;
 use fixtures::{Cell, Fixture, Program, Variant, binary, build};
 
@@ -23,7 +24,7 @@ const OTHER: u32 = 4242;
 const STRANGER: u32 = 4243;
 
 fn target() -> Fixture {
-    let cell = Cell::new("1.27.4", Variant::Stripped, Program::States);
+    let cell = Cell::new(NEWEST, Variant::Stripped, Program::States);
     build::build(&[cell], 2, &|_, _| ()).unwrap();
     Fixture::spawn(&cell, &[], &[]).unwrap()
 }
@@ -250,7 +251,7 @@ fn nobody_keeps_others_from_asking() {
         return;
     }
     // More than sockets take: most of it is a hole.
-    let cell = Cell::new("1.27.4", Variant::Stripped, Program::States);
+    let cell = Cell::new(NEWEST, Variant::Stripped, Program::States);
     build::build(&[cell], 2, &|_, _| ()).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let program = dir.path().join("program");

@@ -10,7 +10,7 @@ use std::num::NonZero;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use fixtures::matrix::QUICK_TOOLCHAINS;
+use fixtures::matrix::{NEWEST, QUICK};
 use fixtures::{Cell, Fixture, Program, Variant, binary, build, machine};
 use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
@@ -157,7 +157,7 @@ fn cumulative(text: &str) -> impl Fn(&str) -> Option<f64> {
 #[test]
 fn keys_and_what_they_show() {
     let _alone = machine::alone();
-    for toolchain in QUICK_TOOLCHAINS {
+    for toolchain in QUICK {
         let mut fixture = start(toolchain);
         let mut terminal = Terminal::open(&fixture);
         let text = terminal.see("the shares", |text| are_the_shares(cumulative(text)));
@@ -223,7 +223,7 @@ fn keys_and_what_they_show() {
 #[test]
 fn whatever_ends_it_the_terminal_is_as_it_was() {
     let _alone = machine::alone();
-    let mut fixture = start("1.27.4");
+    let mut fixture = start(NEWEST);
     let shown = |text: &str| text.contains("main.fifty");
 
     let mut terminal = Terminal::open(&fixture);
@@ -251,7 +251,7 @@ fn whatever_ends_it_the_terminal_is_as_it_was() {
 #[test]
 fn without_a_terminal() {
     let _alone = machine::alone();
-    for toolchain in QUICK_TOOLCHAINS {
+    for toolchain in QUICK {
         let mut fixture = start(toolchain);
         let pid = fixture.pid().to_string();
         let run = |more: &[&str]| {

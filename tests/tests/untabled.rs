@@ -10,11 +10,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use fixtures::matrix::{NEWEST, NEWEST_OF_EACH_MINOR};
 use fixtures::repetition::say;
 use fixtures::{Cell, Fixture, Program, Variant, binary, build};
 
 /// Of which the tables are withheld, in programs without symbols.
-const RELEASES: [&str; 2] = ["1.26.11", "1.27.4"];
+const RELEASES: [&str; 2] = [NEWEST_OF_EACH_MINOR[NEWEST_OF_EACH_MINOR.len() - 2], NEWEST];
 const PROGRAMS: [Program; 2] = [Program::States, Program::Profiles];
 
 /// `PID` stands for the process, `FILE` for a file that the answer is in.

@@ -6,10 +6,11 @@ use std::fs;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+use fixtures::matrix::NEWEST;
 use fixtures::{Cell, Fixture, Program, Variant, binary, build, probe};
 
 fn parked(arguments: &[&str]) -> Fixture {
-    let cell = Cell::new("1.27.4", Variant::Stripped, Program::Parked);
+    let cell = Cell::new(NEWEST, Variant::Stripped, Program::Parked);
     build::build(&[cell], 2, &|_, _| ()).unwrap();
     Fixture::spawn(&cell, arguments, &[]).unwrap()
 }

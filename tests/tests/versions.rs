@@ -7,6 +7,7 @@
 
 use std::process::Command;
 
+use fixtures::matrix::{self, NEWEST};
 use fixtures::memory::differences;
 use fixtures::versions::{Build, Debug};
 use fixtures::{Dump, Fixture, Process as Target, compare, probe};
@@ -179,7 +180,7 @@ impl Running {
 /// A struct that locks are made of is larger, and with it almost everything. The layouts were measured.
 #[test]
 fn lock_ranking() {
-    for toolchain in ["1.18.10", "1.21.13", "1.25.14", "1.27.4"] {
+    for toolchain in ["1.18.10", "1.21.13", "1.25.14", NEWEST] {
         let mut running =
             Running::start(Build { toolchain, experiment: "staticlockranking", ..Build::default() });
         running.stack_is_right();
@@ -192,7 +193,7 @@ fn lock_ranking() {
 /// What comes before a release.
 #[test]
 fn candidates() {
-    for toolchain in ["1.25rc1", "1.26rc1", "1.27rc1"] {
+    for toolchain in matrix::candidates() {
         let mut running = Running::start(Build { toolchain, ..Build::default() });
         running.stack_is_right();
         running.numbers_are_right();
@@ -225,7 +226,7 @@ fn vendors() {
         ("1.22.12", "go1.22.12 (Red Hat 1.22.12-1.el9_5) X:strictfipsruntime"),
         ("1.25.14", "go1.25.14-1 X:systemcrypto"),
         ("1.25.14", "go1.25.99-acme"),
-        ("1.27.4", "go1.27.4-fips-X:jsonv2,bogus"),
+        (NEWEST, &*format!("go{NEWEST}-fips-X:jsonv2,bogus").leak()),
     ] {
         let mut running = Running::start(Build { toolchain, version, ..Build::default() });
         running.stack_is_right();
@@ -263,7 +264,7 @@ fn unknown_experiment_that_changes_structs() {
 /// The version is a string in memory, where no build info says it.
 #[test]
 fn without_build_info() {
-    for toolchain in ["1.18.10", "1.22.12", "1.25.14", "1.27.4"] {
+    for toolchain in ["1.18.10", "1.22.12", "1.25.14", NEWEST] {
         let mut running = Running::start(Build { toolchain, wiped: true, ..Build::default() });
         running.stack_is_right();
         running.numbers_are_right();

@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use fixtures::matrix::{NEWEST, QUICK};
 use fixtures::repetition::say;
 use fixtures::{Cell, Fixture, Program, Repetitions, Variant, binary, build};
 use inspector::change::subject::Subject;
@@ -21,7 +22,7 @@ use serde_json::json;
 /// Only ends hung tests.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The oldest release, the newest, and one between.
-const FEW: [&str; 3] = ["1.18.10", "1.24.13", "1.27.4"];
+const FEW: [&str; 3] = QUICK;
 
 fn start(
     version: &'static str,
@@ -72,7 +73,7 @@ fn holder_that_is_stopped() {
 
 #[test]
 fn threads_go_on_when_who_holds_them_is_stopped() {
-    let mut target = start("1.27.4", Program::Parked, &["-n", "100"], &[]);
+    let mut target = start(NEWEST, Program::Parked, &["-n", "100"], &[]);
     let mut repetitions = Repetitions::new("safety", "who holds all threads is stopped", 60);
     let mut longest = 0;
     while repetitions.another() {
@@ -91,7 +92,7 @@ fn threads_go_on_when_who_holds_them_is_stopped() {
 
 #[test]
 fn a_command_that_is_stopped_at_any_moment_holds_nothing() {
-    let mut target = start("1.27.4", Program::Parked, &["-n", "20000", "-wakeups", "2000"], &[]);
+    let mut target = start(NEWEST, Program::Parked, &["-n", "20000", "-wakeups", "2000"], &[]);
     let pid = target.pid().to_string();
     let command = |name: &str| {
         let mut command = Command::new(binary().unwrap());
@@ -205,7 +206,7 @@ fn a_window_ends_though_gops_probe_is_stopped() {
 
 #[test]
 fn a_later_command_ends_a_window_whose_guard_is_stopped_too() {
-    let mut changed = Changed::start("1.27.4", &[]);
+    let mut changed = Changed::start(NEWEST, &[]);
     let mut ours = changed.command(&["pprof-mutex", "--enable", "--duration", "300ms", "-o", "/dev/null"]);
     let ours = ours.spawn().unwrap();
     wait_until("it is not switched on", || changed.mutex_rate() != 0);
@@ -235,7 +236,7 @@ fn a_later_command_ends_a_window_whose_guard_is_stopped_too() {
 
 #[test]
 fn gogc_is_off_again_though_gops_probe_is_stopped() {
-    let mut changed = Changed::start("1.27.4", &[("GOGC", "off")]);
+    let mut changed = Changed::start(NEWEST, &[("GOGC", "off")]);
     let process = Process::pin(changed.fixture.pid().to_string().parse().unwrap()).unwrap();
     let subject = Subject::verify(&process).unwrap();
     let is_off = || subject.gc_percent().unwrap() < 0;
@@ -276,7 +277,7 @@ fn gogc_is_off_again_though_gops_probe_is_stopped() {
 
 #[test]
 fn changes_wait_for_their_turn() {
-    let mut changed = Changed::start("1.27.4", &[]);
+    let mut changed = Changed::start(NEWEST, &[]);
     let stop = AtomicBool::new(false);
     let dumps = AtomicUsize::new(0);
     let mut repetitions = Repetitions::new("changes", "setgc beside loops of stack", 220);

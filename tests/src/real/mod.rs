@@ -7,7 +7,7 @@ mod server;
 
 use nix::sys::signal::Signal;
 
-use crate::matrix::QUICK_TOOLCHAINS;
+use crate::matrix::NEWEST;
 
 pub use fetch::{Installed, fetch};
 pub use record::{Recipes, Record, append, read, table};
@@ -203,7 +203,7 @@ pub const PROGRAMS: &[Program] = &[
         source: Source::Module {
             path: "github.com/prometheus/statsd_exporter",
             version: "v0.25.0",
-            toolchain: QUICK_TOOLCHAINS[QUICK_TOOLCHAINS.len() - 1],
+            toolchain: NEWEST,
         },
         executable: "statsd_exporter",
         arguments: statsd,

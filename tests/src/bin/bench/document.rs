@@ -6,6 +6,7 @@ use super::listing::Pairs;
 use super::run::FirstOutput;
 use super::stacks::{Group, Row, Way};
 use fixtures::machine;
+use fixtures::matrix::NEWEST;
 use fixtures::paired::{Figures, figures, ratio};
 
 /// All that was measured.
@@ -24,7 +25,7 @@ Written by `cargo run --release -p gops-probe-tests --bin bench` (a release buil
 machine, for other jobs falsify it). `--big PID` names a running Go program with a large executable for the last table, and
 `--listing` prints the part on `list`, `tree` and `process` alone.
 
-In each round every way takes its turn on the same process: a stripped Go 1.27.4 program with the agent of gops v0.3.28
+In each round every way takes its turn on the same process: a stripped Go NEWEST program with the agent of gops v0.3.28
 inside and N goroutines ten frames deep. *Busy* means 20,000 wake-ups and 300 MB of allocations per second. Times are in
 milliseconds, as median / maximum.
 
@@ -82,7 +83,7 @@ const REASONS: &str = "
 
 /// The document as Markdown.
 pub(crate) fn write(results: &Results) -> String {
-    let mut out = String::from(INTRODUCTION);
+    let mut out = INTRODUCTION.replace("NEWEST", NEWEST);
     let machine = machine::description();
     let _ = writeln!(
         out,

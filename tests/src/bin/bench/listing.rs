@@ -8,6 +8,7 @@ use std::time::Instant;
 use fixtures::Fixture;
 use fixtures::binary;
 use fixtures::build;
+use fixtures::matrix::NEWEST;
 use fixtures::matrix::{Cell, Program, Variant};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -27,8 +28,8 @@ pub(crate) struct Pairs {
 /// Measures each command. The process of `process` has the agent of gops inside and a connection to it, for to find what
 /// is connected takes longer than to find what listens.
 pub(crate) fn measure(pairs: usize) -> Result<Vec<Pairs>> {
-    let cell = Cell::new("1.27.4", Variant::Stripped, Program::States);
-    let with_agent = Cell::new("1.27.4", Variant::Stripped, Program::Agent);
+    let cell = Cell::new(NEWEST, Variant::Stripped, Program::States);
+    let with_agent = Cell::new(NEWEST, Variant::Stripped, Program::Agent);
     build::build(&[cell, with_agent], 2, &|_, _| {})?;
     let tools = tempfile::tempdir()?;
     let status = Command::new("go").args(["install", GOPS]).env("GOBIN", tools.path()).status()?;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use fixtures::Fixture;
 use fixtures::build;
+use fixtures::matrix::NEWEST;
 use fixtures::matrix::{Cell, Program, Variant};
 
 use super::run;
@@ -14,7 +15,7 @@ use fixtures::paired::{Figures, figures};
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 /// The program with the agent inside, stripped.
-const TOOLCHAIN: &str = "1.27.4";
+const TOOLCHAIN: &str = NEWEST;
 const LOAD: [&str; 4] = ["-wakeups", "20000", "-alloc", "300"];
 
 /// A way to get all stacks.

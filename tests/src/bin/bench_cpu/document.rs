@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use fixtures::matrix::NEWEST;
 use fixtures::paired::ratio;
 
 use super::measure::{COUNTED, Counted, Measured, RATES, Subject, WAYS, Way};
@@ -12,7 +13,7 @@ const INTRODUCTION: &str = "\
 Written by `cargo run --release -p gops-probe-tests --bin bench_cpu` (a release build of everything; as root; on an idle
 machine, for other jobs falsify it).
 
-What is measured is how many operations a stripped Go 1.27.4 program does in a second *of its own CPU time*, while it is sampled and while it
+What is measured is how many operations a stripped Go NEWEST program does in a second *of its own CPU time*, while it is sampled and while it
 is not. A pair is half a window, a window that is sampled, and half a window again, so that what drifts is the same on both sides; pairs of all
 ways are interleaved. Target and sampler have a processor each. The interrupts of sampling come out of the CPU time of the program that
 they interrupt, so this is what sampling takes from it; samples are read meanwhile.
@@ -32,7 +33,7 @@ pub(crate) fn write(
     machine: &str,
     load: (&str, &str),
 ) -> String {
-    let mut out = String::from(INTRODUCTION);
+    let mut out = INTRODUCTION.replace("NEWEST", NEWEST);
     let _ = writeln!(
         out,
         "The machine: {machine}, virtual; load average {} before and {} after. {rounds} pairs of \

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use aya::programs::loaded_programs;
 use aya::sys::{Stats, enable_stats};
+use fixtures::matrix::NEWEST;
 use fixtures::{Cell, Fixture, Process as Spawned, Program, Variant, build};
 use inspector::capture::cpu::session::{Capture, Loader, Mode, Options};
 use inspector::process::Process;
@@ -126,7 +127,7 @@ impl Target {
             Subject::Arithmetic | Subject::Json => Program::Hot,
             Subject::Server => Program::HttpServer,
         };
-        let cell = Cell::new("1.27.4", Variant::Stripped, program);
+        let cell = Cell::new(NEWEST, Variant::Stripped, program);
         build::build(&[cell], 2, &|_, _| ())?;
         // Each has a processor, or the collector's workers would use more or less of what we leave of theirs.
         stay_on(TARGETS)?;

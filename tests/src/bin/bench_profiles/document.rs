@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use fixtures::machine;
+use fixtures::matrix::NEWEST;
 use fixtures::paired::{figures, ratio};
 
 use super::measure::{Measured, QUESTIONS, Way, Window};
@@ -13,7 +14,7 @@ const INTRODUCTION: &str = "\
 Written by `cargo run --release -p gops-probe-tests --bin bench_profiles` (a release build of everything; as root; on an
 idle machine, for other jobs falsify it).
 
-The target is a stripped Go 1.27.4 program with the agent of gops v0.3.28 inside and many parked goroutines. One more computes
+The target is a stripped Go NEWEST program with the agent of gops v0.3.28 inside and many parked goroutines. One more computes
 and allocates as fast as it can. In each round every way has a window of 0.4 s or one answer,
 whichever is longer, in which it asks again and again, and there is one window in which nobody asks.
 
@@ -33,7 +34,7 @@ request (for `memstats`, `runtime.ReadMemStats`).
 
 /// The document as Markdown.
 pub(crate) fn write(measured: &Measured) -> String {
-    let mut out = String::from(INTRODUCTION);
+    let mut out = INTRODUCTION.replace("NEWEST", NEWEST);
     let machine = machine::description();
     let nothing: Vec<Window> = measured.rounds.iter().map(|round| round.0).collect();
     let _ = writeln!(

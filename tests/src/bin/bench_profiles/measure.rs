@@ -6,12 +6,13 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use fixtures::Fixture;
+use fixtures::matrix::NEWEST;
 use fixtures::matrix::{Cell, Program, Variant};
 use fixtures::{binary, build, machine};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-const TOOLCHAIN: &str = "1.27.4";
+const TOOLCHAIN: &str = NEWEST;
 /// One core is left for whoever asks, and for the clock: with all of them taken, each wait for a core would look like a
 /// stall.
 const WORKERS: &str = "1";
