@@ -38,74 +38,8 @@ struct Shape {
     next: usize,
 }
 
-const SHAPES: [Shape; 6] = [
-    Shape {
-        minors: (18, 19),
-        types: 280,
-        etypes: 288,
-        rodata: 296,
-        gofunc: 304,
-        textsectmap: 312,
-        modulename: 448,
-        hasmain: 488,
-        next: 544,
-    },
-    Shape {
-        minors: (20, 20),
-        types: 296,
-        etypes: 304,
-        rodata: 312,
-        gofunc: 320,
-        textsectmap: 328,
-        modulename: 464,
-        hasmain: 504,
-        next: 560,
-    },
-    Shape {
-        minors: (21, 22),
-        types: 296,
-        etypes: 304,
-        rodata: 312,
-        gofunc: 320,
-        textsectmap: 328,
-        modulename: 488,
-        hasmain: 528,
-        next: 584,
-    },
-    Shape {
-        minors: (23, 25),
-        types: 296,
-        etypes: 304,
-        rodata: 312,
-        gofunc: 320,
-        textsectmap: 328,
-        modulename: 488,
-        hasmain: 528,
-        next: 576,
-    },
-    Shape {
-        minors: (26, 26),
-        types: 296,
-        etypes: 304,
-        rodata: 312,
-        gofunc: 320,
-        textsectmap: 336,
-        modulename: 496,
-        hasmain: 536,
-        next: 584,
-    },
-    Shape {
-        minors: (27, 27),
-        types: 296,
-        etypes: 312,
-        rodata: 336,
-        gofunc: 344,
-        textsectmap: 360,
-        modulename: 472,
-        hasmain: 512,
-        next: 560,
-    },
-];
+/// Written by `generate-tables`, from the tables of all releases.
+const SHAPES: &[Shape] = &include!("../data/moduledata.rs");
 
 /// The largest shape, for readers that copy a moduledata before its shape is known.
 pub const MAX_SIZE: usize = 640;
@@ -290,7 +224,7 @@ pub fn next_offset(minor: u32) -> Option<usize> {
 
 /// Where `next` is in each of the shapes that there are, for modules whose release is not known exactly.
 pub fn next_offsets() -> impl Iterator<Item = usize> {
-    let mut offsets = SHAPES.map(|shape| shape.next);
+    let mut offsets: Vec<usize> = SHAPES.iter().map(|shape| shape.next).collect();
     offsets.sort_unstable();
     let mut last = None;
     offsets.into_iter().filter(move |&offset| last.replace(offset) != Some(offset))

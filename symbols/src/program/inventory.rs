@@ -3,19 +3,9 @@
 use crate::pclntab::Pclntab;
 
 /// Functions that every program of this minor release and the later ones has, and none of an earlier one: compared
-/// between the smallest programs that Go 1.18.10 … 1.27.4 build. Large ones on the main paths of scheduler,
+/// between the smallest programs that their releases build. Large ones on the main paths of scheduler,
 /// allocator and collector, so that neither the linker nor the inliner makes them go away.
-const FIRST_IN: [(u32, [&str; 3]); 9] = [
-    (19, ["runtime.readGOMEMLIMIT", "runtime.(*scavengerState).run", "runtime.(*gcControllerState).trigger"]),
-    (20, ["runtime.(*mspan).initHeapBits", "runtime.pidlegetSpinning", "runtime.retryOnEAGAIN"]),
-    (21, ["runtime.(*unwinder).next", "runtime.traceback2", "runtime.wbZero"]),
-    (22, ["runtime.mrandinit", "runtime.(*_panic).nextFrame", "runtime.forEachPInternal"]),
-    (23, ["runtime.(*timers).adjust", "runtime.(*timers).check", "runtime.(*timer).unlockAndRun"]),
-    (24, ["runtime.mallocgcSmallNoscan", "runtime.buildGCMask", "runtime.postMallocgcDebug"]),
-    (25, ["runtime.runFinalizers", "runtime.defaultGOMAXPROCS", "runtime.(*cleanupQueue).enqueue"]),
-    (26, ["runtime.gcBeginWork", "runtime.gcNextMarkRoot", "runtime.exitsyscallTryGetP"]),
-    (27, ["runtime.addModuleItabs", "runtime.moduleTypelinks", "runtime.mallocgcTinySlowPath"]),
-];
+const FIRST_IN: &[(u32, [&str; 3])] = &include!("../../data/inventory.rs");
 
 /// The first and the last minor release that the functions allow; no last one where they are the newest known.
 pub(super) fn minors(table: &Pclntab) -> Option<(u32, Option<u32>)> {
@@ -25,7 +15,7 @@ pub(super) fn minors(table: &Pclntab) -> Option<(u32, Option<u32>)> {
         if !name.starts_with(b"runtime.") {
             continue;
         }
-        for (count, (_, names)) in seen.iter_mut().zip(&FIRST_IN) {
+        for (count, (_, names)) in seen.iter_mut().zip(FIRST_IN) {
             *count = count.saturating_add(u8::from(names.iter().any(|n| n.as_bytes() == name)));
         }
     }

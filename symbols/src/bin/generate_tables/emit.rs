@@ -58,14 +58,8 @@ pub(crate) fn without<'k>(file: &str, keys: impl Iterator<Item = &'k str>) -> St
 
 /// Writes the lists of the table files that the library embeds: releases, and what came before them.
 pub(crate) fn index(data: &Path) -> Outcome {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(data)? {
-        let name = entry?.file_name();
-        found.extend(name.to_str().and_then(|n| n.strip_suffix(".json")).and_then(Release::parse));
-    }
-    found.sort_unstable();
     let (mut releases, mut candidates) = (String::new(), String::new());
-    for release in found {
+    for release in known(data)? {
         let Release { minor, patch, pre } = release;
         match pre {
             None => writeln!(releases, "    ({minor}, {patch}, include_str!(\"{release}.json\")),")?,
@@ -76,6 +70,17 @@ pub(crate) fn index(data: &Path) -> Outcome {
         std::fs::write(data.join(name), format!("// Written by generate-tables.\n&[\n{list}]\n"))?;
     }
     Ok(())
+}
+
+/// The releases and candidates that have a table file, in their order.
+pub(crate) fn known(data: &Path) -> Outcome<Vec<Release>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(data)? {
+        let name = entry?.file_name();
+        found.extend(name.to_str().and_then(|n| n.strip_suffix(".json")).and_then(Release::parse));
+    }
+    found.sort_unstable();
+    Ok(found)
 }
 
 pub(crate) fn member(out: &mut String, name: &str, value: &str) -> Outcome {

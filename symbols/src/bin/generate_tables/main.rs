@@ -3,6 +3,8 @@
 //! ```text
 //! generate-tables [--builds DIR] [VERSION…]    (re)make the tables of these releases or candidates
 //!                                                (`1.28.0`, `1.28rc1`); of all known releases without any
+//! generate-tables [--builds DIR] shapes VERSION  write where the fields of moduledata are, in this release too: first of
+//!                                                all for a new minor release, after which this command is built again
 //! generate-tables [--builds DIR] ways [WAY] [VERSION…]
 //!                                                learn again what ways to compile need beside the usual recipes: all of
 //!                                                `pie inlined_more race profiled cover v3`, or one and those behind it
@@ -20,6 +22,7 @@ mod build;
 mod emit;
 mod experiments;
 mod learn;
+mod minor;
 mod release;
 mod verify;
 mod ways;
@@ -62,6 +65,11 @@ fn run(mut args: impl Iterator<Item = String>) -> Outcome {
             }
             "ways" => only_ways = Some(ways::FIRST.to_owned()),
             key if only_ways.is_some() && ways::is_learned(key) => only_ways = Some(arg),
+            "shapes" => {
+                std::fs::create_dir_all(&builds)?;
+                let release = args.next().and_then(|version| Release::parse(&version));
+                return minor::shapes(home, &builds, release.ok_or("shapes needs a release")?);
+            }
             "experiments" => of_experiments = true,
             version => {
                 wanted.push(Release::parse(version).ok_or_else(|| format!("not a release: {version}"))?)
@@ -99,7 +107,11 @@ fn run(mut args: impl Iterator<Item = String>) -> Outcome {
         std::fs::write(home.join(format!("data/{release}.json")), text)?;
         let [optimised, unoptimised] = recipes.map(|r| r.variables.len());
         let structs = table.structs().count();
+        if release.pre.is_none() {
+            minor::inventory(home, &builds, release)?;
+        }
         println!("{release}: {structs} structs, recipes {optimised} + {unoptimised}{supplements}");
     }
-    emit::index(&home.join("data"))
+    emit::index(&home.join("data"))?;
+    minor::toolchains(home)
 }
