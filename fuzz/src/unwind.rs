@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use inspector::memory::RecordedMemory;
-use inspector::runtime::arch::machine;
+use inspector::arch::machine;
 use inspector::runtime::code::CodeCache;
 use inspector::runtime::modules::{Module, Modules};
 use inspector::runtime::snapshot::stacks::StackWalker;

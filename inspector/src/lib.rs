@@ -27,6 +27,8 @@
 #[doc(hidden)]
 pub mod agent;
 #[doc(hidden)]
+pub mod arch;
+#[doc(hidden)]
 pub mod capture;
 #[doc(hidden)]
 pub mod change;

@@ -11,6 +11,7 @@ use object::endian::LittleEndian as LE;
 use object::read::elf::{Dyn as _, FileHeader, ProgramHeader as _, Rela as _, Sym as _};
 
 use crate::addr::LinkAddr;
+use crate::arch;
 
 /// Where the bytes of an image come from: a file, a copy in memory, a mapping of a process.
 pub trait Source: Send + Sync {
@@ -490,11 +491,7 @@ impl Image {
         let entries = object::pod::slice_from_all_bytes::<elf::Dyn64<LE>>(&bytes[..whole]).ok()?;
         let value = |tag: elf::DynamicTag| entries.iter().find(|d| d.d_tag(LE) == tag).map(|d| d.d_val(LE));
         let (table, size) = (value(elf::DT_RELA)?, value(elf::DT_RELASZ)?);
-        let (relative, symbolic) = match self.arch {
-            Arch::Amd64 => (elf::R_X86_64_RELATIVE, [elf::R_X86_64_64, elf::R_X86_64_GLOB_DAT]),
-            Arch::Arm64 => (elf::R_AARCH64_RELATIVE, [elf::R_AARCH64_ABS64, elf::R_AARCH64_GLOB_DAT]),
-            Arch::Other(_) => return None,
-        };
+        let (relative, symbolic) = arch::relocations(self.arch)?;
         let symbols = value(elf::DT_SYMTAB).map(LinkAddr);
         let mut list: Vec<(u64, u64)> = Vec::new();
         let mut left = (size / 24).min(MAX_RELOCATIONS);

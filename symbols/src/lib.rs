@@ -7,6 +7,7 @@
 #![warn(missing_docs)]
 
 pub mod addr;
+pub mod arch;
 pub mod build_id;
 pub mod buildinfo;
 pub mod cfi;

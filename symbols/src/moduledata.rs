@@ -41,6 +41,9 @@ struct Shape {
 /// Written by `generate-tables`, from the tables of all releases.
 const SHAPES: &[Shape] = &include!("../data/moduledata.rs");
 
+/// Where `text` is in a moduledata of each release.
+pub const TEXT_OFFSET: u64 = fixed::TEXT as u64;
+
 /// The largest shape, for readers that copy a moduledata before its shape is known.
 pub const MAX_SIZE: usize = 640;
 

@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use inspector::arch::CallTarget;
 use inspector::memory::{LiveMemory, Memory as _};
 use inspector::report::traceback::{Level, Printer};
-use inspector::runtime::arch::CallTarget;
 use inspector::runtime::snapshot::{Frames, Slot, Snapshot};
 use inspector::runtime::unwind::End;
 use inspector::runtime::view::View;

@@ -42,8 +42,6 @@ const WANTED: &[&str] = &[
 const FORCE_GC_PERIOD: u64 = 120_000_000_000;
 /// More than a runtime can be set to, in any release.
 const MAX_PROCS: u64 = 1 << 16;
-/// More memory than a process has.
-const MAX_HEAP: u64 = 1 << 47;
 /// `runtime.sweepDrainedMask`: all spans of the last cycle are swept.
 pub(super) const SWEPT: u64 = 0x8000_0000;
 /// Values move while they are read one after the other.
@@ -274,7 +272,7 @@ impl<'p> Subject<'p> {
             return doubt(format!("GOGC would be {percent}, with a least heap of {least}"));
         }
         let (live, marked) = (controller("heapLive")?, controller("heapMarked")?);
-        if live > MAX_HEAP || marked > MAX_HEAP {
+        if live.max(marked) > self.view.machine.max_addr() {
             return doubt(format!("the heap would have {live} bytes, {marked} of them marked"));
         }
         if self.view.release.has_memory_limit() {

@@ -1,6 +1,7 @@
 //! Walking a stack that was copied, by call frame information.
 
 use symbols::addr::CodeAddr;
+use symbols::arch::HOST;
 use symbols::cfi::{Registers, Step};
 
 use super::frame::{Place, Unwound};
@@ -22,7 +23,7 @@ pub(super) fn walk(
         stack.get(from..from.checked_add(8)?)?.try_into().ok().map(u64::from_le_bytes)
     };
     let mut unwound = Unwound::default();
-    let mut registers = Registers::new(start.ip, start.sp, start.bp);
+    let mut registers = Registers::new(HOST.columns(), start.ip, start.sp, start.bp);
     let mut exact = true;
     // A handler runs on the stack that it interrupted, or on the thread's one stack for signals: so the stack is left at most
     // once for one that lies below.
@@ -86,7 +87,7 @@ fn by_pointer(registers: &Registers, word: &mut dyn FnMut(u64) -> Option<u64>) -
         if back == 0 {
             return Some(Step::End);
         }
-        Some(Step::To(Registers::new(back, bp.checked_add(16)?, next)))
+        Some(Step::To(Registers::new(registers.columns(), back, bp.checked_add(16)?, next)))
     };
     step().unwrap_or(Step::Lost)
 }

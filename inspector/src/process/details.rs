@@ -15,6 +15,7 @@ use super::facts::{self, Stat, Status};
 use super::find::{self, Detail, GoProcess};
 use super::regular::{Links, NotOpened, RegularFile};
 use super::{Error, Namespace, Pid, Process, cgroup, users};
+use crate::arch::page_size;
 
 /// A process.
 #[derive(Debug)]
@@ -246,10 +247,6 @@ fn ticks(ticks: u64) -> Duration {
     let per_second = per_second.filter(|n| (1..=1_000_000).contains(n)).unwrap_or(100);
     Duration::from_secs(ticks / per_second)
         + Duration::from_nanos((ticks % per_second) * 1_000_000_000 / per_second)
-}
-
-fn page_size() -> u64 {
-    sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|n| u64::try_from(n).ok()).unwrap_or(4096)
 }
 
 /// The time of a clock that begins at zero.

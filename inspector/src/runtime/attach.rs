@@ -4,14 +4,13 @@ use symbols::addr::{LinkAddr, LoadBias, RuntimeAddr};
 use symbols::globals::{self, Agreement};
 use symbols::image::Image;
 use symbols::layout::{self, Table};
-use symbols::moduledata::Moduledata;
+use symbols::moduledata::{self, Moduledata};
 use symbols::pclntab::header::Header;
 use symbols::pclntab::{Pclntab, PclntabError};
 use symbols::program::{GoProgram, Release};
 use symbols::sections;
 use symbols::version::{GoVersion, OLDEST_MINOR};
 
-use super::arch;
 use super::calibrate::{self, check_gs, check_ms};
 use super::discover;
 use super::fields::{GFields, MFields, MissingField};
@@ -21,6 +20,7 @@ use super::release::{self, Candidate, GoRelease, Source};
 use super::snapshot::glist::AllGs;
 use super::view::{Evidence, TracebackSettings, View};
 use super::wait_reasons;
+use crate::arch;
 use crate::memory::{Memory, MemoryError};
 use crate::process::maps::Mapping;
 
@@ -197,7 +197,7 @@ fn confirm_module(
 ) -> Result<(), AttachError> {
     let at = bias.runtime(data.addr);
     let pc_header = memory.word(at)?;
-    let text = memory.word(at.plus(176))?;
+    let text = memory.word(at.plus(moduledata::TEXT_OFFSET))?;
     let expected = (bias.runtime(header.addr).0, bias.runtime(data.text.start).0);
     if (pc_header, text) != expected {
         return Err(AttachError::Different(format!("moduledata at {at} points at {pc_header:#x}")));
@@ -473,11 +473,11 @@ pub fn bias_by_entry(image: &Image, auxv: &[u8]) -> Option<LoadBias> {
 
 /// Where an image is loaded, from a mapping of its file.
 pub fn bias_by_mapping(image: &Image, mapping: &Mapping) -> Option<LoadBias> {
-    const PAGE: u64 = 4096;
+    let page = arch::page_size();
     // Two segments may share a page of the file, but not what may be done with it.
     let segment = image
         .segments()
         .iter()
-        .find(|s| s.file_offset & !(PAGE - 1) == mapping.offset && s.executable == mapping.executable)?;
-    Some(LoadBias::between(LinkAddr(segment.start.0 & !(PAGE - 1)), RuntimeAddr(mapping.start)))
+        .find(|s| s.file_offset & !(page - 1) == mapping.offset && s.executable == mapping.executable)?;
+    Some(LoadBias::between(LinkAddr(segment.start.0 & !(page - 1)), RuntimeAddr(mapping.start)))
 }

@@ -1,6 +1,5 @@
 //! The Go runtime seen from outside.
 
-pub mod arch;
 pub mod attach;
 pub mod batch;
 pub mod buckets;

@@ -99,9 +99,11 @@ fn on_own_stack(
     let Some(info) = walker.code().get(pc).cloned() else {
         // Foreign code on the goroutine's stack (race detector, vDSO): its caller, if a call lies behind it.
         if pc == 0 || g.syscallsp == 0 {
-            let ret = memory.word(RuntimeAddr(sp)).ok();
+            let machine = walker.machine();
+            let end = machine.frame_end(sp, 0).unwrap_or(sp);
+            let ret = memory.word(RuntimeAddr(machine.return_slot(end))).ok();
             if let Some(ret) = ret.filter(|&ret| follows_call(memory, walker, ret)) {
-                return Ok(begin(ret, sp.wrapping_add(8), false, false));
+                return Ok(begin(ret, end, false, false));
             }
         }
         return if g.syscallsp != 0 { saved_start(g) } else { Err(NoStart::NothingSaved { pc }) };
@@ -173,7 +175,9 @@ fn interrupted_by_signal(
         let is_way_back = view.sigreturn == Some(candidate)
             || (candidate != 0
                 && view.is_foreign_code(candidate)
-                && memory.bytes(RuntimeAddr(candidate), 9).is_ok_and(|code| machine.is_sigreturn(&code)));
+                && memory
+                    .bytes(RuntimeAddr(candidate), machine.longest_sigreturn())
+                    .is_ok_and(|code| machine.is_sigreturn(&code)));
         if is_way_back && let Some(found) = machine.interrupted(stack.get(at + 8..)?) {
             return Some(found);
         }

@@ -4,9 +4,9 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use super::arch::Machine;
 use super::code::{CodeCache, Special};
 use super::release::GoRelease;
+use crate::arch::Machine;
 
 /// Where the walk reads the stack.
 pub trait StackWords {

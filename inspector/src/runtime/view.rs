@@ -6,13 +6,13 @@ use symbols::globals::Agreement;
 use symbols::layout::{self, Table};
 use symbols::version::GoVersion;
 
-use super::arch::Machine;
 use super::fields::{GFields, MFields};
 use super::goroutine::{Goroutine, M};
 use super::modules::Modules;
 use super::release::GoRelease;
 use super::snapshot::glist::AllGs;
 use super::source::SourceError;
+use crate::arch::Machine;
 use crate::memory::Memory;
 
 /// How something was found out.

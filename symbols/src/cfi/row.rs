@@ -5,16 +5,9 @@ use gimli::{
     Piece, Register, RegisterRule, UnwindExpression, UnwindTableRow, Value,
 };
 
-type Bytes<'b> = EndianSlice<'b, LittleEndian>;
+use crate::arch::{Columns, MAX_COLUMNS};
 
-/// DWARF's numbers of registers of amd64 (System V ABI, figure 3.36): 16 is where a function returns to.
-const REGISTERS: usize = 17;
-const RBX: usize = 3;
-const RBP: usize = 6;
-const RSP: usize = 7;
-const R12: usize = 12;
-const R15: usize = 15;
-const RIP: usize = 16;
+type Bytes<'b> = EndianSlice<'b, LittleEndian>;
 
 /// Longer than what compilers and libraries write, which is 12 bytes.
 const MAX_EXPRESSION: usize = 256;
@@ -24,42 +17,52 @@ const MAX_OPERATIONS: u32 = 256;
 /// Registers of a frame, as far as they are known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registers {
+    columns: &'static Columns,
     /// 0 where unknown.
-    values: [u64; REGISTERS],
+    values: [u64; MAX_COLUMNS],
     /// A bit for each.
-    known: u32,
+    known: u64,
 }
 
 impl Registers {
     /// The instruction pointer, the stack pointer and the frame pointer; the others are unknown.
-    pub fn new(ip: u64, sp: u64, bp: u64) -> Self {
-        let mut all = Self::unknown();
-        for (number, value) in [(RIP, ip), (RSP, sp), (RBP, bp)] {
+    pub fn new(columns: &'static Columns, ip: u64, sp: u64, bp: u64) -> Self {
+        let mut all = Self::unknown(columns);
+        for (number, value) in [(columns.ip, ip), (columns.sp, sp), (columns.fp, bp)] {
             all.set(number, Some(value));
         }
         all
     }
 
-    fn unknown() -> Self {
-        Registers { values: [0; REGISTERS], known: 0 }
+    fn unknown(columns: &'static Columns) -> Self {
+        Registers { columns, values: [0; MAX_COLUMNS], known: 0 }
     }
 
     /// The instruction pointer: where the frame goes on.
     pub fn ip(&self) -> u64 {
-        self.values[RIP]
+        self.value(self.columns.ip)
     }
 
     /// The stack pointer.
     pub fn sp(&self) -> u64 {
-        self.values[RSP]
+        self.value(self.columns.sp)
     }
 
     /// The frame pointer, or what else was kept in its register; `None` where it is lost.
     pub fn bp(&self) -> Option<u64> {
-        self.get(RBP)
+        self.get(self.columns.fp)
     }
 
-    /// A register by DWARF's number for it: 3 is rbx, 12 to 15 are r12 to r15.
+    fn value(&self, number: usize) -> u64 {
+        self.values.get(number).copied().unwrap_or_default()
+    }
+
+    /// The numbers that its registers have.
+    pub fn columns(&self) -> &'static Columns {
+        self.columns
+    }
+
+    /// A register by DWARF's number for it.
     pub fn get(&self, number: usize) -> Option<u64> {
         let value = self.values.get(number).copied()?;
         (self.known >> number & 1 == 1).then_some(value)
@@ -68,7 +71,7 @@ impl Registers {
     fn set(&mut self, number: usize, value: Option<u64>) {
         if let Some(place) = self.values.get_mut(number) {
             *place = value.unwrap_or_default();
-            self.known = self.known & !(1 << number) | u32::from(value.is_some()) << number;
+            self.known = self.known & !(1 << number) | u64::from(value.is_some()) << number;
         }
     }
 }
@@ -86,14 +89,14 @@ pub enum Step {
 
 /// Where the caller's stack pointer was, before the call.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Cfa {
+pub(crate) enum Cfa {
     Register(u8, i64),
     Expression(Box<[u8]>),
 }
 
 /// Where the caller's value of a register is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Rule {
+pub(crate) enum Rule {
     Undefined,
     Same,
     /// In memory, that far from the CFA.
@@ -108,12 +111,17 @@ enum Rule {
 /// What holds at an instruction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
+    columns: &'static Columns,
     cfa: Cfa,
     rules: Box<[(u8, Rule)]>,
     signal: bool,
 }
 
 impl Row {
+    pub(crate) fn new(columns: &'static Columns, cfa: Cfa, rules: Box<[(u8, Rule)]>, signal: bool) -> Self {
+        Row { columns, cfa, rules, signal }
+    }
+
     /// The caller did not call: a signal interrupted it, at exactly its instruction pointer.
     pub fn is_signal(&self) -> bool {
         self.signal
@@ -135,56 +143,39 @@ impl Row {
 
     /// Takes over a row; `None` where it holds what no compiler writes.
     pub(super) fn of<'b>(
+        columns: &'static Columns,
         row: &UnwindTableRow<usize>,
         section: &gimli::EhFrame<Bytes<'b>>,
         signal: bool,
         returns_by: Register,
     ) -> Option<Self> {
         // The rules of all other columns are those of this one.
-        if usize::from(returns_by.0) != RIP {
+        if usize::from(returns_by.0) != columns.ip {
             return None;
         }
         let cfa = match row.cfa() {
-            CfaRule::RegisterAndOffset { register, offset } => Cfa::Register(number(*register)?, *offset),
+            CfaRule::RegisterAndOffset { register, offset } => {
+                Cfa::Register(number(columns, *register)?, *offset)
+            }
             CfaRule::Expression(expression) => Cfa::Expression(bytes(expression, section)?),
         };
         let mut rules = Vec::with_capacity(8);
         for (register, rule) in row.registers() {
             // Vector registers do not matter.
-            let Some(register) = number(*register) else { continue };
+            let Some(register) = number(columns, *register) else { continue };
             let rule = match rule {
                 RegisterRule::Undefined => Rule::Undefined,
                 RegisterRule::SameValue => Rule::Same,
                 RegisterRule::Offset(n) => Rule::At(*n),
                 RegisterRule::ValOffset(n) => Rule::Is(*n),
-                RegisterRule::Register(other) => Rule::In(number(*other)?),
+                RegisterRule::Register(other) => Rule::In(number(columns, *other)?),
                 RegisterRule::Expression(e) => Rule::AtExpression(bytes(e, section)?),
                 RegisterRule::ValExpression(e) => Rule::IsExpression(bytes(e, section)?),
                 RegisterRule::Architectural | RegisterRule::Constant(_) => return None,
             };
             rules.push((register, rule));
         }
-        Some(Row { cfa, rules: rules.into(), signal })
-    }
-
-    /// That of code which has nothing on the stack but where it returns to.
-    pub(super) fn of_stub() -> Self {
-        Row { cfa: Cfa::Register(RSP as u8, 8), rules: [(RIP as u8, Rule::At(-8))].into(), signal: false }
-    }
-
-    /// That of a system call `rt_sigreturn`: the stack pointer is at a `ucontext_t`, which has the registers in this order from
-    /// its byte 40 on (`struct sigcontext` of Linux).
-    pub(super) fn of_sigreturn() -> Self {
-        const ORDER: [u8; REGISTERS] = [8, 9, 10, 11, 12, 13, 14, 15, 5, 4, 6, 3, 1, 0, 2, 7, 16];
-        let at = |offset: u8| -> Box<[u8]> {
-            // As a signed LEB128 of two bytes.
-            Box::new([gimli::DW_OP_breg7.0, offset & 0x7f | 0x80, offset >> 7])
-        };
-        let rules =
-            ORDER.iter().zip(0u8..).map(|(&register, i)| (register, Rule::AtExpression(at(40 + 8 * i))));
-        let [breg, low, high] = [gimli::DW_OP_breg7.0, 160 & 0x7f | 0x80, 160 >> 7];
-        let cfa = Cfa::Expression(Box::new([breg, low, high, gimli::DW_OP_deref.0]));
-        Row { cfa, rules: rules.collect(), signal: true }
+        Some(Row { columns, cfa, rules: rules.into(), signal })
     }
 
     /// The registers of the caller. `word` reads the memory of the thread.
@@ -193,23 +184,26 @@ impl Row {
     }
 
     fn caller(&self, registers: &Registers, word: &mut dyn FnMut(u64) -> Option<u64>) -> Option<Step> {
+        let columns = self.columns;
         // That alone needs no memory.
-        if self.rules.contains(&(RIP as u8, Rule::Undefined)) {
+        let ends =
+            |(register, rule): &(u8, Rule)| usize::from(*register) == columns.ip && *rule == Rule::Undefined;
+        if self.rules.iter().any(ends) {
             return Some(Step::End);
         }
-        let sp = registers.get(RSP)?;
+        let sp = registers.get(columns.sp)?;
         let cfa = match &self.cfa {
             Cfa::Register(register, offset) => {
                 registers.get(usize::from(*register))?.wrapping_add_signed(*offset)
             }
             Cfa::Expression(expression) => evaluate(expression, None, registers, word)?,
         };
-        let mut caller = Registers::unknown();
+        let mut caller = Registers::unknown(columns);
         // What functions leave as they found it needs no rule.
-        for same in [RBX, RBP].into_iter().chain(R12..=R15) {
+        for &same in columns.kept {
             caller.set(same, registers.get(same));
         }
-        caller.set(RSP, Some(cfa));
+        caller.set(columns.sp, Some(cfa));
         for (register, rule) in &self.rules {
             let value = match rule {
                 Rule::Undefined => None,
@@ -222,12 +216,12 @@ impl Row {
             };
             caller.set(usize::from(*register), value);
         }
-        match caller.get(RIP)? {
+        match caller.get(columns.ip)? {
             0 => Some(Step::End),
             _ => {
                 // A frame has its return address at least, and whatever rule gave the stack pointer, it is one further up.
                 // Signals may have a stack of their own, anywhere.
-                let up = caller.get(RSP)?;
+                let up = caller.get(columns.sp)?;
                 (up > sp || (up < sp && self.signal)).then_some(Step::To(caller))
             }
         }
@@ -235,8 +229,8 @@ impl Row {
 }
 
 /// The number of a register that is followed.
-fn number(register: Register) -> Option<u8> {
-    u8::try_from(register.0).ok().filter(|&n| usize::from(n) < REGISTERS)
+fn number(columns: &Columns, register: Register) -> Option<u8> {
+    u8::try_from(register.0).ok().filter(|&n| usize::from(n) < columns.count)
 }
 
 fn bytes<'b>(expression: &UnwindExpression<usize>, section: &gimli::EhFrame<Bytes<'b>>) -> Option<Box<[u8]>> {

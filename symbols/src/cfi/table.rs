@@ -10,7 +10,8 @@ use gimli::{
 
 use super::row::Row;
 use crate::addr::{CodeAddr, LinkAddr};
-use crate::image::{Arch, Image};
+use crate::arch;
+use crate::image::Image;
 use crate::sections;
 
 type Bytes<'b> = EndianSlice<'b, LittleEndian>;
@@ -62,7 +63,8 @@ impl std::fmt::Debug for FrameTable {
 }
 
 impl FrameTable {
-    /// Reads the table of a program for amd64; without any call frame information it is an empty one.
+    /// Reads the table of a program; without any call frame information, or for a machine that is not supported, it is an
+    /// empty one.
     pub fn load(image: Image) -> Self {
         let found = Found::of(&image).unwrap_or_default();
         let mut table = FrameTable {
@@ -125,41 +127,21 @@ impl FrameTable {
 
     fn look_up(&mut self, at: LinkAddr) -> Option<Row> {
         let offset = self.index.find(at.0, self.addr.0)?;
+        let columns = arch::machine(self.image.arch())?.columns();
         let section = EhFrame::new(&self.section, LittleEndian);
         let fde = fde_at(&section, &self.bases, offset, &mut self.left)?;
         if !fde.contains(at.0) {
             return None;
         }
         let row = fde.unwind_info_for_address(&section, &self.bases, &mut self.context, at.0).ok()?;
-        Row::of(row, &section, fde.is_signal_trampoline(), fde.cie().return_address_register())
+        Row::of(columns, row, &section, fde.is_signal_trampoline(), fde.cie().return_address_register())
     }
 
     /// Code that libraries and linkers write without saying anything of it.
     fn by_code(&self, at: CodeAddr) -> Option<Row> {
-        // mov $15, %rax (or %eax); syscall
-        const SIGRETURN: [&[u8]; 2] = [b"\x48\xc7\xc0\x0f\0\0\0\x0f\x05", b"\xb8\x0f\0\0\0\x0f\x05"];
         self.image.segment(at.addr()).filter(|s| s.executable)?;
-        let code = self.image.read_vec(at.addr(), 16).ok()?;
-        match at {
-            // Where a handler of signals returns to: in musl, for one.
-            CodeAddr::Return(_) => {
-                SIGRETURN.iter().any(|bytes| code.starts_with(bytes)).then(Row::of_sigreturn)
-            }
-            CodeAddr::Pc(pc) => {
-                // In the system call, which is the last that is said of the function.
-                let is_behind = |bytes: &&[u8]| {
-                    let before = LinkAddr(pc.0.wrapping_sub(bytes.len() as u64));
-                    self.image.read_vec(before, bytes.len()).is_ok_and(|code| code == **bytes)
-                };
-                if SIGRETURN.iter().any(is_behind) {
-                    return Some(Row::of_sigreturn());
-                }
-                // A jump to a function of another file: [endbr64]; [bnd] jmp *place(%rip)
-                let code = code.strip_prefix(b"\xf3\x0f\x1e\xfa").unwrap_or(&code);
-                let code = code.strip_prefix(b"\xf2").unwrap_or(code);
-                code.starts_with(b"\xff\x25").then(Row::of_stub)
-            }
-        }
+        let read = |at, length| self.image.read_vec(at, length).ok();
+        arch::machine(self.image.arch())?.row_of_code(at, &read)
     }
 
     /// Finds all functions.
@@ -220,9 +202,7 @@ struct Found {
 
 impl Found {
     fn of(image: &Image) -> Option<Self> {
-        if image.arch() != Arch::Amd64 || image.pointer_size() != 8 {
-            return None;
-        }
+        arch::machine(image.arch()).filter(|_| image.pointer_size() == 8)?;
         let by_header = image.eh_frame_hdr().and_then(|at| Self::by_header(image, at));
         by_header.or_else(|| {
             let section = sections::read(image)?.into_iter().find(|s| s.name == ".eh_frame")?;

@@ -1,12 +1,11 @@
-//! A function's code as recipes see it, whatever the machine. An architecture is a module beside `amd64` and an
-//! arm of [`decode`].
+//! A function's code as recipes see it, whatever the machine: that decodes it ([`crate::arch::Machine::decode`]).
 
 use std::fmt;
 use std::str::FromStr;
 
-use super::amd64;
 use crate::addr::LinkAddr;
-use crate::image::{Arch, Image};
+use crate::arch;
+use crate::image::Image;
 use crate::pclntab::Func;
 
 /// No function of the runtime comes near; a larger one is a damaged table.
@@ -43,7 +42,7 @@ impl Default for Fingerprint {
 
 impl Fingerprint {
     /// FNV-1a: it is written into tables, so it must never change.
-    pub(super) fn add(&mut self, bytes: &[u8]) {
+    pub(crate) fn add(&mut self, bytes: &[u8]) {
         for b in bytes {
             self.0 = (self.0 ^ u64::from(*b)).wrapping_mul(0x0000_0100_0000_01b3);
         }
@@ -72,10 +71,8 @@ impl FromStr for Fingerprint {
 
 /// Decodes a function of the image. `None` for a machine that there is no decoder for, or where there is no code.
 pub fn decode(image: &Image, func: Func<'_>) -> Option<Code> {
+    let machine = arch::machine(image.arch())?;
     let size = func.end().since(func.entry()).filter(|s| *s <= MAX_CODE)?;
     let bytes = image.read_vec(func.entry(), usize::try_from(size).ok()?).ok()?;
-    match image.arch() {
-        Arch::Amd64 => Some(amd64::decode(func.entry(), &bytes)),
-        Arch::Arm64 | Arch::Other(_) => None,
-    }
+    Some(machine.decode(func.entry(), &bytes))
 }

@@ -9,7 +9,6 @@
 //! A symbol table, where there is one, is quicker and certain: [`from_symtab`].
 
 mod agreement;
-mod amd64;
 mod build_version;
 pub mod code;
 pub mod recipe;

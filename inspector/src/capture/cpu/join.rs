@@ -2,6 +2,7 @@
 //! the stack itself, and the frames of C that have tables instead of frame pointers.
 
 use super::source::RawSample;
+use crate::arch::host;
 use crate::native::frame::{Foreign, Place, Registers};
 use crate::runtime::code::CodeCache;
 
@@ -15,8 +16,9 @@ pub struct Joined {
     pub rooted: bool,
 }
 
-/// Functions that nothing called, or that the scheduler called after it had left a goroutine (`mcall`).
-const ROOTS: &[&[u8]] = &[b"runtime.mcall", b"runtime.rt0_go", b"_rt0_amd64", b"_rt0_amd64_linux"];
+/// Functions that nothing called, or that the scheduler called after it had left a goroutine (`mcall`), besides those that the
+/// system begins a program with.
+const ROOTS: &[&[u8]] = &[b"runtime.mcall", b"runtime.rt0_go"];
 
 /// Where frame pointers lead on from a place in Go code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,7 +133,7 @@ impl Join<'_, '_> {
         let top = code.get(pc)?.top_frame;
         let name = code.modules().lookup(pc).map(|place| place.func.name()).unwrap_or_default();
         Some(match name {
-            _ if top || ROOTS.contains(&name) => Way::Root,
+            _ if top || ROOTS.contains(&name) || host::MACHINE.entry_functions().contains(&name) => Way::Root,
             b"runtime.morestack" => Way::Grows,
             b"runtime.systemstack" => Way::Works,
             b"runtime.cgocallback" => Way::Callback,

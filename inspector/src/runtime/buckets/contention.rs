@@ -99,7 +99,7 @@ fn read(tables: &Tables<'_>, memory: &dyn Memory, of: Contention) -> Result<Cont
     };
     let list = tables.at(variable)?;
     let layout = Layout::of(&view.table)?;
-    let take = || list::read(memory, &view.table, view.release, list, kind, layout.size);
+    let take = || list::read(memory, &view.table, view.release, view.machine, list, kind, layout.size);
     let mut time = SystemTime::now();
     let mut raw = take()?;
     // An event that is counted right now has changed its count and not yet its ticks. Where events never end, a row

@@ -10,6 +10,7 @@ use symbols::addr::RuntimeAddr;
 use symbols::layout::Table;
 
 use super::BucketsError;
+use crate::arch::{Machine, page_size};
 use crate::memory::{Memory, Span};
 use crate::runtime::record::RecordError;
 use crate::runtime::release::GoRelease;
@@ -22,11 +23,8 @@ const MAX_ENTRIES: usize = 8 << 20;
 const MAX_BYTES: usize = 2 << 30;
 /// Kept at a time.
 const MAX_PAGES: usize = 8 << 10;
-const PAGE: u64 = 4096;
 /// Read at a time.
 const CLUSTER: u64 = 16;
-/// The top of the address space of a process.
-const MAX_ADDR: u64 = 1 << 47;
 
 /// `runtime.bucketType`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,20 +80,21 @@ pub(super) fn read(
     memory: &dyn Memory,
     table: &Table,
     release: GoRelease,
+    machine: &dyn Machine,
     list: RuntimeAddr,
     kind: Kind,
     record: usize,
 ) -> Result<Vec<Bucket>, BucketsError> {
     let header = Header::of(table)?;
     let damaged = |why: String| BucketsError::Damaged { list, why };
-    let mut pages = Pages { memory, pages: HashMap::new(), read: 0 };
+    let mut pages = Pages { memory, size: page_size(), pages: HashMap::new(), read: 0 };
     let mut seen = HashSet::new();
     let mut buckets = Vec::new();
     let mut entries = 0usize;
     let mut at = memory.word(list)?;
     let (mut head, mut rest) = (vec![0; header.size], Vec::new());
     while at != 0 {
-        if !at.is_multiple_of(8) || at >= MAX_ADDR {
+        if !at.is_multiple_of(8) || at >= machine.max_addr() {
             return Err(damaged(format!("{at:#x} is no address of a bucket")));
         }
         if !seen.insert(at) {
@@ -149,6 +148,8 @@ pub(super) fn hash(stack: &[u64], size: u64) -> u64 {
 /// Pages of the target, as they were when they were first needed.
 struct Pages<'a> {
     memory: &'a dyn Memory,
+    /// Of a page, in bytes.
+    size: u64,
     pages: HashMap<u64, Vec<u8>>,
     read: usize,
 }
@@ -158,9 +159,9 @@ impl Pages<'_> {
         let mut done = 0;
         while done < buf.len() {
             let here = at + done as u64;
-            let within = usize::try_from(here % PAGE).unwrap_or_default();
-            let len = (buf.len() - done).min(PAGE as usize - within);
-            let page = self.page(here / PAGE, list)?;
+            let within = usize::try_from(here % self.size).unwrap_or_default();
+            let len = (buf.len() - done).min(self.size as usize - within);
+            let page = self.page(here / self.size, list)?;
             match (page, buf.get_mut(done..done + len)) {
                 (Some(page), Some(buf)) => match page.get(within..within + len) {
                     Some(bytes) => buf.copy_from_slice(bytes),
@@ -181,17 +182,17 @@ impl Pages<'_> {
             if self.pages.len() >= MAX_PAGES {
                 self.pages.clear();
             }
-            self.read += (CLUSTER * PAGE) as usize;
+            self.read += (CLUSTER * self.size) as usize;
             if self.read > MAX_BYTES {
                 return Err(BucketsError::TooMany(list));
             }
             let first = number - number % CLUSTER;
             let wanted: Vec<u64> = (first..first + CLUSTER).filter(|n| !self.pages.contains_key(n)).collect();
-            let spans: Vec<Span> =
-                wanted.iter().map(|n| Span { addr: n * PAGE, len: PAGE as usize }).collect();
-            let (mut bytes, mut failed) = (vec![0; spans.len() * PAGE as usize], Vec::new());
+            let size = self.size as usize;
+            let spans: Vec<Span> = wanted.iter().map(|n| Span { addr: n * self.size, len: size }).collect();
+            let (mut bytes, mut failed) = (vec![0; spans.len() * size], Vec::new());
             self.memory.read_spans(&spans, &mut bytes, &mut failed)?;
-            for (i, (number, page)) in wanted.iter().zip(bytes.chunks_exact(PAGE as usize)).enumerate() {
+            for (i, (number, page)) in wanted.iter().zip(bytes.chunks_exact(size)).enumerate() {
                 let page = if failed.contains(&i) { Vec::new() } else { page.to_vec() };
                 self.pages.insert(*number, page);
             }
@@ -207,6 +208,7 @@ fn unmapped(at: u64) -> crate::memory::MemoryError {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::arch::host::MACHINE;
     use crate::memory::RecordedMemory;
     use symbols::version::GoVersion;
 
@@ -223,7 +225,7 @@ pub(super) mod tests {
     }
 
     fn read_blocks(memory: &RecordedMemory, minor: u32) -> Result<Vec<Bucket>, BucketsError> {
-        read(memory, &table(minor), GoRelease::of_minor(minor), LIST, Kind::Block, 16)
+        read(memory, &table(minor), GoRelease::of_minor(minor), MACHINE, LIST, Kind::Block, 16)
     }
 
     fn head(at: u64) -> RecordedMemory {
@@ -251,7 +253,7 @@ pub(super) mod tests {
 
     #[test]
     fn across_pages() {
-        let mut pages = vec![0; 3 * PAGE as usize];
+        let mut pages = vec![0; 3 * page_size() as usize];
         let one = bucket(0, Kind::Block, 0, &[7; 100], &[1, 2]);
         pages[4000..4000 + one.len()].copy_from_slice(&one);
         let found = read_blocks(&head(0x10_0000 + 4000).with(0x10_0000, pages), 23).unwrap();
@@ -264,7 +266,7 @@ pub(super) mod tests {
             .with(0x2000, bucket(0x3000, Kind::Block, 0, &[1], &[0, 0]))
             .with(0x3000, bucket(0x2000, Kind::Block, 0, &[2], &[0, 0]));
         assert_eq!(why(read_blocks(&cycle, 24)), "it comes back to 0x2000");
-        for wild in [8, 0x2001, u64::MAX - 7, 1 << 47] {
+        for wild in [8, 0x2001, u64::MAX - 7, MACHINE.max_addr()] {
             assert!(read_blocks(&head(wild), 24).is_err(), "{wild:#x}");
         }
         let mut deep = bucket(0, Kind::Block, 0, &[1], &[0, 0]);

@@ -6,10 +6,10 @@ use std::time::SystemTime;
 use symbols::addr::RuntimeAddr;
 use symbols::layout::Table;
 
-use super::exp::exp_of_negative;
 use super::list::{self, Bucket, Kind};
 use super::shape;
 use super::{BucketsError, Tables};
+use crate::arch::Machine;
 use crate::memory::Memory;
 use crate::profile::symbolize::Symbolizer;
 use crate::profile::{Label, LabelValue, Mapping, Profile, Sample, ValueType};
@@ -164,7 +164,15 @@ impl Layout {
         if !shape::is_borrowed(view) {
             return Ok(Layout::of(&view.table)?);
         }
-        let buckets = list::read(memory, &view.table, view.release, list, Kind::Memory, shape::WITH_BYTES)?;
+        let buckets = list::read(
+            memory,
+            &view.table,
+            view.release,
+            view.machine,
+            list,
+            Kind::Memory,
+            shape::WITH_BYTES,
+        )?;
         let size = shape::memory(&buckets).map_err(|why| BucketsError::Damaged { list, why })?;
         let cycle = size / 4;
         let bytes = (size == shape::WITH_BYTES).then_some((16, 24));
@@ -219,7 +227,8 @@ impl Reading {
     ) -> Result<Self, BucketsError> {
         let view = tables.view;
         let before = cycle(tables, memory)?;
-        let buckets = list::read(memory, &view.table, view.release, list, Kind::Memory, layout.size)?;
+        let buckets =
+            list::read(memory, &view.table, view.release, view.machine, list, Kind::Memory, layout.size)?;
         Ok(Reading { cycle: Some(before).filter(|b| cycle(tables, memory) == Ok(*b)), buckets })
     }
 
@@ -307,7 +316,7 @@ fn profile(
     mappings: Vec<Mapping>,
     default_sample_type: usize,
 ) -> Profile {
-    let release = tables.view.release;
+    let rules = Rules { release: tables.view.release, machine: tables.view.machine };
     let mut symbolizer = Symbolizer::new(tables.view, mappings);
     let mut samples = Vec::with_capacity(buckets.buckets.len());
     for bucket in &buckets.buckets {
@@ -319,12 +328,12 @@ fn profile(
             counts.alloc_bytes.cast_signed(),
             bucket.size,
             buckets.rate,
-            release,
+            rules,
         );
-        let used = scaled(in_use, in_use_bytes, bucket.size, buckets.rate, release);
+        let used = scaled(in_use, in_use_bytes, bucket.size, buckets.rate, rules);
         // Where sums of bytes are kept, it is computed from them.
         let size = match counts.allocs.cast_signed() {
-            _ if release.has_one_size_per_bucket() => Some(bucket.size.cast_signed()),
+            _ if rules.release.has_one_size_per_bucket() => Some(bucket.size.cast_signed()),
             allocs if allocs > 0 => Some(counts.alloc_bytes.cast_signed() / allocs).filter(|s| *s != 0),
             _ => None,
         };
@@ -371,12 +380,19 @@ fn locations(symbolizer: &mut Symbolizer<'_>, stack: &[u64]) -> Vec<usize> {
     if locations.is_empty() && first > 0 { symbolizer.logical(stack) } else { locations }
 }
 
+/// How the program computes estimates.
+#[derive(Debug, Clone, Copy)]
+struct Rules {
+    release: GoRelease,
+    machine: &'static dyn Machine,
+}
+
 /// Estimates all objects and their bytes from those sampled (`scaleHeapSample`).
 ///
 /// An object of `size` is sampled with probability 1-exp(-size/rate).
-fn scaled(count: i64, bytes: i64, size: u64, rate: i64, release: GoRelease) -> (i64, i64) {
+fn scaled(count: i64, bytes: i64, size: u64, rate: i64, rules: Rules) -> (i64, i64) {
     // The size is that of the bucket where all have one, else it is the mean.
-    let (given, exact) = if release.has_one_size_per_bucket() {
+    let (given, exact) = if rules.release.has_one_size_per_bucket() {
         let size = size.cast_signed();
         (size, count.wrapping_mul(size))
     } else {
@@ -388,17 +404,19 @@ fn scaled(count: i64, bytes: i64, size: u64, rate: i64, release: GoRelease) -> (
     if rate <= 1 {
         return (count, exact);
     }
-    let mean = if release.has_one_size_per_bucket() { given as f64 } else { bytes as f64 / count as f64 };
-    let scale = 1.0 / (1.0 - exp_of_negative(-mean / rate as f64));
+    let mean =
+        if rules.release.has_one_size_per_bucket() { given as f64 } else { bytes as f64 / count as f64 };
+    let scale = 1.0 / (1.0 - rules.machine.exp_of_negative(-mean / rate as f64));
     ((count as f64 * scale) as i64, (exact as f64 * scale) as i64)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arch::host::MACHINE;
 
-    const GO_1_24: GoRelease = GoRelease::of_minor(24);
-    const GO_1_27: GoRelease = GoRelease::of_minor(27);
+    const GO_1_24: Rules = Rules { release: GoRelease::of_minor(24), machine: MACHINE };
+    const GO_1_27: Rules = Rules { release: GoRelease::of_minor(27), machine: MACHINE };
 
     #[test]
     fn scaling() {

@@ -3,7 +3,6 @@
 //! process would write at the same instant.
 
 mod contention;
-mod exp;
 mod list;
 mod memory;
 mod sampling;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{BucketsError, Tables};
+use crate::arch::host;
 use crate::clock;
 use crate::memory::Memory;
 use crate::runtime::record::Record;
@@ -77,23 +78,11 @@ const TRIES: usize = 8;
 fn now() -> (i64, i64) {
     let pair = || {
         let before = clock::monotonic();
-        let ticks = counter(before);
+        let ticks = host::ticks(before);
         let after = clock::monotonic();
         (after - before, (before + (after - before) / 2, ticks))
     };
     (0..TRIES).map(|_| pair()).min_by_key(|(gap, _)| *gap).unwrap_or_else(pair).1
-}
-
-#[cfg(target_arch = "x86_64")]
-fn counter(_time: i64) -> i64 {
-    // SAFETY: the instruction reads a register and touches no memory; every amd64 processor has it.
-    unsafe { core::arch::x86_64::_rdtsc() }.cast_signed()
-}
-
-/// Elsewhere Go counts nanoseconds.
-#[cfg(not(target_arch = "x86_64"))]
-fn counter(time: i64) -> i64 {
-    time
 }
 
 #[cfg(test)]

@@ -82,9 +82,11 @@ pub fn compute(
         .map_err(|_| SourceError::Layout("runtime.mstats"))?;
     let control = Record::parse(table, "runtime.gcControllerState", sources.memstats, raw.controller.clone())
         .map_err(|_| SourceError::Layout("runtime.gcControllerState"))?;
-    compute_records(table, release, raw, &stats, &control).map_err(|error| match error {
-        Failure::Record(error) => SourceError::Implausible(error.to_string()),
-        Failure::Source(error) => error,
+    compute_records(table, release, sources.machine.max_addr(), raw, &stats, &control).map_err(|error| {
+        match error {
+            Failure::Record(error) => SourceError::Implausible(error.to_string()),
+            Failure::Source(error) => error,
+        }
     })
 }
 
@@ -106,6 +108,7 @@ fn implausible(what: impl Into<String>) -> Failure {
 fn compute_records(
     table: &Table,
     release: GoRelease,
+    most: u64,
     raw: &Raw,
     stats: &Record<'_>,
     control: &Record<'_>,
@@ -128,7 +131,7 @@ fn compute_records(
     } else {
         before_limits(stats, control, &heap, given_back)?
     };
-    let memstats = memstats(raw, stats, &heap, &counters)?;
+    let memstats = memstats(most, raw, stats, &heap, &counters)?;
     let differences = counters
         .sums
         .iter()
@@ -235,6 +238,7 @@ fn elsewhere(stats: &Record<'_>) -> Result<u64, RecordError> {
 }
 
 fn memstats(
+    most: u64,
     raw: &Raw,
     stats: &Record<'_>,
     heap: &HeapStats,
@@ -246,10 +250,10 @@ fn memstats(
     let alloc = heap.total_alloc().wrapping_sub(heap.total_free());
     let objects = heap.mallocs().wrapping_sub(heap.frees());
     let sys = heap_sys.wrapping_add(heap.beside_heap()).wrapping_add(elsewhere(stats)?);
-    // A process cannot have more than the half of the address space that is a program's.
+    // A process cannot have more than there are addresses for.
     let sizes =
         [heap_in_use, heap_free, heap_released, heap_sys, sys, raw.heap.span_in_use, raw.heap.cache_in_use];
-    if sizes.iter().any(|&bytes| bytes > 1 << 47) || alloc > 1 << 47 || objects > 1 << 47 {
+    if sizes.into_iter().chain([alloc, objects]).any(|number| number > most) {
         return Err(implausible("it has more memory than there is"));
     }
     let gc_sys =

@@ -75,9 +75,8 @@ pub(super) struct Caches {
 
 /// A cache holds at most 32 KiB of each of four sizes of stacks, the smallest of 2 KiB (`_StackCacheSize`).
 const MAX_STACKS: usize = 64;
-/// A linear address space of 48 bits in arenas of 64 MiB (`runtime.arenaIndex`, amd64).
+/// A linear address space of 48 bits in arenas of 64 MiB (`runtime.arenaIndex`).
 const ARENA: u64 = 64 << 20;
-const ARENA_OFFSET: u64 = 1 << 47;
 const ARENAS: u64 = 1 << 22;
 
 /// Up to when a span that is not in use is looked at; the runtime's dummy has none of these set.
@@ -114,7 +113,7 @@ impl Caches {
             heads.extend(lists.filter_map(|l| unsigned(l.get(fields.list_head..fields.list_head + 8)?)));
         }
         caches.spans = cached(memory, &sources.spans, &held)?;
-        caches.stacks = stacks(memory, &sources.spans, fields, heap, heads)?;
+        caches.stacks = stacks(memory, sources, heap, heads)?;
         Ok(caches)
     }
 
@@ -186,11 +185,12 @@ fn cached(
 /// Follows the lists of free stacks, all of them one step at a time, and finds the spans they are of.
 fn stacks(
     memory: &dyn Memory,
-    fields: &SpanFields,
-    cache: &CacheFields,
+    sources: &Sources,
     heap: &Heap,
     mut heads: Vec<u64>,
 ) -> Result<Vec<StackSpan>, SourceError> {
+    let (fields, cache) = (&sources.spans, &sources.caches);
+    let offset = sources.machine.arena_offset();
     let mut free: Vec<u64> = Vec::new();
     for _ in 0..MAX_STACKS {
         heads.retain(|&stack| is_heap_pointer(stack));
@@ -204,7 +204,7 @@ fn stacks(
     free.sort_unstable();
     free.dedup();
     let arenas = |stack: u64| {
-        let index = stack.wrapping_add(ARENA_OFFSET) / ARENA;
+        let index = stack.wrapping_add(offset) / ARENA;
         (index < ARENAS).then(|| heap.arenas.wrapping_add(8 * index))
     };
     let wanted: BTreeSet<u64> = free.iter().filter_map(|&stack| arenas(stack)).collect();

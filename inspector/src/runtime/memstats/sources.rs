@@ -4,6 +4,7 @@ use symbols::addr::RuntimeAddr;
 use symbols::layout::{Field, Table};
 
 use super::flush::{CacheFields, Caches};
+use crate::arch::Machine;
 use crate::memory::Memory;
 use crate::runtime::batch::{Batch, Pieces, Ticket};
 use crate::runtime::locate::Located;
@@ -40,6 +41,7 @@ struct HeapFields {
 /// Everything about a process that is known before its numbers are read.
 #[derive(Debug)]
 pub struct Sources {
+    pub(super) machine: &'static dyn Machine,
     pub(crate) found: Located,
     pub(crate) memstats: RuntimeAddr,
     controller: RuntimeAddr,
@@ -77,6 +79,7 @@ impl Sources {
         let field = |of: &'static str, name: &str| table.field(of, name).ok_or(SourceError::Layout(of));
         let heap = |name| field("runtime.mheap", name);
         let sources = Sources {
+            machine: view.machine,
             memstats: at("runtime.memstats")?,
             controller: at("runtime.gcController")?,
             heap: at("runtime.mheap_")?,

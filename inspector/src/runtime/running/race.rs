@@ -1,4 +1,4 @@
-//! Goroutines in a call to the race detector (`runtime/race_amd64.s`, Go 1.18–1.27): it runs on the system stack like
+//! Goroutines in a call to the race detector (`runtime/race_*.s`, Go 1.18–1.27): it runs on the system stack like
 //! no other, for `racecall` saves nothing in the goroutine's g. It keeps the goroutine's stack pointer in a register
 //! that C functions preserve: it is still there, or in the frame of the first of them that used the register.
 
@@ -31,8 +31,7 @@ pub(super) fn in_detector(
             .then_some((registers.pc, registers.kept));
     }
     let g0 = view.read_g(memory, m.g0)?;
-    // The call of the C function is what the system stack begins with, aligned as C wants it.
-    let slot = (g0.sched_sp & !15).checked_sub(8)?;
+    let slot = walker.machine().racecall_slot(g0.sched_sp)?;
     let pc = memory.word(RuntimeAddr(slot)).ok()?;
     if !is_racecall(walker, pc) || !follows_call(memory, walker, pc) {
         return None;

@@ -2,8 +2,8 @@
 
 use symbols::addr::RuntimeAddr;
 
+use crate::arch::Machine;
 use crate::memory::{Memory, MemoryError, Span};
-use crate::runtime::arch::Machine;
 use crate::runtime::code::{AddressMap, CodeCache};
 use crate::runtime::unwind::{End, StackWords, Start, Walk, walk};
 

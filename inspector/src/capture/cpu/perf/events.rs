@@ -11,7 +11,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::super::privileges;
-use super::records::{REGISTERS, Record};
+use super::records::Record;
+use crate::arch::host;
 use crate::process::Pid;
 
 /// What events are attached to.
@@ -200,7 +201,7 @@ impl Events {
             .sample(SampleFlag::STACK_USER)
             .sample_id_all(true)
             .sample_frequency(self.shape.rate.into())
-            .sample_regs_user(REGISTERS)
+            .sample_regs_user(host::PERF_REGISTERS)
             .sample_stack_user(self.shape.stack)
             .clockid(Clock::MONOTONIC)
             .exclude_kernel(self.only_user)

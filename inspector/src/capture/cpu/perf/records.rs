@@ -1,5 +1,6 @@
 //! The records in the buffers of perf events (`perf_event_open(2)`, section "MMAP layout").
 
+use crate::arch::host;
 use crate::native::frame::Registers;
 
 /// What [`sample_type`](super::events) asks for is what a sample has, in this order.
@@ -89,9 +90,6 @@ const CONTEXT_MAX: u64 = (-4095i64).cast_unsigned();
 /// `PERF_SAMPLE_REGS_ABI_64`.
 const ABI_64: u64 = 2;
 
-/// Registers that are asked for, as bits of `enum perf_event_x86_regs`: bp, sp and ip. They come in this order.
-pub(super) const REGISTERS: u64 = 1 << 6 | 1 << 7 | 1 << 8;
-
 fn sample(misc: u16, mut fields: Fields<'_>) -> Option<Sample> {
     let id = fields.word()?;
     let (pid, tid) = fields.halves()?;
@@ -116,7 +114,11 @@ fn sample(misc: u16, mut fields: Fields<'_>) -> Option<Sample> {
     }
     let abi = fields.word()?;
     if abi != 0 {
-        let (bp, sp, ip) = (fields.word()?, fields.word()?, fields.word()?);
+        let mut registers = [0; host::PERF_REGISTERS.count_ones() as usize];
+        for register in &mut registers {
+            *register = fields.word()?;
+        }
+        let [bp, sp, ip] = host::perf_registers(registers);
         sample.user = (abi == ABI_64).then_some(Registers { ip, sp, bp });
     }
     let size = usize::try_from(fields.word()?).ok()?;

@@ -3,6 +3,7 @@
 use symbols::addr::RuntimeAddr;
 
 use super::super::source::{GoTarget, MAX_STACK, OnGoroutine};
+use crate::arch::page_size;
 use crate::memory::{Memory, Span};
 use crate::stop::Registers;
 
@@ -23,7 +24,6 @@ pub(super) struct Walked {
 
 /// The same as that of the BPF programs.
 const MAX_FRAMES: usize = 512;
-const PAGE: u64 = 4096;
 /// Parts of deep stacks are read for as many frames at once as are in so many bytes.
 const WINDOW: u64 = 16 << 10;
 /// The thread is held meanwhile: more of such parts are not read.
@@ -53,7 +53,7 @@ pub(super) fn walk(registers: &Registers, go: &[GoTarget], memory: &dyn Memory) 
         .filter(|found| found.on_another_stack)
         .and_then(|found| Some((found, go.get(found.goroutine.runtime)?)));
     loop {
-        if bp < PAGE || !bp.is_multiple_of(8) {
+        if bp < page_size() || !bp.is_multiple_of(8) {
             break;
         }
         let Some((next, back)) = windows.frame(bp, memory) else { break };
@@ -175,10 +175,11 @@ fn find_goroutine(registers: &Registers, go: &GoTarget, memory: &dyn Memory) -> 
 /// Memory from an address on, as far as there is any.
 fn copy(memory: &dyn Memory, from: u64, length: u64) -> Vec<u8> {
     let Some(end) = from.checked_add(length) else { return Vec::new() };
+    let page = page_size();
     let mut spans = Vec::new();
     let mut at = from;
     while at < end {
-        let next = (at - at % PAGE).checked_add(PAGE).map_or(end, |page| page.min(end));
+        let next = (at - at % page).checked_add(page).map_or(end, |page| page.min(end));
         spans.push(Span { addr: at, len: usize::try_from(next - at).unwrap_or(0) });
         at = next;
     }

@@ -2,8 +2,8 @@
 
 use iced_x86::{Decoder, DecoderOptions, Instruction};
 
-use super::code::{Code, Fingerprint, Reference};
 use crate::addr::LinkAddr;
+use crate::globals::code::{Code, Fingerprint, Reference};
 
 /// What Go's linker puts between functions.
 const PADDING: u8 = 0xcc;

@@ -1,7 +1,16 @@
 //! What depends on the machine: how a frame gives its caller, how a call looks, where a signal frame keeps the
-//! interrupted registers. The decoder of runtime globals has its own seam in `symbols::globals`.
+//! interrupted registers, how far addresses reach. What its images say has a seam of its own, `symbols::arch`.
+//!
+//! What depends on the image is a [`Machine`], chosen by [`machine`]. What depends on the machine that this program runs on
+//! is [`host`], chosen when it is compiled. A machine is a folder beside `amd64`, an arm of both; nothing outside of these
+//! folders names a register.
 
-pub mod amd64;
+mod amd64;
+mod page;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use amd64::host;
+pub use page::page_size;
 
 use symbols::image::Arch;
 
@@ -32,6 +41,39 @@ pub trait Machine: Sync + std::fmt::Debug {
 
     /// Whether `code` is a signal return trampoline, as the C library has one.
     fn is_sigreturn(&self, code: &[u8]) -> bool;
+
+    /// How many bytes of code [`Machine::is_sigreturn`] looks at.
+    fn longest_sigreturn(&self) -> usize;
+
+    /// Where the return address of the C function is that `racecall` has called on the system stack, which begins at `sp`.
+    fn racecall_slot(&self, sp: u64) -> Option<u64>;
+
+    /// Functions that the system begins a program with, besides those that each machine has.
+    fn entry_functions(&self) -> &'static [&'static [u8]];
+
+    /// The first address above those of a process.
+    fn max_addr(&self) -> u64;
+
+    /// What is added to an address before the number of its arena is taken (`runtime.arenaBaseOffset`, negated).
+    fn arena_offset(&self) -> u64;
+
+    /// `math.Exp` as Go computes it, bit for bit, for arguments up to 0.
+    fn exp_of_negative(&self, x: f64) -> f64;
+}
+
+/// The registers of a stopped thread that unwinding begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Registers {
+    /// The instruction that runs next.
+    pub pc: u64,
+    /// Stack pointer.
+    pub sp: u64,
+    /// Frame pointer.
+    pub fp: u64,
+    /// The register in which the race detector's switch of stacks keeps the goroutine's stack pointer.
+    pub kept: u64,
+    /// Base of thread-local storage.
+    pub tls: u64,
 }
 
 /// Where a call goes.
