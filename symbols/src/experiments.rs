@@ -7,7 +7,7 @@ use crate::toolchain::Release;
 use crate::version::GoVersion;
 
 /// `(minor, patch, contents)`, ascending. The list is written by `generate-tables` beside the files themselves.
-const FILES: &[(u32, u32, &str)] = include!("../data/experiments/index.rs");
+const FILES: &[(u32, u32, &str)] = include!("../data/amd64/experiments/index.rs");
 
 /// What was measured with the experiments of one release.
 #[derive(serde::Deserialize)]

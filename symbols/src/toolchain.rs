@@ -6,10 +6,10 @@ use crate::experiments::{self, Difference, Effect};
 use crate::version::{GoVersion, OLDEST_MINOR};
 
 /// `(minor, patch, contents)`, ascending. The list is written by `generate-tables` beside the files themselves.
-const ALL: &[(u32, u32, &str)] = include!("../data/index.rs");
+const ALL: &[(u32, u32, &str)] = include!("../data/amd64/index.rs");
 
 /// Those of release candidates and betas: `(minor, "rc1", contents)`, ascending. Written beside the list of releases.
-const CANDIDATES: &[(u32, &str, &str)] = include!("../data/candidates.rs");
+const CANDIDATES: &[(u32, &str, &str)] = include!("../data/amd64/candidates.rs");
 
 /// Minor releases whose tables are as good as not there, see [`withhold`].
 static WITHHELD: OnceLock<Vec<u32>> = OnceLock::new();

@@ -6,6 +6,14 @@ use std::process::Command;
 use crate::Outcome;
 use crate::release::Release;
 
+/// The machine that tables are made for, as Go calls it: the folder of `data` that they are in.
+pub(crate) const GOARCH: &str = "amd64";
+
+/// Where the tables of that machine are.
+pub(crate) fn tables(home: &Path) -> PathBuf {
+    home.join("data").join(GOARCH)
+}
+
 /// How the probe is compiled. Recipes differ between these.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
@@ -30,7 +38,7 @@ pub(crate) fn compiler(release: Release, experiment: &str) -> Outcome<Option<Str
         .env("GOTOOLCHAIN", release.toolchain())
         .env("GOEXPERIMENT", experiment)
         .env("GOOS", "linux")
-        .env("GOARCH", "amd64")
+        .env("GOARCH", GOARCH)
         .output()?;
     Ok(if output.status.success() { Some(String::from_utf8(output.stdout)?) } else { None })
 }
@@ -101,7 +109,7 @@ pub(crate) fn probe_with(
         .env("GOEXPERIMENT", experiment)
         .env("GOAMD64", "v1")
         .env("GOOS", "linux")
-        .env("GOARCH", "amd64")
+        .env("GOARCH", GOARCH)
         .env("GOWORK", "off")
         .status()?;
     if status.success() { Ok(output) } else { Err(format!("{release}: go build failed: {status}").into()) }

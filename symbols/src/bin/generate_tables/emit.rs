@@ -21,7 +21,7 @@ pub(crate) fn file(release: Release, elf: &[u8], table: &Table, recipes: &[Learn
         format!("GOTOOLCHAIN={} go {}", release.toolchain(), build::arguments(build::Mode::Plain).join(" "));
     let mut out = String::from("{\n");
     member(&mut out, "go", &release.to_string())?;
-    member(&mut out, "arch", "amd64")?;
+    member(&mut out, "arch", build::GOARCH)?;
     member(&mut out, "command", &command)?;
     object(&mut out, "structs", table.structs().map(|(name, s)| (name, s.to_string())))?;
     object(&mut out, "variables", table.variables().map(|(name, of)| (name, of.to_owned())))?;

@@ -18,7 +18,7 @@ use crate::{Outcome, emit, learn};
 pub(crate) fn measure(home: &Path, builds: &Path, wanted: &[Release]) -> Outcome {
     let newest: BTreeMap<u32, Release> = releases().map(|r| (r.minor, Release::from(r))).collect();
     let wanted = if wanted.is_empty() { newest.into_values().collect() } else { wanted.to_vec() };
-    let data = home.join("data/experiments");
+    let data = build::tables(home).join("experiments");
     std::fs::create_dir_all(&data)?;
     for release in wanted {
         let text = one(&home.join("probe"), builds, release)?;

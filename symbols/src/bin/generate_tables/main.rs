@@ -1,4 +1,4 @@
-//! Makes the tables in `data/` from probe programs that it builds with each Go toolchain.
+//! Makes the tables in `data/`, for each machine in a folder of its own, from probe programs that it builds with each Go toolchain.
 //!
 //! ```text
 //! generate-tables [--builds DIR] [VERSION…]    (re)make the tables of these releases or candidates
@@ -104,7 +104,7 @@ fn run(mut args: impl Iterator<Item = String>) -> Outcome {
         let text = emit::file(release, &elf, &table, &recipes)?;
         let (text, supplements) =
             ways::complete(&home.join("probe"), &builds, release, &table, text, ways::FIRST)?;
-        std::fs::write(home.join(format!("data/{release}.json")), text)?;
+        std::fs::write(build::tables(home).join(format!("{release}.json")), text)?;
         let [optimised, unoptimised] = recipes.map(|r| r.variables.len());
         let structs = table.structs().count();
         if release.pre.is_none() {
@@ -112,6 +112,6 @@ fn run(mut args: impl Iterator<Item = String>) -> Outcome {
         }
         println!("{release}: {structs} structs, recipes {optimised} + {unoptimised}{supplements}");
     }
-    emit::index(&home.join("data"))?;
+    emit::index(&build::tables(home))?;
     minor::toolchains(home)
 }

@@ -111,7 +111,7 @@ fn functions(elf: Vec<u8>) -> Outcome<BTreeMap<String, u64>> {
 /// Writes the list of toolchains that tests use: the newest patch of each minor, from 1.21 on its first release too, and
 /// candidates.
 pub(crate) fn toolchains(home: &Path) -> Outcome {
-    let known = emit::known(&home.join("data"))?;
+    let known = emit::known(&build::tables(home))?;
     let is_newest = |release: &Release| {
         let same = known.iter().filter(|other| other.minor == release.minor && other.pre.is_none());
         same.map(|other| other.patch).max() == Some(release.patch)

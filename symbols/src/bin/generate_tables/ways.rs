@@ -108,7 +108,7 @@ impl Way {
             .env("GOEXPERIMENT", "")
             .env("GOAMD64", "v1")
             .env("GOOS", "linux")
-            .env("GOARCH", "amd64")
+            .env("GOARCH", build::GOARCH)
             .env("GOWORK", "off")
             .envs(self.environment.iter().copied())
             .status()?;
@@ -147,7 +147,7 @@ pub(crate) fn complete(
 /// Learns again what ways to compile, from the one of a key on, need beside the usual recipes of tables that are there.
 pub(crate) fn again(home: &Path, builds: &Path, releases: &[Release], from: &str) -> Outcome {
     for &release in releases {
-        let path = home.join(format!("data/{release}.json"));
+        let path = build::tables(home).join(format!("{release}.json"));
         let found = release.version().as_ref().and_then(layout::lookup);
         let table = found.ok_or_else(|| format!("no table of {release}"))?.table;
         let keys = LEARNED.into_iter().skip_while(|key| *key != from);
