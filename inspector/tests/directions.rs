@@ -17,7 +17,7 @@ const ALLOWED: [(&str, &[&str]); 13] = [
     // Names of functions are those of tracebacks, and profiles of the runtime's tables are made below them: to be turned round.
     ("profile", &["process", "report", "runtime"]),
     ("runtime", &["arch", "memory", "process", "profile", "stop"]),
-    ("native", &["memory", "process", "profile"]),
+    ("native", &["arch", "memory", "process", "profile"]),
     ("change", &["memory", "process", "runtime", "stop"]),
     ("capture", &["arch", "memory", "native", "process", "profile", "runtime", "stop"]),
     ("report", &["agent", "capture", "change", "memory", "process", "profile", "runtime", "stop"]),

@@ -15,6 +15,7 @@ use symbols::native::{NativeFrame, NativeSymbols};
 
 use super::budget::Budget;
 use super::debug::{self, DebugFiles};
+use crate::arch::page_size;
 use crate::memory::{LiveMemory, Memory as _};
 use crate::process::Process;
 use crate::process::executable::Executable;
@@ -191,9 +192,9 @@ impl CodeFile {
     /// Where it was loaded, by one of its mappings: which has the segment in it that is mapped with its offset.
     pub(super) fn bias(&self, mapping: &Mapping) -> Option<LoadBias> {
         // Segments are mapped by pages.
-        const PAGE: u64 = 4096;
+        let page = page_size();
         let segment = self.segments.iter().find(|s| {
-            let first = s.file_offset / PAGE * PAGE;
+            let first = s.file_offset / page * page;
             first <= mapping.offset && mapping.offset < s.file_offset.saturating_add(s.file_size)
         })?;
         let first_byte = segment.start.0.wrapping_sub(segment.file_offset).wrapping_add(mapping.offset);

@@ -13,6 +13,7 @@ use symbols::program;
 
 use super::attach::{LoadedImage, LoadedImages, bias_by_entry, bias_by_mapping};
 use crate::Error;
+use crate::arch;
 use crate::memory::{LiveMemory, Memory as _};
 use crate::process::maps::{self, Mapping};
 use crate::process::{self, Process};
@@ -125,8 +126,10 @@ fn orders(next: &[Option<usize>]) -> Vec<Vec<usize>> {
 
 /// Names the machine of an image, where it is none whose runtime can be read.
 fn foreign(image: &Image) -> Option<String> {
+    if arch::machine(image.arch()).is_some() && image.pointer_size() == 8 {
+        return None;
+    }
     let machine = match image.arch() {
-        Arch::Amd64 if image.pointer_size() == 8 => return None,
         Arch::Amd64 => "x86-64 with 32-bit pointers".to_owned(),
         Arch::Arm64 => "arm64".to_owned(),
         Arch::Other(number) => process::foreign::machine(number),
