@@ -3,8 +3,8 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use object::elf;
 use object::endian::LittleEndian as LE;
@@ -123,7 +123,7 @@ const MAX_NOTE: u64 = 16 << 10;
 
 /// An ELF image: segments, and reads by link address.
 pub struct Image {
-    source: Box<dyn Source>,
+    source: Arc<dyn Source>,
     arch: Arch,
     pointer_size: usize,
     position_independent: bool,
@@ -275,7 +275,7 @@ impl Image {
             blocks: (0..blocks).map(|_| OnceLock::new()).collect(),
             kept: AtomicUsize::new(0),
             relocations: OnceLock::new(),
-            source,
+            source: Arc::from(source),
         })
     }
 
@@ -330,6 +330,16 @@ impl Image {
     /// The bytes underneath, for readers of sections (symbols, DWARF).
     pub fn source(&self) -> &dyn Source {
         &*self.source
+    }
+
+    /// The bytes underneath from those that are linked at `addr` on, for who reads them piece by piece: where in the file they
+    /// are, and how many of them the segment has there.
+    pub(crate) fn part(&self, addr: LinkAddr) -> Result<(Arc<dyn Source>, Range<u64>), ImageError> {
+        let segment = self.segment(addr).ok_or(ImageError::Unmapped(addr))?;
+        let skip = addr.0 - segment.start.0;
+        let start = segment.file_offset.checked_add(skip).ok_or(ImageError::Unmapped(addr))?;
+        let len = segment.file_size.saturating_sub(skip);
+        Ok((Arc::clone(&self.source), start..start.saturating_add(len)))
     }
 
     /// How many bytes of it are kept in memory.

@@ -57,6 +57,11 @@ impl Modules {
         self.0.iter()
     }
 
+    /// Reads the function tables of all of them as a whole.
+    pub fn read_tables(&self) {
+        self.0.iter().for_each(|module| module.pclntab.read_all());
+    }
+
     /// The function whose code holds `pc`.
     pub fn lookup(&self, pc: u64) -> Option<Place<'_>> {
         self.0.iter().find_map(|module| {

@@ -68,7 +68,7 @@ impl std::fmt::Debug for Func<'_> {
 
 impl<'t> Func<'t> {
     pub(super) fn new(table: &'t Pclntab, index: u32, entry: LinkAddr, record: usize) -> Option<Self> {
-        let record = table.data.get(record..)?;
+        let record = table.bytes.window(record..usize::MAX);
         let func = Func { table, index, entry, record };
         (record.len() >= func.fixed_size()).then_some(func)
     }

@@ -2,13 +2,19 @@
 //! inlined calls), as the Go runtime itself reads it (`runtime/symtab.go`).
 
 pub mod args;
+mod bytes;
 pub mod function;
 pub mod header;
 pub mod inline;
+mod named;
 pub mod pcvalue;
 mod shortcuts;
 
 use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+
+use bytes::{Bytes, Pieces};
+use named::Named;
 
 use crate::addr::LinkAddr;
 use crate::image::{Image, ImageError};
@@ -17,17 +23,30 @@ pub use function::{Func, FuncFlags};
 use header::{Format, Header};
 use shortcuts::Shortcuts;
 
-/// A loaded pclntab. Program counters are link addresses.
+/// A pclntab, read from its image where it is asked for. Program counters are link addresses.
 #[derive(Debug)]
 pub struct Pclntab {
     header: Header,
-    data: Vec<u8>,
+    bytes: Bytes,
+    named: OnceLock<Arc<Named>>,
     shortcuts: Shortcuts,
     text: LinkAddr,
     end: LinkAddr,
     gofunc: LinkAddr,
     sections: Vec<TextSection>,
 }
+
+/// What was read of a [`Pclntab`], to be kept for the next process of the same program.
+#[derive(Debug, Clone)]
+pub struct Excerpt {
+    header: Header,
+    size: usize,
+    pieces: Pieces,
+    named: Option<Arc<Named>>,
+}
+
+/// How many pieces of 40 KiB an excerpt has at most. Attaching takes about a dozen.
+const MAX_EXCERPT: usize = 32;
 
 /// Why a pclntab could not be loaded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -48,20 +67,31 @@ pub enum PclntabError {
 const MAX_TABLE: usize = 512 << 20;
 
 impl Pclntab {
-    /// Copies the table out of the image: from its header to its last function record.
+    /// Finds out where the table is and whether it can be one: it goes from its header to its last function record. Reads
+    /// next to nothing of it.
     pub fn load(image: &Image, header: &Header, module: &Moduledata) -> Result<Self, PclntabError> {
         let damaged = PclntabError::FunctionTable;
         let nfunc = header.nfunc as usize;
         let ftab = usize::try_from(header.pcln).map_err(|_| damaged.clone())?;
         let ftab_end = ftab + 8 * nfunc + 4;
+        let (source, part) = image.part(header.addr)?;
+        let available = usize::try_from(part.end - part.start).unwrap_or(usize::MAX);
+        if available < ftab_end {
+            return Err(damaged);
+        }
         // The records follow the function table in order, so the last function's is the last. Its size is not
         // known before it is read; no record is larger than a page.
         let record = |index: usize| -> Result<u32, PclntabError> {
-            let bytes = image.read_vec(header.addr.plus((ftab + 8 * index + 4) as u64), 4)?;
-            Ok(u32::from_le_bytes(bytes.try_into().map_err(|_| PclntabError::FunctionTable)?))
+            let (at, mut bytes) = ((ftab + 8 * index + 4) as u64, [0; 4]);
+            let read = part.start.checked_add(at).is_some_and(|there| source.read_at(there, &mut bytes));
+            if read {
+                Ok(u32::from_le_bytes(bytes))
+            } else {
+                Err(ImageError::Unmapped(header.addr.plus(at)).into())
+            }
         };
         // Each function has an instruction at least, and its record is behind the table: known before a large
-        // table is copied, for a hole in a file may be of any size.
+        // table is read, for a hole in a file may be of any size.
         let text = module.pcs.end.since(module.text.start).unwrap_or(0);
         let (first, last) = (record(0)? as usize, record(nfunc - 1)? as usize);
         if nfunc as u64 > text || first < 8 * nfunc + 4 || last < first {
@@ -71,19 +101,47 @@ impl Pclntab {
         if size > MAX_TABLE {
             return Err(PclntabError::Size(size));
         }
-        let data = image.read_vec(header.addr, size)?;
-        if data.len() < ftab_end {
-            return Err(damaged);
-        }
-        Ok(Pclntab {
+        let bytes = Bytes::new(source, part.start, size.min(available));
+        Ok(Self::new(header, module, bytes))
+    }
+
+    fn new(header: &Header, module: &Moduledata, bytes: Bytes) -> Self {
+        let pctab_size = header.pcln.saturating_sub(header.pctab);
+        Pclntab {
             header: *header,
-            data,
-            shortcuts: Shortcuts::new(ftab.saturating_sub(usize::try_from(header.pctab).unwrap_or(ftab))),
+            bytes,
+            named: OnceLock::new(),
+            shortcuts: Shortcuts::new(usize::try_from(pctab_size).unwrap_or(usize::MAX)),
             text: module.text.start,
             end: module.pcs.end,
             gofunc: module.gofunc,
             sections: if module.text_sections.len() > 1 { module.text_sections.clone() } else { Vec::new() },
-        })
+        }
+    }
+
+    /// What was read of it, without the file: some of it, where that was much.
+    pub fn excerpt(&self) -> Excerpt {
+        Excerpt {
+            header: self.header,
+            size: self.size(),
+            pieces: self.bytes.pieces(MAX_EXCERPT),
+            named: self.named.get().cloned(),
+        }
+    }
+
+    /// As [`Pclntab::load`], of an image with the same contents as that of which `excerpt` is. What that has is not read again.
+    pub fn resume(image: &Image, module: &Moduledata, excerpt: &Excerpt) -> Result<Self, PclntabError> {
+        let Excerpt { header, size, pieces, named } = excerpt;
+        let (source, part) = image.part(header.addr)?;
+        if part.end - part.start < *size as u64 {
+            return Err(PclntabError::FunctionTable);
+        }
+        let table = Self::new(header, module, Bytes::new(source, part.start, *size).with(pieces));
+        if let Some(named) = named {
+            // It is new.
+            let _ = table.named.set(Arc::clone(named));
+        }
+        Ok(table)
     }
 
     /// The header it was loaded by.
@@ -91,9 +149,14 @@ impl Pclntab {
         &self.header
     }
 
-    /// How many bytes it takes.
+    /// How many bytes it has, and takes where all of them are read.
     pub fn size(&self) -> usize {
-        self.data.len()
+        self.bytes.len()
+    }
+
+    /// Reads what is not read yet. Whoever looks things up while a process stands still does this before: files can be slow.
+    pub fn read_all(&self) {
+        self.bytes.load();
     }
 
     /// How many functions there are.
@@ -135,9 +198,19 @@ impl Pclntab {
         self.func(low.checked_sub(1)?)
     }
 
-    /// The first function of exactly this name.
+    /// The first function of exactly this name. Quick for those of the runtime.
     pub fn find(&self, name: &str) -> Option<Func<'_>> {
+        if name.as_bytes().starts_with(named::PACKAGE) {
+            return self.of_runtime(name).next();
+        }
         self.functions().find(|f| f.name() == name.as_bytes())
+    }
+
+    /// The functions of this name, which is one of the runtime's (`runtime.allgadd`), by address: a wrapper for another calling
+    /// convention is called as what it wraps.
+    pub fn of_runtime(&self, name: &str) -> impl Iterator<Item = Func<'_>> {
+        let named = self.named.get_or_init(|| Arc::new(Named::find(self)));
+        named.get(self, name.as_bytes()).filter_map(|index| self.func(index))
     }
 
     /// The releases that share this table's format.
@@ -183,53 +256,77 @@ impl Pclntab {
     }
 
     fn u32(&self, at: usize) -> Option<u32> {
-        Some(u32::from_le_bytes(self.data.get(at..at.checked_add(4)?)?.try_into().ok()?))
+        bytes::word(self.bytes.window(at..at.checked_add(4)?), 0)
     }
 
-    /// The bytes of a table of the header, up to the next one's start.
-    fn table(&self, start: u64, end: u64) -> &[u8] {
-        let range =
-            || -> Option<Range<usize>> { Some(usize::try_from(start).ok()?..usize::try_from(end).ok()?) };
-        range().and_then(|r| self.data.get(r)).unwrap_or_default()
+    /// Where a table of the header is, up to the next one's start; empty where that cannot be.
+    fn table(&self, start: u64, end: u64) -> Range<usize> {
+        let range = || Some(usize::try_from(start).ok()?..usize::try_from(end).ok()?);
+        range().filter(|range| range.end <= self.bytes.len()).unwrap_or_default()
+    }
+
+    fn names(&self) -> Range<usize> {
+        self.table(self.header.funcname, self.header.cutab)
     }
 
     /// A name by its offset in the name table.
     fn name_at(&self, offset: u32) -> &[u8] {
-        c_string(self.table(self.header.funcname, self.header.cutab), offset as usize)
+        self.c_string(self.names(), offset as usize)
     }
 
     fn name_starts_with(&self, offset: u32, prefix: &[u8]) -> bool {
-        let names = self.table(self.header.funcname, self.header.cutab);
-        names.get(offset as usize..).is_some_and(|rest| rest.starts_with(prefix))
+        self.bytes.window(behind(self.names(), offset as usize)).starts_with(prefix)
     }
 
     fn file_at(&self, cu_offset: u32, index: i32) -> Option<&[u8]> {
         let index = u32::try_from(index).ok()?;
         let at = 4 * (cu_offset as usize).checked_add(index as usize)?;
         let cutab = self.table(self.header.cutab, self.header.filetab);
-        let offset = u32::from_le_bytes(cutab.get(at..at.checked_add(4)?)?.try_into().ok()?);
+        let offset = bytes::word(self.bytes.window(behind(cutab, at)), 0)?;
         if offset == u32::MAX {
             return None;
         }
-        Some(c_string(self.table(self.header.filetab, self.header.pctab), offset as usize))
+        Some(self.c_string(self.table(self.header.filetab, self.header.pctab), offset as usize))
     }
 
-    fn pctab(&self) -> &[u8] {
-        self.table(self.header.pctab, self.header.pcln)
+    /// The text at `at` of a table, up to its zero byte.
+    fn c_string(&self, table: Range<usize>, at: usize) -> &[u8] {
+        let mut range = behind(table, at);
+        range.end = range.end.min(range.start.saturating_add(MAX_NAME));
+        let ends = |bytes: &[u8]| memchr::memchr(0, bytes);
+        let bytes = self.bytes.window(range.clone());
+        let (bytes, end) = match ends(bytes) {
+            Some(end) => (bytes, end),
+            None => {
+                let bytes = self.bytes.long(range);
+                (bytes, ends(bytes).unwrap_or(bytes.len()))
+            }
+        };
+        bytes.get(..end).unwrap_or_default()
     }
 
     /// The value at `pc` of the pc-value table at `offset`, which is of `func`.
     fn value_at(&self, offset: u32, func: &Func<'_>, pc: LinkAddr) -> Option<i32> {
-        let start = offset as usize;
-        let bytes = self.pctab().get(start..).filter(|_| offset != 0)?;
+        let pctab = self.table(self.header.pctab, self.header.pcln);
+        let table = behind(pctab, offset as usize);
+        if offset == 0 || table.is_empty() {
+            return None;
+        }
         let (entry, quantum) = (func.entry(), self.header.min_lc);
         // A value holds for an instruction at least: there are no more of them than the function has code.
         let most = || {
             let size = func.end().since(entry).unwrap_or(0) / u64::from(quantum.max(1));
             usize::try_from(size).map_or(MAX_RUNS, |n| n.min(MAX_RUNS))
         };
-        self.shortcuts.value_at(&pcvalue::runs(bytes, entry, quantum), most, (offset, func.index()), pc)
+        let bytes = |used: usize| self.bytes.window(behind(table.clone(), used));
+        let table = shortcuts::Table { bytes, entry, quantum };
+        self.shortcuts.value_at(&table, most, (offset, func.index()), pc)
     }
+}
+
+/// What of `range` is behind its first `skip` places.
+fn behind(range: Range<usize>, skip: usize) -> Range<usize> {
+    range.start.saturating_add(skip).min(range.end)..range.end
 }
 
 /// More values than any table of a function has: the function would have to have tens of megabytes of code.
@@ -237,9 +334,3 @@ const MAX_RUNS: usize = 1 << 22;
 
 /// Longer than any name that Go's linker writes, generics included.
 const MAX_NAME: usize = 64 << 10;
-
-fn c_string(table: &[u8], at: usize) -> &[u8] {
-    let rest = table.get(at..).unwrap_or_default();
-    let rest = rest.get(..MAX_NAME).unwrap_or(rest);
-    rest.split(|&b| b == 0).next().unwrap_or_default()
-}

@@ -18,6 +18,11 @@ pub fn runs(bytes: &[u8], entry: LinkAddr, min_lc: u8) -> Runs<'_> {
     Runs { bytes, value: -1, pc: entry, min_lc, first: true }
 }
 
+/// As [`runs`], of `bytes` that go on behind `last`.
+pub(super) fn resumed(bytes: &[u8], last: Run, min_lc: u8) -> Runs<'_> {
+    Runs { bytes, value: last.value, pc: last.end, min_lc, first: false }
+}
+
 /// See [`runs`].
 #[derive(Debug, Clone)]
 pub struct Runs<'t> {
@@ -45,16 +50,10 @@ impl Iterator for Runs<'_> {
     }
 }
 
-impl<'t> Runs<'t> {
+impl Runs<'_> {
     /// How many bytes are not read yet.
     pub(super) fn remaining(&self) -> usize {
         self.bytes.len()
-    }
-
-    /// The runs that follow `last`, with which the first `used` bytes of this table end.
-    pub(super) fn resumed(&self, used: usize, last: Run) -> Runs<'t> {
-        let bytes = self.bytes.get(used..).unwrap_or_default();
-        Runs { bytes, value: last.value, pc: last.end, min_lc: self.min_lc, first: false }
     }
 
     fn uvarint(&mut self) -> Option<u32> {

@@ -8,11 +8,21 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::pcvalue::{Run, Runs};
+use super::pcvalue::{Run, Runs, resumed, runs};
 use crate::addr::LinkAddr;
 
 /// Values from one kept place to the next: a lookup reads no more than twice as many.
 const STEP: usize = 256;
+
+/// A pc-value table.
+pub(super) struct Table<F> {
+    /// Its bytes, without so many of the first: those of [`STEP`] values at least, or all to its end.
+    pub(super) bytes: F,
+    /// Where its function starts.
+    pub(super) entry: LinkAddr,
+    /// See [`runs`].
+    pub(super) quantum: u8,
+}
 
 /// Which table: its offset, and the function that it is read for.
 type Key = (u32, u32);
@@ -47,14 +57,14 @@ impl Shortcuts {
     }
 
     /// The value at `pc`, among the first values of the table: as many as `most` says, which is asked of long tables.
-    pub(super) fn value_at(
+    pub(super) fn value_at<'t>(
         &self,
-        table: &Runs<'_>,
+        table: &Table<impl Fn(usize) -> &'t [u8]>,
         most: impl FnOnce() -> usize,
         key: Key,
         pc: LinkAddr,
     ) -> Option<i32> {
-        match holding(table.clone(), STEP, pc) {
+        match holding(runs((table.bytes)(0), table.entry, table.quantum), STEP, pc) {
             Search::Found(run) => return Some(run.value),
             Search::End => return None,
             Search::Beyond => {}
@@ -64,7 +74,8 @@ impl Shortcuts {
         let index = places.partition_point(|p| p.from <= pc).checked_sub(1)?;
         let place = places.get(index)?;
         let left = most.saturating_sub((index + 1) * STEP);
-        let rest = table.resumed(place.used, Run { value: place.value, end: place.from });
+        let last = Run { value: place.value, end: place.from };
+        let rest = resumed((table.bytes)(place.used), last, table.quantum);
         match holding(rest, left.min(STEP), pc) {
             Search::Found(run) => Some(run.value),
             Search::End | Search::Beyond => None,
@@ -72,7 +83,12 @@ impl Shortcuts {
     }
 
     /// The places of a table after each [`STEP`] values. `None` where too much would have to be read.
-    fn places(&self, table: &Runs<'_>, most: usize, key: Key) -> Option<Arc<[Place]>> {
+    fn places<'t>(
+        &self,
+        table: &Table<impl Fn(usize) -> &'t [u8]>,
+        most: usize,
+        key: Key,
+    ) -> Option<Arc<[Place]>> {
         let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner).tables.get(&key).cloned();
         if kept.is_some() {
             return kept;
@@ -82,16 +98,16 @@ impl Shortcuts {
             return Some(Arc::clone(places));
         }
         let mut places = Vec::new();
-        let mut runs = table.clone();
+        let (mut from, mut bytes) = (0, (table.bytes)(0));
+        let mut values = runs(bytes, table.entry, table.quantum);
         for count in 1..=most {
             kept.left = kept.left.checked_sub(1)?;
-            let Some(run) = runs.next() else { break };
+            let Some(run) = values.next() else { break };
             if count % STEP == 0 {
-                places.push(Place {
-                    from: run.end,
-                    value: run.value,
-                    used: table.remaining() - runs.remaining(),
-                });
+                from += bytes.len() - values.remaining();
+                places.push(Place { from: run.end, value: run.value, used: from });
+                bytes = (table.bytes)(from);
+                values = resumed(bytes, run, table.quantum);
             }
         }
         let places: Arc<[Place]> = places.into();
@@ -122,11 +138,20 @@ fn holding(mut runs: Runs<'_>, most: usize, pc: LinkAddr) -> Search {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pclntab::pcvalue::{runs, value_at};
+    use crate::pclntab::pcvalue::value_at;
 
     /// `count` values 0, 1, 2 … for two bytes of code each, then the end mark.
     fn long(count: usize) -> Vec<u8> {
         [2u8, 2].repeat(count).into_iter().chain([0]).collect()
+    }
+
+    /// With windows that are as short as they may be.
+    fn table<'t>(bytes: &'t [u8], entry: LinkAddr) -> Table<impl Fn(usize) -> &'t [u8]> {
+        let window = move |used: usize| {
+            let rest = bytes.get(used..).unwrap_or_default();
+            rest.get(..2 * 5 * STEP).unwrap_or(rest)
+        };
+        Table { bytes: window, entry, quantum: 1 }
     }
 
     fn left(shortcuts: &Shortcuts) -> usize {
@@ -139,7 +164,7 @@ mod tests {
         // What follows the end mark is another table.
         bytes.extend(long(1000));
         let (entry, shortcuts) = (LinkAddr(0x1000), Shortcuts::new(bytes.len()));
-        let table = runs(&bytes, entry, 1);
+        let table = table(&bytes, entry);
         for at in (0..2200).chain([u64::MAX >> 1]) {
             let pc = entry.plus(at);
             let found = shortcuts.value_at(&table, || 1 << 20, (1, 1), pc);
@@ -152,7 +177,7 @@ mod tests {
     fn a_long_table_is_read_once() {
         let bytes = long(100_000);
         let (entry, shortcuts) = (LinkAddr(0x1000), Shortcuts::new(bytes.len()));
-        let table = runs(&bytes, entry, 1);
+        let table = table(&bytes, entry);
         let before = left(&shortcuts);
         for at in (0..200_000).step_by(500) {
             let found = shortcuts.value_at(&table, || 1 << 20, (1, 1), entry.plus(at));
@@ -165,7 +190,7 @@ mod tests {
     fn functions_that_share_a_long_table_use_up_what_may_be_read() {
         let bytes = long(100_000);
         let (entry, shortcuts) = (LinkAddr(0x1000), Shortcuts::new(bytes.len()));
-        let table = runs(&bytes, entry, 1);
+        let table = table(&bytes, entry);
         let pc = entry.plus(150_000);
         let found: Vec<bool> =
             (0..1000).map(|f| shortcuts.value_at(&table, || 1 << 20, (1, f), pc).is_some()).collect();
@@ -181,7 +206,7 @@ mod tests {
     fn no_more_values_than_the_function_has_code() {
         let bytes = long(100_000);
         let (entry, shortcuts) = (LinkAddr(0x1000), Shortcuts::new(bytes.len()));
-        let table = runs(&bytes, entry, 1);
+        let table = table(&bytes, entry);
         let at = |most, pc| shortcuts.value_at(&table, || most, (1, most as u32), entry.plus(pc));
         assert_eq!(at(300, 599), Some(299));
         assert_eq!(at(300, 600), None);

@@ -9,16 +9,9 @@ const FIRST_IN: &[(u32, [&str; 3])] = &include!("../../data/inventory.rs");
 
 /// The first and the last minor release that the functions allow; no last one where they are the newest known.
 pub(super) fn minors(table: &Pclntab) -> Option<(u32, Option<u32>)> {
-    let mut seen = [0u8; FIRST_IN.len()];
-    for function in table.functions() {
-        let name = function.name();
-        if !name.starts_with(b"runtime.") {
-            continue;
-        }
-        for (count, (_, names)) in seen.iter_mut().zip(FIRST_IN) {
-            *count = count.saturating_add(u8::from(names.iter().any(|n| n.as_bytes() == name)));
-        }
-    }
+    let count = |names: &[&str]| names.iter().map(|name| table.of_runtime(name).count()).sum::<usize>();
+    let seen: Vec<u8> =
+        FIRST_IN.iter().map(|(_, names)| u8::try_from(count(names)).unwrap_or(u8::MAX)).collect();
     bounds(&seen)
 }
 

@@ -55,6 +55,8 @@ impl<'v> Copier<'v> {
         if list.has_duplicates() {
             return Err(GListError::Duplicate.into());
         }
+        // In a stop nothing is waited for, and no file is read.
+        view.modules.read_tables();
         let mut copier = Copier {
             view,
             memory,
