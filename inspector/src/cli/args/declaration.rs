@@ -206,14 +206,11 @@ pub(in crate::cli) const TRACE: Declaration = Declaration {
     ],
 };
 
-/// What it needs to read the memory of a process.
-const READING: &str = "root or CAP_SYS_PTRACE, or the same user where ptrace is not restricted";
-
 pub(in crate::cli) const PPROF_HEAP: Declaration = Declaration {
     name: "pprof-heap",
     tier: Tier::Read,
     cost: "reads the table that the runtime keeps; the process is not stopped",
-    needs: READING,
+    needs: MEMORY,
     examples: &[
         ("sudo gops-probe pprof-heap --format text 4711", "who allocated what is in use, to be read here"),
         ("sudo gops-probe pprof-heap -o heap.pb.gz 4711", "a file for go tool pprof"),
@@ -225,7 +222,7 @@ pub(in crate::cli) const PPROF_ALLOCS: Declaration = Declaration {
     name: "pprof-allocs",
     tier: Tier::Read,
     cost: "reads the table that the runtime keeps; the process is not stopped",
-    needs: READING,
+    needs: MEMORY,
     examples: &[
         ("sudo gops-probe pprof-allocs --format text 4711", "who has allocated most since the start"),
         (
@@ -240,7 +237,7 @@ pub(in crate::cli) const PPROF_GOROUTINE: Declaration = Declaration {
     tier: Tier::Touch,
     cost: "reads all stacks while the process runs; threads that run goroutines are stopped one at a time, each for \
            less than a millisecond",
-    needs: READING,
+    needs: MEMORY,
     examples: &[
         ("sudo gops-probe pprof-goroutine --format text 4711", "how many goroutines are where"),
         ("sudo gops-probe pprof-goroutine -o goroutines.svg 4711", "the same as a flame graph"),
@@ -251,7 +248,7 @@ pub(in crate::cli) const PPROF_THREADCREATE: Declaration = Declaration {
     name: "pprof-threadcreate",
     tier: Tier::Read,
     cost: "reads the list of threads that the runtime keeps; the process is not stopped",
-    needs: READING,
+    needs: MEMORY,
     examples: &[
         ("sudo gops-probe pprof-threadcreate --format text 4711", "where its threads were created"),
         ("sudo gops-probe pprof-threadcreate -o threads.pb.gz 4711", "a file for go tool pprof"),
@@ -262,7 +259,7 @@ pub(in crate::cli) const PPROF_BLOCK: Declaration = Declaration {
     name: "pprof-block",
     tier: Tier::Read,
     cost: "reads the table that the runtime keeps; the process is not stopped",
-    needs: READING,
+    needs: MEMORY,
     examples: &[
         (
             "sudo gops-probe pprof-block --enable -d 30s --format text 4711",
@@ -279,7 +276,7 @@ pub(in crate::cli) const PPROF_MUTEX: Declaration = Declaration {
     name: "pprof-mutex",
     tier: Tier::Read,
     cost: "reads the table that the runtime keeps; the process is not stopped",
-    needs: READING,
+    needs: MEMORY,
     examples: &[
         (
             "sudo gops-probe pprof-mutex --enable -d 30s --format text 4711",
