@@ -21,6 +21,7 @@ pub mod native;
 pub mod pclntab;
 pub mod program;
 pub mod sections;
+mod tables;
 pub mod tls;
 mod toolchain;
 pub mod version;

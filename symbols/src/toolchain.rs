@@ -3,19 +3,19 @@
 use std::sync::{LazyLock, OnceLock};
 
 use crate::experiments::{self, Difference, Effect};
+use crate::tables::{self, File};
 use crate::version::{GoVersion, OLDEST_MINOR};
-
-/// `(minor, patch, contents)`, ascending. The list is written by `generate-tables` beside the files themselves.
-const ALL: &[(u32, u32, &str)] = include!("../data/amd64/index.rs");
-
-/// Those of release candidates and betas: `(minor, "rc1", contents)`, ascending. Written beside the list of releases.
-const CANDIDATES: &[(u32, &str, &str)] = include!("../data/amd64/candidates.rs");
 
 /// Minor releases whose tables are as good as not there, see [`withhold`].
 static WITHHELD: OnceLock<Vec<u32>> = OnceLock::new();
 
-static FILES: LazyLock<Vec<(u32, u32, &'static str)>> =
-    LazyLock::new(|| ALL.iter().copied().filter(|f| !is_withheld(f.0)).collect());
+/// Minor, patch and file of each release, ascending.
+static FILES: LazyLock<Vec<(u32, u32, File)>> =
+    LazyLock::new(|| tables::releases().filter(|f| !is_withheld(f.0)).collect());
+
+/// Minor, name (`rc1`) and file of each candidate and beta, ascending.
+static CANDIDATES: LazyLock<Vec<(u32, &'static str, File)>> =
+    LazyLock::new(|| tables::candidates().collect());
 
 fn is_withheld(minor: u32) -> bool {
     WITHHELD.get().is_some_and(|minors| minors.contains(&minor))
@@ -106,15 +106,15 @@ impl std::fmt::Display for Evidence {
 }
 
 /// The tables of candidates and betas of a minor, oldest first.
-fn candidates(minor: u32) -> &'static [(u32, &'static str, &'static str)] {
-    let of = |f: &(u32, &str, &str)| f.0 == minor;
+fn candidates(minor: u32) -> &'static [(u32, &'static str, File)] {
+    let of = |f: &(u32, &str, File)| f.0 == minor;
     let start = CANDIDATES.iter().position(of).unwrap_or(CANDIDATES.len());
     let len = CANDIDATES.iter().filter(|f| of(f) && !is_withheld(minor)).count();
     CANDIDATES.get(start..start + len).unwrap_or_default()
 }
 
 /// The table of a candidate or beta, where there is one of this very.
-fn candidate_itself(version: &GoVersion) -> Option<&'static str> {
+fn candidate_itself(version: &GoVersion) -> Option<File> {
     let pre = version.pre.as_deref()?;
     // What follows the name is somebody's: `go1.28rc1-custom`.
     let named = version.raw == format!("go1.{}{pre}", version.minor);
@@ -125,8 +125,8 @@ fn candidate_itself(version: &GoVersion) -> Option<&'static str> {
 /// A table file, and what of it is another one in the program that is asked about.
 #[derive(Debug, Clone)]
 pub(crate) struct Sheet {
-    /// The contents of the file.
-    pub(crate) text: &'static str,
+    /// The file.
+    pub(crate) file: File,
     /// What the program's GOEXPERIMENTs change.
     pub(crate) difference: Option<Difference<'static>>,
     /// How well both together fit.
@@ -134,65 +134,65 @@ pub(crate) struct Sheet {
 }
 
 impl Sheet {
-    fn plain(text: &'static str, evidence: Evidence) -> Self {
-        Sheet { text, difference: None, evidence }
+    fn plain(file: File, evidence: Evidence) -> Self {
+        Sheet { file, difference: None, evidence }
     }
 }
 
 /// The file to use for `version`, and how well it fits.
 pub(crate) fn file(version: &GoVersion) -> Option<Sheet> {
-    let (text, used, evidence) = by_numbers(version)?;
+    let (file, used, evidence) = by_numbers(version)?;
     let same_minor = used.minor == version.minor;
     Some(match experiments::effect(version) {
-        Effect::None => Sheet::plain(text, evidence),
+        Effect::None => Sheet::plain(file, evidence),
         // Only the very release that was measured is known to change in that way.
         Effect::Measured(measured, difference) if same_minor => {
-            let text = if measured == used { text } else { text_of(measured)? };
+            let file = if measured == used { file } else { file_of(measured)? };
             let evidence = if measured == used { evidence } else { Evidence::SameMinor { used: measured } };
-            Sheet { text, difference: Some(difference), evidence }
+            Sheet { file, difference: Some(difference), evidence }
         }
-        Effect::Unknown if same_minor => Sheet::plain(text, Evidence::OtherExperiments { used }),
-        Effect::Measured(..) | Effect::Unknown => Sheet::plain(text, evidence),
+        Effect::Unknown if same_minor => Sheet::plain(file, Evidence::OtherExperiments { used }),
+        Effect::Measured(..) | Effect::Unknown => Sheet::plain(file, evidence),
     })
 }
 
-fn text_of(release: Release) -> Option<&'static str> {
+fn file_of(release: Release) -> Option<File> {
     FILES.iter().find(|f| (f.0, f.1) == (release.minor, release.patch)).map(|f| f.2)
 }
 
 /// The file to use for the numbers of `version`, its release, and how well it fits.
-fn by_numbers(version: &GoVersion) -> Option<(&'static str, Release, Evidence)> {
-    let key = |&(minor, patch, _): &(u32, u32, &str)| (minor, patch);
+fn by_numbers(version: &GoVersion) -> Option<(File, Release, Evidence)> {
+    let key = |&(minor, patch, _): &(u32, u32, File)| (minor, patch);
     if is_release(version)
         && let Ok(i) = FILES.binary_search_by_key(&(version.minor, version.patch), key)
     {
-        let &(minor, patch, text) = FILES.get(i)?;
-        return Some((text, Release { minor, patch }, Evidence::Exact));
+        let &(minor, patch, file) = FILES.get(i)?;
+        return Some((file, Release { minor, patch }, Evidence::Exact));
     }
-    if let Some(text) = candidate_itself(version) {
-        return Some((text, Release { minor: version.minor, patch: 0 }, Evidence::Exact));
+    if let Some(file) = candidate_itself(version) {
+        return Some((file, Release { minor: version.minor, patch: 0 }, Evidence::Exact));
     }
     // Between two patches equally near, the older: fields are moved by later patches, rarely moved back.
     let same = FILES.iter().filter(|f| f.0 == version.minor).min_by_key(|f| f.1.abs_diff(version.patch));
-    if let Some(&(minor, patch, text)) = same {
+    if let Some(&(minor, patch, file)) = same {
         let used = Release { minor, patch };
-        return Some((text, used, Evidence::SameMinor { used }));
+        return Some((file, used, Evidence::SameMinor { used }));
     }
-    if let Some(&(minor, pre, text)) = candidates(version.minor).last() {
-        return Some((text, Release { minor, patch: 0 }, Evidence::Candidate { minor, pre }));
+    if let Some(&(minor, pre, file)) = candidates(version.minor).last() {
+        return Some((file, Release { minor, patch: 0 }, Evidence::Candidate { minor, pre }));
     }
     if version.minor < OLDEST_MINOR {
         return None;
     }
-    let near = |f: &&(u32, u32, &str)| f.0.abs_diff(version.minor) <= NEIGHBOUR_DISTANCE;
+    let near = |f: &&(u32, u32, File)| f.0.abs_diff(version.minor) <= NEIGHBOUR_DISTANCE;
     let neighbour = FILES.iter().filter(near).min_by_key(|f| {
         // The patch that is nearest in time: the last one below, the first one above.
         let patch = if f.0 < version.minor { u32::MAX - f.1 } else { f.1 };
         (f.0.abs_diff(version.minor), patch)
     });
-    let &(minor, patch, text) = neighbour?;
+    let &(minor, patch, file) = neighbour?;
     let used = Release { minor, patch };
-    Some((text, used, Evidence::NeighbourMinor { used }))
+    Some((file, used, Evidence::NeighbourMinor { used }))
 }
 
 /// The files that may know `version`, best first: that of [`file`], then the one on the other side of a release that
@@ -203,19 +203,19 @@ pub(crate) fn files(version: &GoVersion) -> Vec<Sheet> {
         (Evidence::Exact, _) | (_, None) => None,
         _ if sheet.difference.is_some() => None,
         (_, Some((below, above))) => {
-            let other = if std::ptr::eq(below, sheet.text) { above } else { below };
-            let known = FILES.iter().find(|f| std::ptr::eq(f.2, other));
-            let released = known.map(|&(minor, patch, text)| {
+            let other = if below == sheet.file { above } else { below };
+            let known = FILES.iter().find(|f| f.2 == other);
+            let released = known.map(|&(minor, patch, file)| {
                 let used = Release { minor, patch };
                 let evidence = match sheet.evidence {
                     Evidence::OtherExperiments { .. } => Evidence::OtherExperiments { used },
                     _ => Evidence::SameMinor { used },
                 };
-                Sheet::plain(text, evidence)
+                Sheet::plain(file, evidence)
             });
             released.or_else(|| {
-                let (minor, pre, text) = *CANDIDATES.iter().find(|f| std::ptr::eq(f.2, other))?;
-                Some(Sheet::plain(text, Evidence::Candidate { minor, pre }))
+                let (minor, pre, file) = *CANDIDATES.iter().find(|f| f.2 == other)?;
+                Some(Sheet::plain(file, Evidence::Candidate { minor, pre }))
             })
         }
     };
@@ -225,7 +225,7 @@ pub(crate) fn files(version: &GoVersion) -> Vec<Sheet> {
 /// The file of a release, and the evidence it would be for another minor.
 #[cfg(feature = "generate")]
 pub(crate) fn as_neighbour(used: Release) -> Option<Sheet> {
-    Some(Sheet::plain(text_of(used)?, Evidence::NeighbourMinor { used }))
+    Some(Sheet::plain(file_of(used)?, Evidence::NeighbourMinor { used }))
 }
 
 /// Whether `version` is a release between two of the same minor that there are tables of, or one of them.
@@ -235,7 +235,7 @@ pub(crate) fn is_bracketed(version: &GoVersion) -> bool {
 
 /// The files of the nearest patches below and above a release that lies between two of the same minor. A candidate lies
 /// between an earlier one and the release.
-pub(crate) fn bracket(version: &GoVersion) -> Option<(&'static str, &'static str)> {
+pub(crate) fn bracket(version: &GoVersion) -> Option<(File, File)> {
     if let Some(pre) = version.pre.as_deref().filter(|_| !version.devel) {
         let below = candidates(version.minor).iter().rfind(|f| f.1 <= pre)?;
         let above = FILES.iter().find(|f| f.0 == version.minor && f.1 == 0)?;
@@ -289,12 +289,12 @@ mod tests {
         assert_eq!(fit(&format!("{newest} X:boringcrypto")), Some(Evidence::Exact));
         let (used, snapshot) = found("go1.25-20250209-RC00").unwrap();
         assert_eq!((used, snapshot), (Release { minor: 25, patch: 0 }, Evidence::SameMinor { used }));
-        for (minor, pre, _) in CANDIDATES {
+        for (minor, pre, _) in CANDIDATES.iter() {
             let raw = format!("go1.{minor}{pre}");
             assert_eq!(found(&raw).unwrap().1, Evidence::Exact, "{raw}");
             let between = GoVersion::parse(&format!("{raw}9")).unwrap();
             let (below, above) = bracket(&between).unwrap();
-            assert!(!std::ptr::eq(below, above), "{raw}");
+            assert_ne!(below, above, "{raw}");
             assert_eq!(files(&between).len(), 2, "{raw}");
         }
         assert!(found("go1.17.13").is_none());

@@ -6,6 +6,9 @@
 
 mod amd64;
 
+/// Names of instructions, as the decoder of the only machine has them; of several it has to be an enum.
+pub(crate) use amd64::Mnemonic;
+
 use object::elf;
 
 use crate::addr::{CodeAddr, LinkAddr};

@@ -2,14 +2,8 @@
 //! fields are part of instructions, so that where the code is the same, the structs that it uses are the same too,
 //! whatever the program is called and with whatever experiments it was built.
 
-use std::collections::BTreeSet;
-
-use super::recipe::{Set, Shape};
-use super::{code, solver};
-use crate::image::Image;
-use crate::pclntab::Pclntab;
-use crate::toolchain::{self, Sheet};
-use crate::version::GoVersion;
+use super::recipe::Set;
+use super::solver::{Program, Recipes};
 
 /// Fewer functions than this say nothing.
 const ENOUGH: usize = 60;
@@ -33,28 +27,21 @@ impl Agreement {
     }
 }
 
-/// Holds the runtime of a program against the table that its version has: compiled as usual, or without optimisation,
-/// whichever is more alike. `None` where there is no table.
-pub fn agreement(image: &Image, pclntab: &Pclntab, version: &GoVersion) -> Option<Agreement> {
-    of_sheet(image, pclntab, &toolchain::file(version)?)
-}
-
-pub(super) fn of_sheet(image: &Image, pclntab: &Pclntab, sheet: &Sheet) -> Option<Agreement> {
-    let recipes = solver::recipes(sheet)?;
-    let counted = [&recipes.optimised, &recipes.unoptimised].map(|set| of_set(image, pclntab, set));
+/// Holds the runtime of a program against a release: compiled as usual, or without optimisation, whichever is more alike.
+pub(super) fn of(program: &mut Program<'_>, recipes: &Recipes<'_>) -> Option<Agreement> {
+    let counted = [&recipes.optimised, &recipes.unoptimised].map(|set| of_set(program, set));
     counted.into_iter().max_by_key(|agreement| agreement.same)
 }
 
-fn of_set(image: &Image, pclntab: &Pclntab, set: &Set<'_>) -> Agreement {
-    let shapes: Vec<(&str, Shape)> =
-        set.functions.keys().filter_map(|name| Some((*name, set.shape(name)?))).collect();
-    let names: BTreeSet<&str> = shapes.iter().map(|(name, _)| *name).collect();
-    let functions = solver::index(pclntab, &names);
+fn of_set(program: &mut Program<'_>, set: &Set<'_>) -> Agreement {
     let mut agreement = Agreement::default();
-    for (name, shape) in shapes {
-        let Some(found) = functions.get(name) else { continue };
+    for (name, _) in set.functions.iter() {
+        let Some(shape) = set.shape(name) else { continue };
+        if !program.has(name) {
+            continue;
+        }
         agreement.present += 1;
-        let mut decoded = found.iter().filter_map(|f| code::decode(image, *f));
+        let mut decoded = program.decoded(name).iter();
         agreement.same += usize::from(decoded.any(|code| code.fingerprint == shape.fingerprint));
     }
     agreement

@@ -11,13 +11,30 @@ use crate::pclntab::Func;
 /// No function of the runtime comes near; a larger one is a damaged table.
 const MAX_CODE: u64 = 256 << 10;
 
+/// What an instruction does, shown as its decoder names it: `Mov`, `Lea`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Operation(pub(crate) arch::Mnemonic);
+
+impl Operation {
+    /// Whether that is its name.
+    pub fn is(self, name: &str) -> bool {
+        self.to_string() == name
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
+
 /// An operand that names static data.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reference {
     /// The address that it names.
     pub target: LinkAddr,
-    /// What the instruction does (`Mov`, `Lea`).
-    pub operation: String,
+    /// What the instruction does.
+    pub operation: Operation,
 }
 
 /// The references of a function, in order, and its fingerprint.

@@ -12,22 +12,26 @@ mod agreement;
 mod build_version;
 pub mod code;
 pub mod recipe;
+mod search;
 mod solver;
 mod symtab;
 mod verdict;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
+#[cfg(feature = "generate")]
+use std::collections::HashSet;
 
-pub use agreement::{Agreement, agreement};
+pub use agreement::Agreement;
 pub use build_version::build_version;
+pub use search::Search;
 pub use symtab::from_symtab;
 pub use verdict::Verdict;
 
 use crate::addr::LinkAddr;
 use crate::image::Image;
 use crate::pclntab::Pclntab;
+use crate::toolchain;
 use crate::version::GoVersion;
-use crate::{layout, toolchain};
 
 /// The variables that there are recipes for, in the releases that have them.
 pub const VARIABLES: &[&str] = &[
@@ -171,6 +175,13 @@ impl Globals {
         self.found.iter().map(|(name, found)| (name.as_str(), *found))
     }
 
+    /// Those of them that have one of these names.
+    #[must_use]
+    pub fn only(&self, names: &[&str]) -> Globals {
+        let found = names.iter().filter_map(|name| Some(((*name).to_owned(), self.get(name)?)));
+        Globals { found: found.collect() }
+    }
+
     /// Takes from `other` what is unknown here.
     pub fn fill(&mut self, other: Globals) {
         for (name, found) in other.found {
@@ -186,27 +197,12 @@ impl Globals {
 /// strings and slices are taken, for the fields of structs have moved. Callers still check a variable by its
 /// meaning before they use it.
 pub fn solve(image: &Image, pclntab: &Pclntab, version: &GoVersion, wanted: &[&str]) -> Globals {
-    let mut globals = Globals::default();
-    for sheet in toolchain::files(version) {
-        let unknown: Vec<&str> = wanted.iter().copied().filter(|w| globals.get(w).is_none()).collect();
-        if unknown.is_empty() {
-            break;
-        }
-        let mut steady = match sheet.evidence {
-            toolchain::Evidence::Exact => unknown.iter().copied().collect(),
-            // Whatever an experiment that is not known changes, votes have to be unanimous.
-            toolchain::Evidence::OtherExperiments { .. } => HashSet::new(),
-            _ => layout::steady(version, &unknown),
-        };
-        // A vendor's release, or one with experiments, whose code is that of the table has its structs too.
-        if steady.len() < unknown.len()
-            && agreement::of_sheet(image, pclntab, &sheet).is_some_and(|a| a.is_proof())
-        {
-            steady = unknown.iter().copied().collect();
-        }
-        globals.fill(solver::solve(image, pclntab, &sheet, &unknown, &steady));
-    }
-    globals
+    Search::new(version.clone()).find(image, pclntab, wanted)
+}
+
+/// See [`Search::agreement`].
+pub fn agreement(image: &Image, pclntab: &Pclntab, version: &GoVersion) -> Option<Agreement> {
+    Search::new(version.clone()).agreement(image, pclntab)
 }
 
 /// As [`solve`], by the text of a table file that is made from the program's very release.
@@ -215,7 +211,8 @@ pub fn solve_by(image: &Image, pclntab: &Pclntab, text: &str, wanted: &[&str]) -
     let steady = wanted.iter().copied().collect();
     let recipes = solver::recipes_of(text);
     recipes.map_or_else(Globals::default, |recipes| {
-        solver::apply(image, pclntab, &recipes, toolchain::Evidence::Exact, wanted, &steady)
+        let mut program = solver::Program { image, pclntab, decoded: &mut solver::Decoded::default() };
+        solver::apply(&mut program, &recipes, toolchain::Evidence::Exact, wanted, &steady)
     })
 }
 
@@ -242,5 +239,6 @@ pub fn solve_as_neighbour(
     wanted: &[&str],
 ) -> Globals {
     let Some(sheet) = toolchain::as_neighbour(used) else { return Globals::default() };
-    solver::solve(image, pclntab, &sheet, wanted, &HashSet::new())
+    let mut program = solver::Program { image, pclntab, decoded: &mut solver::Decoded::default() };
+    solver::apply(&mut program, &solver::recipes(&sheet), sheet.evidence, wanted, &HashSet::new())
 }

@@ -1,10 +1,10 @@
 //! Recipes: which operand of which function names a variable. The form in which the table files keep them.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
 use super::code::Fingerprint;
+use crate::tables::Map;
 
 /// All functions of recipes are of this package; the table files leave it away.
 pub const PACKAGE: &str = "runtime.";
@@ -54,14 +54,15 @@ pub struct Shape {
 }
 
 /// The recipes learned from one way of compiling, as text.
-#[derive(Debug, Clone, Default, serde::Deserialize)]
+#[derive(Debug, Clone, Default)]
+#[cfg_attr(feature = "generate", derive(serde::Deserialize))]
 pub(super) struct Set<'a> {
     /// By name, without [`PACKAGE`]: number of references, fingerprint.
-    #[serde(borrow)]
-    pub(super) functions: BTreeMap<&'a str, &'a str>,
+    #[cfg_attr(feature = "generate", serde(borrow))]
+    pub(super) functions: Map<'a>,
     /// By name.
-    #[serde(borrow)]
-    pub(super) variables: BTreeMap<&'a str, &'a str>,
+    #[cfg_attr(feature = "generate", serde(borrow))]
+    pub(super) variables: Map<'a>,
 }
 
 impl Set<'_> {

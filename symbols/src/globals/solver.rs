@@ -1,7 +1,7 @@
 //! Applies the recipes of one table file to a program.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::recipe::{Kind, PACKAGE, Recipe, Set, Shape};
 use super::{Compilation, Evidence, Found, Globals, code};
@@ -15,31 +15,32 @@ use crate::toolchain::{self, Sheet};
 const PREPENDED: &[&str] = &["runtime.debug"];
 
 /// The part of a table file that this module reads.
+#[cfg(feature = "generate")]
 #[derive(serde::Deserialize)]
-struct File<'a> {
+struct Text<'a> {
     #[serde(borrow)]
     recipes: Recipes<'a>,
 }
 
-/// The recipes of a release, by how the program that they are from was compiled.
-#[derive(serde::Deserialize)]
+/// The recipes of a release, by how the program that they are from was compiled. Sets other than the first two hold only what
+/// these do not find in programs that are compiled so.
+#[cfg_attr(feature = "generate", derive(serde::Deserialize))]
 pub(super) struct Recipes<'a> {
-    #[serde(borrow)]
+    #[cfg_attr(feature = "generate", serde(borrow))]
     pub(super) optimised: Set<'a>,
-    #[serde(borrow)]
+    #[cfg_attr(feature = "generate", serde(borrow))]
     pub(super) unoptimised: Set<'a>,
-    /// The others hold only what these two do not find in programs that are compiled so.
-    #[serde(borrow, default)]
+    #[cfg_attr(feature = "generate", serde(borrow, default))]
     pie: Set<'a>,
-    #[serde(borrow, default)]
+    #[cfg_attr(feature = "generate", serde(borrow, default))]
     inlined_more: Set<'a>,
-    #[serde(borrow, default)]
+    #[cfg_attr(feature = "generate", serde(borrow, default))]
     race: Set<'a>,
-    #[serde(borrow, default)]
+    #[cfg_attr(feature = "generate", serde(borrow, default))]
     profiled: Set<'a>,
-    #[serde(borrow, default)]
+    #[cfg_attr(feature = "generate", serde(borrow, default))]
     cover: Set<'a>,
-    #[serde(borrow, default)]
+    #[cfg_attr(feature = "generate", serde(borrow, default))]
     v3: Set<'a>,
 }
 
@@ -61,66 +62,87 @@ impl<'a> Recipes<'a> {
 }
 
 /// The recipes in the text of a table file.
+#[cfg(feature = "generate")]
 pub(super) fn recipes_of(text: &str) -> Option<Recipes<'_>> {
-    serde_json::from_str::<File<'_>>(text).ok().map(|file| file.recipes)
+    serde_json::from_str::<Text<'_>>(text).ok().map(|text| text.recipes)
 }
 
 /// The recipes of a table file, with what the program's experiments change.
-pub(super) fn recipes(sheet: &Sheet) -> Option<Recipes<'static>> {
-    let mut recipes = recipes_of(sheet.text)?;
-    let Some(difference) = &sheet.difference else { return Some(recipes) };
-    // Measured with the usual compilation only.
-    for set in [
-        &mut recipes.unoptimised,
-        &mut recipes.pie,
-        &mut recipes.inlined_more,
-        &mut recipes.race,
-        &mut recipes.profiled,
-        &mut recipes.cover,
-        &mut recipes.v3,
-    ] {
-        *set = Set::default();
+pub(super) fn recipes(sheet: &Sheet) -> Recipes<'static> {
+    // In the order in which they are packed.
+    let [optimised, unoptimised, pie, inlined_more, race, profiled, cover, v3] = std::array::from_fn(|way| {
+        let (functions, variables) = sheet.file.recipes(way);
+        // Differences were measured with the usual compilation only.
+        if sheet.difference.is_some() && way != 0 { Set::default() } else { Set { functions, variables } }
+    });
+    let mut recipes = Recipes { optimised, unoptimised, pie, inlined_more, race, profiled, cover, v3 };
+    if let Some(difference) = &sheet.difference {
+        recipes.optimised.functions.change(&difference.functions);
+        recipes.optimised.variables.change(&difference.recipes);
     }
-    for (to, from) in [
-        (&mut recipes.optimised.functions, &difference.functions),
-        (&mut recipes.optimised.variables, &difference.recipes),
-    ] {
-        to.extend(from.iter().map(|(name, line)| (*name, *line)));
-        to.retain(|_, line| !line.is_empty());
-    }
-    Some(recipes)
+    recipes
 }
 
-/// Solves the `wanted` variables by the recipes of a table file. Of the structs, those in `steady` are known to be as they
-/// were when the recipe was learned.
-pub(super) fn solve(
-    image: &Image,
-    pclntab: &Pclntab,
-    sheet: &Sheet,
-    wanted: &[&str],
-    steady: &HashSet<&str>,
-) -> Globals {
-    let recipes = recipes(sheet);
-    recipes.map_or_else(Globals::default, |recipes| {
-        apply(image, pclntab, &recipes, sheet.evidence, wanted, steady)
-    })
+/// A program whose functions are decoded when they are asked for, each once, whoever asks.
+pub(super) struct Program<'p> {
+    pub(super) image: &'p Image,
+    pub(super) pclntab: &'p Pclntab,
+    pub(super) decoded: &'p mut Decoded,
 }
 
-/// As [`solve`], by recipes that are read already.
+/// Functions of the runtime, by name without package.
+#[derive(Debug, Default)]
+pub(super) struct Decoded {
+    functions: HashMap<String, Vec<Arc<code::Code>>>,
+    references: usize,
+}
+
+/// The functions of all recipes have some ten thousand references; damaged ones may have more than is worth to be kept.
+const MAX_REFERENCES: usize = 1 << 20;
+
+impl Decoded {
+    /// Forgets them, where that are too many.
+    pub(super) fn limit(&mut self) {
+        if self.references > MAX_REFERENCES {
+            *self = Decoded::default();
+        }
+    }
+}
+
+impl Program<'_> {
+    /// Whether it has a function of this name (without package).
+    pub(super) fn has(&self, name: &str) -> bool {
+        named(self.pclntab, name).next().is_some()
+    }
+
+    /// The functions of this name (without package).
+    pub(super) fn decoded(&mut self, name: &str) -> &[Arc<code::Code>] {
+        let Decoded { functions, references } = &mut *self.decoded;
+        functions.entry(name.to_owned()).or_insert_with(|| {
+            let found = named(self.pclntab, name).filter_map(|f| code::decode(self.image, f));
+            found.map(Arc::new).inspect(|code| *references += code.references.len()).collect()
+        })
+    }
+}
+
+/// The functions of this name (without package). One name may have several: a wrapper for the other calling convention is
+/// called as what it wraps.
+fn named<'t>(pclntab: &'t Pclntab, name: &str) -> impl Iterator<Item = Func<'t>> + use<'t> {
+    const SAME_NAME: usize = 4;
+    pclntab.of_runtime(&format!("{PACKAGE}{name}")).take(SAME_NAME).collect::<Vec<_>>().into_iter()
+}
+
+/// Solves the `wanted` variables by recipes. Of the structs, those in `steady` are known to be as they were when the recipe was
+/// learned.
 pub(super) fn apply(
-    image: &Image,
-    pclntab: &Pclntab,
+    program: &mut Program<'_>,
     recipes: &Recipes<'_>,
     evidence: toolchain::Evidence,
     wanted: &[&str],
     steady: &HashSet<&str>,
 ) -> Globals {
     let mut globals = Globals::default();
-    let common = recipes.common().map(|(compilation, set)| Plan::new(compilation, set, wanted));
-    let supplements = recipes.supplements().map(|(compilation, set)| Plan::new(compilation, set, wanted));
-    let plans = || common.iter().chain(&supplements);
-    let names = plans().flat_map(|plan| plan.shapes.keys()).map(String::as_str).collect();
-    let mut functions = Functions { image, named: index(pclntab, &names), decoded: HashMap::new() };
+    let image = program.image;
     let mut take = |view: &View<'_>| {
         for name in wanted {
             if globals.get(name).is_none()
@@ -132,34 +154,35 @@ pub(super) fn apply(
         wanted.iter().all(|name| globals.get(name).is_some())
     };
     // Which options the program was compiled with shows in whose code is recognised.
-    let mut views = common.each_ref().map(|plan| View::new(&mut functions, plan));
+    let common = recipes.common().map(|(compilation, set)| Plan::new(compilation, set, wanted));
+    let mut views = common.each_ref().map(|plan| View::new(program, plan));
     views.sort_by_key(|view| std::cmp::Reverse(view.recognised()));
-    let all = views.iter().any(&mut take);
-    if !all {
-        let _ = supplements.iter().any(|plan| take(&View::new(&mut functions, plan)));
+    if !views.iter().any(&mut take) {
+        let _ = recipes.supplements().into_iter().any(|(compilation, set)| {
+            let plan = Plan::new(compilation, set, wanted);
+            take(&View::new(program, &plan))
+        });
     }
     globals
 }
 
 /// The addresses that single operands name as that of one variable.
 pub(super) fn suspects(image: &Image, pclntab: &Pclntab, sheet: &Sheet, name: &str) -> Vec<LinkAddr> {
-    let Some(recipes) = recipes(sheet) else { return Vec::new() };
+    let recipes = recipes(sheet);
     let wanted = [name];
-    let plans = [
-        Plan::new(Compilation::Optimised, &recipes.optimised, &wanted),
-        Plan::new(Compilation::Unoptimised, &recipes.unoptimised, &wanted),
-    ];
-    let names = plans.iter().flat_map(|plan| plan.shapes.keys()).map(String::as_str).collect();
-    let functions = index(pclntab, &names);
+    let plans = recipes.common().map(|(compilation, set)| Plan::new(compilation, set, &wanted));
+    let names: BTreeSet<&str> =
+        plans.iter().flat_map(|plan| plan.shapes.keys()).map(String::as_str).collect();
+    let functions: Vec<Func<'_>> = names.iter().flat_map(|name| named(pclntab, name)).collect();
     let mut found = Vec::new();
     for plan in &plans {
         let Some(recipe) = plan.recipes.get(name) else { continue };
-        let all = functions.values().flatten().filter_map(|f| code::decode(image, *f));
+        let all = functions.iter().filter_map(|f| code::decode(image, *f));
         // Wherever in a function: what has to be there says which one it is.
         for reference in all.flat_map(|code| code.references) {
             for witness in &recipe.witnesses {
                 let address = LinkAddr(reference.target.0.wrapping_sub(witness.addend));
-                let likely = reference.operation == witness.operation && possible(image, address, recipe);
+                let likely = reference.operation.is(&witness.operation) && possible(image, address, recipe);
                 if likely && !found.contains(&address) && found.len() < MAX_SUSPECTS {
                     found.push(address);
                 }
@@ -189,63 +212,24 @@ impl<'w> Plan<'w> {
     }
 }
 
-/// The functions of these names (without package). One name may have several: a wrapper for the other calling
-/// convention is called as what it wraps.
-pub(super) fn index<'t>(pclntab: &'t Pclntab, names: &BTreeSet<&str>) -> HashMap<String, Vec<Func<'t>>> {
-    const SAME_NAME: usize = 4;
-    let wanted: HashMap<&[u8], &str> = names.iter().map(|n| (n.as_bytes(), *n)).collect();
-    let mut functions: HashMap<String, Vec<Func<'t>>> = HashMap::new();
-    for func in pclntab.functions() {
-        // A large program has a quarter of a million functions, of which a few thousand are the runtime's.
-        if !func.name_starts_with(PACKAGE.as_bytes()) {
-            continue;
-        }
-        let Some(name) = func.name().strip_prefix(PACKAGE.as_bytes()) else { continue };
-        let Some(name) = wanted.get(name) else { continue };
-        let list = functions.entry((*name).to_owned()).or_default();
-        if list.len() < SAME_NAME {
-            list.push(func);
-        }
-    }
-    functions
-}
-
-/// Functions of the target, each decoded once, however many plans ask for it.
-struct Functions<'t> {
-    image: &'t Image,
-    named: HashMap<String, Vec<Func<'t>>>,
-    decoded: HashMap<String, Vec<Rc<code::Code>>>,
-}
-
-impl Functions<'_> {
-    fn decoded(&mut self, name: &str) -> &[Rc<code::Code>] {
-        if !self.decoded.contains_key(name) {
-            let funcs = self.named.get(name).into_iter().flatten();
-            let codes = funcs.filter_map(|f| code::decode(self.image, *f)).map(Rc::new).collect();
-            self.decoded.insert(name.to_owned(), codes);
-        }
-        self.decoded.get(name).map(Vec::as_slice).unwrap_or_default()
-    }
-}
-
 /// The target's functions beside what a plan expects of them.
 struct View<'p> {
     plan: &'p Plan<'p>,
     /// Each function that has as many references as expected, and whether its code is the expected one.
-    functions: HashMap<&'p str, (Rc<code::Code>, bool)>,
+    functions: HashMap<&'p str, (Arc<code::Code>, bool)>,
 }
 
 impl<'p> View<'p> {
-    fn new(functions: &mut Functions<'_>, plan: &'p Plan<'p>) -> Self {
+    fn new(program: &mut Program<'_>, plan: &'p Plan<'p>) -> Self {
         let mut view = View { plan, functions: HashMap::new() };
         for (name, shape) in &plan.shapes {
-            let decoded = functions.decoded(name).iter();
-            let mut fitting: Vec<&Rc<code::Code>> =
+            let decoded = program.decoded(name).iter();
+            let mut fitting: Vec<&Arc<code::Code>> =
                 decoded.filter(|c| c.references.len() == shape.references).collect();
             if let Some(same) = fitting.iter().find(|c| c.fingerprint == shape.fingerprint) {
-                view.functions.insert(name, (Rc::clone(same), true));
+                view.functions.insert(name, (Arc::clone(same), true));
             } else if fitting.len() == 1 {
-                view.functions.extend(fitting.pop().map(|c| (name.as_str(), (Rc::clone(c), false))));
+                view.functions.extend(fitting.pop().map(|c| (name.as_str(), (Arc::clone(c), false))));
             }
         }
         view
@@ -267,7 +251,7 @@ impl<'p> View<'p> {
                 continue;
             }
             let Some((code, same)) = self.functions.get(w.function.as_str()) else { continue };
-            let Some(r) = code.references.get(w.ordinal).filter(|r| r.operation == w.operation) else {
+            let Some(r) = code.references.get(w.ordinal).filter(|r| r.operation.is(&w.operation)) else {
                 continue;
             };
             let address = LinkAddr(r.target.0.wrapping_sub(w.addend));
@@ -346,7 +330,7 @@ mod tests {
     fn every_table_has_recipes_that_can_be_followed() {
         for release in releases() {
             let version = GoVersion::release(release.minor, release.patch);
-            let recipes = recipes(&toolchain::files(&version)[0]).unwrap();
+            let recipes = recipes(&toolchain::files(&version)[0]);
             let layouts = layout::lookup(&version).unwrap().table;
             for (compilation, set) in recipes.common() {
                 for name in
@@ -360,7 +344,7 @@ mod tests {
                 }
             }
             for (compilation, set) in recipes.common().into_iter().chain(recipes.supplements()) {
-                for name in set.variables.keys() {
+                for (name, _) in set.variables.iter() {
                     let what = format!("{release} {compilation:?}: {name}");
                     let recipe = set.recipe(name).unwrap_or_else(|| panic!("{what}"));
                     assert_eq!(layouts.size(name), Some(recipe.size), "{what}");

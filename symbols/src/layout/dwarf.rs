@@ -12,7 +12,7 @@ use gimli::{AttributeValue, DebugInfoOffset, EndianSlice, LittleEndian, UnitOffs
 use object::{Object as _, ObjectSection as _};
 
 use super::wanted::{ATOMIC_PACKAGES, TYPES, VARIABLES};
-use super::{Field, Struct, Table};
+use super::{Entry as Layout, Field, Struct, Table};
 use work::Work;
 
 type Reader<'a> = EndianSlice<'a, LittleEndian>;
@@ -144,7 +144,7 @@ impl<'a> Reading<'a> {
         let mut table = Table::default();
         for (&name, &place) in &types {
             if let Some(shape) = self.shape(place) {
-                table.structs.insert(Cow::Borrowed(name), self.flatten(&shape));
+                table.structs.insert(Cow::Borrowed(name), Layout::Struct(self.flatten(&shape)));
             }
         }
         for (&name, &place) in &variables {
@@ -154,7 +154,7 @@ impl<'a> Reading<'a> {
                     table.variables.insert(Cow::Borrowed(name), Cow::Borrowed(known));
                 }
                 _ => {
-                    table.structs.insert(Cow::Borrowed(name), self.flatten(&shape));
+                    table.structs.insert(Cow::Borrowed(name), Layout::Struct(self.flatten(&shape)));
                 }
             }
         }

@@ -10,10 +10,12 @@ mod wanted;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
+use std::sync::OnceLock;
 
 pub use dwarf::{DwarfError, from_dwarf};
 
 use crate::experiments::Difference;
+use crate::tables::File;
 #[cfg(debug_assertions)]
 pub use crate::toolchain::withhold;
 use crate::toolchain::{self};
@@ -88,10 +90,40 @@ impl fmt::Display for Struct {
     }
 }
 
+/// A struct of a table, which has some hundred; an answer needs a few.
+#[derive(Debug, Clone)]
+enum Entry {
+    Line(&'static str, OnceLock<Option<Struct>>),
+    Struct(Struct),
+}
+
+impl Entry {
+    fn line(line: &'static str) -> Self {
+        Entry::Line(line, OnceLock::new())
+    }
+
+    /// `None` for a line that says nothing, of which there is none.
+    fn get(&self) -> Option<&Struct> {
+        match self {
+            Entry::Line(line, parsed) => parsed.get_or_init(|| Struct::parse(line)).as_ref(),
+            Entry::Struct(found) => Some(found),
+        }
+    }
+}
+
+/// Lines may be parsed already or not.
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.get() == other.get()
+    }
+}
+
+impl Eq for Entry {}
+
 /// The layouts of one Go release or of one program.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Table {
-    structs: BTreeMap<Cow<'static, str>, Struct>,
+    structs: BTreeMap<Cow<'static, str>, Entry>,
     /// Variables whose type is one of `structs`, by name.
     variables: BTreeMap<Cow<'static, str>, Cow<'static, str>>,
     wait_reasons: Vec<Cow<'static, str>>,
@@ -102,7 +134,7 @@ impl Table {
     /// The struct of that name: a type (`runtime.g`), or a variable (`runtime.sched`, whose type is
     /// `runtime.schedt`; `runtime.work`, whose type may have no name). Names are those of the release.
     pub fn get(&self, name: &str) -> Option<&Struct> {
-        self.structs.get(name).or_else(|| self.structs.get(self.variables.get(name)?.as_ref()))
+        self.structs.get(name).or_else(|| self.structs.get(self.variables.get(name)?.as_ref()))?.get()
     }
 
     /// A field: `field("runtime.g", "sched.pc")`. Strings and slices have the fields `str`/`array`, `len`, `cap`.
@@ -117,7 +149,7 @@ impl Table {
 
     /// All types, and the variables that have a type of their own, by name.
     pub fn structs(&self) -> impl Iterator<Item = (&str, &Struct)> {
-        self.structs.iter().map(|(name, s)| (name.as_ref(), s))
+        self.structs.iter().filter_map(|(name, entry)| Some((name.as_ref(), entry.get()?)))
     }
 
     /// Variables whose type is among [`Table::structs`], with the name of that type.
@@ -165,12 +197,12 @@ impl Table {
 }
 
 impl Table {
-    /// Changes what is another one with an experiment. `None` where that cannot be parsed.
-    fn apply(&mut self, difference: &Difference<'static>) -> Option<()> {
+    /// Changes what is another one with an experiment.
+    fn apply(&mut self, difference: &Difference<'static>) {
         for (name, line) in &difference.structs {
             match *line {
                 "" => drop(self.structs.remove(*name)),
-                line => drop(self.structs.insert(Cow::Borrowed(name), Struct::parse(line)?)),
+                line => drop(self.structs.insert(Cow::Borrowed(name), Entry::line(line))),
             }
         }
         for (name, of) in &difference.variables {
@@ -179,7 +211,6 @@ impl Table {
                 of => drop(self.variables.insert(Cow::Borrowed(name), Cow::Borrowed(of))),
             }
         }
-        Some(())
     }
 }
 
@@ -192,27 +223,15 @@ pub struct Found {
     pub evidence: Evidence,
 }
 
-/// The parts of a table file that this module reads.
-#[derive(serde::Deserialize)]
-struct File {
-    #[serde(borrow)]
-    structs: BTreeMap<&'static str, &'static str>,
-    #[serde(borrow)]
-    variables: BTreeMap<&'static str, &'static str>,
-    #[serde(borrow)]
-    wait_reasons: Vec<&'static str>,
-    idle_in_synctest: Vec<u8>,
-}
-
 /// The layouts for `version`: those of exactly this release, else of the nearest patch of its minor, else of a
 /// neighbouring minor. `None` for a version that is too far from all that are known.
 ///
 /// Wait reasons are taken from neighbours too; a code beyond the list is unknown.
 pub fn lookup(version: &GoVersion) -> Option<Found> {
     let sheet = toolchain::file(version)?;
-    let mut table = parse(sheet.text)?;
+    let mut table = table(sheet.file);
     if let Some(difference) = &sheet.difference {
-        table.apply(difference)?;
+        table.apply(difference);
     }
     Some(Found { table, evidence: sheet.evidence })
 }
@@ -226,27 +245,21 @@ pub fn is_bracketed(version: &GoVersion) -> bool {
 /// Those of `names` whose structs are the same in the releases just below and just above `version`, of its minor:
 /// they hardly differ in between.
 pub(crate) fn steady<'n>(version: &GoVersion, names: &[&'n str]) -> HashSet<&'n str> {
-    let tables = toolchain::bracket(version).and_then(|(a, b)| Some((parse(a)?, parse(b)?)));
+    let tables = toolchain::bracket(version).map(|(a, b)| (table(a), table(b)));
     let steady = |name: &&str| {
         tables.as_ref().is_some_and(|(a, b)| a.get(name).is_some_and(|layout| b.get(name) == Some(layout)))
     };
     names.iter().copied().filter(steady).collect()
 }
 
-fn parse(text: &'static str) -> Option<Table> {
-    let file: File = serde_json::from_str(text).ok()?;
-    let structs = file
-        .structs
-        .into_iter()
-        .map(|(name, line)| Some((Cow::Borrowed(name), Struct::parse(line)?)))
-        .collect::<Option<_>>()?;
-    let variables = file.variables.into_iter().map(|(n, t)| (Cow::Borrowed(n), Cow::Borrowed(t))).collect();
-    Some(Table {
-        structs,
-        variables,
-        wait_reasons: file.wait_reasons.into_iter().map(Cow::Borrowed).collect(),
-        idle_in_synctest: file.idle_in_synctest,
-    })
+fn table(file: File) -> Table {
+    let (structs, variables) = (file.structs(), file.variables());
+    Table {
+        structs: structs.iter().map(|(name, line)| (Cow::Borrowed(name), Entry::line(line))).collect(),
+        variables: variables.iter().map(|(name, of)| (Cow::Borrowed(name), Cow::Borrowed(of))).collect(),
+        wait_reasons: file.wait_reasons().map(Cow::Borrowed).collect(),
+        idle_in_synctest: file.idle_in_synctest().collect(),
+    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ mod references;
 mod tls;
 
 pub(super) use frames::COLUMNS;
+pub(crate) use iced_x86::Mnemonic;
 
 use super::{Columns, Machine};
 use crate::addr::{CodeAddr, LinkAddr};

@@ -3,7 +3,7 @@
 use iced_x86::{Decoder, DecoderOptions, Instruction};
 
 use crate::addr::LinkAddr;
-use crate::globals::code::{Code, Fingerprint, Reference};
+use crate::globals::code::{Code, Fingerprint, Operation, Reference};
 
 /// What Go's linker puts between functions.
 const PADDING: u8 = 0xcc;
@@ -31,7 +31,7 @@ pub(super) fn decode(entry: LinkAddr, bytes: &[u8]) -> Code {
         if instruction.is_ip_rel_memory_operand() {
             references.push(Reference {
                 target: LinkAddr(instruction.ip_rel_memory_address()),
-                operation: format!("{:?}", instruction.mnemonic()),
+                operation: Operation(instruction.mnemonic()),
             });
             blank(encoded, offsets.displacement_offset(), offsets.displacement_size());
         }
@@ -67,8 +67,8 @@ mod tests {
     #[test]
     fn operands_in_order() {
         let code = decode(LinkAddr(0x1000), CODE);
-        let found: Vec<_> = code.references.iter().map(|r| (r.target.0, r.operation.as_str())).collect();
-        assert_eq!(found, [(0x1017, "Mov"), (0x100c, "Lea")]);
+        let found: Vec<_> = code.references.iter().map(|r| (r.target.0, r.operation.to_string())).collect();
+        assert_eq!(found, [(0x1017, "Mov".to_owned()), (0x100c, "Lea".to_owned())]);
     }
 
     #[test]

@@ -100,7 +100,7 @@ pub(crate) fn learn(
         for (ordinal, reference) in code.references.iter().enumerate() {
             let Some((name, addend)) = large.variable(reference.target) else { continue };
             if wanted.contains(name) {
-                let operation = reference.operation.clone();
+                let operation = reference.operation.to_string();
                 witnesses.entry(name).or_default().push(Witness {
                     function: function.clone(),
                     ordinal,

@@ -1,0 +1,118 @@
+//! The search for variables of one program, which goes on where it stopped: what was found is found, and functions that were
+//! decoded for one variable are there for the next.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Mutex, PoisonError};
+
+use super::agreement::{self, Agreement};
+use super::solver::{self, Decoded, Program, Recipes};
+use super::{Found, Globals};
+use crate::image::Image;
+use crate::layout;
+use crate::pclntab::Pclntab;
+use crate::toolchain::{self, Sheet};
+use crate::version::GoVersion;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Search {
+    version: GoVersion,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    /// All that was asked for; `None` where it was not found.
+    asked: BTreeMap<String, Option<Found>>,
+    /// The tables that may know the version, best first.
+    tables: Option<Vec<Table>>,
+    decoded: Decoded,
+}
+
+impl std::fmt::Debug for Kept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kept").field("asked", &self.asked).finish_non_exhaustive()
+    }
+}
+
+struct Table {
+    sheet: Sheet,
+    recipes: Recipes<'static>,
+    /// How alike the program is, once that was asked.
+    agreement: Option<Option<Agreement>>,
+}
+
+impl Table {
+    fn agreement(&mut self, program: &mut Program<'_>) -> Option<Agreement> {
+        let Table { recipes, agreement, .. } = self;
+        *agreement.get_or_insert_with(|| agreement::of(program, recipes))
+    }
+}
+
+impl Search {
+    /// In a program of this version.
+    pub fn new(version: GoVersion) -> Self {
+        Search { version, kept: Mutex::default() }
+    }
+
+    /// The version.
+    pub fn version(&self) -> &GoVersion {
+        &self.version
+    }
+
+    /// As [`solve`](super::solve). It is the same program each time.
+    pub fn find(&self, image: &Image, pclntab: &Pclntab, wanted: &[&str]) -> Globals {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let new: Vec<&str> = wanted.iter().copied().filter(|name| !kept.asked.contains_key(*name)).collect();
+        if !new.is_empty() {
+            let found = self.solve(&mut kept, image, pclntab, &new);
+            kept.asked.extend(new.into_iter().map(|name| (name.to_owned(), found.get(name))));
+        }
+        let found = wanted.iter().filter_map(|name| Some(((*name).to_owned(), (*kept.asked.get(*name)?)?)));
+        Globals { found: found.collect() }
+    }
+
+    fn solve(&self, kept: &mut Kept, image: &Image, pclntab: &Pclntab, wanted: &[&str]) -> Globals {
+        let Kept { tables, decoded, .. } = kept;
+        let mut globals = Globals::default();
+        let mut program = Program { image, pclntab, decoded };
+        for table in self.tables(tables) {
+            let unknown: Vec<&str> = wanted.iter().copied().filter(|w| globals.get(w).is_none()).collect();
+            if unknown.is_empty() {
+                break;
+            }
+            let mut steady = match table.sheet.evidence {
+                toolchain::Evidence::Exact => unknown.iter().copied().collect(),
+                // Whatever an experiment that is not known changes, votes have to be unanimous.
+                toolchain::Evidence::OtherExperiments { .. } => HashSet::new(),
+                _ => layout::steady(&self.version, &unknown),
+            };
+            // A vendor's release, or one with experiments, whose code is that of the table has its structs too.
+            if steady.len() < unknown.len() && table.agreement(&mut program).is_some_and(|a| a.is_proof()) {
+                steady = unknown.iter().copied().collect();
+            }
+            let Table { sheet, recipes, .. } = table;
+            globals.fill(solver::apply(&mut program, recipes, sheet.evidence, &unknown, &steady));
+        }
+        program.decoded.limit();
+        globals
+    }
+
+    /// Holds the runtime of the program against the table that its version has. `None` where there is none.
+    pub fn agreement(&self, image: &Image, pclntab: &Pclntab) -> Option<Agreement> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let Kept { tables, decoded, .. } = &mut *kept;
+        let mut program = Program { image, pclntab, decoded };
+        let agreement = self.tables(tables).first_mut()?.agreement(&mut program);
+        program.decoded.limit();
+        agreement
+    }
+
+    fn tables<'k>(&self, kept: &'k mut Option<Vec<Table>>) -> &'k mut [Table] {
+        kept.get_or_insert_with(|| {
+            let sheets = toolchain::files(&self.version).into_iter();
+            let table = |sheet| Table { recipes: solver::recipes(&sheet), sheet, agreement: None };
+            sheets.map(table).collect()
+        })
+    }
+}
