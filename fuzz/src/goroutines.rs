@@ -1,7 +1,7 @@
 //! A process that lies in its memory: the lists of goroutines and threads, their structs, labels, ancestors and stacks,
 //! from attaching to the printed text.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use inspector::memory::{Memory as _, ReadCost, RecordedMemory};
@@ -12,6 +12,7 @@ use inspector::runtime::attach::{LoadedImage, LoadedImages, Target, attach};
 use inspector::runtime::calibrate::{check_gs, check_ms, find_alllink};
 use inspector::runtime::code::CodeCache;
 use inspector::runtime::discover;
+use inspector::runtime::known::Known;
 use inspector::runtime::running::saved_start;
 use inspector::runtime::snapshot::glist::GList;
 use inspector::runtime::snapshot::stacks::StackWalker;
@@ -131,7 +132,8 @@ fn target(mappings: &[Mapping]) -> Target<'_> {
 
 fn loaded(base: &Base) -> LoadedImages {
     let image = base::image(Patched::new(&base.bytes)).expect("an ELF file");
-    let main = LoadedImage { program: base.program.clone(), image, name: String::new(), bias: LoadBias(0) };
+    let known = Arc::new(Known::new(&image, base.program.clone()));
+    let main = LoadedImage { known, image, name: String::new(), bias: LoadBias(0) };
     LoadedImages { main, others: Vec::new() }
 }
 

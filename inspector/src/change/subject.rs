@@ -14,7 +14,7 @@ use super::word::{Width, Word};
 use super::{Turn, refused, stopped, unverified};
 use crate::memory::{InStop, LiveMemory, Memory as _};
 use crate::process::Process;
-use crate::runtime::attach::{has_debug_info, own_dwarf};
+use crate::runtime::calibrate::{has_debug_info, own_dwarf};
 use crate::runtime::locate::Located;
 use crate::runtime::open::{Opened, Runtimes, memory_error, open_all, open_chosen};
 use crate::runtime::view::View;

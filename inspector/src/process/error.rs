@@ -2,9 +2,10 @@
 
 use std::io;
 
-use super::Foreign;
-use super::Pid;
+use symbols::image::ImageError;
+
 use super::access::Denial;
+use super::{Foreign, Pid, Process};
 
 /// Why a process cannot be looked at.
 #[derive(Debug, thiserror::Error)]
@@ -146,6 +147,23 @@ fn listed(candidates: &[(Pid, String)]) -> String {
         texts.push(format!("and {} more", candidates.len() - MOST));
     }
     texts.join(", ")
+}
+
+impl Process {
+    /// It is no Go process, and that is why.
+    pub(crate) fn not_go(&self, reason: impl Into<String>) -> Error {
+        Error::NotGo { pid: self.pid(), name: self.name().to_owned(), reason: reason.into() }
+    }
+
+    /// Its executable is no image that can be looked at.
+    pub(crate) fn unusable(&self, error: &ImageError) -> Error {
+        match error {
+            ImageError::BigEndian => {
+                Error::Architecture { pid: self.pid(), name: self.name().to_owned(), what: error.to_string() }
+            }
+            _ => self.not_go(format!("its executable: {error}")),
+        }
+    }
 }
 
 impl Error {

@@ -29,6 +29,16 @@ pub struct FileId {
     pub modified: i128,
 }
 
+/// Which contents of which file, by all that the kernel says of it: whoever changes the contents can set the time of that back, but
+/// not the time of that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Contents {
+    id: FileId,
+    len: u64,
+    /// Time of the last change of anything about the file, in nanoseconds.
+    changed: i128,
+}
+
 /// What may be read of many executables together, and of each.
 #[derive(Debug)]
 pub(crate) struct Budget {
@@ -67,6 +77,7 @@ pub struct Executable {
     file: File,
     len: u64,
     id: FileId,
+    changed: i128,
     links: u64,
     read: Arc<AtomicU64>,
     /// What it may cost, and whether that was too little.
@@ -86,10 +97,12 @@ impl Executable {
     /// Where it cannot be looked at.
     pub fn new(file: RegularFile) -> io::Result<Self> {
         let meta = file.metadata()?;
-        let modified = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
+        let time = |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
+        let modified = time(meta.mtime(), meta.mtime_nsec());
         Ok(Executable {
             len: meta.len(),
             id: FileId { device: meta.dev(), inode: meta.ino(), modified },
+            changed: time(meta.ctime(), meta.ctime_nsec()),
             links: meta.nlink(),
             file: file.into(),
             read: Arc::default(),
@@ -107,6 +120,11 @@ impl Executable {
     /// Which file it is.
     pub fn id(&self) -> FileId {
         self.id
+    }
+
+    /// Which contents of it.
+    pub fn contents(&self) -> Contents {
+        Contents { id: self.id, len: self.len, changed: self.changed }
     }
 
     /// Whether no directory holds it any more.
@@ -187,6 +205,24 @@ mod tests {
         assert_eq!(read(&budget(long, 1000, 100), &[60, 41]), (vec![true, false], true));
         let late = budget(none, 1000, 100);
         assert_eq!((read(&late, &[1]), late.is_spent()), ((vec![false], true), true));
+    }
+
+    #[test]
+    fn other_contents_are_told_apart_though_their_time_is_set_back() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"first").unwrap();
+        let before = open(file.path());
+        let modified = file.as_file().metadata().unwrap().modified().unwrap();
+        // The kernel's clock of files goes in steps.
+        let told_apart = (0..100_000).any(|_| {
+            std::os::unix::fs::FileExt::write_all_at(file.as_file(), b"other", 0).unwrap();
+            file.as_file().set_modified(modified).unwrap();
+            let after = open(file.path());
+            assert_eq!((after.id(), after.len()), (before.id(), before.len()));
+            after.contents() != before.contents()
+        });
+        assert!(told_apart);
+        assert_eq!(open(file.path()).contents(), open(file.path()).contents());
     }
 
     #[test]

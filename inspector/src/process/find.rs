@@ -199,11 +199,7 @@ pub fn descendants(of: &[Process]) -> Result<Vec<Pid>, Error> {
 /// # Errors
 /// Whatever keeps us from saying that it is a Go process.
 pub fn one(process: &Process) -> Result<GoProcess, Error> {
-    let pid = process.pid();
-    let executable = process.executable()?;
-    let not_go =
-        |reason: &str| Error::NotGo { pid, name: process.name().to_owned(), reason: reason.to_owned() };
-    let known = recognise(executable, None);
+    let known = recognise(process.executable()?, None);
     let cache = Executables::default();
     let found = match &known.result {
         Ok(program) => {
@@ -216,21 +212,13 @@ pub fn one(process: &Process) -> Result<GoProcess, Error> {
             in_shared_object(process, &cache, &OwnPortFiles::list(), Detail::All)?.0.ok_or_else(|| {
                 let reason =
                     "neither its executable nor what it loaded has build info or a Go function table";
-                process.foreign_go().unwrap_or_else(|| not_go(reason))
+                process.foreign_go().unwrap_or_else(|| process.not_go(reason))
             })?
         }
-        Err(NotGo::Image(e)) => return Err(unusable_image(process, e)),
+        Err(NotGo::Image(e)) => return Err(process.unusable(e)),
     };
     process.check()?;
     Ok(found)
-}
-
-fn unusable_image(process: &Process, error: &ImageError) -> Error {
-    let (pid, name) = (process.pid(), process.name().to_owned());
-    match error {
-        ImageError::BigEndian => Error::Architecture { pid, name, what: error.to_string() },
-        _ => Error::NotGo { pid, name, reason: format!("its executable: {error}") },
-    }
 }
 
 /// How many threads look: starting one costs as much as looking at some dozen processes.

@@ -40,17 +40,17 @@ impl Process {
     /// # Errors
     /// [`Error::Denied`] with the reason; [`Error::Exited`].
     pub fn shared_objects(&self) -> Result<Vec<Mapping>, Error> {
+        let mappings = self.mappings()?;
+        Ok(self.shared_objects_of(&mappings).into_iter().cloned().collect())
+    }
+
+    /// As [`Process::shared_objects`], of its mappings that were read already.
+    pub(crate) fn shared_objects_of<'m>(&self, mappings: &'m [Mapping]) -> Vec<&'m Mapping> {
         let exe = maps::path_in_maps(&self.exe_path().unwrap_or_default());
         let mut seen = HashSet::new();
-        let mut objects = self.mappings()?;
-        objects.retain(|m| {
-            m.executable
-                && m.inode != 0
-                && m.path.starts_with(b"/")
-                && m.path != exe
-                && seen.insert((m.device, m.inode))
-        });
-        Ok(objects)
+        let is_of_file = |m: &&Mapping| m.executable && m.inode != 0 && m.path.starts_with(b"/");
+        let of_files = mappings.iter().filter(is_of_file);
+        of_files.filter(|m| m.path != exe && seen.insert((m.device, m.inode))).collect()
     }
 
     /// Opens a mapped file: through the mapping itself where we may, else by its path below the root of the process.

@@ -1,11 +1,49 @@
 //! Where variables of the runtime are in a process.
 
+use std::sync::{Arc, OnceLock};
+
 use symbols::addr::{LoadBias, RuntimeAddr};
-use symbols::globals::{self, Evidence, Globals};
+use symbols::globals::{self, Agreement, Evidence, Globals, Search};
 use symbols::version::GoVersion;
 
 use super::modules::Module;
 use super::view::View;
+
+/// The variables of a program, as far as somebody asked for them: in its symbol table where there is one, else by recipes. Each is
+/// looked for once.
+#[derive(Debug)]
+pub struct Variables {
+    symbols: Arc<Symbols>,
+    search: Search,
+}
+
+/// What the symbol table of a program says of all variables that there are recipes for, once somebody asks.
+#[derive(Debug, Default)]
+pub struct Symbols(OnceLock<Globals>);
+
+impl Variables {
+    /// Those of a program of this version, whose symbol table says what is in `symbols`.
+    pub fn new(symbols: Arc<Symbols>, version: GoVersion) -> Self {
+        Variables { symbols, search: Search::new(version) }
+    }
+
+    /// Finds the `wanted` ones. `module` is the program's each time.
+    pub fn locate(&self, module: &Module, wanted: &[&str]) -> Located {
+        let known = self.symbols.0.get_or_init(|| globals::from_symtab(&module.image, globals::VARIABLES));
+        let (named, others): (Vec<&str>, Vec<&str>) =
+            wanted.iter().copied().partition(|name| known.get(name).is_some());
+        let mut globals = known.only(&named);
+        if !others.is_empty() {
+            globals.fill(self.search.find(&module.image, &module.pclntab, &others));
+        }
+        Located { globals, bias: module.bias }
+    }
+
+    /// How much of the program's runtime is that of its version.
+    pub fn agreement(&self, module: &Module) -> Option<Agreement> {
+        self.search.agreement(&module.image, &module.pclntab)
+    }
+}
 
 /// Variables of the runtime that were found in a process. What was not found, or not beyond doubt, is absent.
 ///
@@ -17,16 +55,6 @@ pub struct Located {
 }
 
 impl Located {
-    /// Finds the `wanted` variables of a program of this version: in its symbol table where there is one, else by
-    /// recipes.
-    pub fn find(module: &Module, version: &GoVersion, wanted: &[&str]) -> Self {
-        let mut globals = globals::from_symtab(&module.image, wanted);
-        if wanted.iter().any(|name| globals.get(name).is_none()) {
-            globals.fill(globals::solve(&module.image, &module.pclntab, version, wanted));
-        }
-        Located { globals, bias: module.bias }
-    }
-
     /// Where `name` (`runtime.allgs`) is.
     pub fn at(&self, name: &str) -> Option<RuntimeAddr> {
         self.globals.address(name).map(|link| self.bias.runtime(link))
@@ -46,9 +74,8 @@ impl Located {
 }
 
 impl View {
-    /// Finds variables of its runtime. Costs some milliseconds where there is no symbol table: ask once for all that
-    /// an answer needs.
+    /// Finds variables of its runtime. The first time costs up to a millisecond where there is no symbol table.
     pub fn locate(&self, wanted: &[&str]) -> Located {
-        Located::find(self.modules.main(), &self.fitting, wanted)
+        self.variables.locate(self.modules.main(), wanted)
     }
 }

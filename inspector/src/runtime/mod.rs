@@ -1,6 +1,7 @@
 //! The Go runtime seen from outside.
 
 pub mod attach;
+mod attach_error;
 pub mod batch;
 pub mod buckets;
 pub mod calibrate;
@@ -11,7 +12,8 @@ pub mod fields;
 pub mod goroutine;
 pub mod heap;
 pub mod histogram;
-pub mod images;
+pub mod known;
+pub mod load;
 pub mod locate;
 pub mod memstats;
 pub mod modules;

@@ -1,11 +1,12 @@
 //! From a pinned process to its Go runtimes: one in most, one more for each library with a runtime of its own.
 
 use std::fmt;
+use std::sync::OnceLock;
 
 use symbols::moduledata;
 
-use super::attach::{self, AttachError, LoadedImages, MAX_TABLES, Target, attach};
-use super::images::{self, architecture, not_go};
+use super::attach::{self, AttachError, Target, attach};
+use super::load::{self, LoadedImages, MAX_TABLES, architecture};
 use super::view::View;
 use crate::memory::{LiveMemory, Memory, MemoryError, ReadCost};
 use crate::process::access::Access;
@@ -27,7 +28,10 @@ pub struct RuntimeName {
 
 impl RuntimeName {
     fn of(images: &LoadedImages) -> Self {
-        RuntimeName { module: images.main.name.clone(), release: images.main.program.release.to_string() }
+        RuntimeName {
+            module: images.main.name.clone(),
+            release: images.main.known.program.release.to_string(),
+        }
     }
 
     /// Whether somebody means it by `name`: the path of its module, or its file's name.
@@ -107,7 +111,7 @@ pub fn open_chosen(process: &Process, chosen: Option<&str>) -> Result<Opened, Er
         return Err(Error::Usage(text));
     }
     let mut opened = attach_to(process, found)?.opened;
-    opened.pop().ok_or_else(|| not_go(process, "no Go runtime was found in it"))
+    opened.pop().ok_or_else(|| process.not_go("no Go runtime was found in it").into())
 }
 
 /// As [`open_chosen`], of the only one.
@@ -130,7 +134,7 @@ impl Found {
     fn look(process: &Process) -> Result<Self, Error> {
         let mappings = process.mappings()?;
         let memory = LiveMemory::new(process.pid().as_raw());
-        let images = images::find(process, &mappings, &memory)?;
+        let images = load::find(process, &mappings, &memory)?;
         Ok(Found { mappings, images, cost: memory.cost() })
     }
 }
@@ -207,14 +211,16 @@ fn monotonic_offset(process: &Process) -> i64 {
         seconds.checked_mul(1_000_000_000)?.checked_add(nanoseconds)
     };
     let theirs = process.read("timens_offsets", "read the time namespace").ok().and_then(|t| offset(&t));
-    let ours = std::fs::read("/proc/self/timens_offsets").ok().and_then(|t| offset(&t));
-    theirs.unwrap_or(0).saturating_sub(ours.unwrap_or(0))
+    // We never change our namespace of time.
+    static OURS: OnceLock<i64> = OnceLock::new();
+    let ours = || std::fs::read("/proc/self/timens_offsets").ok().and_then(|t| offset(&t)).unwrap_or(0);
+    theirs.unwrap_or(0).saturating_sub(*OURS.get_or_init(ours))
 }
 
 fn explain(process: &Process, error: AttachError) -> Error {
     let pid = process.pid();
     match error {
-        AttachError::NotGo => not_go(process, "no Go runtime was found in it"),
+        AttachError::NotGo => process.not_go("no Go runtime was found in it").into(),
         AttachError::TooOld(version) => process::Error::TooOld { pid, version }.into(),
         AttachError::Architecture => architecture(process, attach::AttachError::Architecture.to_string()),
         AttachError::Memory(error) => memory_error(process, error),

@@ -1,6 +1,8 @@
 //! A Go runtime as it can be seen from outside: where its variables are, how its structs are laid out, and how
 //! each of that is known.
 
+use std::sync::Arc;
+
 use symbols::addr::RuntimeAddr;
 use symbols::globals::Agreement;
 use symbols::layout::{self, Table};
@@ -8,6 +10,7 @@ use symbols::version::GoVersion;
 
 use super::fields::{GFields, MFields};
 use super::goroutine::{Goroutine, M};
+use super::locate::Variables;
 use super::modules::Modules;
 use super::release::GoRelease;
 use super::snapshot::glist::AllGs;
@@ -50,9 +53,11 @@ pub struct View {
     /// The minor release whose text formats and layouts are used.
     pub release: GoRelease,
     /// Layouts and wait reasons.
-    pub table: Table,
+    pub table: Arc<Table>,
     /// How well the layouts fit the release.
     pub layout: layout::Evidence,
+    /// Where its variables are.
+    pub variables: Arc<Variables>,
     /// How much of the runtime's code is that of the release, where the layouts are not beyond doubt by themselves.
     pub code: Option<Agreement>,
     /// Layout of a g.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::io::Read as _;
 
 use nix::errno::Errno;
 
@@ -34,7 +35,7 @@ pub fn tracer(pid: i32) -> Option<i32> {
 /// The threads of a process in another pid namespace: their ids there, and in ours. `None` where both are the same.
 pub fn namespaced_threads(pid: i32) -> Option<HashMap<u64, i32>> {
     let innermost = |path: String| -> Option<(usize, u64)> {
-        let status = fs::read_to_string(path).ok()?;
+        let status = status(path)?;
         let ids: Vec<&str> = field(&status, "NSpid:")?.split_ascii_whitespace().collect();
         Some((ids.len(), ids.last()?.parse().ok()?))
     };
@@ -48,6 +49,13 @@ pub fn namespaced_threads(pid: i32) -> Option<HashMap<u64, i32>> {
             .filter_map(|tid| Some((innermost(format!("/proc/{pid}/task/{tid}/status"))?.1, tid)))
             .collect(),
     )
+}
+
+/// A status file, which says nothing of its size: with room for all of it, it takes one call.
+fn status(path: String) -> Option<String> {
+    let mut text = String::with_capacity(4096);
+    fs::File::open(path).ok()?.read_to_string(&mut text).ok()?;
+    Some(text)
 }
 
 /// What a thread waits for in the kernel, for messages.

@@ -200,11 +200,6 @@ pub fn solve(image: &Image, pclntab: &Pclntab, version: &GoVersion, wanted: &[&s
     Search::new(version.clone()).find(image, pclntab, wanted)
 }
 
-/// See [`Search::agreement`].
-pub fn agreement(image: &Image, pclntab: &Pclntab, version: &GoVersion) -> Option<Agreement> {
-    Search::new(version.clone()).agreement(image, pclntab)
-}
-
 /// As [`solve`], by the text of a table file that is made from the program's very release.
 #[cfg(feature = "generate")]
 pub fn solve_by(image: &Image, pclntab: &Pclntab, text: &str, wanted: &[&str]) -> Globals {

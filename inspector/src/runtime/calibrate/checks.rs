@@ -1,12 +1,12 @@
 //! Holding layouts and globals against live memory before anything is read by them. A table of another patch
 //! release can be wrong in a single field without any symptom but missing data.
 
-use super::fields::{GFields, MFields};
-use super::goroutine::Goroutine;
-use super::modules::Modules;
-use super::plausible::{chain, is_m, plausible_g};
-use super::snapshot::glist::AllGs;
 use crate::memory::{Memory, Span};
+use crate::runtime::fields::{GFields, MFields};
+use crate::runtime::goroutine::{Goroutine, M};
+use crate::runtime::modules::Modules;
+use crate::runtime::plausible::{chain, plausible_g};
+use crate::runtime::snapshot::glist::AllGs;
 
 /// How many gs are looked at, spread over all.
 const SAMPLE: usize = 256;
@@ -82,8 +82,24 @@ pub fn check_ms(memory: &dyn Memory, fields: &MFields, g: &GFields, head: u64, t
         ms: ms.len(),
         threads_found: with_thread().filter(|m| tids.contains(&m.procid)).count(),
         strangers: with_thread().filter(|m| !tids.contains(&m.procid)).count(),
-        broken: ms.iter().filter(|m| !is_m(memory, fields, g, m.addr)).count(),
+        broken: broken(memory, g, &ms),
     }
+}
+
+/// How many ms have a scheduling goroutine that does not point back.
+fn broken(memory: &dyn Memory, g: &GFields, ms: &[M]) -> usize {
+    let spans: Vec<Span> = ms.iter().map(|m| Span { addr: m.g0.wrapping_add(g.m as u64), len: 8 }).collect();
+    let (mut words, mut failed) = (vec![0; 8 * spans.len()], Vec::new());
+    if memory.read_spans(&spans, &mut words, &mut failed).is_err() {
+        return ms.len();
+    }
+    for i in failed {
+        // No m is there.
+        if let Some(word) = words.get_mut(8 * i..8 * i + 8) {
+            word.fill(0xff);
+        }
+    }
+    ms.iter().zip(words.chunks_exact(8)).filter(|(m, word)| **word != m.addr.to_le_bytes()).count()
 }
 
 /// Finds `m.alllink` where the table's is wrong (Go 1.24 moved it between patch releases): the offset whose
