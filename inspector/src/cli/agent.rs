@@ -2,6 +2,8 @@
 
 use std::ops::ControlFlow;
 
+use serde::Serialize;
+
 use super::args::{Common, WayArgs};
 use super::output;
 use super::progress::Progress;
@@ -10,6 +12,37 @@ use crate::agent::{self, Answer, Connection, Limits, Request, Signal};
 
 /// How much of a wrong answer a message shows.
 const SHOWN: usize = 120;
+
+/// Has the agent answer: as JSON where that is wanted, else its text is passed on unchanged. What was read is returned.
+pub(super) fn answer<T: Serialize>(
+    connection: Connection,
+    request: &Request,
+    way: &WayArgs,
+    common: &Common,
+    expected: &'static str,
+    parse: impl FnOnce(&str) -> Option<T>,
+) -> Result<Option<T>, Error> {
+    if !common.json {
+        pass_on(connection, request, way, common)?;
+        return Ok(None);
+    }
+    let answer = read(connection, request, way, expected, parse)?;
+    output::write_json(common, &answer)?;
+    Ok(Some(answer))
+}
+
+/// Asks, and parses the whole text. Not for what may be long.
+pub(super) fn read<T>(
+    connection: Connection,
+    request: &Request,
+    way: &WayArgs,
+    expected: &'static str,
+    parse: impl FnOnce(&str) -> Option<T>,
+) -> Result<T, Error> {
+    let peer = connection.peer().to_owned();
+    let text = ask_for_text(connection, request, way)?;
+    parse(&text).ok_or_else(|| garbage(peer, expected, &text))
+}
 
 pub(super) fn garbage(peer: String, expected: &'static str, text: &str) -> Error {
     let begins = text.chars().take(SHOWN).collect();

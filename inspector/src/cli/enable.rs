@@ -1,16 +1,14 @@
 //! `--enable`: what it says, and what is said of what was written.
 
-use std::io::Write as _;
 use std::time::Duration;
 
 use super::args::{Common, MemoryLimit};
 use super::duration::parse_duration;
-use super::style::Style;
+use super::notices::Notice;
 use crate::Error;
 use crate::change::sampling::{Closed, DEFAULT_HEAP_RATE};
 use crate::operations::enable::{Rate, Request};
 use crate::operations::profile::Kind;
-use crate::printable::printable_str;
 use crate::report::changes::Written;
 
 /// A wait as long as this is sampled for certain, unless the user wants another rate.
@@ -52,22 +50,12 @@ pub(super) fn tell(closed: &Closed, common: &Common) {
     if common.verbose == 0 {
         return;
     }
-    let style = Style::for_stderr(common.color);
-    let mut err = std::io::stderr().lock();
-    // What cannot be said is no failure of the answer.
     for word in &closed.written {
-        let text = Written::from(word).to_string();
-        let _ = writeln!(err, "{} {}", style.hint("wrote:"), printable_str(&text));
+        Notice::Wrote.tell(common, Written::from(word));
     }
     for restored in &closed.restored {
         let what = if restored.written { "put back" } else { "left as the program has set it" };
-        let _ = writeln!(
-            err,
-            "{} {} is {} again ({what})",
-            style.hint("wrote:"),
-            printable_str(&restored.name),
-            restored.value
-        );
+        Notice::Wrote.tell(common, format_args!("{} is {} again ({what})", restored.name, restored.value));
     }
 }
 

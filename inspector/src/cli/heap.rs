@@ -1,9 +1,7 @@
 //! `heap`.
 
-use std::io::Write as _;
-
 use super::args::{Common, HeapArgs};
-use super::style::Style;
+use super::notices::Notice;
 use super::{output, panicking, runtimes};
 use crate::Error;
 use crate::operations::{self, runtimes::ask};
@@ -30,8 +28,6 @@ pub(super) fn run(args: &HeapArgs, common: &Common) -> Result<(), Error> {
 
 /// How far it can be believed, on standard error.
 fn tell(answer: &HeapAnswer, common: &Common) {
-    let style = Style::for_stderr(common.color);
-    let mut err = std::io::stderr().lock();
     let note = match answer.consistency {
         Consistency::Instant => None,
         Consistency::InstantInChange => {
@@ -44,11 +40,10 @@ fn tell(answer: &HeapAnswer, common: &Common) {
             Some("approximate: the process ran on, so that the numbers are not all of one instant")
         }
     };
-    // A hint that cannot be written is no failure of the answer.
     if let Some(note) = note {
-        let _ = writeln!(err, "{} {note}", style.hint("note:"));
+        Notice::Note.tell(common, note);
     }
     if common.verbose > 0 {
-        let _ = writeln!(err, "{} {}", style.hint("cost:"), answer.cost);
+        Notice::Cost.tell(common, answer.cost);
     }
 }

@@ -1,12 +1,11 @@
 //! `gc`, `setgc` and `setmemlimit`.
 
-use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
 use super::args::{Common, GcArgs, SetGcArgs, SetMemLimitArgs, Via, WayArgs};
 use super::interrupt::Interrupt;
-use super::style::Style;
+use super::notices::Notice;
 use super::target::Found;
 use super::via::{Chosen, choose};
 use super::{agent, output};
@@ -17,7 +16,6 @@ use crate::change::knob::{self, NO_LIMIT};
 use crate::change::subject::Subject;
 use crate::change::{Options, guard};
 use crate::operations::change::{collect, gc_percent, set_percent};
-use crate::printable::printable_str;
 use crate::process::Process;
 use crate::report::answers::{Source, Sourced};
 use crate::report::changes::{Effort, Gc, SetGc, SetMemLimit};
@@ -32,11 +30,8 @@ pub(super) fn gc(args: &GcArgs, common: &Common) -> Result<(), Error> {
     match choose(&target, &way(args)?, common, probe)? {
         Chosen::Probe(collection) => tell_collection(&target, &collection, args, common),
         Chosen::Agent(connection) => {
-            let peer = connection.peer().to_owned();
-            let text = agent::ask_for_text(connection, &Request::Plain(Signal::Gc), &args.way)?;
-            if text != "ok" {
-                return Err(agent::garbage(peer, "ok", &text));
-            }
+            let parse = |text: &str| (text == "ok").then_some(());
+            agent::read(connection, &Request::Plain(Signal::Gc), &args.way, "ok", parse)?;
             if common.json {
                 let answer = Gc { collected: true, forced: None };
                 return write(&target, "agent", answer, common);
@@ -95,14 +90,12 @@ pub(super) fn set_gc(args: &SetGcArgs, common: &Common) -> Result<(), Error> {
             output::write(common, |out| writeln!(out, "{answer}"))
         }
         Chosen::Agent(connection) => {
+            let parse = |text: &str| {
+                let source = Source::new(&target.named(), "agent");
+                SetGc::parse(text).map(|answer| Sourced { source, answer })
+            };
             let request = Request::SetGc(args.percent);
-            if !common.json {
-                return agent::pass_on(connection, &request, &knob.way, common);
-            }
-            let peer = connection.peer().to_owned();
-            let text = agent::ask_for_text(connection, &request, &knob.way)?;
-            let answer = SetGc::parse(&text).ok_or_else(|| agent::garbage(peer, "what setgc did", &text))?;
-            write(&target, "agent", answer, common)
+            agent::answer(connection, &request, &knob.way, common, "what setgc did", parse).map(drop)
         }
     }
 }
@@ -135,13 +128,12 @@ pub(super) fn set_mem_limit(args: &SetMemLimitArgs, common: &Common) -> Result<(
     tell_effort(&answer.effort, common);
     let alive = needs.overhead.saturating_add(needs.marked);
     if limit != NO_LIMIT && limit.cast_unsigned() < alive {
-        let style = Style::for_stderr(common.color);
-        // A warning that cannot be written is no failure of the answer.
-        let _ = writeln!(
-            std::io::stderr().lock(),
-            "{} {alive} bytes are in use after a collection: with a lower limit, up to half of the CPU time goes into \
-             collections",
-            style.hint("warning:"),
+        Notice::Warning.tell(
+            common,
+            format_args!(
+                "{alive} bytes are in use after a collection: with a lower limit, up to half of the CPU time goes into \
+                 collections"
+            ),
         );
     }
     if common.json {
@@ -175,9 +167,7 @@ fn write(
 
 fn done(common: &Common, what: &str) {
     if common.verbose > 0 {
-        let style = Style::for_stderr(common.color);
-        // What cannot be said is no failure of what was done.
-        let _ = writeln!(std::io::stderr().lock(), "{} {what}", style.hint("done:"));
+        Notice::Done.tell(common, what);
     }
 }
 
@@ -187,19 +177,12 @@ fn tell_effort(effort: &Effort, common: &Common) {
     if common.verbose == 0 && (common.json || !effort.dry_run) {
         return;
     }
-    let style = Style::for_stderr(common.color);
-    let mut err = std::io::stderr().lock();
-    let title = if effort.dry_run { "would write:" } else { "wrote:" };
-    for word in &effort.written {
-        let _ = writeln!(err, "{} {}", style.hint(title), printable_str(&word.to_string()));
-    }
+    let wrote = if effort.dry_run { Notice::WouldWrite } else { Notice::Wrote };
+    effort.written.iter().for_each(|word| wrote.tell(common, word));
     if effort.stops > 0 {
-        let _ = writeln!(
-            err,
-            "{} all threads stopped {} times for {} µs in all",
-            style.hint("cost:"),
-            effort.stops,
-            effort.stopped_us
+        Notice::Cost.tell(
+            common,
+            format_args!("all threads stopped {} times for {} µs in all", effort.stops, effort.stopped_us),
         );
     }
 }

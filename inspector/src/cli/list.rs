@@ -1,11 +1,9 @@
 //! `list`.
 
-use std::io::Write as _;
-
 use super::args::Common;
-use super::{output, style::Style};
+use super::notices::Notice;
+use super::output;
 use crate::Error;
-use crate::printable::printable_str;
 use crate::process::Pid;
 use crate::process::access::Denial;
 use crate::process::find::{self, Detail, Found, GoProcess};
@@ -39,44 +37,36 @@ pub(super) fn conclude<'p>(processes: impl IntoIterator<Item = &'p GoProcess>) -
 /// Says how many processes could not be looked into, and why.
 pub(super) fn tell_unreadable(found: &Found, common: &Common) {
     if found.hides_others {
-        let style = Style::for_stderr(common.color);
         let denial = Denial::Hidden;
         let todo = denial.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
-        // A hint that cannot be written is no failure of the answer.
-        let _ = writeln!(
-            std::io::stderr().lock(),
-            "{} the processes of other users are not shown: /proc is mounted with hidepid{todo}",
-            style.hint("hint:"),
+        Notice::Hint.tell(
+            common,
+            format_args!("the processes of other users are not shown: /proc is mounted with hidepid{todo}"),
         );
     }
     tell_not_looked_at(found, common);
     let Some(denial) = found.denial.as_ref().filter(|_| found.unreadable > 0) else { return };
-    let style = Style::for_stderr(common.color);
     let todo = denial.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
     // A user sees hundreds of others' processes: the first show which they are.
     let most = if common.verbose > 0 { find::NAMED_UNREADABLE } else { 3 };
     let mut some: Vec<_> = found.some_unreadable.iter().collect();
     some.sort_by_key(|(pid, _)| *pid);
-    let named: Vec<String> =
-        some.iter().take(most).map(|(pid, name)| format!("{pid} ({})", printable_str(name))).collect();
+    let named: Vec<String> = some.iter().take(most).map(|(pid, name)| format!("{pid} ({name})")).collect();
     let more = if found.unreadable > named.len() { " and others" } else { "" };
-    let mut err = std::io::stderr().lock();
-    // A hint that cannot be written is no failure of the answer.
-    let _ = writeln!(
-        err,
-        "{} {} process{} could not be looked into: {}{more} ({denial}){todo}",
-        style.hint("hint:"),
-        found.unreadable,
-        if found.unreadable == 1 { "" } else { "es" },
-        named.join(", "),
+    Notice::Hint.tell(
+        common,
+        format_args!(
+            "{} process{} could not be looked into: {}{more} ({denial}){todo}",
+            found.unreadable,
+            if found.unreadable == 1 { "" } else { "es" },
+            named.join(", "),
+        ),
     );
 }
 
 /// Names the processes that were not looked at: who makes looking expensive hides nobody silently.
 fn tell_not_looked_at(found: &Found, common: &Common) {
     const NAMED: usize = 20;
-    let style = Style::for_stderr(common.color);
-    let mut err = std::io::stderr().lock();
     let name = |pids: &[Pid]| {
         let named: Vec<String> = pids.iter().take(NAMED).map(ToString::to_string).collect();
         let more =
@@ -85,14 +75,15 @@ fn tell_not_looked_at(found: &Found, common: &Common) {
     };
     if !found.unanswered.is_empty() {
         let count = found.unanswered.len();
-        // A hint that cannot be written is no failure of the answer.
-        let _ = writeln!(
-            err,
-            "{} {count} process{} left out, as memory or files of {} do not come (userfaultfd, FUSE, a network file system): {}",
-            style.hint("warning:"),
-            if count == 1 { " was" } else { "es were" },
-            if count == 1 { "it" } else { "them" },
-            name(&found.unanswered),
+        Notice::Warning.tell(
+            common,
+            format_args!(
+                "{count} process{} left out, as memory or files of {} do not come (userfaultfd, FUSE, a network file \
+                 system): {}",
+                if count == 1 { " was" } else { "es were" },
+                if count == 1 { "it" } else { "them" },
+                name(&found.unanswered),
+            ),
         );
     }
     let mut pids = found.not_looked_at.clone();
@@ -101,16 +92,16 @@ fn tell_not_looked_at(found: &Found, common: &Common) {
     if count == 0 {
         return;
     }
-    // A hint that cannot be written is no failure of the answer.
-    let _ = writeln!(
-        err,
-        "{} {count} process{} not looked at to the end, as all may take {} s and {} GiB of reading, each {} GiB: {}; \
-         `gops-probe process PID` looks at one",
-        style.hint("warning:"),
-        if count == 1 { " was" } else { "es were" },
-        find::TIME.as_secs(),
-        find::BYTES >> 30,
-        find::BYTES_OF_ONE >> 30,
-        name(&pids),
+    Notice::Warning.tell(
+        common,
+        format_args!(
+            "{count} process{} not looked at to the end, as all may take {} s and {} GiB of reading, each {} GiB: {}; \
+             `gops-probe process PID` looks at one",
+            if count == 1 { " was" } else { "es were" },
+            find::TIME.as_secs(),
+            find::BYTES >> 30,
+            find::BYTES_OF_ONE >> 30,
+            name(&pids),
+        ),
     );
 }

@@ -1,9 +1,7 @@
 //! `memstats`.
 
-use std::io::Write as _;
-
 use super::args::{Common, MemstatsArgs};
-use super::style::Style;
+use super::notices::Notice;
 use super::via::{Chosen, choose};
 use super::{agent, output, panicking, runtimes};
 use crate::Error;
@@ -22,7 +20,7 @@ pub(super) fn run(args: &MemstatsArgs, common: &Common) -> Result<(), Error> {
     let way = args.runtime.way(args.way)?.without_agent(args.no_pause.then_some("--no-pause"))?;
     let outside =
         |process: &Process| ask(process, args.runtime.chosen(), |opened| look(process, &opened, wanted));
-    let answer = match choose(&target, &way, common, outside)? {
+    match choose(&target, &way, common, outside)? {
         Chosen::Probe(answers) => {
             if common.json {
                 answers.write_json(common, runtimes::pretty)?;
@@ -38,48 +36,39 @@ pub(super) fn run(args: &MemstatsArgs, common: &Common) -> Result<(), Error> {
                 tell(answer, common);
                 panicking::tell(answer.panicking, common);
             }
-            return answers.conclude();
+            answers.conclude()
         }
         Chosen::Agent(connection) => {
+            let parse = |text: &str| MemStatsAnswer::of_agent(Source::new(&target.named(), "agent"), text);
             let request = Request::Plain(Signal::MemStats);
-            if !common.json {
-                return agent::pass_on(connection, &request, &args.way, common);
-            }
-            let peer = connection.peer().to_owned();
-            let text = agent::ask_for_text(connection, &request, &args.way)?;
-            MemStatsAnswer::of_agent(Source::new(&target.named(), "agent"), &text)
-                .ok_or_else(|| agent::garbage(peer, "memory statistics", &text))?
+            let answer = agent::answer(connection, &request, &args.way, common, "memory statistics", parse)?;
+            answer.iter().for_each(|answer| tell(answer, common));
+            Ok(())
         }
-    };
-    output::write_json(common, &answer)?;
-    tell(&answer, common);
-    Ok(())
+    }
 }
 
 /// How far the numbers can be believed, on standard error.
 fn tell(answer: &MemStatsAnswer, common: &Common) {
-    let style = Style::for_stderr(common.color);
-    let mut err = std::io::stderr().lock();
-    // A hint that cannot be written is no failure of the answer.
-    let mut say = |text: &str| {
-        let _ = writeln!(err, "{} {text}", style.hint("note:"));
-    };
     match answer.consistency {
         Consistency::Instant => {}
-        Consistency::InstantInChange => {
-            say("in each stop a thread was changing the heap: sizes may differ from each other a little");
-        }
-        Consistency::Approximate => {
-            say("approximate: the process ran on, so that the numbers are not all of one instant");
-        }
+        Consistency::InstantInChange => Notice::Note.tell(
+            common,
+            "in each stop a thread was changing the heap: sizes may differ from each other a little",
+        ),
+        Consistency::Approximate => Notice::Note
+            .tell(common, "approximate: the process ran on, so that the numbers are not all of one instant"),
     }
     if answer.stale_spans > 0 {
-        say(&format!(
-            "a collection has just ended: {} spans in caches are not swept, so that objects in them count that are free",
-            answer.stale_spans,
-        ));
+        Notice::Note.tell(
+            common,
+            format_args!(
+                "a collection has just ended: {} spans in caches are not swept, so that objects in them count that are free",
+                answer.stale_spans,
+            ),
+        );
     }
     if let Some(cost) = answer.cost.filter(|_| common.verbose > 0) {
-        let _ = writeln!(err, "{} {cost}", style.hint("cost:"));
+        Notice::Cost.tell(common, cost);
     }
 }

@@ -16,6 +16,7 @@ mod knobs;
 mod list;
 mod man;
 mod memstats;
+mod notices;
 mod opening;
 mod output;
 mod panicking;
@@ -30,7 +31,6 @@ mod serve;
 mod sink;
 mod stack;
 mod stats;
-mod style;
 pub mod target;
 mod top;
 mod transport;
@@ -40,13 +40,13 @@ mod version;
 mod via;
 
 use std::ffi::OsString;
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use crate::operations::profile::Kind;
 use crate::{Error, stop};
 use args::{Cli, Command, Common};
 pub use generate::commands_table;
+use notices::Notice;
 
 /// Runs the program with the arguments of this process.
 pub fn main() -> ExitCode {
@@ -147,13 +147,9 @@ fn unpaused(command: Option<&Command>) -> Option<&'static str> {
 
 /// Says on standard error what failed, and what to do about it.
 fn report(error: &Error, unpaused: Option<&str>, common: &Common) {
-    use crate::printable::printable_str;
-    let style = style::Style::for_stderr(common.color);
-    let mut err = std::io::stderr().lock();
-    // Names in messages come from the target. Nothing can be done where this fails too.
-    let _ = writeln!(err, "{} {}", style.error("error:"), printable_str(&error.to_string()));
+    Notice::Error.tell(common, error);
     if let Some(hint) = error.hint_for(unpaused) {
-        let _ = writeln!(err, "{} {}", style.hint("hint:"), printable_str(&hint));
+        Notice::Hint.tell(common, hint);
     }
 }
 

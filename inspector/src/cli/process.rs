@@ -1,15 +1,13 @@
 //! `process`.
 
-use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use super::args::{Common, ProcessArgs};
 use super::duration::Period;
-use super::style::Style;
+use super::notices::Notice;
 use super::{list, output};
 use crate::Error;
 use crate::memory::LiveMemory;
-use crate::printable::printable_str;
 use crate::process::details::{self, Details};
 use crate::process::find::{self, Detail};
 use crate::process::{self, Pid, Process};
@@ -94,35 +92,26 @@ fn live(process: &Process, details: &mut Details) -> Result<Live, Error> {
 }
 
 fn tell_progress(period: Duration, common: &Common) {
-    if period > Duration::from_secs(1) && std::io::stderr().is_terminal() {
-        let style = Style::for_stderr(common.color);
-        let mut err = std::io::stderr().lock();
-        // A hint that cannot be written is no failure of the answer.
-        let _ = writeln!(err, "{} measuring for {} s", style.hint("hint:"), period.as_secs_f64());
+    if period > Duration::from_secs(1) {
+        Notice::Hint.tell_on_terminal(common, format_args!("measuring for {} s", period.as_secs_f64()));
     }
 }
 
 /// Names what could not be found out.
 fn conclude(details: &Details, common: &Common) -> Result<(), Error> {
-    let style = Style::for_stderr(common.color);
-    let mut err = std::io::stderr().lock();
-    let mut say = |head: String, text: &str| {
-        // As above.
-        let _ = writeln!(err, "{head} {}", printable_str(text));
-    };
     if let Some(not_go) = details.more.as_ref().and_then(|more| more.not_go.as_ref()) {
-        say(style.hint("hint:"), &not_go.to_string());
+        Notice::Hint.tell(common, not_go);
     }
     if let (None, Some(uids)) = (&details.user, details.status.uids) {
-        say(style.hint("unknown:"), &format!("the name of user {}", uids[0]));
+        Notice::Unknown.tell(common, format_args!("the name of user {}", uids[0]));
     }
     for unknown in &details.unknown {
-        say(style.hint("unknown:"), &unknown.to_string());
+        Notice::Unknown.tell(common, unknown);
     }
     let go = details.more.as_ref().and_then(|more| more.go.as_ref());
     let Some(first) = details.unknown.first() else { return list::conclude(go) };
     if let Some(hint) = first.hint() {
-        say(style.hint("hint:"), &hint);
+        Notice::Hint.tell(common, hint);
     }
     Err(Error::Partial(format!("not all of process {} could be looked at", details.pid)))
 }

@@ -9,8 +9,8 @@ use symbols::image::Source as _;
 
 use super::args::{Common, ServeArgs};
 use super::interrupt::Interrupt;
+use super::notices::Notice;
 use super::output;
-use super::style::Style;
 use super::turn::{Turn, Turns};
 use crate::Error;
 use crate::agent::peer::Policy;
@@ -95,20 +95,18 @@ fn announce(process: &Process, address: &Listen, policy: &Policy, common: &Commo
     } else {
         output::write(common, |out| writeln!(out, "{address}"))?;
     }
-    let style = Style::for_stderr(common.color);
-    let mut err = io::stderr().lock();
-    // What cannot be said is no failure of what is served.
     let how = match address {
         Listen::Tcp(address) => format!("gops stack {address}; end"),
         Listen::Unix(_) => "end".to_owned(),
     };
-    let _ = writeln!(
-        err,
-        "{} process {} ({}) as if it had an agent, for root and user {}: {how} with Ctrl-C",
-        style.hint("serving:"),
-        process.pid(),
-        printable_str(process.name()),
-        policy.own,
+    Notice::Serving.tell(
+        common,
+        format_args!(
+            "process {} ({}) as if it had an agent, for root and user {}: {how} with Ctrl-C",
+            process.pid(),
+            process.name(),
+            policy.own,
+        ),
     );
     let may = if policy.changes {
         "the stacks and the program of this process, stop it for moments, and make it collect garbage more often or not at all"
@@ -117,20 +115,17 @@ fn announce(process: &Process, address: &Listen, policy: &Policy, common: &Commo
     };
     if !policy.users.is_empty() {
         let users: Vec<String> = policy.users.iter().map(ToString::to_string).collect();
-        let _ = writeln!(err, "{} these users can read {may}: {}", style.hint("warning:"), users.join(", "));
+        Notice::Warning.tell(common, format_args!("these users can read {may}: {}", users.join(", ")));
     }
     if !policy.remote && matches!(address, Listen::Tcp(address) if !address.ip().is_loopback()) {
-        let _ = writeln!(
-            err,
-            "{} only this machine gets answers there, without --allow-remote",
-            style.hint("warning:"),
-        );
+        Notice::Warning.tell(common, "only this machine gets answers there, without --allow-remote");
     }
     if policy.remote {
-        let _ = writeln!(
-            err,
-            "{} everybody at other machines who can reach {address} can read {may}; nothing is encrypted",
-            style.hint("warning:"),
+        Notice::Warning.tell(
+            common,
+            format_args!(
+                "everybody at other machines who can reach {address} can read {may}; nothing is encrypted"
+            ),
         );
     }
     Ok(())

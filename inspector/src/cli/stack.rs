@@ -1,12 +1,11 @@
 //! `stack`.
 
 use std::cell::Cell;
-use std::io::{IsTerminal as _, Write};
 use std::mem::ManuallyDrop;
 
 use super::args::{Common, StackArgs, WayArgs};
 use super::capture::catch;
-use super::style::Style;
+use super::notices::Notice;
 use super::target::Found;
 use super::via::{Chosen, choose};
 use super::{agent, output, panicking};
@@ -15,7 +14,6 @@ use crate::agent::{AgentTarget, Connection, Request, Signal};
 use crate::operations::runtimes::{Answers, ask};
 use crate::operations::stack::{Seen, look};
 use crate::operations::stuck;
-use crate::printable::printable_str;
 use crate::process::Process;
 use crate::report::answers::Source;
 use crate::report::dump::Dump;
@@ -57,17 +55,10 @@ fn wait(args: &StackArgs, target: &Found, common: &Common) -> Result<(), Error> 
     }
     if let Some(time) = args.when_stuck {
         let time = time.duration();
-        if std::io::stderr().is_terminal() {
-            let style = Style::for_stderr(common.color);
-            // A hint that cannot be written is no failure of the answer.
-            let _ = writeln!(
-                std::io::stderr().lock(),
-                "{} waiting until nothing of {} has moved for {} s",
-                style.hint("hint:"),
-                process.pid(),
-                time.as_secs_f64()
-            );
-        }
+        Notice::Hint.tell_on_terminal(
+            common,
+            format_args!("waiting until nothing of {} has moved for {} s", process.pid(), time.as_secs_f64()),
+        );
         stuck::wait_until_stuck(process, args.runtime.chosen(), time, &interrupted)?;
     }
     Ok(())
@@ -180,33 +171,28 @@ fn tell_states(
             "--state: no goroutine can be in state {state:?}; {target} has {states}"
         )));
     }
-    let text = format!("no goroutine is in state {state:?}; {target} has {states}");
-    let style = Style::for_stderr(common.color);
-    // A hint that cannot be written is no failure of the answer.
-    let _ = writeln!(std::io::stderr().lock(), "{} {}", style.hint("hint:"), printable_str(&text));
+    Notice::Hint.tell(common, format_args!("no goroutine is in state {state:?}; {target} has {states}"));
     Ok(())
 }
 
 /// What is unconfirmed or missing, as a hint or as the error of a partial answer.
 fn conclude(args: &StackArgs, target: &AgentTarget, counts: &Counts, common: &Common) -> Result<(), Error> {
-    let mut err = std::io::stderr().lock();
-    let style = Style::for_stderr(common.color);
     if counts.unconfirmed > 0 {
-        let _ = writeln!(
-            err,
-            "{} {} of {} goroutines are unconfirmed: they ran while they were read, or could have without a trace",
-            style.hint("hint:"),
-            counts.unconfirmed,
-            counts.goroutines,
+        Notice::Hint.tell(
+            common,
+            format_args!(
+                "{} of {} goroutines are unconfirmed: they ran while they were read, or could have without a trace",
+                counts.unconfirmed, counts.goroutines,
+            ),
         );
     }
     if counts.incomplete > 0 {
-        let _ = writeln!(
-            err,
-            "{} of {} of {} goroutines the outermost frames are missing (--json says why)",
-            style.hint("hint:"),
-            counts.incomplete,
-            counts.goroutines,
+        Notice::Hint.tell(
+            common,
+            format_args!(
+                "of {} of {} goroutines the outermost frames are missing (--json says why)",
+                counts.incomplete, counts.goroutines,
+            ),
         );
     }
     if let Some(id) = args.goroutine.filter(|_| counts.goroutines == 0) {
@@ -224,44 +210,31 @@ fn conclude(args: &StackArgs, target: &AgentTarget, counts: &Counts, common: &Co
 /// That the threads were not stopped at once, and why.
 fn tell_too_many(snapshot: &Snapshot, args: &StackArgs, common: &Common) {
     let Some(too_many) = snapshot.too_many else { return };
-    let style = Style::for_stderr(common.color);
-    // A hint that cannot be written is no failure of the answer.
-    let _ = writeln!(
-        std::io::stderr().lock(),
-        "{} to stop {} threads at once would take about {:.1} ms, and --max-pause is {:?}: they were stopped one by one, so that each \
-         goroutine is true by itself, and not all are of one instant",
-        style.hint("hint:"),
-        too_many.threads,
-        too_many.expected.as_secs_f64() * 1e3,
-        args.max_pause,
+    Notice::Hint.tell(
+        common,
+        format_args!(
+            "to stop {} threads at once would take about {:.1} ms, and --max-pause is {:?}: they were stopped one by one, so \
+             that each goroutine is true by itself, and not all are of one instant",
+            too_many.threads,
+            too_many.expected.as_secs_f64() * 1e3,
+            args.max_pause,
+        ),
     );
 }
 
 /// What could not be found or confirmed, and what that costs the answer.
 fn tell_unknown(view: &View, common: &Common) {
-    let style = Style::for_stderr(common.color);
-    let mut err = std::io::stderr().lock();
-    for unknown in &view.unknown {
-        // A hint that cannot be written is no failure of the answer.
-        let _ = writeln!(err, "{} {}", style.hint("unknown:"), printable_str(unknown));
-    }
+    view.unknown.iter().for_each(|unknown| Notice::Unknown.tell(common, unknown));
 }
 
 fn tell_evidence(view: &View, cost: &Cost, snapshot: &Snapshot, common: &Common) {
-    let style = Style::for_stderr(common.color);
-    let mut err = std::io::stderr().lock();
     for evidence in &view.evidence {
-        let line = format!("{}: {} ({})", evidence.of, evidence.found, evidence.by);
-        let _ = writeln!(err, "{} {}", style.hint("known:"), printable_str(&line));
+        Notice::Known.tell(common, format_args!("{}: {} ({})", evidence.of, evidence.found, evidence.by));
     }
-    let _ = writeln!(
-        err,
-        "{} {cost}; {}",
-        style.hint("cost:"),
-        match snapshot.consistency {
-            Consistency::Instant => "all of one instant",
-            Consistency::InstantVerifiedAfterwards => "of one instant, verified after it",
-            Consistency::EachByItself => "each goroutine true by itself",
-        },
-    );
+    let consistency = match snapshot.consistency {
+        Consistency::Instant => "all of one instant",
+        Consistency::InstantVerifiedAfterwards => "of one instant, verified after it",
+        Consistency::EachByItself => "each goroutine true by itself",
+    };
+    Notice::Cost.tell(common, format_args!("{cost}; {consistency}"));
 }

@@ -17,7 +17,7 @@ pub(super) fn run(args: &StatsArgs, common: &Common) -> Result<(), Error> {
     let more = common.json || common.verbose > 0;
     let outside =
         |process: &Process| ask(process, args.runtime.chosen(), |opened| look(process, &opened, more));
-    let answer = match choose(&target, &args.runtime.way(args.way)?, common, outside)? {
+    match choose(&target, &args.runtime.way(args.way)?, common, outside)? {
         Chosen::Probe(answers) => {
             if common.json {
                 let source = Source::new(&target.named(), "probe");
@@ -29,20 +29,17 @@ pub(super) fn run(args: &StatsArgs, common: &Common) -> Result<(), Error> {
             }
             answers.iter().for_each(|(_, answer)| panicking::tell(answer.panicking, common));
             answers.iter().try_for_each(|(_, answer)| conclude(&answer.doubtful))?;
-            return answers.conclude();
+            answers.conclude()
         }
         Chosen::Agent(connection) => {
+            let parse = |text: &str| {
+                let source = Source::new(&target.named(), "agent");
+                StatsAnswer::parse(text).map(|answer| SourcedStats { source, answer })
+            };
             let request = Request::Plain(Signal::Stats);
-            if !common.json {
-                return agent::pass_on(connection, &request, &args.way, common);
-            }
-            let peer = connection.peer().to_owned();
-            let text = agent::ask_for_text(connection, &request, &args.way)?;
-            StatsAnswer::parse(&text).ok_or_else(|| agent::garbage(peer, "statistics", &text))?
+            agent::answer(connection, &request, &args.way, common, "statistics", parse).map(drop)
         }
-    };
-    let source = Source::new(&target.named(), "agent");
-    output::write_json(common, &SourcedStats { source, answer })
+    }
 }
 
 /// The error of an answer that contradicts itself.

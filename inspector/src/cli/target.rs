@@ -1,6 +1,5 @@
 //! What a command looks at.
 
-use std::io::{IsTerminal as _, Write as _};
 use std::str::FromStr;
 
 use clap::Args;
@@ -9,12 +8,11 @@ use clap_complete::engine::ArgValueCompleter;
 use super::args::Common;
 use super::completion::targets;
 use super::duration::Period;
+use super::notices::Notice;
 use super::pattern::parse_pattern;
-use super::style::Style;
 use crate::Error;
 use crate::agent::{Address, AgentTarget};
 use crate::change;
-use crate::printable::printable_str;
 use crate::process::select::Selector;
 use crate::process::{self, Process};
 
@@ -119,9 +117,7 @@ fn restored(process: Process, common: &Common) -> Found {
         )),
     };
     if let Some(text) = text {
-        let style = Style::for_stderr(common.color);
-        // A hint that cannot be written is no failure of the answer.
-        let _ = writeln!(std::io::stderr().lock(), "{} {}", style.hint("note:"), printable_str(&text));
+        Notice::Note.tell(common, text);
     }
     Found::Process(process)
 }
@@ -134,15 +130,7 @@ impl Target {
             Target::Agent(address) => return Ok(Found::Agent(address.clone())),
         };
         let Some(limit) = wait else { return Ok(restored(selector.pin()?, common)) };
-        if std::io::stderr().is_terminal() {
-            let style = Style::for_stderr(common.color);
-            // A hint that cannot be written is no failure of the answer.
-            let _ = writeln!(
-                std::io::stderr().lock(),
-                "{} waiting up to {limit} for {selector}",
-                style.hint("hint:")
-            );
-        }
+        Notice::Hint.tell_on_terminal(common, format_args!("waiting up to {limit} for {selector}"));
         Ok(restored(selector.wait(limit.duration())?, common))
     }
 }

@@ -21,13 +21,7 @@ pub(super) fn run(args: &VersionArgs, common: &Common) -> Result<(), Error> {
         }
         Chosen::Agent(connection) => connection,
     };
+    let parse = |line: &str| Version::from_agent(&target.named(), line);
     let request = Request::Plain(Signal::Version);
-    if !common.json {
-        return agent::pass_on(connection, &request, &args.way, common);
-    }
-    let peer = connection.peer().to_owned();
-    let line = agent::ask_for_text(connection, &request, &args.way)?;
-    let version = Version::from_agent(&target.named(), &line)
-        .ok_or_else(|| agent::garbage(peer, "a Go version", &line))?;
-    output::write_json(common, &version)
+    agent::answer(connection, &request, &args.way, common, "a Go version", parse).map(drop)
 }

@@ -1,12 +1,9 @@
 //! Who answers: we from outside, or the agent in the process.
 
-use std::io::Write as _;
-
 use super::args::{Common, Via, WayArgs};
-use super::style::Style;
+use super::notices::Notice;
 use super::target::Found;
 use crate::agent::{self, Connection, Signal};
-use crate::printable::printable_str;
 use crate::process::Process;
 use crate::{Error, Kind};
 
@@ -47,10 +44,7 @@ pub(super) fn choose<T>(
     }
     match Connection::to_process(process) {
         Ok(connection) => {
-            let style = Style::for_stderr(common.color);
-            let text = format!("{} answers, because: {error}", connection.peer());
-            // A hint that cannot be written is no failure of the answer.
-            let _ = writeln!(std::io::stderr().lock(), "{} {}", style.hint("note:"), printable_str(&text));
+            Notice::Note.tell(common, format_args!("{} answers, because: {error}", connection.peer()));
             Ok(Chosen::Agent(connection))
         }
         Err(no_agent) => {

@@ -1,6 +1,5 @@
 //! `pprof-cpu`: samples of what runs on the CPUs.
 
-use std::io::Write as _;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -10,8 +9,8 @@ use crate::agent::Signal;
 use crate::capture::cpu::session::{Loader, Options};
 use crate::cli::args::{Common, CpuProfileArgs, SampledArgs, Via};
 use crate::cli::interrupt::Interrupt;
+use crate::cli::notices::Notice;
 use crate::cli::progress::Progress;
-use crate::cli::style::Style;
 use crate::cli::target::Found;
 use crate::cli::via::{Chosen, choose};
 use crate::operations::cpu;
@@ -50,13 +49,8 @@ pub(in crate::cli) fn run(args: &CpuProfileArgs, common: &Common) -> Result<(), 
         Chosen::Probe(taken) => job.write(taken, "probe"),
         Chosen::Agent(connection) => {
             if duration != Signal::CpuProfile.measures_for() || args.sampled.is_special() {
-                let style = Style::for_stderr(common.color);
-                // A hint that cannot be written is no failure of the answer.
-                let _ = writeln!(
-                    std::io::stderr().lock(),
-                    "{} the agent samples its process for 30 s at 100 Hz, whatever is wanted",
-                    style.hint("note:")
-                );
+                Notice::Note
+                    .tell(common, "the agent samples its process for 30 s at 100 Hz, whatever is wanted");
             }
             job.of_agent(one, connection, Signal::CpuProfile, &args.way, None)
         }

@@ -11,14 +11,13 @@ use crate::cli::args::{Common, Format, FormatArgs, Via, WayArgs};
 use crate::cli::capture::catch;
 use crate::cli::destination::{About, Content, Destination, Failed, Form, Written};
 use crate::cli::interrupt::Interrupt;
+use crate::cli::notices::Notice;
 use crate::cli::opening::{Tool, show};
 use crate::cli::output;
-use crate::cli::style::Style;
 use crate::cli::target::Found;
 use crate::cli::transport::copy_from_agent;
 use crate::cli::via::agent_only;
 use crate::operations::profile::{Taken, difference};
-use crate::printable::printable_str;
 use crate::process::Pid;
 use crate::profile::json::ProfileAnswer;
 use crate::profile::text::Bounds;
@@ -171,25 +170,24 @@ impl<'a> Job<'a> {
 
     /// Notes, and with `-v` how it was done and what it cost.
     fn tell(&self, notes: &[String], cost: Option<Cost>, sampling: Option<&Sampling>) {
-        let style = Style::for_stderr(self.common.color);
-        let mut err = std::io::stderr().lock();
-        for note in notes {
-            // A hint that cannot be written is no failure of the answer.
-            let _ = writeln!(err, "{} {}", style.hint("note:"), printable_str(note));
+        notes.iter().for_each(|note| Notice::Note.tell(self.common, note));
+        if self.common.verbose == 0 {
+            return;
         }
-        if let Some(sampling) = sampling.filter(|_| self.common.verbose > 0) {
-            let _ = writeln!(err, "{} {sampling}", style.hint("samples:"));
+        if let Some(sampling) = sampling {
+            Notice::Samples.tell(self.common, sampling);
         }
-        if let Some(cost) = cost.filter(|_| self.common.verbose > 0) {
-            let _ = writeln!(
-                err,
-                "{} {} threads stopped, the longest for {} µs; {} bytes read in {} calls, {}",
-                style.hint("cost:"),
-                cost.threads_stopped,
-                cost.stopped_us,
-                cost.bytes_read,
-                cost.read_calls,
-                cost.written(),
+        if let Some(cost) = cost {
+            Notice::Cost.tell(
+                self.common,
+                format_args!(
+                    "{} threads stopped, the longest for {} µs; {} bytes read in {} calls, {}",
+                    cost.threads_stopped,
+                    cost.stopped_us,
+                    cost.bytes_read,
+                    cost.read_calls,
+                    cost.written(),
+                ),
             );
         }
     }

@@ -4,22 +4,21 @@ mod keys;
 mod screen;
 
 use std::ffi::OsString;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
 use self::keys::Wish;
 use self::screen::{Screen, Shown};
 use super::args::{Common, TopArgs, TopSort};
 use super::capture::catch;
+use super::notices::Notice;
 use super::output;
 use super::profile::cpu;
-use super::style::Style;
 use super::target::Found;
 use crate::Error;
 use crate::capture::cpu::profile::named;
 use crate::capture::cpu::session::Capture;
 use crate::native::Kernel;
-use crate::printable::printable_str;
 use crate::report::answers::{Source, Sourced};
 use crate::report::top::{Interval, Sort, Window};
 
@@ -165,10 +164,5 @@ fn no_screen(error: std::io::Error) -> Error {
 }
 
 fn tell(notes: &[String], common: &Common) {
-    let style = Style::for_stderr(common.color);
-    let mut err = std::io::stderr().lock();
-    for note in notes {
-        // A hint that cannot be written is no failure of the answer.
-        let _ = writeln!(err, "{} {}", style.hint("note:"), printable_str(note));
-    }
+    notes.iter().for_each(|note| Notice::Note.tell(common, note));
 }
