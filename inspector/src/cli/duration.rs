@@ -1,10 +1,12 @@
 //! Durations on the command line, written as Go's are.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
 use jiff::fmt::friendly::SpanParser;
+
+use crate::report::go_text;
 
 static PARSER: SpanParser = SpanParser::new();
 
@@ -79,32 +81,7 @@ impl FromStr for Period {
 impl fmt::Display for Period {
     /// As `time.Duration.String`: `1m30s`, `1.5s`, `500ms`, `0s`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let nanos = self.duration.as_nanos();
-        let fraction = |value: u128, unit: u128| {
-            let mut text = (value / unit).to_string();
-            let rest = value % unit;
-            if rest > 0 {
-                let digits = unit.ilog10() as usize;
-                let _ = write!(text, ".{}", format!("{rest:0digits$}").trim_end_matches('0'));
-            }
-            text
-        };
-        match nanos {
-            0 => f.write_str("0s"),
-            1..1_000 => write!(f, "{nanos}ns"),
-            1_000..1_000_000 => write!(f, "{}µs", fraction(nanos, 1_000)),
-            1_000_000..1_000_000_000 => write!(f, "{}ms", fraction(nanos, 1_000_000)),
-            _ => {
-                let minutes = nanos / 60_000_000_000;
-                if minutes >= 60 {
-                    write!(f, "{}h", minutes / 60)?;
-                }
-                if minutes > 0 {
-                    write!(f, "{}m", minutes % 60)?;
-                }
-                write!(f, "{}s", fraction(nanos % 60_000_000_000, 1_000_000_000))
-            }
-        }
+        f.write_str(&go_text::duration(u64::try_from(self.duration.as_nanos()).unwrap_or(u64::MAX)))
     }
 }
 

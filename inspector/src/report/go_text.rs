@@ -16,7 +16,7 @@ pub(super) fn bytes(value: u64) -> String {
 }
 
 /// `time.Duration.String`: `1h2m3.5s`, `1.5ms`, `0s`.
-pub(super) fn duration(ns: u64) -> String {
+pub(crate) fn duration(ns: u64) -> String {
     // A Go duration has a sign.
     let (sign, ns) = if ns > i64::MAX as u64 { ("-", ns.wrapping_neg()) } else { ("", ns) };
     let (unit, per_unit): (_, u64) = match ns {

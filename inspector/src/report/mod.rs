@@ -6,11 +6,12 @@
 pub mod answers;
 pub mod changes;
 pub mod dump;
-mod go_text;
+pub(crate) mod go_text;
 pub mod heap;
 pub mod list;
 pub mod memstats;
 pub mod process;
+mod process_text;
 pub mod runtimes;
 pub mod sampling;
 pub mod stack;
