@@ -7,6 +7,7 @@ pub mod agents;
 pub mod breakpoint;
 pub mod build;
 pub mod chain;
+mod copying;
 pub mod crowd;
 pub mod dump;
 mod edit;

@@ -264,8 +264,8 @@ impl Program {
             Self::Profiles => &["cmd/profiles", "profiled"],
             Self::Unprofiled => &["cmd/unprofiled", "profiled"],
             Self::Memory => &["cmd/memory"],
-            Self::Hot => &["cmd/hot"],
-            Self::Growing => &["cmd/growing"],
+            Self::Hot => &["cmd/hot", "ownprofile"],
+            Self::Growing => &["cmd/growing", "ownprofile"],
         }
     }
 

@@ -10,6 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::build::run;
+use crate::copying::copying;
 use crate::error::{Error, Result};
 
 /// CPU time of a process that the kernel accounts to it, or to its children that have ended, in seconds.
@@ -177,14 +178,11 @@ fn check_status(path: &str) -> std::result::Result<(), String> {
     Ok(())
 }
 
-/// Copies a program that is to be executed. Another process does that: what another thread starts meanwhile would have our
-/// file, open for writing, for a moment, and a program that is being written cannot be executed.
+/// Copies a program that is to be executed.
 ///
 /// # Errors
 ///
 /// Where it cannot be copied.
 pub fn copy_program(from: &Path, to: &Path) -> Result<()> {
-    let mut command = Command::new("cp");
-    command.args([from, to]);
-    run(command).map(drop)
+    run(copying(from, to)).map(drop)
 }

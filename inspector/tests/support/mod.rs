@@ -8,6 +8,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 
 use serde_json::Value;
 
+#[path = "../../../tests/src/copying.rs"]
+mod copying;
 pub(crate) mod schema;
 
 const TINY: &str = r#"package main
@@ -84,10 +86,9 @@ pub(crate) fn build_c(dir: &Path, name: &str, source: &str, flags: &[&str]) -> P
     dir.join(name)
 }
 
-/// Copies a program that is to be executed. Another process does that: what another test starts meanwhile would have our
-/// file, open for writing, for a moment, and a program that is being written cannot be executed.
+/// Copies a program that is to be executed.
 pub(crate) fn copy(from: impl AsRef<Path>, to: impl AsRef<Path>) {
-    must(Command::new("cp").args([from.as_ref(), to.as_ref()]));
+    must(&mut copying::copying(from.as_ref(), to.as_ref()));
 }
 
 /// Writes a program that is to be executed.

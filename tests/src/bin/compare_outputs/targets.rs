@@ -5,12 +5,14 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use fixtures::loaded::{Artifact, artifact, c_host};
+use fixtures::matrix::QUICK_TOOLCHAINS;
 use fixtures::{Cell, Fixture, Process, Program, Variant, build};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-const NEWEST: &str = "1.27.4";
-const OLDEST: &str = "1.18.10";
+const OLDEST: &str = QUICK_TOOLCHAINS[0];
+const BETWEEN: &str = QUICK_TOOLCHAINS[1];
+const NEWEST: &str = QUICK_TOOLCHAINS[2];
 
 /// All goroutines are parked, and no clock wakes them.
 const QUIET: [&str; 4] = ["-n", "20", "-heartbeat", "0"];
@@ -65,7 +67,7 @@ pub(crate) fn start(folder: &Path) -> Result<Targets, Box<dyn Error>> {
     let agent = cell(NEWEST, Program::Agent);
     build::build(&[quiet, oldest, profiles, hot, agent], 2, &|_, _| ())?;
     let libraries =
-        [artifact(NEWEST, Artifact::Library("shop"))?, artifact("1.24.13", Artifact::Library("bank"))?];
+        [artifact(NEWEST, Artifact::Library("shop"))?, artifact(BETWEEN, Artifact::Library("bank"))?];
 
     let mut host = Command::new(c_host()?);
     host.args(&libraries);
