@@ -175,7 +175,11 @@ fn files_go_where_they_are_wanted() {
     assert_eq!(ask(&config, &["pprof-heap", "-o", "-", address]).stdout, gzip());
     assert_eq!(ask(&config, &["pprof-heap", "-o", "/dev/null", address]).status.code(), Some(0));
     assert_fails(&ask(&config, &["pprof-heap", "--json", "-o", "-", address]), 2, "standard output");
-    assert_fails(&ask(&config, &["pprof-heap", "--open", "-o", "-", address]), 2, "--open needs a file");
+    assert_fails(
+        &ask(&config, &["pprof-heap", "--open", "-o", "-", address]),
+        2,
+        "--open requires --format pprof and a file destination",
+    );
     assert_fails(&ask(&config, &["trace", "-o", "no/such/place", address]), 1, "cannot write no/such/place");
     // What was there before is replaced; a link that waits in our way is not followed.
     fs::write(config.join("heap"), "old").unwrap();
@@ -244,7 +248,7 @@ fn the_agent_answers_what_cannot_be_seen_from_outside() {
     // This test is no Go program, which is as good as one that is packed.
     let pid = announce(&config, fake(version));
     let output = ask(&config, &["version", &pid]);
-    assert_fails(&output, 0, "answers, because: process");
+    assert_fails(&output, 0, "answers instead, because: process");
     assert_eq!(output.stdout, b"go1.24.1\n");
     let output = ask(&config, &["version", "--json", "--via", "agent", &pid]);
     let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -523,7 +527,11 @@ fn without_an_agent_it_is_said_what_is_needed() {
     ] {
         assert_fails(&ask(&config, &[args[0], "--via", "agent", args[1]]), 1, "has no gops agent");
     }
-    assert_fails(&ask(&config, &["stack", "--via", "agent", "--all", &pid]), 2, "an agent cannot do --all");
+    assert_fails(
+        &ask(&config, &["stack", "--via", "agent", "--all", &pid]),
+        2,
+        "agents do not support --all",
+    );
     assert_fails(
         &ask(&config, &["version", "--via", "probe", "127.0.0.1:1"]),
         2,

@@ -350,7 +350,7 @@ fn without_permission() {
     assert!(stderr(&output).contains("sudo"));
     let output = nobody(&[]);
     assert_eq!(code(&output), 0);
-    assert!(stderr(&output).contains("processes could not be looked into"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("processes could not be inspected"), "{}", stderr(&output));
     target.finish();
 }
 

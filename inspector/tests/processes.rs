@@ -505,7 +505,7 @@ fn targets_by_name() {
     let by_name = format!("name:^{name}$");
     let output = run(&["version", &by_name]);
     assert_eq!(code(&output), 3, "{}", stderr(&output));
-    assert!(stderr(&output).contains(&format!("there is no Go process that is {by_name}")));
+    assert!(stderr(&output).contains(&format!("no Go process matches {by_name}")));
     // Nothing appears.
     let begun = Instant::now();
     let output = run(&["version", "--wait=200ms", &by_name]);

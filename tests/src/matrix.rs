@@ -412,6 +412,15 @@ impl Selection {
     }
 }
 
+impl Selection {
+    /// Of the releases that a test takes, those that it takes with this selection: three of them where that is quick.
+    #[must_use]
+    pub fn releases(self, all: &[&'static str]) -> Vec<&'static str> {
+        let wanted = |release: &&'static str| self != Self::Quick || QUICK_TOOLCHAINS.contains(release);
+        all.iter().copied().filter(wanted).collect()
+    }
+}
+
 /// The cells of a selection, in a fixed order: by program, then toolchain, then variant.
 #[must_use]
 pub fn cells(selection: Selection) -> Vec<Cell> {

@@ -26,6 +26,20 @@ use serde_json::{Value, json};
 const VERSIONS: [&str; NEWEST_OF_EACH_MINOR.len()] = NEWEST_OF_EACH_MINOR;
 /// The oldest release, the newest, and one between.
 const FEW: [&str; 3] = QUICK;
+
+/// What of these is tried: all, or three releases in daily work.
+fn tried(all: &[&'static str]) -> Vec<&'static str> {
+    if fixtures::repetition::full() {
+        return all.to_vec();
+    }
+    Selection::from_environment().unwrap().releases(all)
+}
+
+/// The newest patch of each minor, and what comes before releases.
+fn all_releases() -> Vec<&'static str> {
+    VERSIONS.into_iter().chain(candidates()).collect()
+}
+
 const STATE_VARIABLE: &str = "GOPS_PROBE_STATE_DIR";
 /// For about so long, something is changed by a collection with GOGC=off.
 const CHANGED: Duration = Duration::from_millis(25);
@@ -169,7 +183,7 @@ fn collect(subjected: &mut Subjected, what: &str, count: usize) {
 
 #[test]
 fn collections_of_an_idle_process() {
-    for version in VERSIONS.into_iter().chain(candidates()) {
+    for version in tried(&all_releases()) {
         let mut subjected = Subjected::start(version, Variant::Stripped, &[]);
         collect(&mut subjected, "idle", 20);
         assert_eq!(subjected.number("forced"), 0);
@@ -180,7 +194,7 @@ fn collections_of_an_idle_process() {
 
 #[test]
 fn collections_of_a_busy_process() {
-    for version in VERSIONS {
+    for version in tried(&VERSIONS) {
         let mut subjected = Subjected::start(version, Variant::Stripped, &[]);
         subjected.fixture.order("busy 3").unwrap();
         collect(&mut subjected, "busy", 200);
@@ -192,7 +206,7 @@ fn collections_of_a_busy_process() {
 /// GOGC=off stays off, and the goal stays what it is with it.
 #[test]
 fn collections_where_gogc_is_off() {
-    for version in VERSIONS {
+    for version in tried(&VERSIONS) {
         let mut subjected = Subjected::start(version, Variant::Stripped, &[("GOGC", "off")]);
         let goal = |subjected: &mut Subjected| subjected.number("nextgc") >> 40;
         let off = goal(&mut subjected);
@@ -210,7 +224,7 @@ fn collections_where_gogc_is_off() {
 
 #[test]
 fn collections_with_a_memory_limit() {
-    for version in &VERSIONS[1..] {
+    for version in tried(&VERSIONS[1..]) {
         let environment = [("GOGC", "off"), ("GOMEMLIMIT", "96MiB")];
         let mut subjected = Subjected::start(version, Variant::Stripped, &environment);
         subjected.fixture.order("busy 2").unwrap();
@@ -329,7 +343,7 @@ fn compare_percent(subjected: &mut Subjected, percent: i32, before: i32) {
 
 #[test]
 fn percentages_have_the_effect_of_the_call() {
-    for version in VERSIONS.into_iter().chain(candidates()) {
+    for version in tried(&all_releases()) {
         let mut subjected = Subjected::start(version, Variant::Stripped, &[]);
         let mut before = 100;
         for percent in [50, 100, 300, 1000, -1, 40, 100, -1, 77] {
@@ -363,7 +377,7 @@ fn percentages_have_the_effect_of_the_call() {
 
 #[test]
 fn percentages_of_a_busy_process() {
-    for version in VERSIONS {
+    for version in tried(&VERSIONS) {
         let mut subjected = Subjected::start(version, Variant::Stripped, &[]);
         subjected.fixture.order("busy 3").unwrap();
         let mut repetitions = Repetitions::new("changes", format!("{}: setgc, busy", subjected.name), 100);
@@ -391,7 +405,7 @@ fn percentages_of_a_busy_process() {
 
 #[test]
 fn memory_limits() {
-    for version in VERSIONS.into_iter().chain(candidates()) {
+    for version in tried(&all_releases()) {
         let mut subjected = Subjected::start(version, Variant::Stripped, &[]);
         if version == newest_of(18) {
             let output = subjected.run(&["setmemlimit", "PID", "1GiB"]);
@@ -942,7 +956,7 @@ impl Subjected {
 
 #[test]
 fn windows_of_profilers() {
-    for version in VERSIONS.into_iter().chain(candidates()) {
+    for version in tried(&all_releases()) {
         let mut subjected = Subjected::start(version, Variant::Stripped, &[]);
         // The linker dropped the profiler of the heap.
         assert_eq!(rates(&mut subjected), (0, 0), "{version}");

@@ -396,7 +396,7 @@ fn what_a_mode_cannot_do() {
     let captured = captured(&fixture, &fast).unwrap();
     assert_eq!(captured.rate, 100);
     assert!(
-        captured.notes.iter().any(|note| note.contains("100 samples in a second")),
+        captured.notes.iter().any(|note| note.contains("100 samples per second instead of")),
         "{:?}",
         captured.notes
     );

@@ -120,7 +120,7 @@ fn of_gccgo() {
         int main(void) { puts(\"ready\"), fflush(stdout); for (volatile long n = 0;; n++) {} }\n";
     fs::write(&source, text).unwrap();
     assert!(Command::new("gcc").args(["-s", "-o"]).arg(&program).arg(&source).status().unwrap().success());
-    check(started(&mut Command::new(&program)), &without, 6, "a Go program that gccgo built");
+    check(started(&mut Command::new(&program)), &without, 6, "a Go program built with gccgo");
     let Some(compiler) = ["gccgo", "gccgo-12"].into_iter().find(|name| is_there(name)) else {
         say("NOT TESTED: programs of gccgo itself, which is not installed");
         return;
@@ -132,7 +132,7 @@ fn of_gccgo() {
         let mut command = Command::new(compiler);
         let output = command.args(options).arg("-o").arg(&program).arg(&source).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        check(started(&mut Command::new(&program)), &without, 6, "a Go program that gccgo built");
+        check(started(&mut Command::new(&program)), &without, 6, "a Go program built with gccgo");
         fs::remove_file(program).unwrap();
     }
 }

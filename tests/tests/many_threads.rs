@@ -59,7 +59,7 @@ fn threads_are_stopped_one_by_one_where_all_at_once_take_too_long() {
         assert_eq!(answer["consistency"], "each-by-itself");
         assert!(answer["too_many_threads"]["threads"].as_u64().unwrap() > threads as u64);
         assert!(answer["too_many_threads"]["expected_us"].as_u64().unwrap() > 1000);
-        assert!(said.contains("--max-pause is 1ms: they were stopped one by one"), "{said}");
+        assert!(said.contains("more than --max-pause 1ms: they were stopped one at a time"), "{said}");
         assert_eq!(readers(&answer), threads, "{}", answer["counts"]);
     }
 }

@@ -7,11 +7,16 @@ use std::process::Command;
 
 use fixtures::loaded::{Artifact, NamedSample, artifact, sampled};
 use fixtures::matrix::{NEWEST, QUICK, newest_of};
-use fixtures::{Dump, Fixture, Process, compare, probe};
+use fixtures::{Dump, Fixture, Process, Selection, compare, probe};
 use serde_json::Value;
 
 /// Of all shapes of `moduledata` that differ, the newest releases.
 const VERSIONS: [&str; 5] = [newest_of(18), newest_of(21), newest_of(24), newest_of(26), NEWEST];
+
+/// What of these is tried: all, or three releases in daily work.
+fn tried() -> Vec<&'static str> {
+    Selection::from_environment().unwrap().releases(&VERSIONS)
+}
 /// Goroutines of the program and of its plugin.
 const MIXTURES: [(u32, u32); 3] = [(20, 1), (20, 10), (10, 1)];
 
@@ -41,7 +46,7 @@ fn is_of_plugin(text: &str) -> bool {
 
 #[test]
 fn goroutines_of_plugins_are_as_the_program_prints_them() {
-    for version in VERSIONS {
+    for version in tried() {
         for (own, theirs) in MIXTURES {
             let mut fixture = start(version, own, theirs);
             for options in [["stack"].as_slice(), &["stack", "--no-pause"]] {
@@ -62,7 +67,7 @@ fn goroutines_of_plugins_are_as_the_program_prints_them() {
 
 #[test]
 fn counts_profiles_and_samples_have_plugin_code() {
-    for version in VERSIONS {
+    for version in tried() {
         let mut fixture = start(version, 8, 4);
         let own: Value = serde_json::from_str(&fixture.command("own stats").unwrap()).unwrap();
         fixture.line("own").unwrap();

@@ -298,12 +298,12 @@ fn what_does_not_go_together() {
         assert!(stderr.contains(said), "{arguments:?}: {stderr}");
         assert!(output.stdout.is_empty(), "{arguments:?}");
     };
-    fails(&["pprof-goroutine", "--via", "agent", &pid], 2, "no agent answers");
-    fails(&["pprof-mutex", "127.0.0.1:1"], 2, "no agent answers");
+    fails(&["pprof-goroutine", "--via", "agent", &pid], 2, "agents cannot answer");
+    fails(&["pprof-mutex", "127.0.0.1:1"], 2, "agents cannot answer");
     fails(&["pprof-heap", "-f", "text", "--sample-type", "nothing", &pid], 2, "alloc_objects, alloc_space");
-    fails(&["pprof-heap", "-f", "text", "--open", &pid], 2, "--open needs");
+    fails(&["pprof-heap", "-f", "text", "--open", &pid], 2, "--open requires");
     fails(&["pprof-heap", "--diff", &pid], 2, "--duration");
-    fails(&["pprof-heap", "--json", "-o", "-", &pid], 2, "both want standard output");
+    fails(&["pprof-heap", "--json", "-o", "-", &pid], 2, "both use standard output");
     fixture.assert_untouched().unwrap();
     let cell = Cell::new(NEWEST, Variant::Stripped, Program::Unprofiled);
     build::build(&[cell], 1, &|_, _| ()).unwrap();

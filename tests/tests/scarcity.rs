@@ -300,7 +300,7 @@ fn a_process_that_does_not_answer_is_left_out_of_lists() {
         assert!(text.contains(&format!("\"pid\": {pid},")), "{text}");
         assert_eq!(output.status.code(), Some(0), "{}", said(&output));
         let warned = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(warned.contains("do not come (userfaultfd") && warned.contains(&silent_pid), "{warned}");
+        assert!(warned.contains("does not finish (userfaultfd") && warned.contains(&silent_pid), "{warned}");
         // Far below the time of a whole command.
         assert!(begun.elapsed() < Duration::from_secs(40), "{:?}", begun.elapsed());
     }

@@ -37,18 +37,20 @@ impl FromStr for Address {
 
     /// Takes `host:port`, `[v6]:port` and `:port`.
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = |why: &str| format!("{text:?} is no host:port: {why}");
+        let wrong = |why: &str| format!("{text:?} is not HOST:PORT: {why}");
         let (host, port) = text.rsplit_once(':').ok_or_else(|| wrong("it has no port"))?;
         let bracketed = host.strip_prefix('[').map(|h| h.strip_suffix(']'));
         let host = match bracketed {
             Some(inner) => inner
                 .filter(|inner| inner.contains(':'))
                 .ok_or_else(|| wrong("brackets are for an IPv6 address"))?,
-            None if host.contains(':') => return Err(wrong("an IPv6 address stands in brackets")),
+            None if host.contains(':') => {
+                return Err(wrong("an IPv6 address needs brackets, as in [::1]:6060"));
+            }
             None => host,
         };
         if host.len() > MAX_HOST || host.contains(|c: char| c.is_control() || c.is_whitespace() || c == '/') {
-            return Err(wrong("that is no name of a host"));
+            return Err(wrong("that is not the name of a host"));
         }
         let number = port.bytes().all(|b| b.is_ascii_digit()).then(|| port.parse::<u16>().ok()).flatten();
         let port = number.filter(|&p| p != 0).ok_or_else(|| wrong("a port is a number from 1 to 65535"))?;

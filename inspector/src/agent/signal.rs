@@ -108,10 +108,10 @@ impl FromStr for GcPercent {
         }
         match text.parse::<i64>() {
             Ok(negative) if negative < 0 => {
-                Err(format!("{negative} would switch the collector off: write off if that is meant"))
+                Err(format!("{negative} would switch the collector off: write `off` if you want that"))
             }
             Ok(percent) => Ok(GcPercent(percent)),
-            Err(_) => Err(format!("{text:?} is neither a percentage nor off")),
+            Err(_) => Err(format!("{text:?} is neither a percentage, nor `off`")),
         }
     }
 }

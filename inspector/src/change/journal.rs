@@ -179,8 +179,10 @@ impl Journal {
         let identity = Identity::of(process)?;
         let place = |source: io::Error| Error::Refused {
             pid: process.pid(),
-            what: format!("what has to be put back cannot be noted down: {source}; nothing is written"),
-            hint: Some(format!("name a folder of your own with {STATE_VARIABLE}")),
+            what: format!(
+                "the journal of what must be restored cannot be written: {source}; the process is not changed"
+            ),
+            hint: Some(format!("set {STATE_VARIABLE} to a folder of your own")),
         };
         let dir = state_folder(true).map_err(place)?;
         remove_stale(&dir, &identity);
@@ -212,8 +214,9 @@ impl Journal {
     /// # Errors
     /// Where that cannot be written down; they must not be written then.
     pub fn note(&mut self, process: &Process, entries: &[Entry], time: Duration) -> Result<(), Error> {
-        let failed =
-            |e: io::Error| refused(process, format!("what has to be put back cannot be noted down: {e}"));
+        let failed = |e: io::Error| {
+            refused(process, format!("the journal of what must be restored cannot be written: {e}"))
+        };
         let until = clock::monotonic().saturating_add(i64::try_from(time.as_nanos()).unwrap_or(i64::MAX));
         let entries: Vec<Entry> = entries.iter().map(|entry| Entry { until, ..entry.clone() }).collect();
         let mut line = serde_json::to_vec(&entries).map_err(|e| failed(e.into()))?;

@@ -18,7 +18,7 @@ pub(super) fn trace(args: &CaptureArgs, open: bool, common: &Common) -> Result<(
     let content = Content { kind: "trace", extension: ".trace", form: Form::Binary(payload.name()) };
     let to = Destination::choose(content, &asked, common)?;
     if open && to.file().is_none() {
-        return Err(Error::Usage("--open needs a file to open".to_owned()));
+        return Err(Error::Usage("--open requires a file destination".to_owned()));
     }
     let interrupt = catch()?;
     let connection = agent_only(&found, &args.way, Signal::Trace)?;

@@ -82,7 +82,7 @@ fn verdict(
 ) -> Option<(Error, Kind)> {
     let (what, waited) = now?;
     if interrupted && waited >= STUCK {
-        return Some((Error::Failed(format!("interrupted while it waited {what}")), Kind::Interrupted));
+        return Some((Error::Failed(format!("interrupted while waiting {what}")), Kind::Interrupted));
     }
     let limit = limit.filter(|&limit| before + waited >= limit)?;
     let text = format!(
@@ -111,7 +111,7 @@ mod tests {
         assert_eq!(says(None, false, 700 * second, Some(700 * second)), None);
         let text = "no answer within 9s: still waiting to read the environment of process 7";
         assert_eq!(says(Some(9 * second), false, 8 * second, Some(second)), Some((text.to_owned(), 1)));
-        let text = "interrupted while it waited to read the environment of process 7";
+        let text = "interrupted while waiting to read the environment of process 7";
         assert_eq!(says(None, true, second, Some(second)), Some((text.to_owned(), 130)));
         assert_eq!(says(None, true, second, Some(second / 2)), None);
     }

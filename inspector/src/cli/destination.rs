@@ -106,7 +106,9 @@ impl Destination {
         match common.output.as_deref() {
             Some(path) if path == Path::new("-") => {
                 if common.json && content.form != Form::Json {
-                    return Err(Error::Usage("--json and -o - both want standard output".to_owned()));
+                    return Err(Error::Usage(
+                        "--json and -o - cannot be combined: both use standard output".to_owned(),
+                    ));
                 }
                 not_to_terminal(content, &io::stdout())?;
                 Ok(Destination::Stdout)

@@ -37,9 +37,7 @@ pub(super) fn request(kind: Kind, rate: &str, duration: Duration) -> Result<Requ
             Rate::OneIn(events.ok_or_else(|| wrong("a number of events such as 5"))?)
         }
         Kind::Goroutine | Kind::ThreadCreate => {
-            return Err(Error::Usage(
-                "--enable: there is nothing to be switched on for this profile".to_owned(),
-            ));
+            return Err(Error::Usage("--enable: this profile has no profiler to switch on".to_owned()));
         }
     };
     Ok(Request { rate, duration })

@@ -31,13 +31,13 @@ fn tell(answer: &HeapAnswer, common: &Common) {
     let note = match answer.consistency {
         Consistency::Instant => None,
         Consistency::InstantInChange => {
-            Some("in each stop a thread was changing the heap: sums may differ from each other a little")
+            Some("a thread was changing the heap in every pause: sums may not add up exactly")
         }
         Consistency::Approximate if answer.too_large_to_stop => {
-            Some("approximate: to read this heap in a stop would take longer than --max-pause allows")
+            Some("approximate: reading this heap in a pause would take longer than --max-pause allows")
         }
         Consistency::Approximate => {
-            Some("approximate: the process ran on, so that the numbers are not all of one instant")
+            Some("approximate: the process was running, so the numbers were not all read at one instant")
         }
     };
     if let Some(note) = note {

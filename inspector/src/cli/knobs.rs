@@ -115,8 +115,8 @@ pub(super) fn set_mem_limit(args: &SetMemLimitArgs, common: &Common) -> Result<(
             return Err(Error::Refused {
                 pid: process.pid(),
                 what: format!(
-                    "{} bytes are mapped that no collection can free: with a limit of {limit} it would do nothing but \
-                     collect; nothing is written",
+                    "{} bytes are mapped that no collection can free: with a limit of {limit} it would collect all the \
+                     time; nothing is written",
                     needs.overhead
                 ),
                 hint: Some("set a higher limit, or this one with --force".to_owned()),

@@ -31,7 +31,7 @@ pub(super) fn conclude<'p>(processes: impl IntoIterator<Item = &'p GoProcess>) -
     let pids: Vec<String> = doubted.iter().take(NAMED).map(|(pid, _)| pid.to_string()).collect();
     let more = if doubted.len() > NAMED { " and others" } else { "" };
     let pids = pids.join(", ");
-    Err(Error::Partial(format!("the version that {pids}{more} names is doubtful: {why}")))
+    Err(Error::Partial(format!("the Go version that {pids}{more} states is doubtful: {why}")))
 }
 
 /// Says how many processes could not be looked into, and why.
@@ -56,7 +56,7 @@ pub(super) fn tell_unreadable(found: &Found, common: &Common) {
     Notice::Hint.tell(
         common,
         format_args!(
-            "{} process{} could not be looked into: {}{more} ({denial}){todo}",
+            "{} process{} could not be inspected: {}{more} ({denial}){todo}",
             found.unreadable,
             if found.unreadable == 1 { "" } else { "es" },
             named.join(", "),
@@ -78,8 +78,8 @@ fn tell_not_looked_at(found: &Found, common: &Common) {
         Notice::Warning.tell(
             common,
             format_args!(
-                "{count} process{} left out, as memory or files of {} do not come (userfaultfd, FUSE, a network file \
-                 system): {}",
+                "{count} process{} left out, because reading memory or files of {} does not finish (userfaultfd, FUSE, a \
+                 network file system): {}",
                 if count == 1 { " was" } else { "es were" },
                 if count == 1 { "it" } else { "them" },
                 name(&found.unanswered),
@@ -95,8 +95,8 @@ fn tell_not_looked_at(found: &Found, common: &Common) {
     Notice::Warning.tell(
         common,
         format_args!(
-            "{count} process{} not looked at to the end, as all may take {} s and {} GiB of reading, each {} GiB: {}; \
-             `gops-probe process PID` looks at one",
+            "{count} process{} not inspected completely: the limit is {} s and {} GiB of reading for all, and {} GiB for one: \
+             {}; `gops-probe process PID` inspects a single one",
             if count == 1 { " was" } else { "es were" },
             find::TIME.as_secs(),
             find::BYTES >> 30,

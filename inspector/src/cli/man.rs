@@ -13,7 +13,7 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ("GOPS_CONFIG_DIR", "The folder with the port files of gops agents; as gops has it."),
     (
         "GOPS_PROBE_STATE_DIR",
-        "The folder for journals of what has to be put back in a process, in place of those below FILES.",
+        "The folder for journals of what must be restored in a process, in place of those in FILES.",
     ),
     ("XDG_CONFIG_HOME, HOME", "Where port files are looked for without GOPS_CONFIG_DIR."),
     ("XDG_RUNTIME_DIR, XDG_STATE_HOME, HOME", "Where journals of users other than root are."),
@@ -23,7 +23,7 @@ const ENVIRONMENT: &[(&str, &str)] = &[
 
 /// Files that are read or written beside those of the target.
 const FILES: &[(&str, &str)] = &[
-    ("/run/gops-probe", "Journals of root: what has to be put back in a process if gops-probe is killed."),
+    ("/run/gops-probe", "Journals of root: what must be restored in a process if gops-probe is killed."),
     ("$XDG_RUNTIME_DIR/gops-probe, ~/.local/state/gops-probe", "The same of other users."),
     ("~/.config/gops", "Port files of gops agents."),
     ("/usr/lib/debug", "Separate debug files of native code, by build id or name."),

@@ -52,18 +52,18 @@ pub(super) fn run(args: &MemstatsArgs, common: &Common) -> Result<(), Error> {
 fn tell(answer: &MemStatsAnswer, common: &Common) {
     match answer.consistency {
         Consistency::Instant => {}
-        Consistency::InstantInChange => Notice::Note.tell(
+        Consistency::InstantInChange => Notice::Note
+            .tell(common, "a thread was changing the heap in every pause: sizes may not add up exactly"),
+        Consistency::Approximate => Notice::Note.tell(
             common,
-            "in each stop a thread was changing the heap: sizes may differ from each other a little",
+            "approximate: the process was running, so the numbers were not all read at one instant",
         ),
-        Consistency::Approximate => Notice::Note
-            .tell(common, "approximate: the process ran on, so that the numbers are not all of one instant"),
     }
     if answer.stale_spans > 0 {
         Notice::Note.tell(
             common,
             format_args!(
-                "a collection has just ended: {} spans in caches are not swept, so that objects in them count that are free",
+                "a collection has just ended: {} cached spans are not swept yet, so free objects in them are counted",
                 answer.stale_spans,
             ),
         );

@@ -31,8 +31,8 @@ pub(super) fn show(tool: Tool, path: &Path, about: Option<Pid>) -> Result<(), Er
     // It would be the `go` of the user's own path, with our rights.
     if environment::raised() {
         return Err(Error::Usage(format!(
-            "--open does not run `go` for a gops-probe with file capabilities or set-user-ID; {} is there to be looked at: \
-             go tool {name} {0}",
+            "--open does not run `go` for a gops-probe with file capabilities or set-user-ID; open {} yourself: go tool \
+             {name} {0}",
             path.display()
         )));
     }
@@ -53,10 +53,7 @@ pub(super) fn show(tool: Tool, path: &Path, about: Option<Pid>) -> Result<(), Er
     let file = if path.is_absolute() { path.to_owned() } else { Path::new(".").join(path) };
     let status = command.arg(&file).status().map_err(|e| {
         let e = tasks::why_no_more(&e);
-        Error::Failed(format!(
-            "cannot run `go tool {name}` ({e}); {} is there to be looked at",
-            path.display()
-        ))
+        Error::Failed(format!("cannot run `go tool {name}` ({e}); the file {} is written", path.display()))
     })?;
     if status.success() { Ok(()) } else { Err(Error::Failed(format!("`go tool {name}` failed: {status}"))) }
 }

@@ -41,7 +41,7 @@ fn refuse_second_process(period: Period) -> Result<(), Error> {
     let is_meant = |process: &Process| seconds > SHORT || find::one(process).is_ok();
     match Pid::try_from(seconds).ok().and_then(|pid| Process::pin(pid).ok()).filter(is_meant) {
         Some(process) => Err(Error::Usage(format!(
-            "{seconds} is a period here, and also the pid of {}: write {seconds}s for so many seconds, or give one process \
+            "{seconds} is taken as a period, but is also the pid of {}: write {seconds}s for a period, or give one process \
              at a time",
             process.name()
         ))),
@@ -113,5 +113,5 @@ fn conclude(details: &Details, common: &Common) -> Result<(), Error> {
     if let Some(hint) = first.hint() {
         Notice::Hint.tell(common, hint);
     }
-    Err(Error::Partial(format!("not all of process {} could be looked at", details.pid)))
+    Err(Error::Partial(format!("some facts about process {} could not be read", details.pid)))
 }

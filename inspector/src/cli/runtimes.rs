@@ -14,8 +14,8 @@ use crate::report::runtimes::{FailedRuntime, write_json};
 /// Which runtime of a process.
 #[derive(Debug, Clone, Default, Args)]
 pub struct RuntimeArgs {
-    /// Only this Go runtime of a process that has several, as one with Go libraries built for C has: the path of its module,
-    /// or that file's name
+    /// Only this one of several Go runtimes in the process (such as a C program with Go libraries has): the path or the file
+    /// name of the module that contains it
     #[arg(long, value_name = "MODULE")]
     pub runtime: Option<String>,
 }

@@ -96,13 +96,13 @@ fn announce(process: &Process, address: &Listen, policy: &Policy, common: &Commo
         output::write(common, |out| writeln!(out, "{address}"))?;
     }
     let how = match address {
-        Listen::Tcp(address) => format!("gops stack {address}; end"),
+        Listen::Tcp(address) => format!("try `gops stack {address}`; end"),
         Listen::Unix(_) => "end".to_owned(),
     };
     Notice::Serving.tell(
         common,
         format_args!(
-            "process {} ({}) as if it had an agent, for root and user {}: {how} with Ctrl-C",
+            "process {} ({}) as if it had an agent, for root and user {}; {how} with Ctrl-C",
             process.pid(),
             process.name(),
             policy.own,
@@ -118,13 +118,14 @@ fn announce(process: &Process, address: &Listen, policy: &Policy, common: &Commo
         Notice::Warning.tell(common, format_args!("these users can read {may}: {}", users.join(", ")));
     }
     if !policy.remote && matches!(address, Listen::Tcp(address) if !address.ip().is_loopback()) {
-        Notice::Warning.tell(common, "only this machine gets answers there, without --allow-remote");
+        Notice::Warning
+            .tell(common, "only requests from this machine are answered; --allow-remote answers others too");
     }
     if policy.remote {
         Notice::Warning.tell(
             common,
             format_args!(
-                "everybody at other machines who can reach {address} can read {may}; nothing is encrypted"
+                "everybody on other machines who can reach {address} can read {may}; nothing is encrypted"
             ),
         );
     }

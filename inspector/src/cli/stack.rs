@@ -57,7 +57,11 @@ fn wait(args: &StackArgs, target: &Found, common: &Common) -> Result<(), Error> 
         let time = time.duration();
         Notice::Hint.tell_on_terminal(
             common,
-            format_args!("waiting until nothing of {} has moved for {} s", process.pid(), time.as_secs_f64()),
+            format_args!(
+                "waiting until no goroutine of process {} has moved for {} s",
+                process.pid(),
+                time.as_secs_f64()
+            ),
         );
         stuck::wait_until_stuck(process, args.runtime.chosen(), time, &interrupted)?;
     }
@@ -181,7 +185,7 @@ fn conclude(args: &StackArgs, target: &AgentTarget, counts: &Counts, common: &Co
         Notice::Hint.tell(
             common,
             format_args!(
-                "{} of {} goroutines are unconfirmed: they ran while they were read, or could have without a trace",
+                "{} of {} goroutines are unconfirmed: they ran, or may have run, while they were read",
                 counts.unconfirmed, counts.goroutines,
             ),
         );
@@ -190,13 +194,15 @@ fn conclude(args: &StackArgs, target: &AgentTarget, counts: &Counts, common: &Co
         Notice::Hint.tell(
             common,
             format_args!(
-                "of {} of {} goroutines the outermost frames are missing (--json says why)",
+                "the outermost frames of {} of {} goroutines are missing (--json says why)",
                 counts.incomplete, counts.goroutines,
             ),
         );
     }
     if let Some(id) = args.goroutine.filter(|_| counts.goroutines == 0) {
-        return Err(Error::Failed(format!("{} has no goroutine {id} that would be shown", target)));
+        let among = if args.all { "no goroutine" } else { "no visible goroutine" };
+        let todo = if args.all { "" } else { " (try --all)" };
+        return Err(Error::Failed(format!("{target}: {among} {id}{todo}")));
     }
     if counts.is_partial() {
         return Err(Error::Partial(format!(
@@ -213,8 +219,8 @@ fn tell_too_many(snapshot: &Snapshot, args: &StackArgs, common: &Common) {
     Notice::Hint.tell(
         common,
         format_args!(
-            "to stop {} threads at once would take about {:.1} ms, and --max-pause is {:?}: they were stopped one by one, so \
-             that each goroutine is true by itself, and not all are of one instant",
+            "stopping {} threads at once would take about {:.1} ms, more than --max-pause {:?}: they were stopped one at a \
+             time, so the goroutines were not all seen at the same instant",
             too_many.threads,
             too_many.expected.as_secs_f64() * 1e3,
             args.max_pause,
@@ -232,9 +238,9 @@ fn tell_evidence(view: &View, cost: &Cost, snapshot: &Snapshot, common: &Common)
         Notice::Known.tell(common, format_args!("{}: {} ({})", evidence.of, evidence.found, evidence.by));
     }
     let consistency = match snapshot.consistency {
-        Consistency::Instant => "all of one instant",
-        Consistency::InstantVerifiedAfterwards => "of one instant, verified after it",
-        Consistency::EachByItself => "each goroutine true by itself",
+        Consistency::Instant => "all seen at one instant",
+        Consistency::InstantVerifiedAfterwards => "seen at one instant, verified after it",
+        Consistency::EachByItself => "each goroutine seen at its own instant",
     };
     Notice::Cost.tell(common, format_args!("{cost}; {consistency}"));
 }

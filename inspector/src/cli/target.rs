@@ -19,11 +19,11 @@ use crate::process::{self, Process};
 /// The target of a command, and how long to wait for it.
 #[derive(Debug, Args)]
 pub struct TargetArgs {
-    /// A pid; name:REGEX, the one Go process with such a name; container:ID, the one in that container (the first digits
-    /// of its id are enough); or HOST:PORT, a gops agent
+    /// A pid; name:REGEX, for the one Go process whose name matches; container:ID, for the one Go process in that container
+    /// (the first digits of its id are enough); or HOST:PORT of a gops agent
     #[arg(value_name = "TARGET", add = ArgValueCompleter::new(targets))]
     pub target: Target,
-    /// Wait until there is such a process: a minute, or for a duration such as 30s
+    /// Wait until such a process appears: for one minute, or as long as given (--wait=30s)
     #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "1m")]
     pub wait: Option<Period>,
 }
@@ -43,14 +43,14 @@ impl FromStr for Target {
     fn from_str(text: &str) -> Result<Self, String> {
         if let Some(pattern) = text.strip_prefix("name:") {
             if pattern.is_empty() {
-                return Err("name: needs a regular expression behind it".to_owned());
+                return Err("name: must be followed by a regular expression".to_owned());
             }
             let regex = parse_pattern(pattern)?;
             return Ok(Target::Process(Selector::Name(regex)));
         }
         if let Some(id) = text.strip_prefix("container:") {
             if id.is_empty() {
-                return Err("container: needs the first digits of an id behind it".to_owned());
+                return Err("container: must be followed by the first digits of an id".to_owned());
             }
             return Ok(Target::Process(Selector::Container(id.to_owned())));
         }
@@ -63,7 +63,7 @@ impl FromStr for Target {
                 Err(process::InvalidPid::to_string(&e))
             }
             Err(_) => Err(format!(
-                "a target is a pid, name:REGEX, container:ID or HOST:PORT; for a process that is named so, write name:{text}"
+                "a target is a pid, name:REGEX, container:ID or HOST:PORT; for a process with this name, write name:{text}"
             )),
         }
     }
@@ -108,12 +108,15 @@ fn restored(process: Process, common: &Common) -> Found {
         Ok(words) if words.is_empty() => None,
         Ok(words) => {
             let names: Vec<_> = words.iter().filter(|w| w.written).map(|w| w.name.as_str()).collect();
-            let what =
-                if names.is_empty() { "nothing needed it any more".to_owned() } else { names.join(", ") };
-            Some(format!("an earlier gops-probe was killed; what it had changed is put back: {what}"))
+            let what = if names.is_empty() {
+                "nothing had to be restored any more".to_owned()
+            } else {
+                names.join(", ")
+            };
+            Some(format!("an earlier gops-probe was killed; what it had changed was restored: {what}"))
         }
         Err(error) => Some(format!(
-            "an earlier gops-probe was killed, and what it had changed cannot be put back: {error}"
+            "an earlier gops-probe was killed, and what it had changed cannot be restored: {error}"
         )),
     };
     if let Some(text) = text {

@@ -25,7 +25,7 @@ pub(super) fn choose<T>(
         Found::Process(process) => process,
         Found::Agent(address) if way.via == Via::Probe => {
             return Err(Error::Usage(format!(
-                "{address} is the address of an agent: only a process can be looked at from outside"
+                "{address} is the address of an agent: --via probe needs a process of this machine"
             )));
         }
         Found::Agent(address) => return Ok(Chosen::Agent(Connection::to_address(address)?)),
@@ -44,7 +44,8 @@ pub(super) fn choose<T>(
     }
     match Connection::to_process(process) {
         Ok(connection) => {
-            Notice::Note.tell(common, format_args!("{} answers, because: {error}", connection.peer()));
+            Notice::Note
+                .tell(common, format_args!("{} answers instead, because: {error}", connection.peer()));
             Ok(Chosen::Agent(connection))
         }
         Err(no_agent) => {

@@ -13,7 +13,7 @@ pub(crate) fn gc_percent(percent: GcPercent) -> Result<i32, Error> {
     if percent.0 < 0 {
         return Ok(-1);
     }
-    i32::try_from(percent.0).map_err(|_| Error::Usage(format!("{percent} is more than GOGC can be")))
+    i32::try_from(percent.0).map_err(|_| Error::Usage(format!("{percent} is too large for GOGC")))
 }
 
 /// Forces a collection from outside.

@@ -223,7 +223,7 @@ fn table(
             };
             return Err(Error::ProfilerOff { pid: process.pid(), profiler, because, hint });
         }
-        let note = format!("the {profiler} profiler is off now ({because}): this is of before");
+        let note = format!("the {profiler} profiler is off now ({because}): these samples are from before");
         profile.comments.push(note.clone());
         notes.push(note);
     }

@@ -134,10 +134,10 @@ impl Denial {
                 "run as a user who may read it: it may be execute-only, or on a file system that denies root".to_owned()
             }
             Denial::PrivateFolder { .. } if root => {
-                "this root lacks capabilities: it takes CAP_DAC_READ_SEARCH beside CAP_SYS_PTRACE".to_owned()
+                "this root lacks capabilities: it needs CAP_DAC_READ_SEARCH beside CAP_SYS_PTRACE".to_owned()
             }
             Denial::PrivateFolder { .. } => {
-                "run with sudo; with single capabilities it takes CAP_DAC_READ_SEARCH beside CAP_SYS_PTRACE".to_owned()
+                "run with sudo; with single capabilities it needs CAP_DAC_READ_SEARCH beside CAP_SYS_PTRACE".to_owned()
             }
             Denial::Busy => "run again when that is over: a debugger, or another gops-probe".to_owned(),
             Denial::Unknown => {

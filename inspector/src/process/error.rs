@@ -51,8 +51,8 @@ pub enum Error {
     },
     /// Another compiler's runtime is in it.
     #[error(
-        "process {pid} ({name}) is a Go program that gccgo built: its runtime is another one than that of Go's own compiler, \
-         and is not supported"
+        "process {pid} ({name}) is a Go program built with gccgo, whose runtime differs from that of Go's own compiler and is \
+         not supported"
     )]
     GccGo {
         /// The process.
@@ -99,7 +99,7 @@ pub enum Error {
         source: io::Error,
     },
     /// Nothing fits what was asked for.
-    #[error("there is no Go process that is {wanted}{}", unreadable_remark(*.unreadable))]
+    #[error("no Go process matches {wanted}{}", unreadable_remark(*.unreadable))]
     NoMatch {
         /// What was asked for, in words.
         wanted: String,
@@ -109,7 +109,7 @@ pub enum Error {
         denial: Option<Denial>,
     },
     /// More than one process fits what was asked for.
-    #[error("{} Go processes are {wanted}: {}", .candidates.len(), listed(.candidates))]
+    #[error("{wanted} matches {} processes: {}", .candidates.len(), listed(.candidates))]
     Ambiguous {
         /// What was asked for, in words.
         wanted: String,
@@ -124,7 +124,7 @@ pub enum Error {
     ForeignProc(Foreign),
     /// /proc and system calls mean different processes by one number.
     #[error(
-        "/proc/{0} is another process than the one that system calls reach by {0}: something is mounted over it"
+        "/proc/{0} is not the process that system calls reach by the number {0}: something is mounted over it"
     )]
     Mismatch(Pid),
 }
@@ -135,7 +135,8 @@ const OURSELVES: &str = "gops-probe";
 fn unreadable_remark(unreadable: usize) -> String {
     match unreadable {
         0 => String::new(),
-        n => format!(", among those that may be looked into ({n} more fit)"),
+        1 => "; one more process matches, and may not be inspected".to_owned(),
+        n => format!("; {n} more processes match, and may not be inspected"),
     }
 }
 
@@ -173,13 +174,13 @@ impl Error {
             Error::Denied { denial, .. } => denial.hint(),
             Error::Thread(_, process) => Some(format!("ask for process {process} instead")),
             Error::Traced { tracer, tracer_name, .. } if tracer_name == OURSELVES => {
-                Some(format!("run again when that one (process {tracer}) is done"))
+                Some(format!("run again when that gops-probe (process {tracer}) has finished"))
             }
             Error::Traced { tracer, tracer_name, .. } => {
                 Some(format!("detach {tracer_name} (process {tracer}) first"))
             }
             Error::NoMatch { denial: Some(denial), .. } => denial.hint(),
-            Error::Ambiguous { .. } => Some("choose one by its pid, or say more of its name".to_owned()),
+            Error::Ambiguous { .. } => Some("choose one by its pid, or give a more exact name or id".to_owned()),
             Error::NoSuchProcess(_) | Error::NoMatch { .. } | Error::NotGo { .. } => {
                 Some("`gops-probe` without arguments lists the Go processes".to_owned())
             }

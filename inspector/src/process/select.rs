@@ -49,7 +49,7 @@ impl Selector {
         let selector = self.clone();
         let found = find::matching(Detail::Text, move |process| selector.fits(process))?;
         if !found.not_looked_at.is_empty() {
-            tracing::warn!("{} processes that could be meant were not looked at", found.not_looked_at.len());
+            tracing::warn!("{} processes that may match were not inspected", found.not_looked_at.len());
         }
         let (wanted, unreadable, denial) = (self.to_string(), found.unreadable, found.denial);
         match found.processes.as_slice() {

@@ -64,20 +64,20 @@ impl Sampling {
             notes.push(format!("{:.1} s only: {why}", self.seconds()));
         }
         if self.lost > 0 && samples > 0 {
-            notes.push(format!("{} samples were lost, beside {samples} that were not", self.lost));
+            notes.push(format!("{} samples were lost, and {samples} were not", self.lost));
         }
         if cut > 0 {
             notes.push(format!(
-                "{cut} stacks are deeper than what is walked: their outermost frames are missing"
+                "{cut} stacks were too deep to be walked to their end: their outermost frames are missing"
             ));
         }
         if unknown > 0 {
             notes.push(format!(
-                "{unknown} samples have no names: their processes ended before they could be looked at"
+                "{unknown} samples have no names: their processes ended before their programs could be read"
             ));
         }
         if samples == 0 && self.lost == 0 {
-            notes.push("there is no sample: nothing of it used a CPU in that time".to_owned());
+            notes.push("there are no samples: nothing used a CPU in that time".to_owned());
         }
         notes
     }
@@ -86,11 +86,11 @@ impl Sampling {
     pub fn missing(&self) -> Option<String> {
         (self.quality.samples == 0 && self.lost > 0).then(|| {
             format!(
-                "there is no sample: all {} that the CPU time of that time stands for were lost{}",
+                "there are no samples: all {} that the CPU time of that period stands for were lost{}",
                 self.lost,
                 match self.mode {
                     Mode::Ptrace =>
-                        ", as no thread was found on a CPU: they run too shortly, or others have the CPUs",
+                        ", because no thread was found on a CPU: they run too briefly, or others have the CPUs",
                     Mode::Bpf | Mode::Perf => "",
                 }
             )
@@ -143,12 +143,12 @@ mod tests {
         };
         let none = sampling(0, 18);
         let said = none.sentences().join("\n");
-        assert!(!said.contains("nothing of it used a CPU") && !said.contains("beside 0"), "{said}");
+        assert!(!said.contains("nothing used a CPU") && !said.contains("and 0 were not"), "{said}");
         let missing = none.missing().unwrap();
         assert!(missing.contains("all 18") && missing.contains("no thread was found on a CPU"), "{missing}");
-        assert!(sampling(0, 0).sentences().join("\n").contains("nothing of it used a CPU"));
+        assert!(sampling(0, 0).sentences().join("\n").contains("nothing used a CPU"));
         let some = sampling(3, 18);
-        assert!(some.sentences().join("\n").contains("18 samples were lost, beside 3"));
+        assert!(some.sentences().join("\n").contains("18 samples were lost, and 3 were not"));
         assert_eq!((some.missing(), sampling(0, 0).missing()), (None, None));
     }
 }

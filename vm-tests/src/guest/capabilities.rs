@@ -134,7 +134,7 @@ pub(crate) fn look(machine: &Machine) -> Result<Done, Failure> {
         declares(machine, command, NEEDS)?;
         for (who, sees) in [(OWNER, true), (OTHER_PTRACE, true), (OTHER, false)] {
             let output = machine.probe_as(who, &[command])?;
-            let words: &[&str] = if sees { &[] } else { &["could not be looked into", "hint: "] };
+            let words: &[&str] = if sees { &[] } else { &["could not be inspected", "hint: "] };
             let text = expect(command, &output, 0, words)?;
             let seen = text.split_whitespace().any(|word| word == pid);
             ensure(seen == sees, || format!("{command} as user {}: {pid} in {text}", who.uid))?;

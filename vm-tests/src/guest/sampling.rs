@@ -131,7 +131,7 @@ const fn case(
     Case { who, level, mode, because }
 }
 
-const NEEDS_BPF: &str = "it takes CAP_BPF and CAP_PERFMON";
+const NEEDS_BPF: &str = "it needs CAP_BPF and CAP_PERFMON";
 const LEVEL: &str = "kernel.perf_event_paranoid is 3";
 
 const CASES: &[Case] = &[

@@ -261,7 +261,7 @@ impl Source for Perf {
             ));
         }
         if self.events.only_user() {
-            notes.push("time in the kernel is not counted: that takes CAP_PERFMON, or kernel.perf_event_paranoid of 1 or less".to_owned());
+            notes.push("time in the kernel is not counted: that needs CAP_PERFMON, or kernel.perf_event_paranoid of 1 or less".to_owned());
         }
         notes
     }

@@ -28,14 +28,14 @@ fn for_level() -> Option<String> {
         return None;
     }
     Some(format!(
-        "{}beyond 2, Debian's and Ubuntu's kernels want CAP_SYS_ADMIN: run with sudo, or as root: \
+        "{}above 2, kernels of Debian and Ubuntu require CAP_SYS_ADMIN: run with sudo, or as root: \
          sysctl kernel.perf_event_paranoid=2",
         level()
     ))
 }
 
 /// Somebody keeps from us what our capabilities would allow.
-const FILTERED: &str = "our capabilities would do, so it is a seccomp filter, a security module, or a user namespace (a container?)";
+const FILTERED: &str = "the capabilities are sufficient, so the reason is a seccomp filter, a security module, or a user namespace (a container?)";
 
 fn level() -> String {
     paranoid().map_or_else(String::new, |level| format!("kernel.perf_event_paranoid is {level}; "))
@@ -49,7 +49,7 @@ pub(super) fn for_cpus() -> String {
     if may_perf() || paranoid().is_some_and(|level| level <= 0) {
         return FILTERED.to_owned();
     }
-    format!("{}it takes CAP_PERFMON (CAP_SYS_ADMIN before Linux 5.8): run with sudo", level())
+    format!("{}it needs CAP_PERFMON (CAP_SYS_ADMIN before Linux 5.8): run with sudo", level())
 }
 
 /// What it takes to watch the threads of a process.
@@ -60,7 +60,7 @@ pub(super) fn for_threads(pid: Pid) -> String {
     // From 3 on, which only some distributions have, nothing is allowed.
     if paranoid().is_some_and(|level| level > 2) {
         return format!(
-            "{}it takes CAP_PERFMON (CAP_SYS_ADMIN before Linux 5.8): run with sudo, or for your own processes, \
+            "{}it needs CAP_PERFMON (CAP_SYS_ADMIN before Linux 5.8): run with sudo, or for your own processes, \
              as root: sysctl kernel.perf_event_paranoid=2",
             level()
         );
@@ -82,5 +82,5 @@ pub(super) fn for_bpf() -> String {
     if has.contains(CapabilitySet::SYS_ADMIN) || has.contains(CapabilitySet::BPF | CapabilitySet::PERFMON) {
         return for_level().unwrap_or_else(|| format!("{FILTERED}, or the kernel is locked down"));
     }
-    "it takes CAP_BPF and CAP_PERFMON (CAP_SYS_ADMIN before Linux 5.8): run with sudo".to_owned()
+    "it needs CAP_BPF and CAP_PERFMON (CAP_SYS_ADMIN before Linux 5.8): run with sudo".to_owned()
 }

@@ -105,7 +105,7 @@ fn comments(captured: &Captured) -> Vec<String> {
         comments.push(format!("{} of {} samples were lost", captured.counts.lost, captured.counts.taken));
     }
     if quality.cut > 0 {
-        comments.push(format!("{} stacks were deeper than what is walked", quality.cut));
+        comments.push(format!("{} stacks were too deep to be walked to their end", quality.cut));
     }
     if let Some(why) = captured.early {
         comments.push(format!("it ended early: {why}"));

@@ -221,7 +221,7 @@ impl<'o> Capture<'o> {
         let (counts, mut notes) = (source.counts(), source.notes());
         let wanted = session.options.rate;
         if rate != wanted {
-            notes.push(format!("{rate} samples in a second, not {wanted}: more are not to be had by {mode}"));
+            notes.push(format!("{rate} samples per second instead of {wanted}: {mode} cannot take more"));
         }
         let Session { known, files, .. } = session;
         notes.extend(collected.notes());
@@ -360,7 +360,7 @@ impl Session<'_> {
 
     fn ptrace(&self) -> Result<(Box<dyn Source>, u32), Why> {
         if self.options.whole_system {
-            return Err("it takes processes to stop: name some".into());
+            return Err("it needs processes to stop: name some".into());
         }
         let options = ptrace::Options { rate: self.options.rate, follow: self.options.children };
         let mut source = Ptrace::new(options);

@@ -19,6 +19,8 @@ pub(in crate::cli) enum Tier {
     Probe,
     /// Asks the agent in the process, which does it there.
     Agent,
+    /// Does what others ask for, each with a tier of its own.
+    AsAsked,
 }
 
 impl fmt::Display for Tier {
@@ -31,6 +33,7 @@ impl fmt::Display for Tier {
             Tier::Write => "3 write",
             Tier::Probe => "4 probe",
             Tier::Agent => "its agent",
+            Tier::AsAsked => "up to 4 probe",
         })
     }
 }
@@ -125,14 +128,14 @@ const TO_WRITE: &str = "root or CAP_SYS_PTRACE, or the same user where ptrace is
 pub(in crate::cli) const GC: Declaration = Declaration {
     name: "gc",
     tier: Tier::Write,
-    cost: "writes one word, which the runtime itself writes again, and the runtime runs a whole collection: CPU time for \
-           each live object, and Go's own short stops. Where nothing runs, all threads are stopped for less than a \
-           millisecond to wake it, and two more words written. With GOGC=off, GOGC is on until the collection has \
-           begun; it is put back by whatever happens to gops-probe",
+    cost: "writes one word that the runtime itself overwrites later, and the runtime runs a complete collection: CPU time \
+           for each live object, and Go's own short pauses. If no goroutine runs, all threads are stopped for less than a \
+           millisecond to wake the collector, and two more words are written. If GOGC is off, it is switched on until the \
+           collection has begun, and then restored, even if gops-probe is killed",
     needs: TO_WRITE,
     examples: &[
-        ("sudo gops-probe gc 4711", "run a collection, and wait for its end"),
-        ("sudo gops-probe gc --dry-run 4711", "only say what would be written"),
+        ("sudo gops-probe gc 4711", "run a collection and wait until it has finished"),
+        ("sudo gops-probe gc --dry-run 4711", "only print what would be written"),
     ],
 };
 
@@ -140,19 +143,19 @@ pub(in crate::cli) const SETGC: Declaration = Declaration {
     name: "setgc",
     tier: Tier::Write,
     cost: "stops all threads for less than a millisecond and writes four words of the collector's pacing; \
-           GOGC stays so until somebody sets it again",
+           the new GOGC stays until it is set again",
     needs: TO_WRITE,
     examples: &[
         ("sudo gops-probe setgc 4711 50", "collect when the heap has grown by half"),
-        ("sudo gops-probe setgc 4711 off", "no more collections, but for the memory limit's"),
+        ("sudo gops-probe setgc 4711 off", "no more collections, except those for the memory limit"),
     ],
 };
 
 pub(in crate::cli) const SETMEMLIMIT: Declaration = Declaration {
     name: "setmemlimit",
     tier: Tier::Write,
-    cost: "stops all threads for less than a millisecond and writes one word or two of the collector's pacing; \
-           the limit stays so until somebody sets it again",
+    cost: "stops all threads for less than a millisecond and writes one or two words of the collector's pacing; \
+           the new limit stays until it is set again",
     needs: TO_WRITE,
     examples: &[
         ("sudo gops-probe setmemlimit 4711 2GiB", "a soft limit of 2 GiB"),
@@ -187,7 +190,7 @@ pub(in crate::cli) const HEAP: Declaration = Declaration {
     name: "heap",
     tier: Tier::Pause,
     cost: "stops all threads for about a millisecond at 10,000 spans (80 MB of small objects), reads memory, writes \
-           nothing; with --no-pause, or where that takes longer than --max-pause, tier 1 read: nothing is stopped",
+           nothing; with --no-pause, or if that would take longer than --max-pause, tier 1 read: nothing is stopped",
     needs: MEMORY,
     examples: &[
         ("sudo gops-probe heap 4711", "what holds the memory, by size of objects"),
@@ -198,7 +201,8 @@ pub(in crate::cli) const HEAP: Declaration = Declaration {
 pub(in crate::cli) const TRACE: Declaration = Declaration {
     name: "trace",
     tier: Tier::Agent,
-    cost: "the agent in the process traces it for 5 s: some percent of its CPU time, and a stop of the world at each end",
+    cost: "the agent in the process traces it for 5 s: a few percent of its CPU time, and a stop-the-world pause at the start and \
+           at the end",
     needs: AN_AGENT,
     examples: &[
         ("gops-probe trace 4711", "five seconds, to a file in this folder"),
@@ -212,9 +216,15 @@ pub(in crate::cli) const PPROF_HEAP: Declaration = Declaration {
     cost: "reads the table that the runtime keeps; the process is not stopped",
     needs: MEMORY,
     examples: &[
-        ("sudo gops-probe pprof-heap --format text 4711", "who allocated what is in use, to be read here"),
+        (
+            "sudo gops-probe pprof-heap --format text 4711",
+            "where the memory in use was allocated, printed as text",
+        ),
         ("sudo gops-probe pprof-heap -o heap.pb.gz 4711", "a file for go tool pprof"),
-        ("sudo gops-probe pprof-heap --diff -d 1m -o growth.svg 4711", "a flame graph of what a minute adds"),
+        (
+            "sudo gops-probe pprof-heap --diff -d 1m -o growth.svg 4711",
+            "a flame graph of the growth in one minute",
+        ),
     ],
 };
 
@@ -224,7 +234,7 @@ pub(in crate::cli) const PPROF_ALLOCS: Declaration = Declaration {
     cost: "reads the table that the runtime keeps; the process is not stopped",
     needs: MEMORY,
     examples: &[
-        ("sudo gops-probe pprof-allocs --format text 4711", "who has allocated most since the start"),
+        ("sudo gops-probe pprof-allocs --format text 4711", "where most was allocated since the start"),
         (
             "sudo gops-probe pprof-allocs --enable -d 30s -o allocs.pb.gz 4711",
             "in a program whose profiler is off: the next 30 seconds",
@@ -267,7 +277,7 @@ pub(in crate::cli) const PPROF_BLOCK: Declaration = Declaration {
         ),
         (
             "sudo gops-probe pprof-block -o block.pb.gz 4711",
-            "what a program has sampled that does so by itself",
+            "the samples of a program that has its profiler on",
         ),
     ],
 };
@@ -280,11 +290,11 @@ pub(in crate::cli) const PPROF_MUTEX: Declaration = Declaration {
     examples: &[
         (
             "sudo gops-probe pprof-mutex --enable -d 30s --format text 4711",
-            "which locks are fought for in the next 30 seconds",
+            "which locks goroutines compete for in the next 30 seconds",
         ),
         (
             "sudo gops-probe pprof-mutex -o mutex.pb.gz 4711",
-            "what a program has sampled that does so by itself",
+            "the samples of a program that has its profiler on",
         ),
     ],
 };
@@ -292,24 +302,21 @@ pub(in crate::cli) const PPROF_MUTEX: Declaration = Declaration {
 pub(in crate::cli) const PPROF_CPU: Declaration = Declaration {
     name: "pprof-cpu",
     tier: Tier::Probe,
-    cost: "the kernel interrupts each CPU 99 times a second, and a BPF program reads the stack, in some microseconds; \
+    cost: "the kernel interrupts each CPU 99 times a second, and a BPF program reads the stack, in a few microseconds; \
            without BPF, the kernel copies stacks, or threads are stopped one at a time",
     needs: "root, or CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE; without BPF, perf events where \
             kernel.perf_event_paranoid is at most 2, or else what `stack` needs",
     examples: &[
         ("sudo gops-probe pprof-cpu -d 10s -o cpu.svg 4711", "a flame graph of ten seconds"),
-        ("sudo gops-probe pprof-cpu --system --format text", "the whole machine, to be read here"),
-        (
-            "sudo gops-probe pprof-cpu --children -o cpu.pb.gz name:server",
-            "with the processes that it begins",
-        ),
+        ("sudo gops-probe pprof-cpu --system --format text", "the whole machine, printed as text"),
+        ("sudo gops-probe pprof-cpu --children -o cpu.pb.gz name:server", "including its child processes"),
     ],
 };
 
 pub(in crate::cli) const TOP: Declaration = Declaration {
     name: "top",
     tier: Tier::Probe,
-    cost: "as `pprof-cpu`, until it is ended",
+    cost: "as `pprof-cpu`, until you end it",
     needs: "as `pprof-cpu`",
     examples: &[
         ("sudo gops-probe top 4711", "which functions run now"),
@@ -330,11 +337,12 @@ pub(in crate::cli) const BINARY: Declaration = Declaration {
 
 pub(in crate::cli) const SERVE: Declaration = Declaration {
     name: "serve",
-    tier: Tier::Pause,
-    cost: "as `stack`, `memstats`, `gc` and `setgc`, each time that somebody asks for it",
+    tier: Tier::AsAsked,
+    cost: "each request has the cost of its command: `stack` and `memstats` tier 2 pause, `gc` and `setgc` tier 3 write, \
+           `pprof-cpu` tier 4 probe",
     needs: "root or CAP_SYS_PTRACE, or the same user where ptrace is not restricted",
     examples: &[
-        ("sudo gops-probe serve 4711 --gops", "an address for gops, of a process without an agent"),
+        ("sudo gops-probe serve 4711 --gops", "an address that gops can use for a process without an agent"),
         ("sudo gops-probe serve name:orders --gops --listen 127.0.0.1:6060", "at a port of your choice"),
     ],
 };

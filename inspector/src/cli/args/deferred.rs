@@ -74,7 +74,7 @@ mod tests {
         };
         let mut program = Cli::command();
         let (about, arguments) = seen(&program);
-        assert!(about.starts_with("Print what a process is"), "{about}");
+        assert!(about.starts_with("Print facts about a process"), "{about}");
         assert_eq!(arguments, 0);
         program.build();
         assert_eq!(seen(&program), (about, 2));

@@ -23,7 +23,7 @@ pub struct GcArgs {
     /// Which runtime.
     #[command(flatten)]
     pub runtime: RuntimeArgs,
-    /// Write nothing; only say what would be written
+    /// Change nothing; only print what would be written
     #[arg(long)]
     pub dry_run: bool,
 }
@@ -34,7 +34,7 @@ pub struct SetGcArgs {
     /// What to do it to.
     #[command(flatten)]
     pub knob: GcArgs,
-    /// The percentage; off: no collections
+    /// The percentage, or `off` for no collections
     #[arg(value_name = "PERCENT", allow_negative_numbers = true)]
     pub percent: GcPercent,
 }
@@ -45,10 +45,10 @@ pub struct SetMemLimitArgs {
     /// What to do it to.
     #[command(flatten)]
     pub knob: GcArgs,
-    /// The limit: a number of bytes, or one with B, KiB, MiB, GiB or TiB; off: none
+    /// The limit: a number of bytes, a number with a unit (B, KiB, MiB, GiB, TiB), or `off` for no limit
     #[arg(value_name = "LIMIT")]
     pub limit: MemoryLimit,
-    /// Also set a limit that is below what no collection can free
+    /// Set the limit even if it is below the memory that no collection can free
     #[arg(long)]
     pub force: bool,
 }
@@ -72,7 +72,7 @@ impl FromStr for MemoryLimit {
         let bytes = digits.parse::<i64>().ok().filter(|_| plain).and_then(|n| n.checked_mul(1 << shift));
         bytes
             .map(MemoryLimit)
-            .ok_or_else(|| format!("{text:?} is neither a number of bytes such as 512MiB nor off"))
+            .ok_or_else(|| format!("{text:?} is neither a number of bytes such as 512MiB, nor `off`"))
     }
 }
 

@@ -21,7 +21,7 @@ pub struct MemstatsArgs {
     /// Which runtime.
     #[command(flatten)]
     pub runtime: RuntimeArgs,
-    /// Do not stop the process: the numbers are read one after another while it runs, and approximate
+    /// Do not stop the process: the numbers are read one after another while it runs, so they are approximate
     #[arg(long)]
     pub no_pause: bool,
 }
@@ -49,10 +49,10 @@ pub struct HeapArgs {
     /// Which runtime.
     #[command(flatten)]
     pub runtime: RuntimeArgs,
-    /// Do not stop the process: what is read while it runs is approximate
+    /// Do not stop the process: the numbers are read while it runs, so they are approximate
     #[arg(long, conflicts_with = "max_pause")]
     pub no_pause: bool,
-    /// Longest pause; a heap that takes longer is read while the process runs
+    /// Longest pause of the process; a heap that takes longer is read while the process runs
     #[arg(long, value_name = "DURATION", default_value = "20ms", value_parser = parse_duration)]
     pub max_pause: Duration,
     /// How many of the largest objects, stacks and origins to show

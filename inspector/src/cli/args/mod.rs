@@ -50,29 +50,29 @@ pub struct Cli {
 
 pub(super) const EXIT_CODES: &str = "\
 Exit codes:
-  0    done (also where the reader of the output went away)
+  0    success (also if the reader of the output closed it)
   1    failed
   2    wrong command line
   3    no such process, or it exited
   4    not a Go process
   5    not permitted, or traced by another process
-  6    Go release or machine not supported, or nothing that the answer needs could be verified
+  6    Go release or architecture not supported, or what the answer needs could not be verified
   7    a partial answer was written
   130  interrupted";
 
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
 pub struct Common {
-    /// Answer in JSON (`gops-probe generate schema` prints the form of each answer)
+    /// Print the answer as JSON (`gops-probe generate schema` prints the schemas)
     #[arg(long, global = true)]
     pub json: bool,
-    /// Write the answer to FILE; `-` is standard output
+    /// Write the answer to FILE (`-` for standard output)
     #[arg(short, long, global = true, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Also say how things are known and what they cost; twice and more: log to standard error
+    /// Also print how each fact was found and what the answer cost the process; -vv and -vvv also write a log to standard error
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
-    /// Colour on standard error
+    /// When to use colour on standard error
     #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
     pub color: Color,
 }
@@ -80,7 +80,7 @@ pub struct Common {
 /// When to use colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Color {
-    /// On a terminal, unless NO_COLOR, CLICOLOR=0 or TERM=dumb is set; anywhere with CLICOLOR_FORCE
+    /// On a terminal only; NO_COLOR, CLICOLOR, CLICOLOR_FORCE and TERM=dumb are respected
     Auto,
     /// Always
     Always,
@@ -97,17 +97,17 @@ pub enum Command {
     /// Print the Go processes as a tree below their parents (`[*]`: has a gops agent)
     #[command(after_long_help = TREE.help())]
     Tree,
-    /// Print what a process is and uses: parent, memory, CPU, user, command line, connections; with -v or --json also
-    /// its Go program, container, limits and runtime settings
+    /// Print facts about a process: parent, memory, CPU, user, command line, connections; with -v or --json also its Go
+    /// program, container, limits and runtime settings
     #[command(visible_aliases = ["pid", "proc"], after_long_help = PROCESS.help())]
     Process(Deferred<ProcessArgs>),
-    /// Print the Go version that built a process; with -v or --json its whole build info
+    /// Print the Go version that a program was built with; with -v or --json all of its build info
     #[command(after_long_help = VERSION.help())]
     Version(Deferred<VersionArgs>),
-    /// Print every goroutine with its stack, as Go itself would
+    /// Print the stacks of all goroutines, in the format of Go itself
     #[command(after_long_help = STACK.help())]
     Stack(Deferred<StackArgs>),
-    /// Run the garbage collector, and wait until it is done
+    /// Run the garbage collector and wait until it has finished
     #[command(after_long_help = GC.help())]
     Gc(Deferred<GcArgs>),
     /// Set the garbage collection target percentage (GOGC)
@@ -116,47 +116,46 @@ pub enum Command {
     /// Set the soft memory limit (GOMEMLIMIT)
     #[command(after_long_help = SETMEMLIMIT.help())]
     Setmemlimit(Deferred<SetMemLimitArgs>),
-    /// Print the allocation and garbage collection statistics
+    /// Print memory allocation and garbage collection statistics
     #[command(after_long_help = MEMSTATS.help())]
     Memstats(Deferred<MemstatsArgs>),
-    /// Print numbers of goroutines, threads and CPUs
+    /// Print the numbers of goroutines, threads and CPUs
     #[command(after_long_help = STATS.help())]
     Stats(Deferred<StatsArgs>),
-    /// Print what holds the memory now: objects by size, large objects, stacks, what is unused
+    /// Print what uses the memory now: objects by size, large objects, stacks, unused memory
     #[command(after_long_help = HEAP.help())]
     Heap(Deferred<HeapArgs>),
-    /// Write an execution trace of 5 seconds to a file
+    /// Write an execution trace of 5 seconds to a file; needs a gops agent in the process
     #[command(after_long_help = TRACE.help())]
     Trace(Deferred<TraceArgs>),
     /// Write a heap profile: where the memory in use was allocated
     #[command(after_long_help = PPROF_HEAP.help())]
     PprofHeap(Deferred<RuntimeProfileArgs>),
-    /// Write the same profile for all that was allocated since the start
+    /// Write an allocation profile: where memory was allocated since the program started
     #[command(after_long_help = PPROF_ALLOCS.help())]
     PprofAllocs(Deferred<RuntimeProfileArgs>),
-    /// Write a profile of the goroutines: how many have which stack and labels
+    /// Write a goroutine profile: how many goroutines have each stack and labels
     #[command(after_long_help = PPROF_GOROUTINE.help())]
     PprofGoroutine(Deferred<RuntimeProfileArgs>),
-    /// Write a profile of where threads were created
+    /// Write a thread creation profile: where threads were created
     #[command(after_long_help = PPROF_THREADCREATE.help())]
     PprofThreadcreate(Deferred<RuntimeProfileArgs>),
-    /// Write a profile of where goroutines waited for channels, locks and conditions, and how long
+    /// Write a blocking profile: where goroutines waited for channels, locks and conditions, and how long
     #[command(after_long_help = PPROF_BLOCK.help())]
     PprofBlock(Deferred<RuntimeProfileArgs>),
-    /// Write a profile of who held locks that others waited for, and how long
+    /// Write a mutex profile: which code held locks while other goroutines waited, and how long they waited
     #[command(after_long_help = PPROF_MUTEX.help())]
     PprofMutex(Deferred<RuntimeProfileArgs>),
-    /// Write a CPU profile: which functions of one process, of several or of all run, in Go and in C, C++ and Rust, and in
-    /// the kernel
+    /// Write a CPU profile of one process, of several or of all: functions in Go, C, C++, Rust and the kernel
     #[command(after_long_help = PPROF_CPU.help())]
     PprofCpu(Deferred<CpuProfileArgs>),
-    /// Show live what runs: functions, goroutines and processes with their shares of the CPUs
+    /// Show live which functions, goroutines and processes use the CPUs
     #[command(after_long_help = TOP.help())]
     Top(Deferred<TopArgs>),
-    /// Write the program that a process executes to a file
+    /// Write the executable of a process to a file
     #[command(after_long_help = BINARY.help())]
     Binary(Deferred<CaptureArgs>),
-    /// Answer gops for a process that has no agent
+    /// Answer the requests of gops for a process that has no agent
     #[command(after_long_help = SERVE.help())]
     Serve(Deferred<ServeArgs>),
     /// Write what packages need: man pages, completions, schemas of JSON, the table of commands
@@ -199,11 +198,11 @@ pub struct VersionArgs {
 /// Who answers, and how long an agent may take.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct WayArgs {
-    /// Who answers
+    /// How to get the answer
     #[arg(long, value_enum, default_value_t = Via::Auto, value_name = "WAY")]
     pub via: Via,
-    /// Longest silence of an agent, and the longest time for what is forced from outside, and for memory and files that do
-    /// not come [default: 60s, and the time that it measures]
+    /// Agent inactivity timeout; also limits forced operations (gc, setgc, setmemlimit) and reads of memory and files that do
+    /// not finish [default: 60s, plus the time of a measurement]
     #[arg(long, value_name = "DURATION", value_parser = super::duration::parse_duration)]
     pub timeout: Option<Duration>,
 }
@@ -217,7 +216,7 @@ impl WayArgs {
         match (option, self.via) {
             (None, _) => Ok(self),
             (Some(option), Via::Agent) => {
-                Err(Error::Usage(format!("an agent cannot do {option}: use --via probe")))
+                Err(Error::Usage(format!("agents do not support {option}: use --via probe")))
             }
             (Some(_), Via::Auto | Via::Probe) => Ok(WayArgs { via: Via::Probe, ..self }),
         }
@@ -227,11 +226,11 @@ impl WayArgs {
 /// Ways to an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Via {
-    /// From outside; where that is not possible, the gops agent in the process
+    /// From outside; if that is not possible, from the gops agent in the process
     Auto,
-    /// From outside, or not at all
+    /// Only from outside
     Probe,
-    /// The gops agent in the process, or not at all
+    /// Only from the gops agent in the process
     Agent,
 }
 
@@ -263,7 +262,7 @@ pub struct TraceArgs {
     /// What is wanted of whom.
     #[command(flatten)]
     pub capture: CaptureArgs,
-    /// Show the file with `go tool trace`
+    /// Open the file with `go tool trace`
     #[arg(long)]
     pub open: bool,
 }
@@ -277,19 +276,19 @@ pub struct ServeArgs {
     /// Which runtime.
     #[command(flatten)]
     pub runtime: RuntimeArgs,
-    /// Speak the protocol of gops
+    /// Use the protocol of gops; it is the only one, and must be given
     #[arg(long, required = true)]
     pub gops: bool,
-    /// Where to listen: an address, or unix:PATH
+    /// Address to listen on, or unix:PATH
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     pub listen: Listen,
-    /// Also answer this user of this machine, not only root and our own; may be repeated
+    /// Also answer the user with this number, not only root and the user who runs gops-probe; may be repeated
     #[arg(long, value_name = "UID")]
     pub allow_uid: Vec<u32>,
-    /// Also answer other machines
+    /// Also answer requests from other machines
     #[arg(long)]
     pub allow_remote: bool,
-    /// Answer those others all that root may ask: also gc, setgc, pprof-cpu and binary
+    /// Let those whom --allow-uid and --allow-remote admit also use gc, setgc, pprof-cpu and binary
     #[arg(long)]
     pub allow_changes: bool,
 }
@@ -306,28 +305,30 @@ pub struct StackArgs {
     /// Which runtime.
     #[command(flatten)]
     pub runtime: RuntimeArgs,
-    /// The runtime's own goroutines and frames too, with addresses: as GOTRACEBACK=system prints
+    /// Also print the runtime's own goroutines and frames, with addresses, as GOTRACEBACK=system does
     #[arg(long)]
     pub all: bool,
-    /// Do not stop the process: each goroutine is true by itself, threads are stopped singly for their registers
+    /// Do not stop the whole process, only one thread at a time: the goroutines are not all seen at the same instant
     #[arg(long, conflicts_with = "max_pause")]
     pub no_pause: bool,
-    /// Longest pause; what does not fit is verified after it, and too many threads are stopped singly, as with --no-pause
+    /// Longest pause of the process. Goroutines that do not fit into it are verified after it; if there are too many threads to
+    /// stop in that time, they are stopped one at a time, as with --no-pause
     #[arg(long, value_name = "DURATION", default_value = "20ms", value_parser = super::duration::parse_duration)]
     pub max_pause: Duration,
-    /// Wait so long before the dump: a duration such as 30s, or a number of seconds
+    /// Wait this long before the dump: a duration such as 30s, or a number of seconds
     #[arg(long, value_name = "DURATION")]
     pub after: Option<Period>,
-    /// Wait until no goroutine of the program's own module has moved for so long; if the process ends before, the exit code is 3
+    /// Wait until no goroutine of the program's own module has moved for this long; if the process ends first, the exit code is
+    /// 3
     #[arg(long, value_name = "DURATION")]
     pub when_stuck: Option<Period>,
-    /// Only the goroutine with this number
+    /// Print only the goroutine with this number
     #[arg(long, value_name = "ID")]
     pub goroutine: Option<u64>,
-    /// Only goroutines in this state, such as "chan receive" or running
+    /// Print only goroutines in this state, such as "chan receive" or running
     #[arg(long, value_name = "STATE")]
     pub state: Option<String>,
-    /// Only goroutines whose text matches this regular expression
+    /// Print only goroutines whose text matches this regular expression
     #[arg(long = "match", value_name = "REGEX", value_parser = crate::cli::pattern::parse_pattern)]
     pub pattern: Option<regex::bytes::Regex>,
 }

@@ -15,17 +15,17 @@ use crate::cli::target::{Target, TargetArgs};
 /// How a profile is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// For `go tool pprof`: protocol buffers in gzip, with all names
+    /// For `go tool pprof`: compressed protocol buffers, with all names
     Pprof,
-    /// A line for each stack, `main;a;b 12`, for flame graph tools
+    /// One line for each stack, `main;a;b 12`, for flame graph tools
     Folded,
     /// A flame graph: one SVG file
     Flamegraph,
     /// For speedscope
     Speedscope,
-    /// For people: functions and places with the most
+    /// For people: the functions and places with the largest values
     Text,
-    /// All of it, in JSON
+    /// The whole profile, as JSON
     Json,
 }
 
@@ -48,14 +48,14 @@ impl Format {
 /// How a profile is written, and shown.
 #[derive(Debug, Clone, Args)]
 pub struct FormatArgs {
-    /// How it is written [default: as the name of FILE says (.pb.gz, .svg, .folded, .speedscope.json, .json, .txt), else
-    /// pprof]; text, folded and json go to standard output, the others to a file
+    /// Output format [default: by the ending of FILE (.pb.gz, .svg, .folded, .speedscope.json, .json, .txt), else pprof];
+    /// text, folded and json go to standard output, the others to a file
     #[arg(short, long, value_enum, value_name = "FORMAT")]
     pub format: Option<Format>,
-    /// Which of its values: inuse_space, alloc_objects, delay …; a pprof file has all of them, and shows this one first
+    /// Which values to show: inuse_space, alloc_objects, delay …; a pprof file has all of them, and shows these first
     #[arg(long, value_name = "NAME")]
     pub sample_type: Option<String>,
-    /// Show the file in the browser, with `go tool pprof -http`
+    /// Open the file in the browser, with `go tool pprof -http`
     #[arg(long)]
     pub open: bool,
 }
@@ -74,7 +74,7 @@ impl FormatArgs {
                 let wanted = format.to_possible_value();
                 let wanted = wanted.as_ref().map_or("", |value| value.get_name());
                 Err(format!(
-                    "a file whose name ends in {suffix} is not of the format {wanted}: leave out --format, or give it another name"
+                    "--format {wanted} does not fit a file name that ends in {suffix}: omit --format, or choose another name"
                 ))
             }
             (Some(format), _) => Ok(format),
@@ -99,18 +99,18 @@ pub struct RuntimeProfileArgs {
     /// How it is written.
     #[command(flatten)]
     pub format: FormatArgs,
-    /// Only what comes between two readings
+    /// Read twice, --duration apart, and write the difference
     #[arg(long, requires = "duration")]
     pub diff: bool,
-    /// Where the profiler is off, switch it on for the time of --duration and off again (tier 3 write): the profile is of that
-    /// time only. RATE is a sample each so many bytes for allocations [default: 512KiB], for each so long a wait for
-    /// pprof-block [10us], for one in so many events for pprof-mutex [10]
+    /// If the profiler is off, switch it on for --duration, and off again (tier 3 write); the profile covers only that time.
+    /// RATE means one sample for each so many bytes allocated (pprof-heap, pprof-allocs) [default: 512KiB], for each so long a
+    /// wait (pprof-block) [default: 10us], or for each so many events (pprof-mutex) [default: 10]
     #[arg(
         long, value_name = "RATE", num_args = 0..=1, require_equals = true, default_missing_value = "",
         requires = "duration", conflicts_with = "diff"
     )]
     pub enable: Option<String>,
-    /// How long --diff or --enable take: a duration such as 500ms or 1m30s, or a number of seconds
+    /// Time for --diff or --enable: a duration such as 500ms or 1m30s, or a number of seconds
     #[arg(short, long, value_name = "DURATION")]
     pub duration: Option<Period>,
 }
@@ -127,8 +127,8 @@ pub struct CpuProfileArgs {
     /// How it is written.
     #[command(flatten)]
     pub format: FormatArgs,
-    /// How long: a duration such as 500ms or 1m30s, or a number of seconds; Ctrl-C ends it before, and what there is then is
-    /// written
+    /// How long to take samples: a duration such as 500ms or 1m30s, or a number of seconds; Ctrl-C ends it early, and writes
+    /// the samples so far
     #[arg(short, long, value_name = "DURATION", default_value = "30s")]
     pub duration: Period,
 }
@@ -139,16 +139,17 @@ pub struct TopArgs {
     /// What to look at.
     #[command(flatten)]
     pub sampled: SampledArgs,
-    /// The order of functions
+    /// How functions are sorted
     #[arg(short, long, value_enum, default_value_t = TopSort::Flat, value_name = "BY")]
     pub sort: TopSort,
-    /// How often it is refreshed: a duration such as 500ms, or a number of seconds
+    /// Time between two updates: a duration such as 500ms, or a number of seconds
     #[arg(short, long, value_name = "DURATION", default_value = "1s")]
     pub interval: Period,
-    /// How long a time is shown
+    /// The most recent time that the numbers cover
     #[arg(long, value_name = "DURATION", default_value = "5s")]
     pub window: Period,
-    /// Write it so many times to standard output, and end; without a terminal, it is written until somebody interrupts
+    /// Print this many updates to standard output, and end; without this option and without a terminal, updates are printed
+    /// until Ctrl-C
     #[arg(short = 'n', long, value_name = "TIMES", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
 }
@@ -156,9 +157,9 @@ pub struct TopArgs {
 /// Orders of functions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum TopSort {
-    /// By what they have themselves
+    /// By the CPU time of the function itself
     Flat,
-    /// By what they have with all that they call
+    /// By the CPU time of the function and of all that it calls
     Cum,
     /// By name
     Name,
@@ -167,31 +168,31 @@ pub enum TopSort {
 /// What to sample, and how.
 #[derive(Debug, Args)]
 pub struct SampledArgs {
-    /// Pids; name:REGEX, the one Go process with such a name; container:ID, the one in that container. Processes that are not
-    /// Go's can be given by their pids. Or one HOST:PORT, a gops agent
+    /// One or more of: a pid, also of a process that is not Go; name:REGEX, for the one Go process whose name matches;
+    /// container:ID, for the one Go process in that container. Or one HOST:PORT of a gops agent
     #[arg(
         value_name = "TARGET", required_unless_present = "system", conflicts_with = "system",
         add = ArgValueCompleter::new(targets)
     )]
     pub targets: Vec<Target>,
-    /// Wait until there are such processes: a minute, or for a duration such as 30s
+    /// Wait until such processes appear: for one minute, or as long as given (--wait=30s)
     #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "1m")]
     pub wait: Option<Period>,
-    /// Samples of each CPU in a second
+    /// Samples per second on each CPU
     #[arg(
         short, long, value_name = "HERTZ", default_value_t = 99, value_parser = clap::value_parser!(u32).range(1..=20_000)
     )]
     pub rate: u32,
-    /// Tell threads apart: each sample has the label `thread`
+    /// Distinguish threads: each sample gets the label `thread`
     #[arg(long)]
     pub threads: bool,
-    /// Also the processes that the targets have begun and begin, and those that these do
+    /// Also sample the child processes of the targets, and their children, including those that start later
     #[arg(long, conflicts_with = "system")]
     pub children: bool,
-    /// All processes of the machine
+    /// Sample all processes of the machine
     #[arg(long)]
     pub system: bool,
-    /// How samples are taken; without it, in the first of these ways that is possible
+    /// How samples are taken [default: the first of these ways that is possible]
     #[arg(long, value_enum, value_name = "MODE")]
     pub mode: Option<SamplingMode>,
 }
@@ -203,7 +204,7 @@ pub enum SamplingMode {
     Bpf,
     /// Perf events
     Perf,
-    /// Threads are stopped one at a time
+    /// Stop threads, one at a time
     Ptrace,
 }
 

@@ -23,7 +23,7 @@ pub(in crate::cli) fn run(args: &CpuProfileArgs, common: &Common) -> Result<(), 
     let found = args.sampled.find(common)?;
     let duration = args.duration.duration();
     if duration.is_zero() {
-        return Err(Error::Usage("--duration 0 leaves no time for a sample".to_owned()));
+        return Err(Error::Usage("--duration must be longer than 0".to_owned()));
     }
     let asked = asked(&found);
     let title = match found.as_slice() {
@@ -40,7 +40,7 @@ pub(in crate::cli) fn run(args: &CpuProfileArgs, common: &Common) -> Result<(), 
     };
     let [one] = found.as_slice() else {
         if args.way.via == Via::Agent {
-            return Err(Error::Usage("an agent samples its own process only: name one".to_owned()));
+            return Err(Error::Usage("an agent samples only its own process: give one target".to_owned()));
         }
         let taken = take(&processes(found)?)?;
         return job.write(taken, "probe");
@@ -49,8 +49,7 @@ pub(in crate::cli) fn run(args: &CpuProfileArgs, common: &Common) -> Result<(), 
         Chosen::Probe(taken) => job.write(taken, "probe"),
         Chosen::Agent(connection) => {
             if duration != Signal::CpuProfile.measures_for() || args.sampled.is_special() {
-                Notice::Note
-                    .tell(common, "the agent samples its process for 30 s at 100 Hz, whatever is wanted");
+                Notice::Note.tell(common, "the agent always samples its process for 30 s at 100 Hz");
             }
             job.of_agent(one, connection, Signal::CpuProfile, &args.way, None)
         }
@@ -83,7 +82,7 @@ pub(in crate::cli) fn processes(found: Vec<Found>) -> Result<Vec<Process>, Error
     let process = |found| match found {
         Found::Process(process) => Ok(process),
         Found::Agent(address) => Err(Error::Usage(format!(
-            "{address} is the address of an agent, which samples its own process only: name it alone"
+            "{address} is the address of an agent, which samples only its own process: give it as the only target"
         ))),
     };
     found.into_iter().map(process).collect()

@@ -51,7 +51,7 @@ impl<'a> Job<'a> {
         let format = args.for_file(common.output.as_deref()).map_err(Error::Usage)?;
         let to = Destination::choose(content(kind, format), &asked, common)?;
         if args.open && (format != Format::Pprof || to.file().is_none()) {
-            return Err(Error::Usage("--open needs a file of the format pprof to open".to_owned()));
+            return Err(Error::Usage("--open requires --format pprof and a file destination".to_owned()));
         }
         let title = format!("{kind} profile of {of}");
         Ok(Job { kind, args, format, title, asked, to, interrupt: catch()?, common })
@@ -96,7 +96,7 @@ impl<'a> Job<'a> {
             }
             Err(Failed::Output(_)) => {
                 return Err(Error::Failed(format!(
-                    "the profile of {peer} has more than {} MiB; --format pprof takes it as it is",
+                    "the profile of {peer} is larger than {} MiB; --format pprof saves it unchanged",
                     MAX_PACKED >> 20
                 )));
             }

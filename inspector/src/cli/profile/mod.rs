@@ -26,7 +26,7 @@ pub(in crate::cli) fn run(kind: Kind, args: &RuntimeProfileArgs, common: &Common
     }
     let duration = args.duration.map(|period| period.duration());
     if duration.is_some() && !args.diff && args.enable.is_none() {
-        return Err(Error::Usage("--duration is how long --diff or --enable take".to_owned()));
+        return Err(Error::Usage("--duration requires --diff or --enable".to_owned()));
     }
     let apart = duration.filter(|_| args.diff);
     let rate = args.enable.as_deref().zip(duration);
@@ -62,7 +62,7 @@ fn only_from_outside(kind: Kind, found: &Found, way: &WayArgs) -> Result<(), Err
 
 fn no_agent(kind: Kind) -> Error {
     Error::Usage(format!(
-        "no agent answers pprof-{}: it needs a process of this machine, without --via agent",
+        "agents cannot answer pprof-{}: give a process of this machine, without --via agent",
         kind.name()
     ))
 }

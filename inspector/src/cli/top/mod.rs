@@ -42,8 +42,8 @@ pub(super) fn run(args: &TopArgs, common: &Common) -> Result<(), Error> {
     let found = args.sampled.find(common)?;
     if let [Found::Agent(address)] = found.as_slice() {
         return Err(Error::Usage(format!(
-            "{address} is the address of an agent, and top samples processes of this machine; a profile of 30 s can be had \
-             of an agent: gops-probe pprof-cpu {address}"
+            "{address} is the address of an agent, and top samples processes of this machine; an agent can take a profile of \
+             30 s: gops-probe pprof-cpu {address}"
         )));
     }
     let asked = cpu::asked(&found);
@@ -58,7 +58,7 @@ pub(super) fn run(args: &TopArgs, common: &Common) -> Result<(), Error> {
     let alone = alone.map(|(pid, name)| (u64::from(pid.as_raw().unsigned_abs()), name));
     let interval = args.interval.duration();
     if interval < TICK {
-        return Err(Error::Usage("--interval is at least 50ms".to_owned()));
+        return Err(Error::Usage("--interval must be at least 50ms".to_owned()));
     }
     let interrupt = catch()?;
     let options = cpu::options(&args.sampled, Duration::MAX);
