@@ -416,7 +416,7 @@ impl Selection {
     /// Of the releases that a test takes, those that it takes with this selection: three of them where that is quick.
     #[must_use]
     pub fn releases(self, all: &[&'static str]) -> Vec<&'static str> {
-        let wanted = |release: &&'static str| self != Self::Quick || QUICK_TOOLCHAINS.contains(release);
+        let wanted = |release: &&'static str| self != Self::Quick || QUICK.contains(release);
         all.iter().copied().filter(wanted).collect()
     }
 }

@@ -5,14 +5,14 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use fixtures::loaded::{Artifact, artifact, c_host};
-use fixtures::matrix::QUICK_TOOLCHAINS;
+use fixtures::matrix::QUICK;
 use fixtures::{Cell, Fixture, Process, Program, Variant, build};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-const OLDEST: &str = QUICK_TOOLCHAINS[0];
-const BETWEEN: &str = QUICK_TOOLCHAINS[1];
-const NEWEST: &str = QUICK_TOOLCHAINS[2];
+const OLDEST: &str = QUICK[0];
+const BETWEEN: &str = QUICK[1];
+const NEWEST: &str = QUICK[2];
 
 /// All goroutines are parked, and no clock wakes them.
 const QUIET: [&str; 4] = ["-n", "20", "-heartbeat", "0"];
