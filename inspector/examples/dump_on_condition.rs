@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::time::Duration;
 
-use inspector::{StackOptions, Target};
+use gops_probe::{StackOptions, Target};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

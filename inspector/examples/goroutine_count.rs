@@ -8,7 +8,7 @@
 
 use std::process::ExitCode;
 
-use inspector::{Error, Target};
+use gops_probe::{Error, Target};
 
 fn main() -> ExitCode {
     let Some(pid) = std::env::args().nth(1).and_then(|argument| argument.parse().ok()) else {

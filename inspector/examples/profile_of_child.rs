@@ -10,7 +10,7 @@ use std::error::Error;
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use inspector::{CpuOptions, Target};
+use gops_probe::{CpuOptions, Target};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -2,9 +2,9 @@
 //! rebuild, also of stripped programs; Go 1.18 to 1.27 on x86-64.
 //!
 //! ```no_run
-//! use inspector::{StackOptions, Target};
+//! use gops_probe::{StackOptions, Target};
 //!
-//! # fn main() -> Result<(), inspector::Error> {
+//! # fn main() -> Result<(), gops_probe::Error> {
 //! let goroutines = Target::pid(4711)?.stack(&StackOptions::default())?;
 //! println!("{} goroutines\n\n{goroutines}", goroutines.len());
 //! # Ok(())

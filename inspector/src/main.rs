@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    inspector::cli::main()
+    gops_probe::cli::main()
 }

@@ -50,7 +50,7 @@ const ALLOWED: [(&str, &[&str]); 13] = [
 fn used(text: &str) -> BTreeSet<&str> {
     let mut found = BTreeSet::new();
     for (at, _) in text.match_indices("crate::") {
-        // `inspector` is the library's name for others.
+        // `gops_probe` is the library's name for others.
         let before = text[..at].chars().next_back();
         if before.is_some_and(|c| c.is_alphanumeric() || c == '_') {
             continue;

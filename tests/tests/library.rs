@@ -7,13 +7,14 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use fixtures::matrix::NEWEST;
 use fixtures::{Cell, Fixture, Program, Variant, build, example, pprof, probe};
 use inspector::{Consistency, CpuOptions, HeapOptions, Kind, ProfileKind, StackOptions, Target};
 
 const GOROUTINES: u64 = 100;
 
 fn fixture(program: Program, args: &[&str]) -> Fixture {
-    let cell = Cell::new("1.27.4", Variant::Stripped, program);
+    let cell = Cell::new(NEWEST, Variant::Stripped, program);
     build::build(&[cell], 1, &|_, _| ()).unwrap();
     Fixture::spawn(&cell, args, &[]).unwrap()
 }
@@ -113,7 +114,7 @@ fn example_programs() {
     assert_eq!(fs::read(&dump).unwrap(), by_program.stdout);
     fixture.assert_untouched().unwrap();
 
-    let cell = Cell::new("1.27.4", Variant::Stripped, Program::Hot);
+    let cell = Cell::new(NEWEST, Variant::Stripped, Program::Hot);
     build::build(&[cell], 1, &|_, _| ()).unwrap();
     let profile = folder.path().join("cpu.pprof");
     let mut command = Command::new(example("profile_of_child").unwrap());

@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::kills::{Victim, kill_at_random, random_instant, slay};
-use super::{FEW, PATIENCE, STATE_VARIABLE, Subjected, VERSIONS, never, tried, with_candidates};
+use super::{FEW, PATIENCE, STATE_VARIABLE, Subjected, never, tried, with_candidates};
 
 /// What a window needs, in a process that is not gops-probe itself.
 fn options(interrupted: &dyn Fn() -> bool) -> Options<'_> {
