@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use fixtures::matrix::NEWEST;
-use fixtures::{Cell, Fixture, Program, Variant, build, example, pprof, probe};
+use fixtures::{Cell, Fixture, Program, Variant, binary, build, example, pprof, probe};
 use inspector::{Consistency, CpuOptions, HeapOptions, Kind, ProfileKind, StackOptions, Target};
 
 const GOROUTINES: u64 = 100;
@@ -25,6 +25,8 @@ fn parked() -> Fixture {
 
 #[test]
 fn goroutines_are_those_of_the_program() {
+    // Building it takes minutes, which would be in what goroutines have waited.
+    binary().unwrap();
     let mut fixture = parked();
     let target = Target::pid(fixture.pid()).unwrap();
     assert_eq!(target.id(), fixture.pid());
@@ -34,7 +36,7 @@ fn goroutines_are_those_of_the_program() {
     assert_eq!(seen.iter().count(), seen.len());
     assert!(seen.iter().all(|goroutine| goroutine.confirmed && !goroutine.frames.is_empty()));
     let by_program = probe(&["stack", &fixture.pid().to_string()]).unwrap();
-    assert_eq!(seen.to_string(), String::from_utf8(by_program.stdout).unwrap());
+    assert!(seen.to_string().into_bytes() == by_program.stdout, "the texts differ:\n{seen}");
     let mut json = Vec::new();
     let counts = seen.write_json(&mut json).unwrap();
     let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
@@ -98,6 +100,7 @@ fn an_error_says_what_kind_it_is() {
 
 #[test]
 fn example_programs() {
+    binary().unwrap();
     let mut fixture = parked();
     let pid = fixture.pid().to_string();
     let output = Command::new(example("goroutine_count").unwrap()).arg(&pid).output().unwrap();
@@ -111,7 +114,7 @@ fn example_programs() {
         Command::new(example("dump_on_condition").unwrap()).args([&pid, "50"]).arg(&dump).status().unwrap();
     assert!(status.success());
     let by_program = probe(&["stack", &pid]).unwrap();
-    assert_eq!(fs::read(&dump).unwrap(), by_program.stdout);
+    assert!(fs::read(&dump).unwrap() == by_program.stdout, "the texts differ");
     fixture.assert_untouched().unwrap();
 
     let cell = Cell::new(NEWEST, Variant::Stripped, Program::Hot);
