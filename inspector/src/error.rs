@@ -70,6 +70,18 @@ pub enum Error {
         /// What could not be found.
         what: String,
     },
+    /// Its runtime cannot be attached to: no layout of it fits, or its memory is not what its file says.
+    #[error("process {pid}: {what}")]
+    Unattached {
+        /// The process.
+        pid: process::Pid,
+        /// Why not.
+        what: String,
+        /// What was found out until then, and how.
+        known: Vec<String>,
+        /// What was tried, and does not fit.
+        unknown: Vec<String>,
+    },
     /// What was asked for would change the process, and is not done to it in the state that it is in.
     #[error("process {pid}: {what}")]
     Refused {
@@ -140,7 +152,7 @@ impl Error {
                 P::Io { .. } | P::Proc(_) | P::ForeignProc(_) | P::Mismatch(_) => Kind::Failed,
             },
             Error::Agent(e) if e.is_denied() => Kind::Permission,
-            Error::Uncalibrated { .. } => Kind::Unsupported,
+            Error::Uncalibrated { .. } | Error::Unattached { .. } => Kind::Unsupported,
             Error::Partial(_) => Kind::Partial,
             Error::Usage(_) => Kind::Usage,
             Error::Interrupted => Kind::Interrupted,
@@ -166,7 +178,12 @@ impl Error {
             Error::Output { source, .. } if source.raw_os_error() == Some(libc::ENOSPC) => {
                 Some("the disk is full; write elsewhere with -o FILE".to_owned())
             }
-            Error::Uncalibrated { .. } => Some("run again with -v to see what was looked for".to_owned()),
+            Error::Unattached { known, unknown, .. } if !(known.is_empty() && unknown.is_empty()) => {
+                Some("run again with -v to see what was looked for".to_owned())
+            }
+            Error::Uncalibrated { pid, .. } => {
+                Some(format!("`gops-probe stack -v {pid}` says what is known of its runtime"))
+            }
             _ => None,
         }
     }

@@ -168,6 +168,12 @@ fn run(pid: u32, mode: &[&str]) -> Result<i32, String> {
     if !matches!(code, 0 | 7) && !message.contains("error: ") {
         return Err(format!("exit {code} without a cause: {message}"));
     }
+    // `-v` was given: what was found, and what was tried and does not fit.
+    let says_all =
+        message.contains("\nknown: pclntab: ") && message.contains("\nunknown: the layout of go1.");
+    if message.contains(": no known layout of ") && !says_all {
+        return Err(format!("it does not say what was looked for: {message}"));
+    }
     if mode.contains(&"--json") && matches!(code, 0 | 7) {
         serde_json::from_slice::<serde_json::Value>(&texts[0]).map_err(|error| error.to_string())?;
     }
@@ -314,5 +320,18 @@ fn a_runtime_where_nothing_fits_is_said_to_be_so() {
     }
     assert!(!words.is_empty());
     assert_eq!(liar.lie("no variable is one", &words, &MODES), [6; MODES.len()]);
+    liar.finish();
+}
+
+#[test]
+fn goroutines_that_fit_no_layout_are_said_to_be_so_with_what_was_tried() {
+    let liar = Liar::new();
+    let stack = liar.g("stack");
+    let words: Vec<_> =
+        liar.snapshot.slots.iter().map(|slot| (slot.g.addr + stack, vec![0xff; 16])).collect();
+    assert_eq!(liar.lie("no goroutine has a stack", &words, &MODES), [6; MODES.len()]);
+    let output =
+        Command::new(binary().unwrap()).args(["stack", &liar.fixture.pid().to_string()]).output().unwrap();
+    assert!(output.status.success());
     liar.finish();
 }

@@ -148,6 +148,13 @@ fn unpaused(command: Option<&Command>) -> Option<&'static str> {
 /// Says on standard error what failed, and what to do about it.
 fn report(error: &Error, unpaused: Option<&str>, common: &Common) {
     Notice::Error.tell(common, error);
+    if let Error::Unattached { known, unknown, .. } = error
+        && common.verbose > 0
+    {
+        known.iter().for_each(|known| Notice::Known.tell(common, known));
+        unknown.iter().for_each(|unknown| Notice::Unknown.tell(common, unknown));
+        return;
+    }
     if let Some(hint) = error.hint_for(unpaused) {
         Notice::Hint.tell(common, hint);
     }

@@ -235,7 +235,7 @@ fn tell_unknown(view: &View, common: &Common) {
 
 fn tell_evidence(view: &View, cost: &Cost, snapshot: &Snapshot, common: &Common) {
     for evidence in &view.evidence {
-        Notice::Known.tell(common, format_args!("{}: {} ({})", evidence.of, evidence.found, evidence.by));
+        Notice::Known.tell(common, evidence);
     }
     let consistency = match snapshot.consistency {
         Consistency::Instant => "all seen at one instant",

@@ -101,7 +101,7 @@ fn open_once_it_runs(
             Some(_) => open_chosen(process, chosen).map(|opened| vec![opened]),
         };
         match opened {
-            Err(Error::Uncalibrated { .. }) if begun.elapsed() < START => {
+            Err(Error::Uncalibrated { .. } | Error::Unattached { .. }) if begun.elapsed() < START => {
                 wait(process, LOOKS.0, interrupted)?
             }
             opened => return opened,

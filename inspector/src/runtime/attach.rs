@@ -7,7 +7,7 @@ use symbols::layout::Table;
 use symbols::program::Release;
 use symbols::version::OLDEST_MINOR;
 
-pub use super::attach_error::AttachError;
+pub use super::attach_error::{AttachError, AttachNotes};
 use super::calibrate::{self, Calibrated};
 use super::fields::MFields;
 use super::load;
@@ -32,7 +32,24 @@ pub struct Target<'a> {
 }
 
 /// Attaches to the runtime of `loaded`. Reads only.
-pub fn attach(target: &Target<'_>, loaded: LoadedImages, memory: &dyn Memory) -> Result<View, AttachError> {
+///
+/// # Errors
+/// Why not, and what was found out until then.
+pub fn attach(
+    target: &Target<'_>,
+    loaded: LoadedImages,
+    memory: &dyn Memory,
+) -> Result<View, (AttachError, AttachNotes)> {
+    let mut notes = AttachNotes::default();
+    attach_with(target, loaded, memory, &mut notes).map_err(|error| (error, notes))
+}
+
+fn attach_with(
+    target: &Target<'_>,
+    loaded: LoadedImages,
+    memory: &dyn Memory,
+    notes: &mut AttachNotes,
+) -> Result<View, AttachError> {
     let machine = arch::machine(loaded.main.image.arch()).ok_or(AttachError::Architecture)?;
     let known = Arc::clone(&loaded.main.known);
     let program = &known.program;
@@ -41,15 +58,14 @@ pub fn attach(target: &Target<'_>, loaded: LoadedImages, memory: &dyn Memory) ->
     {
         return Err(AttachError::TooOld(v.raw.clone()));
     }
-    let mut evidence = Vec::new();
-    let mut unknown = Vec::new();
+    let AttachNotes { evidence, unknown } = notes;
     let mut note = |of: &str, found: String, by: String| {
         evidence.push(Evidence { of: of.to_owned(), found, by });
     };
-    let modules = load::modules(loaded, memory, &mut note, &mut unknown)?;
+    let modules = load::modules(loaded, memory, &mut note, unknown)?;
     let learned = known.learned().map(|learned| learned.fit);
     let Calibrated { fit, table, allgs, globals } =
-        calibrate::calibrate(memory, &modules, program, learned, &mut note)?;
+        calibrate::calibrate(memory, &modules, program, learned, &mut note, unknown)?;
     let (release, g) = (fit.release.clone(), fit.g.clone());
     let facts = GoRelease::of_minor(release.version.minor);
     if release.source == Source::Memory {
@@ -74,7 +90,7 @@ pub fn attach(target: &Target<'_>, loaded: LoadedImages, memory: &dyn Memory) ->
     if finalizer_state.is_none() {
         unknown.push("the finalizer goroutine's state: it is taken for idle".to_owned());
     }
-    let traceback = traceback_settings(memory, &table, facts, runtime_addr("runtime.debug"), &mut unknown);
+    let traceback = traceback_settings(memory, &table, facts, runtime_addr("runtime.debug"), unknown);
     // `runtime.deferreturn` is known as a wrapper, so that it is not printed, in every release.
     let deferreturn = modules.main().pclntab.find("runtime.deferreturn");
     let wrapper_id = deferreturn.map_or(facts.wrapper_id(), |f| f.func_id());
@@ -109,8 +125,8 @@ pub fn attach(target: &Target<'_>, loaded: LoadedImages, memory: &dyn Memory) ->
         table,
         layout: fit.layout,
         variables: Arc::clone(&fit.variables),
-        evidence,
-        unknown,
+        evidence: std::mem::take(evidence),
+        unknown: std::mem::take(unknown),
     })
 }
 

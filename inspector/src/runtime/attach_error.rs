@@ -4,6 +4,7 @@ use symbols::pclntab::PclntabError;
 use symbols::version::OLDEST_MINOR;
 
 use super::fields::MissingField;
+use super::view::Evidence;
 use crate::memory::MemoryError;
 
 /// Why a process's Go runtime cannot be looked at.
@@ -39,4 +40,13 @@ pub enum AttachError {
     /// The target's memory.
     #[error(transparent)]
     Memory(#[from] MemoryError),
+}
+
+/// What was found out until attaching failed.
+#[derive(Debug, Default)]
+pub struct AttachNotes {
+    /// How what is known is known.
+    pub evidence: Vec<Evidence>,
+    /// What was looked for and not found.
+    pub unknown: Vec<String>,
 }

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use symbols::moduledata;
 
-use super::attach::{self, AttachError, Target, attach};
+use super::attach::{self, AttachError, AttachNotes, Target, attach};
 use super::load::{self, LoadedImages, MAX_TABLES, architecture};
 use super::view::View;
 use crate::memory::{LiveMemory, Memory, MemoryError, ReadCost};
@@ -168,10 +168,10 @@ fn attach_to(process: &Process, found: Found) -> Result<Runtimes, Error> {
                 note_unknown_module(&memory, &mut view);
                 runtimes.opened.push(Opened { name, view, cost: memory.cost() });
             }
-            Err(error) => {
+            Err((error, notes)) => {
                 // A process that is gone explains everything that it did not hold.
                 process.check()?;
-                runtimes.failed.push((name, explain(process, error)));
+                runtimes.failed.push((name, explain(process, error, notes)));
             }
         }
     }
@@ -217,14 +217,17 @@ fn monotonic_offset(process: &Process) -> i64 {
     theirs.unwrap_or(0).saturating_sub(*OURS.get_or_init(ours))
 }
 
-fn explain(process: &Process, error: AttachError) -> Error {
+fn explain(process: &Process, error: AttachError, notes: AttachNotes) -> Error {
     let pid = process.pid();
     match error {
         AttachError::NotGo => process.not_go("no Go runtime was found in it").into(),
         AttachError::TooOld(version) => process::Error::TooOld { pid, version }.into(),
         AttachError::Architecture => architecture(process, attach::AttachError::Architecture.to_string()),
         AttachError::Memory(error) => memory_error(process, error),
-        other => Error::Uncalibrated { pid, what: other.to_string() },
+        other => {
+            let known = notes.evidence.iter().map(ToString::to_string).collect();
+            Error::Unattached { pid, what: other.to_string(), known, unknown: notes.unknown }
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! A Go runtime as it can be seen from outside: where its variables are, how its structs are laid out, and how
 //! each of that is known.
 
+use std::fmt;
 use std::sync::Arc;
 
 use symbols::addr::RuntimeAddr;
@@ -28,6 +29,12 @@ pub struct Evidence {
     pub found: String,
     /// How, and how well it is confirmed.
     pub by: String,
+}
+
+impl fmt::Display for Evidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} ({})", self.of, self.found, self.by)
+    }
 }
 
 /// What the runtime's traceback settings are in the target (`runtime.debug`).

@@ -90,8 +90,10 @@ pub(super) fn calibrate(
     program: &GoProgram,
     known: Option<Arc<Fit>>,
     note: &mut impl FnMut(&str, String, String),
+    unknown: &mut Vec<String>,
 ) -> Result<Calibrated, AttachError> {
     let main = modules.main();
+    let mut tried = Vec::new();
     let symbols = Arc::default();
     let mut failure = String::from("there is no table for it");
     let others = || release::candidates(program, modules, memory);
@@ -129,8 +131,14 @@ pub(super) fn calibrate(
                 return Ok(Calibrated { fit, table, allgs, globals });
             }
             failure = format!("{} of {} sampled goroutines fit", check.good, check.looked_at);
+            tried.push(format!(
+                "the layout of {} ({}), with allgs at {} ({how}): {failure}",
+                fit.release.version, fit.layout, allgs.ptr
+            ));
         }
     }
+    tried.dedup();
+    unknown.append(&mut tried);
     Err(AttachError::NothingCalibrates { version: program.release.to_string(), why: failure })
 }
 
