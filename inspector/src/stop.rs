@@ -2,6 +2,29 @@
 //!
 //! Threads are seized and interrupted, which sends no signal and injects nothing. If we die in between, the
 //! kernel detaches them and they run on. If we do not go on, we are [ended](longest_stop).
+//!
+//! What a thread passes:
+//!
+//! ```text
+//!             PTRACE_SEIZE          PTRACE_INTERRUPT       its report is seen
+//! untraced ----------------> seized ----------------> told ----------------> stopped
+//!    ^                          |                      |                        |
+//!    |                          |    it ends: it is    |                        |
+//!    |                          |  forgotten (reaper)  |                        |
+//!    |                          |                      |                        |
+//!    +--------------------------+-- PTRACE_DETACH, with the signal that -------+
+//!                                   was on its way to the thread
+//! ```
+//!
+//! What holds at each moment, wherever we are ended:
+//!
+//! * All tracing belongs to one thread of ours: the kernel lets a thread go when its tracer ends.
+//! * Reports are looked at and never taken (`tracee`), so that a signal stays with its thread.
+//! * A watchdog of the kernel is set before the first thread is seized, and ends with the last one that is let go.
+//! * Nobody waits stopped for longer than `hold`: a thread that is told and does not come is late, and the others run on until it
+//!   has come.
+//! * A thread of ours waits for threads that end while others are seized (`reaper`), for a process that executes another program
+//!   waits for that.
 
 mod late;
 mod priority;
