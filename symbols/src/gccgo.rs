@@ -10,7 +10,7 @@ const MAX_SEARCHED: usize = 32 << 20;
 /// In a program it is within the text for `fprintf`. Alone it is also in this one, and in whatever else looks for it.
 const MARK: &[u8] = b": libgo assertion failure";
 /// What is before and behind it there.
-const AROUND: (&[u8], &[u8]) = (b"%s:%d", b"\n\0");
+const AROUND: (&[u8], &[u8]) = (b"%s:%U", b"\n\0");
 
 /// Whether that runtime is in an image: it is linked statically, or this is the library.
 pub fn built(image: &Image) -> bool {

@@ -390,7 +390,7 @@ fn what_cannot_be() {
     };
     fails(&[], 2, "TARGET");
     fails(&["--system", &pid], 2, "--system");
-    fails(&[&pid, "-d", "0"], 2, "no time");
+    fails(&[&pid, "-d", "0"], 2, "longer than 0");
     fails(&[&pid, "-r", "0"], 2, "1..=20000");
     fails(&[&pid, "127.0.0.1:1"], 2, "its own process only");
     fails(&[&pid, &pid, "--via", "agent"], 2, "its own process only");

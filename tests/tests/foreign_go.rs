@@ -116,7 +116,7 @@ fn of_gccgo() {
     let without: Vec<&[&str]> = COMMANDS.iter().filter(native_too).copied().collect();
     // What tells those that have the library inside.
     let (source, program) = (folder.path().join("main.c"), folder.path().join("inside"));
-    let text = "#include <stdio.h>\nconst char text[] = \"%s:%U: libgo assertion failure\";\n\
+    let text = "#include <stdio.h>\nconst char text[] = \"%s:%U: libgo assertion failure\\n\";\n\
         int main(void) { puts(\"ready\"), fflush(stdout); for (volatile long n = 0;; n++) {} }\n";
     fs::write(&source, text).unwrap();
     assert!(Command::new("gcc").args(["-s", "-o"]).arg(&program).arg(&source).status().unwrap().success());

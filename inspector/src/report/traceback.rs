@@ -207,7 +207,11 @@ impl<'v> Printer<'v> {
         match stack.end {
             End::UnexpectedReturn { entry, ret } => {
                 let name = self.view.modules.lookup(entry).map(|p| printable(p.func.name()).into_owned());
-                write!(out, "runtime: g {}: unexpected return pc for ", g.goid)?;
+                if self.view.release.names_goroutine_of_unknown_pc() {
+                    write!(out, "runtime: g {}: unexpected return pc for ", g.goid)?;
+                } else {
+                    write!(out, "runtime: unexpected return pc for ")?;
+                }
                 out.write_all(name.unwrap_or_default().as_bytes())?;
                 writeln!(out, " called from {ret:#x}")
             }

@@ -172,10 +172,10 @@ impl GoRelease {
         self.0 >= 23
     }
 
-    /// Whether the message about an unknown program counter names the goroutine: `runtime/traceback.go`,
-    /// `unwinder.initAt`. From Go 1.21.
+    /// Whether messages about unknown program counters and unexpected return addresses name the goroutine: `runtime/traceback.go`, `gentraceback`, and from
+    /// Go 1.21 `unwinder.initAt`. From Go 1.19.
     pub const fn names_goroutine_of_unknown_pc(self) -> bool {
-        self.0 >= 21
+        self.0 >= 19
     }
 
     /// Whether it names the address of the g as well: `runtime/traceback.go`, `unwinder.initAt`. From Go 1.22.

@@ -22,11 +22,30 @@ const ATTEMPTS: usize = 16;
 /// A thread that does not stop so soon is let go.
 const STOP_TIMEOUT: Duration = Duration::from_millis(20);
 
+/// Threads that others hold are waited for so long in all: another gops-probe does for less than a millisecond, a debugger for ever.
+const TURN_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// The stops of single threads.
 #[derive(Debug, Default)]
 struct Stops {
     longest: Duration,
     count: usize,
+    /// How long threads were waited for that others hold.
+    waited: Duration,
+}
+
+impl Stops {
+    /// Waits a little for a thread that another tracer holds; false once that took too long in all.
+    fn wait_for_turn(&mut self) -> bool {
+        if self.waited >= TURN_TIMEOUT {
+            return false;
+        }
+        // Two that wait for each other must not do so in step.
+        let time = Duration::from_micros(200 + 100 * u64::from(std::process::id() % 7));
+        std::thread::sleep(time);
+        self.waited += time;
+        true
+    }
 }
 
 pub(super) fn take(mut copier: Copier<'_>) -> Result<Snapshot, SnapshotError> {
@@ -128,13 +147,18 @@ fn read_on_threads(copier: &mut Copier<'_>, stops: &mut Stops) {
         })
         .collect();
     for index in on_threads {
-        for _ in 0..ATTEMPTS {
+        let mut attempts = 0;
+        while attempts < ATTEMPTS {
+            attempts += 1;
             let addr = copier.list.addr(index);
             let Some(g) = copier.view.read_g(copier.memory, addr) else { break };
             copier.put(index, g);
             if is_on_thread(&g) && g.m != 0 {
-                if read_with_thread_stopped(copier, index, &tids, stops) {
-                    break;
+                match read_with_thread_stopped(copier, index, &tids, stops) {
+                    Caught::Done => break,
+                    Caught::Moved => {}
+                    Caught::Held if stops.wait_for_turn() => attempts -= 1,
+                    Caught::Held => {}
                 }
             } else {
                 // It left its thread meanwhile: an ordinary goroutine now, or soon on another thread.
@@ -150,18 +174,28 @@ fn read_on_threads(copier: &mut Copier<'_>, stops: &mut Stops) {
     }
 }
 
-/// Stops the thread of the goroutine in a slot and reads it; false where it was no longer on that thread, so that it can be tried
-/// again: it is not where the thread does not stop, for which each time would have to be waited until it can be let go.
-fn read_with_thread_stopped(copier: &mut Copier<'_>, index: usize, tids: &Tids, stops: &mut Stops) -> bool {
+/// What came of stopping a thread for its goroutine.
+enum Caught {
+    /// The goroutine was read, or its thread does not stop: each try would take as long as it can be let go.
+    Done,
+    /// It was no longer on that thread.
+    Moved,
+    /// Another tracer holds the thread, as another gops-probe does for an instant.
+    Held,
+}
+
+/// Stops the thread of the goroutine in a slot and reads it.
+fn read_with_thread_stopped(copier: &mut Copier<'_>, index: usize, tids: &Tids, stops: &mut Stops) -> Caught {
     let (view, memory) = (copier.view, copier.memory);
     let m = copier.slots[index].g.m;
     let Some(tid) = view.read_m(memory, m).and_then(|m| tids.host(m.procid)).filter(|&t| t != 0) else {
-        return false;
+        return Caught::Moved;
     };
     let stopped = match Stopped::one_thread(view.pid, tid, STOP_TIMEOUT) {
         Ok(stopped) => stopped,
-        Err(StopError::Timeout(_)) => return true,
-        Err(_) => return false,
+        Err(StopError::Timeout(_)) => return Caught::Done,
+        Err(StopError::Denied) => return Caught::Held,
+        Err(_) => return Caught::Moved,
     };
     stops.count += 1;
     let in_stop = memory.in_stop();
@@ -185,11 +219,11 @@ fn read_with_thread_stopped(copier: &mut Copier<'_>, index: usize, tids: &Tids, 
     })();
     drop(in_stop);
     stops.longest = stops.longest.max(stopped.resume());
-    let Some((g, frames, details)) = caught else { return false };
+    let Some((g, frames, details)) = caught else { return Caught::Moved };
     let slot = &mut copier.slots[index];
     slot.g = g;
     slot.frames = frames.map_or_else(Frames::Unavailable, Frames::Walked);
     slot.details = details;
     copier.settled[index] = true;
-    true
+    Caught::Done
 }
