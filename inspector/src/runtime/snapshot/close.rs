@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 use super::copier::{Class, Copier};
 use super::stacks::first_read;
 use super::{Details, Frames};
+use crate::clock;
 use crate::memory::{Memory as _, MemoryError, Span};
 use crate::runtime::goroutine::Goroutine;
 use crate::runtime::unwind::Start;
+use crate::stop;
 
 /// Less than what 256 stops of a goroutine take: 25 ns each, where `runtime.Gosched` takes some 50 at least.
 const LEAST_ROUND: Duration = Duration::from_nanos(256 * 25);
@@ -19,6 +21,36 @@ const LEAST_ROUND: Duration = Duration::from_nanos(256 * 25);
 const TOGETHER: usize = 4;
 /// Attempts at one that moves, or whose stack cannot be read in so short a time.
 const ATTEMPTS: usize = 6;
+
+/// Threads of which it is looked at whether they sleep: of more it takes too long.
+const MAX_SLEEPERS: usize = 32;
+
+/// A process in which nothing runs: while that holds, no goroutine comes round, and what is read has only to be the same after it.
+pub(super) struct Calm {
+    tids: Vec<i32>,
+    used: Duration,
+}
+
+impl Calm {
+    /// `None` where something runs, or it takes too long to know.
+    pub(super) fn begin(pid: i32) -> Option<Self> {
+        let tids = sleepers(pid)?;
+        Some(Calm { tids, used: clock::used_by(pid)? })
+    }
+
+    /// Whether it has lasted until now: all sleep again, and together they have used less time than 256 stops take. What a thread used
+    /// is counted when it goes to sleep.
+    pub(super) fn lasted(&self, pid: i32) -> bool {
+        sleepers(pid).is_some_and(|tids| tids == self.tids)
+            && clock::used_by(pid).is_some_and(|used| used.saturating_sub(self.used) < LEAST_ROUND)
+    }
+}
+
+/// All threads of a process, where they are few and each sleeps.
+fn sleepers(pid: i32) -> Option<Vec<i32>> {
+    let tids = stop::threads(pid).ok().filter(|tids| tids.len() <= MAX_SLEEPERS)?;
+    tids.iter().all(|&tid| stop::state(tid) == Some('S')).then_some(tids)
+}
 
 /// What came of reading a goroutine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

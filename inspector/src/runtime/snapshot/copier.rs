@@ -1,6 +1,6 @@
 //! Reading goroutines while the target runs.
 
-use super::close;
+use super::close::{self, Calm};
 use super::glist::{GList, GListError};
 use super::second::SecondWalker;
 use super::stacks::{Stack, StackWalker};
@@ -147,8 +147,7 @@ impl<'v> Copier<'v> {
         let pieces = self.list.pieces();
         if self.slots.len() < WORTH_A_SECOND {
             for piece in pieces {
-                let seen = self.read_piece(piece)?;
-                self.read_stacks_closely(&seen)?;
+                self.read_new_piece(piece)?;
             }
             return Ok(());
         }
@@ -179,6 +178,26 @@ impl<'v> Copier<'v> {
             });
             Ok(())
         })
+    }
+
+    /// Reads the gs of a piece and their stacks for the first time; returns their indices. Where nothing runs, all stacks are read
+    /// together, else each closely.
+    pub(super) fn read_new_piece(
+        &mut self,
+        piece: std::ops::Range<usize>,
+    ) -> Result<Vec<usize>, MemoryError> {
+        let pid = self.view.pid;
+        let calm = Calm::begin(pid);
+        let seen = self.read_piece(piece.clone())?;
+        if let Some(calm) = calm {
+            self.read_stacks(&seen)?;
+            if self.compare_piece(piece)?.is_empty() && calm.lasted(pid) {
+                self.mark_loose(&seen, false);
+                return Ok(seen);
+            }
+        }
+        self.read_stacks_closely(&seen)?;
+        Ok(seen)
     }
 
     /// Reads the gs of a piece into their slots; returns their indices.

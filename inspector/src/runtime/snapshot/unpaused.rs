@@ -53,10 +53,10 @@ pub(super) fn take(mut copier: Copier<'_>) -> Result<Snapshot, SnapshotError> {
     let mut open = Vec::new();
     let closely = copier.list.len() < WORTH_A_SECOND;
     for piece in copier.list.pieces() {
-        let seen = copier.read_piece(piece.clone())?;
         if closely {
-            open.extend(read_piece_closely(&mut copier, &seen)?);
+            open.extend(read_piece_closely(&mut copier, piece)?);
         } else {
+            let seen = copier.read_piece(piece.clone())?;
             copier.read_stacks(&seen)?;
             open.extend(verify_piece(&mut copier, piece)?);
         }
@@ -88,11 +88,14 @@ pub(super) fn take(mut copier: Copier<'_>) -> Result<Snapshot, SnapshotError> {
     })
 }
 
-/// Reads the stacks of the goroutines of a piece; returns those that are not proven by it.
-fn read_piece_closely(copier: &mut Copier<'_>, seen: &[usize]) -> Result<Vec<usize>, MemoryError> {
-    copier.read_stacks_closely(seen)?;
+/// Reads the goroutines of a piece; returns those that are not proven by it.
+fn read_piece_closely(
+    copier: &mut Copier<'_>,
+    piece: std::ops::Range<usize>,
+) -> Result<Vec<usize>, MemoryError> {
+    let seen = copier.read_new_piece(piece)?;
     let mut unproven = Vec::new();
-    for &index in seen {
+    for index in seen {
         let g = copier.slots[index].g;
         match copier.class(&g) {
             Class::Parked | Class::Skipped if !copier.loose[index] => copier.settled[index] = true,
