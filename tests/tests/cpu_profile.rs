@@ -392,8 +392,8 @@ fn what_cannot_be() {
     fails(&["--system", &pid], 2, "--system");
     fails(&[&pid, "-d", "0"], 2, "longer than 0");
     fails(&[&pid, "-r", "0"], 2, "1..=20000");
-    fails(&[&pid, "127.0.0.1:1"], 2, "its own process only");
-    fails(&[&pid, &pid, "--via", "agent"], 2, "its own process only");
+    fails(&[&pid, "127.0.0.1:1"], 2, "only its own process");
+    fails(&[&pid, &pid, "--via", "agent"], 2, "only its own process");
     fails(&["4194304"], 3, "there is no process 4194304");
     fails(&[&pid, "-d", "100ms", "-o", "/dev/full"], 1, "/dev/full");
     // Nothing runs: that is an answer.
