@@ -284,7 +284,8 @@ fn without_a_terminal() {
             last["goroutines_ran"].as_u64(),
             last["goroutines"].as_array().map(|all| all.len() as u64)
         );
-        assert!(last["cpus"].as_f64().is_some_and(|cpus| cpus > 0.5), "{last:#}");
+        // It would use a whole one, but others may want it too.
+        assert!(last["cpus"].as_f64().is_some_and(|cpus| cpus > 0.1), "{last:#}");
         fixture.assert_untraced().unwrap();
     }
 }
