@@ -54,9 +54,20 @@ fn started(command: &mut Command) -> Child {
     child
 }
 
+/// Ends with the test, also where that fails: some of the programs compute for ever.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _gone = self.0.kill();
+        let _gone = self.0.wait();
+    }
+}
+
 /// Each of `commands` ends with this code, and says this of the process.
-fn check(mut target: Child, commands: &[&[&str]], code: i32, what: &str) {
-    let pid = target.id().to_string();
+fn check(target: Child, commands: &[&[&str]], code: i32, what: &str) {
+    let mut target = Ended(target);
+    let pid = target.0.id().to_string();
     for words in commands {
         let mut command = Command::new(binary().unwrap());
         let mut words: Vec<&str> =
@@ -72,11 +83,11 @@ fn check(mut target: Child, commands: &[&[&str]], code: i32, what: &str) {
             output.status
         );
     }
-    assert!(target.try_wait().unwrap().is_none(), "it ended");
+    assert!(target.0.try_wait().unwrap().is_none(), "it ended");
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     assert!(status.contains("TracerPid:\t0\n") && !status.contains("State:\tT"), "{status}");
-    target.kill().unwrap();
-    target.wait().unwrap();
+    target.0.kill().unwrap();
+    target.0.wait().unwrap();
 }
 
 #[test]
