@@ -2,9 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
+#[path = "support/sources.rs"]
+mod sources;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+
+use sources::sources;
 
 /// What each folder of `src` may use of the others, the lowest first.
 const ALLOWED: [(&str, &[&str]); 14] = [
@@ -87,17 +92,6 @@ fn top_level(text: &str) -> Option<Vec<&str>> {
         }
     }
     None
-}
-
-fn sources(folder: &Path, each: &mut dyn FnMut(&Path, &str)) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            sources(&path, each);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            each(&path, &fs::read_to_string(&path).unwrap());
-        }
-    }
 }
 
 /// The uses that are not allowed, in the sources below a folder.

@@ -2,8 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
-use std::fs;
+#[path = "support/sources.rs"]
+mod sources;
+
 use std::path::{Path, PathBuf};
+
+use sources::sources;
 
 /// What only folders `arch` name: decoders, registers, and what tells the host when it is compiled.
 const OF_MACHINES: [&str; 34] = [
@@ -50,18 +54,6 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-fn sources(folder: &Path, each: &mut dyn FnMut(&Path, &str)) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            sources(&path, each);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let text = fs::read_to_string(&path).unwrap();
-            each(&path, &code(&text));
-        }
-    }
-}
-
 /// The text without its tests and comments.
 fn code(text: &str) -> String {
     let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
@@ -103,12 +95,14 @@ fn of_releases(code: &str) -> Vec<String> {
 fn machines_are_known_in_their_folders_alone() {
     let (mut wrong, mut inside) = (Vec::new(), 0);
     for folder in ["inspector/src", "symbols/src"] {
-        sources(&root().join(folder), &mut |path, code| {
+        sources(&root().join(folder), &mut |path, text| {
+            let code = code(text);
             let name = path.strip_prefix(root()).unwrap();
             let is_arch = name.components().any(|part| part.as_os_str() == "arch");
-            inside += usize::from(is_arch && !of_machines(code).is_empty());
+            inside += usize::from(is_arch && !of_machines(&code).is_empty());
             if !is_arch && !WITH_MACHINES.iter().any(|known| name == Path::new(known)) {
-                wrong.extend(of_machines(code).into_iter().map(|what| format!("{}: {what}", name.display())));
+                wrong
+                    .extend(of_machines(&code).into_iter().map(|what| format!("{}: {what}", name.display())));
             }
         });
     }
@@ -119,9 +113,11 @@ fn machines_are_known_in_their_folders_alone() {
 #[test]
 fn releases_are_compared_in_their_facts_alone() {
     let mut wrong = Vec::new();
-    sources(&root().join("inspector/src"), &mut |path, code| {
+    sources(&root().join("inspector/src"), &mut |path, text| {
         if !path.ends_with("runtime/release/facts.rs") {
-            wrong.extend(of_releases(code).into_iter().map(|what| format!("{}: {what}", path.display())));
+            wrong.extend(
+                of_releases(&code(text)).into_iter().map(|what| format!("{}: {what}", path.display())),
+            );
         }
     });
     assert_eq!(wrong, Vec::<String>::new());

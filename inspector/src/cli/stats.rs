@@ -6,11 +6,10 @@ use super::{agent, output, panicking, runtimes};
 use crate::Error;
 use crate::agent::{Request, Signal};
 use crate::operations::runtimes::ask;
-use crate::operations::stats::look;
+use crate::operations::stats::{conclude, look};
 use crate::process::Process;
 use crate::report::answers::Source;
 use crate::report::stats::{SourcedStats, StatsAnswer};
-use crate::runtime::contradiction::Contradiction;
 
 pub(super) fn run(args: &StatsArgs, common: &Common) -> Result<(), Error> {
     let target = args.target.find(common)?;
@@ -40,11 +39,4 @@ pub(super) fn run(args: &StatsArgs, common: &Common) -> Result<(), Error> {
             agent::answer(connection, &request, &args.way, common, "statistics", parse).map(drop)
         }
     }
-}
-
-/// The error of an answer that contradicts itself.
-fn conclude(doubts: &[Contradiction]) -> Result<(), Error> {
-    let Some(first) = doubts.first() else { return Ok(()) };
-    let fields = first.fields.join(" and ");
-    Err(Error::Partial(format!("{fields} are doubtful: {}", first.why)))
 }

@@ -7,9 +7,10 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 pub use answers::{Goroutines, ProfileAnswer};
-pub use options::{CpuOptions, HeapOptions, ProfileKind, StackOptions};
+pub use options::{CpuOptions, HeapOptions, StackOptions};
 
 use crate::Error;
+pub use crate::operations::profile::Kind as ProfileKind;
 use crate::operations::{cpu, heap, memstats, profile, stack, stats};
 use crate::process::select::Selector;
 use crate::process::{Pid, Process};
@@ -97,12 +98,8 @@ impl Target {
     /// Where they cannot be read, or contradict each other.
     pub fn stats(&self) -> Result<StatsAnswer, Error> {
         let answer = stats::look(&self.process, &self.open()?, true)?;
-        match answer.doubtful.first() {
-            None => Ok(answer),
-            Some(doubt) => {
-                Err(Error::Partial(format!("{} are doubtful: {}", doubt.fields.join(" and "), doubt.why)))
-            }
-        }
+        stats::conclude(&answer.doubtful)?;
+        Ok(answer)
     }
 
     /// `runtime.MemStats`, of one instant: the threads are stopped for as long as reading takes.
@@ -127,7 +124,7 @@ impl Target {
     /// Where it cannot be read; [`Error::ProfilerOff`] where the runtime keeps none.
     pub fn profile(&self, kind: ProfileKind) -> Result<ProfileAnswer, Error> {
         let runtime = self.runtime.as_deref();
-        let taken = profile::reading(kind.kind(), &self.process, runtime, None, |_| {})?;
+        let taken = profile::reading(kind, &self.process, runtime, None, |_| {})?;
         Ok(ProfileAnswer::new(taken))
     }
 

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use crate::capture::cpu::session::{Loader, Options as Session};
-use crate::operations::profile::Kind;
+use crate::capture::cpu::session::Options as Session;
 use crate::runtime::heap::{HeapPause, TOP};
 use crate::runtime::snapshot::{Options as Snapshot, Pause};
 
@@ -74,52 +73,14 @@ pub struct CpuOptions {
 
 impl Default for CpuOptions {
     fn default() -> Self {
-        CpuOptions { rate: 99, children: false, by_thread: false, kernel_frames: true }
+        let Session { rate, children, by_thread, kernel_frames, .. } = Session::lasting(Duration::ZERO);
+        CpuOptions { rate, children, by_thread, kernel_frames }
     }
 }
 
 impl CpuOptions {
     pub(super) fn session(&self, duration: Duration) -> Session {
-        Session {
-            rate: self.rate,
-            duration,
-            whole_system: false,
-            children: self.children,
-            by_thread: self.by_thread,
-            kernel_frames: self.kernel_frames,
-            mode: None,
-            loader: Loader::default(),
-        }
-    }
-}
-
-/// A profile that the runtime keeps, or that can be made of what it keeps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ProfileKind {
-    /// Memory in use, by where it was allocated.
-    Heap,
-    /// All allocations since the program began.
-    Allocs,
-    /// Goroutines by their stacks.
-    Goroutine,
-    /// Threads by where they were started.
-    ThreadCreate,
-    /// Where goroutines waited.
-    Block,
-    /// Who held the locks that others waited for.
-    Mutex,
-}
-
-impl ProfileKind {
-    pub(super) fn kind(self) -> Kind {
-        match self {
-            ProfileKind::Heap => Kind::Heap,
-            ProfileKind::Allocs => Kind::Allocs,
-            ProfileKind::Goroutine => Kind::Goroutine,
-            ProfileKind::ThreadCreate => Kind::ThreadCreate,
-            ProfileKind::Block => Kind::Block,
-            ProfileKind::Mutex => Kind::Mutex,
-        }
+        let CpuOptions { rate, children, by_thread, kernel_frames } = *self;
+        Session { rate, children, by_thread, kernel_frames, ..Session::lasting(duration) }
     }
 }

@@ -7,7 +7,7 @@ use super::Interrupted;
 use super::profile::Taken;
 use crate::Error;
 use crate::capture::cpu::profile::profile;
-use crate::capture::cpu::session::{self, Captured, Loader, Options};
+use crate::capture::cpu::session::{self, Captured, Options};
 use crate::capture::cpu::work::Works;
 use crate::native::Kernel;
 use crate::process::Process;
@@ -33,16 +33,7 @@ pub(crate) fn as_agent(
     duration: Duration,
     interrupted: Interrupted<'_>,
 ) -> Result<Vec<u8>, Error> {
-    let options = Options {
-        rate: 99,
-        duration,
-        whole_system: false,
-        children: false,
-        by_thread: false,
-        kernel_frames: true,
-        mode: None,
-        loader: Loader::default(),
-    };
+    let options = Options::lasting(duration);
     let mut goes_on = || if interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
     Ok(pprof::write(&take(std::slice::from_ref(process), &options, &mut goes_on)?.profile))
 }

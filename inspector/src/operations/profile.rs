@@ -20,12 +20,19 @@ use crate::runtime::stack_counts::{goroutine_profile, thread_profile};
 
 /// A profile that the runtime keeps, or that can be made of what it keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+#[non_exhaustive]
+pub enum Kind {
+    /// Memory in use, by where it was allocated.
     Heap,
+    /// All allocations since the program began.
     Allocs,
+    /// Goroutines by their stacks.
     Goroutine,
+    /// Threads by where they were started.
     ThreadCreate,
+    /// Where goroutines waited.
     Block,
+    /// Who held the locks that others waited for.
     Mutex,
 }
 

@@ -8,7 +8,7 @@ use crate::Error;
 use crate::memory::LiveMemory;
 use crate::process::Process;
 use crate::report::stats::StatsAnswer;
-use crate::runtime::contradiction;
+use crate::runtime::contradiction::{self, Contradiction};
 use crate::runtime::memstats::{Wanted, take_with};
 use crate::runtime::open::Opened;
 use crate::runtime::stats::Counters;
@@ -43,4 +43,11 @@ pub(crate) fn look(process: &Process, opened: &Opened, more: bool) -> Result<Sta
     process.check()?;
     let answer = StatsAnswer::new(view, &stats, more, Some(threads)).doubted(doubts);
     Ok(StatsAnswer { panicking, ..answer })
+}
+
+/// The error of an answer that contradicts itself.
+pub(crate) fn conclude(doubts: &[Contradiction]) -> Result<(), Error> {
+    let Some(first) = doubts.first() else { return Ok(()) };
+    let fields = first.fields.join(" and ");
+    Err(Error::Partial(format!("{fields} are doubtful: {}", first.why)))
 }

@@ -147,6 +147,12 @@ impl Goroutine {
         self.raw_status & status::SCAN != 0
     }
 
+    /// Whether it is parked and has a thread all the same: the thread is about to run it, has not yet counted that it stopped, or
+    /// goes on with it on a system stack (`runtime.execute`, `casgstatus` before `dropg`, `casGToWaiting`; Go 1.18–1.27).
+    pub fn is_parked_on_thread(&self) -> bool {
+        self.m != 0 && matches!(self.status(), status::WAITING | status::RUNNABLE | status::LEAKED)
+    }
+
     /// Whether there is no goroutine in this g.
     pub fn is_dead(&self) -> bool {
         matches!(self.status(), status::IDLE | status::DEAD | status::DEADEXTRA)

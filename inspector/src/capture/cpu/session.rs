@@ -62,6 +62,23 @@ pub struct Options {
     pub loader: Loader,
 }
 
+impl Options {
+    /// 99 samples of each CPU in a second, for so long, as an agent takes them, with frames of the kernel; in the best way that is
+    /// possible.
+    pub fn lasting(duration: Duration) -> Self {
+        Options {
+            rate: 99,
+            duration,
+            whole_system: false,
+            children: false,
+            by_thread: false,
+            kernel_frames: true,
+            mode: None,
+            loader: Loader::default(),
+        }
+    }
+}
+
 /// What was captured.
 #[allow(missing_debug_implementations, reason = "some of what is known has none")]
 pub struct Captured {

@@ -123,9 +123,7 @@ impl<'v> Copier<'v> {
         match g.status() {
             status::RUNNING => Class::Running,
             status::WAITING if Some(g.wait_reason) == self.view.coroutine_reason => Class::Unsettled,
-            // A thread is about to run it, has not yet counted that it stopped, or goes on with it on a system stack
-            // (`runtime.execute`, `casgstatus` before `dropg`, `casGToWaiting`).
-            status::WAITING | status::RUNNABLE | status::LEAKED if g.m != 0 => Class::Unsettled,
+            _ if g.is_parked_on_thread() => Class::Unsettled,
             status::WAITING | status::RUNNABLE | status::LEAKED => Class::Parked,
             _ => Class::Unsettled,
         }
@@ -242,7 +240,7 @@ impl<'v> Copier<'v> {
         Ok(())
     }
 
-    fn mark_loose(&mut self, indices: &[usize], is: bool) {
+    pub(super) fn mark_loose(&mut self, indices: &[usize], is: bool) {
         for &index in indices {
             if let Some(loose) = self.loose.get_mut(index) {
                 *loose = is;

@@ -4,7 +4,6 @@ use super::close::{self, Reading};
 use super::copier::{Class, Copier};
 use super::{Frames, SnapshotError};
 use crate::memory::MemoryError;
-use crate::runtime::goroutine::{Goroutine, status};
 use crate::runtime::running::NoStart;
 use crate::runtime::unwind::End;
 
@@ -35,12 +34,12 @@ pub(super) fn settle(
                     false
                 }
                 Reading::Other(Class::Unsettled) => {
-                    let g = copier.slots[index].g;
-                    if is_between(&g) && round < rounds {
+                    // For most only for an instant.
+                    if copier.slots[index].g.is_parked_on_thread() && round < rounds {
                         still.push(index);
                         continue;
                     }
-                    read_unproven(copier, index, &g)?;
+                    read_unproven(copier, index)?;
                     false
                 }
                 Reading::Other(Class::Parked) | Reading::Moving => {
@@ -63,18 +62,13 @@ pub(super) fn settle(
     Ok(())
 }
 
-/// Whether it is parked and a thread has it all the same: for most only for an instant.
-fn is_between(g: &Goroutine) -> bool {
-    g.m != 0 && matches!(g.status(), status::WAITING | status::RUNNABLE | status::LEAKED)
-}
-
 /// Reads a goroutine of which no epoch tells whether it moved: as it seems, unconfirmed. Two readings that say
 /// the same are not likely to be torn; where there are none, none is shown. A walk that leaves Go's code, or the stack,
 /// was of words that are in use for something else by now, however often they say the same.
-fn read_unproven(copier: &mut Copier<'_>, index: usize, g: &Goroutine) -> Result<(), MemoryError> {
+fn read_unproven(copier: &mut Copier<'_>, index: usize) -> Result<(), MemoryError> {
     let mut before = None;
     for _ in 0..READINGS {
-        let Some(g) = copier.view.read_g(copier.memory, g.addr) else { break };
+        let Some(g) = copier.view.read_g(copier.memory, copier.list.addr(index)) else { break };
         copier.put(index, g);
         if let Some(start) = copier.start(index, &g) {
             copier.walk(&[(index, start)])?;

@@ -94,15 +94,18 @@ fn read_piece_closely(
     piece: std::ops::Range<usize>,
 ) -> Result<Vec<usize>, MemoryError> {
     let seen = copier.read_new_piece(piece)?;
-    let mut unproven = Vec::new();
-    for index in seen {
+    Ok(settle_proven(copier, seen))
+}
+
+/// Settles those that are proven by what was read; returns the others.
+fn settle_proven(copier: &mut Copier<'_>, mut indices: Vec<usize>) -> Vec<usize> {
+    indices.retain(|&index| {
         let g = copier.slots[index].g;
-        match copier.class(&g) {
-            Class::Parked | Class::Skipped if !copier.loose[index] => copier.settled[index] = true,
-            _ => unproven.push(index),
-        }
-    }
-    Ok(unproven)
+        let proven = matches!(copier.class(&g), Class::Parked | Class::Skipped) && !copier.loose[index];
+        copier.settled[index] |= proven;
+        !proven
+    });
+    indices
 }
 
 /// Looks at all gs again; returns those that moved since, which may have done so before, too, without having been noticed.
@@ -119,19 +122,10 @@ fn look_again(copier: &mut Copier<'_>) -> Result<Vec<usize>, MemoryError> {
 
 /// Reads the gs of a piece again right after their stacks; returns those that are not proven by it.
 fn verify_piece(copier: &mut Copier<'_>, piece: std::ops::Range<usize>) -> Result<Vec<usize>, MemoryError> {
-    let mut open = copier.compare_piece(piece.clone())?;
-    open.sort_unstable();
-    let mut unproven = Vec::new();
-    for index in copier.list.indices(piece) {
-        let g = copier.slots[index].g;
-        let settled = matches!(copier.class(&g), Class::Parked | Class::Skipped);
-        if settled && open.binary_search(&index).is_err() {
-            copier.settled[index] = true;
-        } else {
-            unproven.push(index);
-        }
-    }
-    Ok(unproven)
+    let moved = copier.compare_piece(piece.clone())?;
+    copier.mark_loose(&moved, true);
+    let all = copier.list.indices(piece);
+    Ok(settle_proven(copier, all))
 }
 
 /// Whether a thread has it: runs it, waits in the kernel for it, parks it or is about to run it, or gives it a larger
