@@ -1,7 +1,8 @@
 //! Sampled allocations: the profiles `heap` and `allocs` (`runtime.MemProfile`, `runtime/pprof/protomem.go`).
 
 use std::collections::HashMap;
-use std::time::SystemTime;
+use std::thread::sleep;
+use std::time::{Duration, SystemTime};
 
 use symbols::addr::RuntimeAddr;
 use symbols::layout::Table;
@@ -18,6 +19,8 @@ use crate::runtime::release::GoRelease;
 
 /// How often the table is read until two readings agree.
 const MAX_READINGS: usize = 12;
+/// What is waited after a reading that does not agree with the one before, so that who publishes gets a CPU.
+const BETWEEN_READINGS: Duration = Duration::from_millis(2);
 /// `runtime.mProfCycleWrap`: cycles are below it.
 const CYCLE_WRAP: u32 = 3 * (2 << 24);
 
@@ -239,8 +242,16 @@ impl Reading {
         let Some(new) = later.buckets.len().checked_sub(self.buckets.len()) else { return false };
         let (new, old) = later.buckets.split_at(new);
         let published = |bucket: &Bucket| layout.published(bucket, cycle);
-        new.iter().all(|b| published(b) == Counts::default())
+        later.is_published(layout, cycle)
+            && new.iter().all(|b| published(b) == Counts::default())
             && old.iter().zip(&self.buckets).all(|(a, b)| published(a) == published(b))
+    }
+
+    /// Whether no bucket has anything left to publish in this cycle. A bucket that has may be at just that
+    /// (`runtime.mProf_FlushLocked`): it is added first and taken away then, so it can be there twice. Who publishes may have been
+    /// taken off its CPU there, so that two readings agree on it.
+    fn is_published(&self, layout: &Layout, cycle: u32) -> bool {
+        self.buckets.iter().all(|bucket| layout.future(bucket, cycle as usize % 3) == Counts::default())
     }
 }
 
@@ -266,6 +277,7 @@ pub fn read_memory(tables: &Tables<'_>, memory: &dyn Memory) -> Result<MemoryBuc
         if consistent {
             break;
         }
+        sleep(BETWEEN_READINGS);
     }
     let cycle = match reading.cycle {
         Some(cycle) => cycle,
@@ -471,5 +483,24 @@ mod tests {
             let expected = if one_size { (7, 8, 70, 80) } else { (13, 14, 15, 16) };
             assert_eq!((last.allocs, last.frees, last.alloc_bytes, last.free_bytes), expected, "{minor}");
         }
+    }
+
+    #[test]
+    fn what_is_just_being_published_is_not_consistent() {
+        let layout = Layout::of(&list::tests::table(24)).unwrap();
+        // Allocations of `active`, and of the three cycles to come; four words each.
+        let reading = |allocs: [u64; 4]| Reading {
+            cycle: Some(4),
+            buckets: vec![Bucket {
+                at: 0,
+                size: 10,
+                stack: Vec::new(),
+                record: allocs.iter().flat_map(|n| [*n, 0, n * 10, 0]).flat_map(u64::to_le_bytes).collect(),
+            }],
+        };
+        let agrees = |allocs| reading(allocs).agrees(&reading(allocs), &layout);
+        assert!(agrees([5, 1, 0, 2]));
+        // Published, and not taken away yet: five would be counted as ten.
+        assert!(!agrees([5, 1, 5, 2]));
     }
 }
