@@ -4,11 +4,11 @@ use std::io::Write as _;
 
 use inspector::agent::payload::{Checked, Payload};
 use inspector::agent::port_file::{parse_port, variable};
-use inspector::process::users::home_in_passwd;
 use inspector::agent::server::read_request;
 use inspector::agent::signal::read_varint;
 use inspector::agent::sockets::listeners;
 use inspector::agent::{Address, AgentTarget, GcPercent, Request};
+use inspector::process::users::home_in_passwd;
 use inspector::report::answers::Source;
 use inspector::report::changes::SetGc;
 use inspector::report::dump::Dump;

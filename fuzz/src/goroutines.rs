@@ -127,7 +127,7 @@ impl World {
 }
 
 fn target(mappings: &[Mapping]) -> Target<'_> {
-    Target { pid: 1, mappings, tids: &|| TIDS.to_vec(), monotonic_offset: 0 }
+    Target { mappings, tids: &|| TIDS.to_vec(), monotonic_offset: 0 }
 }
 
 fn loaded(base: &Base) -> LoadedImages {
@@ -240,7 +240,10 @@ fn dump(view: &View, memory: &RecordedMemory, kind: u8) {
     let acts = |c: char| c.is_control() && c != '\n' && c != '\t';
     assert!(!text.chars().any(acts), "{text:?}");
     let mut json = Vec::new();
-    report.write_json(&Cost::new(ReadCost::default(), &snapshot), None, &mut json).expect("room in memory");
+    let pid = "1".parse().expect("a pid");
+    report
+        .write_json(pid, &Cost::new(ReadCost::default(), &snapshot), None, &mut json)
+        .expect("room in memory");
     let json = String::from_utf8(json).expect("text");
     assert!(!json.chars().any(|c| c.is_control() && c != '\n'), "{json:?}");
 }

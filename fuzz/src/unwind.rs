@@ -2,8 +2,8 @@
 
 use std::sync::LazyLock;
 
-use inspector::memory::RecordedMemory;
 use inspector::arch::machine;
+use inspector::memory::RecordedMemory;
 use inspector::runtime::code::CodeCache;
 use inspector::runtime::modules::{Module, Modules};
 use inspector::runtime::snapshot::stacks::StackWalker;

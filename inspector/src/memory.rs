@@ -1,12 +1,9 @@
 //! The one seam to a process's memory.
 
-mod live;
-mod presence;
+use std::fmt;
 
 use nix::errno::Errno;
 use symbols::addr::RuntimeAddr;
-
-pub use live::{InStop, LiveMemory, ReadCost};
 
 /// Why memory could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -35,8 +32,20 @@ pub struct Span {
     pub len: usize,
 }
 
-/// Memory by runtime address: of a live process, later of a core file or a recording.
-pub trait Memory {
+/// What reading has cost so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ReadCost {
+    /// Bytes copied out of the target.
+    pub bytes: u64,
+    /// System calls made for it.
+    pub calls: u64,
+}
+
+/// Memory by runtime address: of a running process, or in pieces for tests; later of a core file. Who needs it takes
+/// `&dyn Memory` and does not ask which it is.
+///
+/// One reader is of one thread; [`Memory::another`] is for a second one.
+pub trait Memory: fmt::Debug + Send {
     /// Fills `buf` from `addr`.
     ///
     /// # Errors
@@ -62,6 +71,29 @@ pub trait Memory {
         Ok(())
     }
 
+    /// Another reader of the same memory, for another thread. What it costs counts for itself.
+    fn another(&self) -> Box<dyn Memory>;
+
+    /// What reading has cost so far.
+    fn cost(&self) -> ReadCost {
+        ReadCost::default()
+    }
+
+    /// Counts what another reader of the same memory has read.
+    fn add_cost(&self, _cost: ReadCost) {}
+
+    /// Makes ready what a stop needs, so that nothing of it is done in the stop.
+    fn prepare_stop(&self) {}
+
+    /// Says that the process stands still from now on, or runs on. Called by [`InStop`].
+    fn set_stopped(&self, _stopped: bool) {}
+
+    /// Has the kernel fetch the pages that were missed in stops, while the process runs. Whether one of them has come, so that it is
+    /// worth while to stop it again.
+    fn fetch_absent(&self) -> bool {
+        false
+    }
+
     /// The little-endian word at `addr`.
     fn word(&self, addr: RuntimeAddr) -> Result<u64, MemoryError> {
         let mut buf = [0; 8];
@@ -74,6 +106,25 @@ pub trait Memory {
         let mut buf = vec![0; len];
         self.read(addr, &mut buf)?;
         Ok(buf)
+    }
+}
+
+/// A stop of the process: while this lives, which has to end before the process runs on, a page that is not in its memory counts as
+/// unmapped. To fetch such a page can take for ever. It is remembered for [`Memory::fetch_absent`].
+#[derive(Debug)]
+pub struct InStop<'m>(&'m dyn Memory);
+
+impl<'m> InStop<'m> {
+    /// Begins: the process has been stopped by us.
+    pub fn begin(memory: &'m dyn Memory) -> Self {
+        memory.set_stopped(true);
+        InStop(memory)
+    }
+}
+
+impl Drop for InStop<'_> {
+    fn drop(&mut self) {
+        self.0.set_stopped(false);
     }
 }
 
@@ -92,6 +143,10 @@ impl RecordedMemory {
 }
 
 impl Memory for RecordedMemory {
+    fn another(&self) -> Box<dyn Memory> {
+        Box::new(self.clone())
+    }
+
     fn read(&self, addr: RuntimeAddr, buf: &mut [u8]) -> Result<(), MemoryError> {
         let found = self.pieces.iter().find_map(|(start, bytes)| {
             let skip = usize::try_from(addr.0.checked_sub(*start)?).ok()?;

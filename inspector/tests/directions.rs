@@ -15,9 +15,9 @@ use sources::sources;
 const ALLOWED: [(&str, &[&str]); 14] = [
     ("arch", &[]),
     ("stop", &["arch"]),
-    ("memory", &["process"]),
+    ("memory", &[]),
     // The marks of agents in a list are looked up while it is made: to be turned round.
-    ("process", &["agent", "arch"]),
+    ("process", &["agent", "arch", "memory"]),
     ("agent", &["process"]),
     // Names of functions are those of tracebacks, and profiles of the runtime's tables are made below them: to be turned round.
     ("profile", &["process", "report", "runtime"]),

@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use inspector::arch::CallTarget;
-use inspector::memory::{LiveMemory, Memory as _};
+use inspector::memory::Memory;
+use inspector::process::Process;
 use inspector::report::traceback::{Level, Printer};
 use inspector::runtime::snapshot::{Frames, Slot, Snapshot};
 use inspector::runtime::unwind::End;
@@ -59,7 +60,7 @@ pub struct Chain {
 #[derive(Debug)]
 pub struct Chains<'v> {
     view: &'v View,
-    memory: LiveMemory,
+    memory: Box<dyn Memory>,
     printer: Printer<'v>,
     /// Pairs seen to be possible: the callee's entry and the return address.
     possible: HashMap<(u64, u64), bool>,
@@ -74,10 +75,10 @@ const INJECTED: [&[u8]; 4] =
 impl<'v> Chains<'v> {
     /// For chains of the process behind `view`.
     #[must_use]
-    pub fn new(view: &'v View) -> Self {
+    pub fn new(process: &Process, view: &'v View) -> Self {
         Self {
             view,
-            memory: LiveMemory::new(view.pid),
+            memory: Box::new(process.memory()),
             printer: Printer::new(view, Level::System),
             possible: HashMap::new(),
             tally: Tally::default(),

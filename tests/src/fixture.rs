@@ -81,6 +81,14 @@ impl Fixture {
         self.process.pid()
     }
 
+    /// The process, pinned.
+    ///
+    /// # Errors
+    /// Where it has ended.
+    pub fn pinned(&self) -> std::result::Result<inspector::process::Process, Box<dyn std::error::Error>> {
+        Ok(inspector::process::Process::pin(self.pid().try_into()?)?)
+    }
+
     /// The goroutine that answers commands: blocked reading stdin while nothing is asked.
     #[must_use]
     pub fn dumper(&self) -> u64 {

@@ -4,13 +4,12 @@
 
 use fixtures::matrix::{Cell, Program, Selection, cells};
 use fixtures::{Fixture, build};
-use inspector::process::Process;
 use inspector::runtime::memstats::Sources;
 use inspector::runtime::view::View;
 use inspector::runtime::{known, open};
 
 fn attach(fixture: &Fixture) -> View {
-    let process = Process::pin(fixture.pid().to_string().parse().unwrap()).unwrap();
+    let process = fixture.pinned().unwrap();
     open::open(&process).unwrap().0
 }
 

@@ -9,7 +9,6 @@ use std::time::Duration;
 use fixtures::chain::{Chains, Tally};
 use fixtures::matrix::QUICK;
 use fixtures::{Cell, Fixture, Program, Repetitions, Variant, build};
-use inspector::process::Process;
 use inspector::runtime::open::open;
 use inspector::runtime::snapshot::{self, Consistency, Frames, Options, Pause};
 use serde_json::json;
@@ -26,14 +25,14 @@ fn dumps(program: Program, args: &[&str], mode: &str, pause: Pause) {
     for cell in cells {
         let mut fixture = Fixture::spawn(&cell, args, &[]).unwrap();
         let mut repetitions = Repetitions::new("churn", format!("{cell}: {mode}"), DUMPS);
-        let process = Process::pin(fixture.pid().to_string().parse().unwrap()).unwrap();
+        let process = fixture.pinned().unwrap();
         let (view, _) = open(&process).unwrap();
-        let mut chains = Chains::new(&view);
+        let mut chains = Chains::new(&process, &view);
         let (mut goroutines, mut verified_later, mut torn) = (0usize, 0usize, 0usize);
         let mut pauses = Vec::new();
         while repetitions.another() {
             let system = repetitions.random(2) == 0;
-            let snapshot = snapshot::take(&view, &Options { pause, system, goid: None }).unwrap();
+            let snapshot = snapshot::take(&process, &view, &Options { pause, system, goid: None }).unwrap();
             for slot in &snapshot.slots {
                 if slot.g.is_dead() || slot.frames == Frames::Unwanted {
                     continue;

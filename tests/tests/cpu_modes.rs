@@ -19,7 +19,7 @@ use inspector::capture::cpu::perf::{self, Perf, Scope};
 use inspector::capture::cpu::session::{Captured, Loader, Mode, Options, capture};
 use inspector::capture::cpu::source::{Event, Source as _};
 use inspector::native::Files;
-use inspector::process::{Pid, Process};
+use inspector::process::Process;
 
 /// Nobody, who may do nothing.
 const NOBODY: u32 = 65534;
@@ -50,7 +50,7 @@ fn options(mode: Option<Mode>, rate: u32, duration: Duration) -> Options {
 }
 
 fn pinned(fixture: &Fixture) -> Process {
-    Process::pin(Pid::try_from(fixture.pid()).unwrap()).unwrap()
+    fixture.pinned().unwrap()
 }
 
 /// What was captured; `None`, and a word about it, where the kernel denies it.

@@ -57,7 +57,7 @@ impl Liar {
         let process = Process::pin(pid.to_string().parse().unwrap()).unwrap();
         let (view, _) = open(&process).unwrap();
         let pause = Pause::AtMost(Duration::from_millis(20));
-        let snapshot = snapshot::take(&view, &Options { pause, system: true, goid: None }).unwrap();
+        let snapshot = snapshot::take(&process, &view, &Options { pause, system: true, goid: None }).unwrap();
         let memory = File::options().read(true).write(true).open(format!("/proc/{pid}/mem")).unwrap();
         Self { fixture, memory, view, snapshot }
     }

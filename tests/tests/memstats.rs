@@ -10,7 +10,6 @@ use std::fs;
 use fixtures::matrix::NEWEST;
 use fixtures::memory::{Flushed, differences, histogram_differences, without_explained};
 use fixtures::{Cell, Fixture, Program, Variant, breakpoint, build, probe};
-use inspector::memory::LiveMemory;
 use inspector::process::Process;
 use inspector::runtime::heap::{self, HeapPause};
 use inspector::runtime::memstats::figures::{Collector, CpuTimes};
@@ -52,6 +51,7 @@ fn cpu_time(pid: u32) -> i64 {
 }
 
 struct Looked {
+    process: Process,
     fixture: Fixture,
     view: View,
     name: String,
@@ -60,9 +60,9 @@ struct Looked {
 impl Looked {
     fn start(cell: &Cell, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let fixture = Fixture::spawn(cell, arguments, environment).unwrap();
-        let process = Process::pin(fixture.pid().to_string().parse().unwrap()).unwrap();
+        let process = fixture.pinned().unwrap();
         let (view, _) = open(&process).unwrap();
-        Looked { fixture, view, name: format!("{cell} {environment:?}") }
+        Looked { process, fixture, view, name: format!("{cell} {environment:?}") }
     }
 
     fn sources(&self) -> Sources {
@@ -70,7 +70,8 @@ impl Looked {
     }
 
     fn take(&self, wanted: Wanted) -> memstats::Taken<Reading> {
-        memstats::take(&self.view, &self.sources(), wanted).unwrap_or_else(|e| panic!("{}: {e}", self.name))
+        memstats::take(&self.process, &self.view, &self.sources(), wanted)
+            .unwrap_or_else(|e| panic!("{}: {e}", self.name))
     }
 
     /// The process has read its statistics and stands still.
@@ -82,13 +83,14 @@ impl Looked {
             let ours = self.take(Wanted::Instant);
             let approximate = self.take(Wanted::Approximate);
             let heap = heap::take(
+                &self.process,
                 &self.view,
                 &self.sources(),
                 HeapPause::AtMost(std::time::Duration::from_secs(5)),
                 10,
             );
             let heap = heap.unwrap_or_else(|e| panic!("{}: {e}", self.name));
-            let memory = LiveMemory::new(self.view.pid);
+            let memory = self.process.memory();
             let stats = Counters::find(&self.view).unwrap().read(&memory).unwrap();
             let theirs = self.fixture.unpark().unwrap();
             let unequal = differences(&theirs["MemStats"], &ours.answer.memstats);
@@ -151,7 +153,7 @@ impl Looked {
         for _ in 0..TRIES {
             let (pid, sources) = (self.fixture.pid(), self.sources());
             let (view, fixture) = (&self.view, &mut self.fixture);
-            let memory = LiveMemory::new(view.pid);
+            let memory = self.process.memory();
             let read = || heap::read_spans(view, &sources, &memory);
             let ours =
                 breakpoint::at(pid, function, || fixture.send("read").map_err(|e| e.to_string()), read);
@@ -238,7 +240,7 @@ struct Seen {
 impl Seen {
     fn take(looked: &Looked) -> Self {
         let collector = looked.take(Wanted::Instant).answer.collector;
-        let memory = LiveMemory::new(looked.view.pid);
+        let memory = looked.process.memory();
         let more = Counters::find(&looked.view).unwrap().more(&memory).unwrap();
         Seen { minor: looked.view.release.minor(), collector, histograms: more.histograms }
     }
@@ -386,7 +388,7 @@ fn without_a_stop_under_load() {
         // Spans that change their owner meanwhile count twice or not at all.
         let before = stats.total_alloc.unwrap();
         assert!(later.total_alloc.unwrap() >= before - before / 20, "{before} {:?}", later.total_alloc);
-        let heap = heap::take(&looked.view, &looked.sources(), HeapPause::No, 3).unwrap();
+        let heap = heap::take(&looked.process, &looked.view, &looked.sources(), HeapPause::No, 3).unwrap();
         assert!(heap.answer.spans.objects() > 0);
     }
     looked.fixture.order("calm").unwrap();

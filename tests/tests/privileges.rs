@@ -16,7 +16,7 @@ use fixtures::matrix::newest_of;
 use fixtures::repetition::say;
 use fixtures::{Cell, Fixture, Program, Variant, binary, build, copy_program};
 use inspector::change::subject::Subject;
-use inspector::memory::{LiveMemory, Memory as _};
+use inspector::memory::Memory as _;
 use inspector::process::Process;
 use serde_json::json;
 use symbols::addr::RuntimeAddr;
@@ -70,7 +70,7 @@ fn forge(folder: &Path, pid: u32, asked: &Asked) -> PathBuf {
 }
 
 fn word(pid: u32, at: u64, width: usize) -> u64 {
-    let memory = LiveMemory::new(i32::try_from(pid).unwrap());
+    let memory = Process::pin(u64::from(pid).try_into().unwrap()).unwrap().memory();
     let mut bytes = [0; 8];
     memory.read(RuntimeAddr(at), &mut bytes[..width]).unwrap();
     u64::from_le_bytes(bytes)

@@ -12,8 +12,7 @@ use fixtures::matrix::NEWEST;
 use fixtures::pprof::{self, Plain, Row, difference};
 use fixtures::repetition::say;
 use fixtures::{Cell, Fixture, Program, Variant, build};
-use inspector::memory::LiveMemory;
-use inspector::process::Process;
+use inspector::memory::Memory as _;
 use inspector::profile::mappings;
 use inspector::runtime::buckets::{
     self, ContentionBuckets, Profilers, Sampling, Tables, TicksPerSecond, allocs_profile, block_profile,
@@ -95,9 +94,9 @@ impl Target {
 
     /// What we read, and whether with the program's own number of ticks in a second, if it depends on that.
     fn ours(&self, kind: &str) -> (Plain, bool) {
-        let process = Process::pin(self.fixture.pid().to_string().parse().unwrap()).unwrap();
+        let process = self.fixture.pinned().unwrap();
         let (view, _) = open(&process).unwrap();
-        let memory = LiveMemory::new(process.pid().as_raw());
+        let memory = process.memory();
         let tables = Tables::locate(&view);
         let mapped = mappings::of(&process).unwrap();
         let mut exact = true;
@@ -315,9 +314,9 @@ fn ticks_before_the_process_counts_them() {
     for cell in build::selected(Program::Profiles).unwrap() {
         let mut target = Target::start(cell, &[]);
         let ticks = |target: &Target| {
-            let process = Process::pin(target.fixture.pid().to_string().parse().unwrap()).unwrap();
+            let process = target.fixture.pinned().unwrap();
             let (view, _) = open(&process).unwrap();
-            ticks_per_second(&Tables::locate(&view), &LiveMemory::new(process.pid().as_raw())).unwrap()
+            ticks_per_second(&Tables::locate(&view), &process.memory()).unwrap()
         };
         std::thread::sleep(std::time::Duration::from_millis(50));
         let before = ticks(&target);
@@ -341,9 +340,9 @@ fn ticks_before_the_process_counts_them() {
 }
 
 fn profilers(fixture: &Fixture) -> Profilers {
-    let process = Process::pin(fixture.pid().to_string().parse().unwrap()).unwrap();
+    let process = fixture.pinned().unwrap();
     let (view, _) = open(&process).unwrap();
-    Profilers::read(&Tables::locate(&view), &LiveMemory::new(process.pid().as_raw()))
+    Profilers::read(&Tables::locate(&view), &process.memory())
 }
 
 #[test]
@@ -395,10 +394,10 @@ fn memory_while_collections_are_at_work() {
         target.order("allocate 2");
         target.order("gc");
         target.fixture.send("allocate 30").unwrap();
-        let process = Process::pin(target.fixture.pid().to_string().parse().unwrap()).unwrap();
+        let process = target.fixture.pinned().unwrap();
         let (view, _) = open(&process).unwrap();
         let tables = Tables::locate(&view);
-        let memory = LiveMemory::new(process.pid().as_raw());
+        let memory = process.memory();
         let (mut last, mut readings, mut consistent, mut changed) = (0, 0, 0, 0);
         while readings < at_most && (consistent < wanted || changed < 5) {
             readings += 1;
@@ -443,11 +442,11 @@ fn memory_of_a_process_that_is_stopped_while_it_publishes() {
         target.order("many 4");
         target.order("allocate 1");
         target.order("gc");
-        let process = Process::pin(target.fixture.pid().to_string().parse().unwrap()).unwrap();
+        let process = target.fixture.pinned().unwrap();
         let pid = process.pid();
         let (view, _) = open(&process).unwrap();
         let tables = Tables::locate(&view);
-        let memory = LiveMemory::new(pid.as_raw());
+        let memory = process.memory();
         let mut last: HashMap<(u64, Vec<u64>), u64> = HashMap::new();
         let mut consistent = 0;
         for stop in 0..stops {
@@ -498,10 +497,10 @@ fn ten_thousand_rows() {
     target.order("gc");
     let rows = target.compare("heap", never);
     assert!(rows.len() > 10_000, "{}", rows.len());
-    let process = Process::pin(target.fixture.pid().to_string().parse().unwrap()).unwrap();
+    let process = target.fixture.pinned().unwrap();
     let (view, _) = open(&process).unwrap();
     let begun = Instant::now();
-    let memory = LiveMemory::new(process.pid().as_raw());
+    let memory = process.memory();
     let tables = Tables::locate(&view);
     let located = begun.elapsed();
     let buckets = buckets::read_memory(&tables, &memory).unwrap();

@@ -11,7 +11,6 @@ use fixtures::chain::{Chain, Chains};
 use fixtures::matrix::{NEWEST, QUICK};
 use fixtures::repetition::say;
 use fixtures::{Cell, Fixture, Program, Repetitions, Selection, Variant, build};
-use inspector::process::Process;
 use inspector::runtime::goroutine::status;
 use inspector::runtime::open::open;
 use inspector::runtime::snapshot::{self, Options, Pause};
@@ -101,10 +100,10 @@ fn sample(fixture: &mut Fixture, cell: &Cell, situation: &str, pause: Pause, cou
     let root = known.names.iter().find(|name| name.contains(".run")).unwrap().clone();
     let mode = if pause == Pause::No { ", without a pause" } else { "" };
     let mut repetitions = Repetitions::new("running", format!("{cell}: {situation}{mode}"), count);
-    let process = Process::pin(fixture.pid().to_string().parse().unwrap()).unwrap();
+    let process = fixture.pinned().unwrap();
     let (view, _) = open(&process).unwrap();
     assert!(view.allm.is_some(), "{cell}: {:?}", view.unknown);
-    let mut chains = Chains::new(&view);
+    let mut chains = Chains::new(&process, &view);
     let mut innermost: BTreeMap<String, usize> = BTreeMap::new();
     let mut seen = 0usize;
     let mut without_frames = Vec::new();
@@ -112,7 +111,7 @@ fn sample(fixture: &mut Fixture, cell: &Cell, situation: &str, pause: Pause, cou
     // On a machine that is busy otherwise, few samples may all meet goroutines that wait for a core.
     while repetitions.another() || (seen == 0 && begun.elapsed() < PATIENCE) {
         let options = Options { pause, system: false, goid: None };
-        let snapshot = snapshot::take(&view, &options).unwrap();
+        let snapshot = snapshot::take(&process, &view, &options).unwrap();
         for slot in &snapshot.slots {
             let creator =
                 view.modules.lookup(slot.g.startpc).map(|place| place.func.name_text().into_owned());

@@ -70,9 +70,9 @@ const MODES: [Pause; 3] = [DEFAULT, Pause::AtMost(Duration::from_micros(200)), P
 
 /// Attaches, dumps, detaches.
 fn dump(fixture: &Fixture, pause: Pause) -> Snapshot {
-    let process = Process::pin(fixture.pid().to_string().parse().unwrap()).unwrap();
+    let process = fixture.pinned().unwrap();
     let (view, _) = open(&process).unwrap();
-    snapshot::take(&view, &Options { pause, system: false, goid: None }).unwrap()
+    snapshot::take(&process, &view, &Options { pause, system: false, goid: None }).unwrap()
 }
 
 /// Dumps in all modes, one after the other, until it is told to stop; returns how often.
@@ -82,7 +82,7 @@ fn dump_until(stop: &AtomicBool, target: u32) -> usize {
     let mut dumps = 0;
     while !stop.load(Ordering::Relaxed) {
         let pause = MODES[dumps % 3];
-        snapshot::take(&view, &Options { pause, system: false, goid: None }).unwrap();
+        snapshot::take(&process, &view, &Options { pause, system: false, goid: None }).unwrap();
         dumps += 1;
     }
     dumps

@@ -11,7 +11,6 @@ use fixtures::matrix::{self, NEWEST};
 use fixtures::memory::differences;
 use fixtures::versions::{Build, Debug};
 use fixtures::{Dump, Fixture, Process as Target, compare, probe};
-use inspector::process::Process;
 use inspector::runtime::memstats::{self, Sources, Wanted};
 use inspector::runtime::open::open;
 use serde_json::Value;
@@ -58,13 +57,13 @@ impl Running {
 
     /// `stats`, `memstats` and `heap` say what the program says of itself.
     fn numbers_are_right(&mut self) {
-        let process = Process::pin(self.fixture.pid().to_string().parse().unwrap()).unwrap();
+        let process = self.fixture.pinned().unwrap();
         let (view, _) = open(&process).unwrap_or_else(|e| panic!("{}: {e}", self.name));
         let sources = Sources::find(&view).unwrap_or_else(|e| panic!("{}: {e}", self.name));
         let mut last = Vec::new();
         for _ in 0..TRIES {
             self.fixture.park("park").unwrap();
-            let ours = memstats::take(&view, &sources, Wanted::Instant);
+            let ours = memstats::take(&process, &view, &sources, Wanted::Instant);
             let ours = ours.unwrap_or_else(|e| panic!("{}: {e}", self.name)).answer.memstats;
             let stats = self.probe(&["stats", "--json"]);
             let heap = self.probe(&["heap", "--json"]);

@@ -13,7 +13,6 @@ use fixtures::matrix::{NEWEST, QUICK};
 use fixtures::repetition::say;
 use fixtures::{Cell, Fixture, Program, Repetitions, Variant, binary, build};
 use inspector::change::subject::Subject;
-use inspector::process::Process;
 use inspector::stop::Stopped;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -237,7 +236,7 @@ fn a_later_command_ends_a_window_whose_guard_is_stopped_too() {
 #[test]
 fn gogc_is_off_again_though_gops_probe_is_stopped() {
     let mut changed = Changed::start(NEWEST, &[("GOGC", "off")]);
-    let process = Process::pin(changed.fixture.pid().to_string().parse().unwrap()).unwrap();
+    let process = changed.fixture.pinned().unwrap();
     let subject = Subject::verify(&process).unwrap();
     let is_off = || subject.gc_percent().unwrap() < 0;
     let mut repetitions = Repetitions::new("changes", "gc with GOGC=off stopped by SIGSTOP", 40);

@@ -12,7 +12,7 @@ use symbols::layout::{self, Evidence};
 use super::pacer::{self, Live, Trigger18};
 use super::word::{Width, Word};
 use super::{Turn, refused, stopped, unverified};
-use crate::memory::{InStop, LiveMemory, Memory as _};
+use crate::memory::{InStop, Memory};
 use crate::process::Process;
 use crate::runtime::calibrate::{has_debug_info, own_dwarf};
 use crate::runtime::locate::Located;
@@ -57,7 +57,7 @@ pub struct Subject<'p> {
     pub process: &'p Process,
     /// Its runtime.
     pub view: View,
-    memory: LiveMemory,
+    memory: Box<dyn Memory>,
     found: Located,
 }
 
@@ -117,13 +117,13 @@ impl<'p> Subject<'p> {
     fn of(process: &'p Process, view: View) -> Result<Self, Error> {
         check_build(process, &view)?;
         let found = view.locate(WANTED);
-        let memory = LiveMemory::new(process.pid().as_raw());
+        let memory = Box::new(process.memory());
         Ok(Subject { process, view, memory, found })
     }
 
-    /// The process has been stopped by us: see [`LiveMemory::in_stop`].
+    /// The process has been stopped by us: see [`InStop`].
     pub fn in_stop(&self) -> InStop<'_> {
-        self.memory.in_stop()
+        InStop::begin(&*self.memory)
     }
 
     /// Where a variable or a field of one is.

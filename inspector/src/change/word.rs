@@ -7,7 +7,7 @@ use nix::sys::uio::{RemoteIoVec, process_vm_writev};
 use symbols::addr::RuntimeAddr;
 
 use crate::Error;
-use crate::memory::{LiveMemory, Memory as _};
+use crate::memory::Memory;
 use crate::process::access::Access;
 use crate::process::maps::Mapping;
 use crate::process::{Process, living_thread};
@@ -91,7 +91,7 @@ pub enum Outcome {
 #[derive(Debug)]
 pub struct Writer<'p> {
     process: &'p Process,
-    memory: LiveMemory,
+    memory: Box<dyn Memory>,
     mappings: Vec<Mapping>,
     written: Vec<Word>,
     dry: bool,
@@ -104,7 +104,7 @@ impl<'p> Writer<'p> {
     /// Where its mappings cannot be read.
     pub fn new(process: &'p Process, dry: bool) -> Result<Self, Error> {
         let mappings = process.mappings()?;
-        let memory = LiveMemory::new(process.pid().as_raw());
+        let memory = Box::new(process.memory());
         Ok(Writer { process, memory, mappings, written: Vec::new(), dry })
     }
 

@@ -7,7 +7,7 @@ use super::duration::Period;
 use super::notices::Notice;
 use super::{list, output};
 use crate::Error;
-use crate::memory::LiveMemory;
+use crate::memory::Memory as _;
 use crate::process::details::{self, Details};
 use crate::process::find::{self, Detail};
 use crate::process::{self, Pid, Process};
@@ -71,7 +71,7 @@ fn live(process: &Process, details: &mut Details) -> Result<Live, Error> {
         }
     };
     let several = runtimes.are_several();
-    let memory = LiveMemory::new(process.pid().as_raw());
+    let memory = process.memory();
     let mut live = Live::default();
     for opened in runtimes.opened {
         memory.add_cost(opened.cost);

@@ -92,7 +92,7 @@ fn print(
     if common.json {
         seen.write_json(common, |seen, out| {
             let report = StackReport::new(&seen.view, &seen.snapshot, filter, level);
-            report.write_json(&seen.cost(), seen.panicking, out).map(count)
+            report.write_json(seen.pid, &seen.cost(), seen.panicking, out).map(count)
         })?;
     } else {
         output::write(common, |out| {

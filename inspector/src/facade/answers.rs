@@ -66,7 +66,7 @@ impl Goroutines {
     /// # Errors
     /// Those of writing.
     pub fn write_json(&self, out: &mut dyn Write) -> io::Result<Counts> {
-        self.report().write_json(&self.seen.cost(), self.seen.panicking, out)
+        self.report().write_json(self.seen.pid, &self.seen.cost(), self.seen.panicking, out)
     }
 }
 

@@ -16,7 +16,7 @@ use symbols::native::{NativeFrame, NativeSymbols};
 use super::budget::Budget;
 use super::debug::{self, DebugFiles};
 use crate::arch::page_size;
-use crate::memory::{LiveMemory, Memory as _};
+use crate::memory::Memory as _;
 use crate::process::Process;
 use crate::process::executable::Executable;
 use crate::process::maps::Mapping;
@@ -69,7 +69,7 @@ impl Files {
         if mapping.path != b"[vdso]" {
             return None;
         }
-        let memory = LiveMemory::new(process.pid().as_raw());
+        let memory = process.memory();
         let bytes =
             memory.bytes(symbols::addr::RuntimeAddr(mapping.start), usize::try_from(len).ok()?).ok()?;
         let mut open = self.0.borrow_mut();

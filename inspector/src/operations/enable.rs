@@ -12,7 +12,7 @@ use crate::Error;
 use crate::change::sampling::{self, Closed, End, Opened, Profiler};
 use crate::change::subject::Subject;
 use crate::change::{Options, guard};
-use crate::memory::LiveMemory;
+use crate::memory::Memory;
 use crate::process::Process;
 use crate::profile::mappings;
 use crate::report::stack::Cost;
@@ -53,7 +53,7 @@ pub(crate) fn profile(
 ) -> Result<(Taken, Option<Closed>), Error> {
     let mapped = mappings::of(process)?;
     let subject = Subject::verify_chosen(process, runtime)?;
-    let memory = LiveMemory::new(process.pid().as_raw());
+    let memory = process.memory();
     let tables = Tables::locate(&subject.view);
     let failed = |e| buckets_error(process, e);
     let (profiler, rate) = match request.rate {
@@ -68,7 +68,7 @@ pub(crate) fn profile(
     let before = Reading::take(kind, &tables, &memory).map_err(failed)?;
     let guard = Path::new(guard::OURSELVES);
     let options = Options { timeout: TIMEOUT, dry_run: false, interrupted, guard };
-    let waiting = Waiters::look(kind, &subject.view);
+    let waiting = Waiters::look(kind, process, &subject.view);
     let opened = sampling::open(&subject, profiler, rate, request.duration, &options)?;
     let (reading, notes, closed) = match opened {
         Opened::AlreadyOn(on) => {

@@ -20,8 +20,8 @@ pub(crate) fn look(
 ) -> Result<HeapAnswer, Error> {
     let view = &opened.view;
     let sources = Sources::find(view).map_err(|e| source_error(process, e))?;
-    let taken = take(view, &sources, pause, top).map_err(|e| take_error(process, e))?;
-    let panicking = panicking::look(view);
+    let taken = take(process, view, &sources, pause, top).map_err(|e| take_error(process, e))?;
+    let panicking = panicking::look(process, view);
     process.check()?;
     let source = Source::new(&AgentTarget::Process(process.pid()), "probe");
     let answer = HeapAnswer::new(source, view, taken, opened.cost);

@@ -14,8 +14,8 @@ use crate::runtime::open::Opened;
 pub(crate) fn look(process: &Process, opened: &Opened, wanted: Wanted) -> Result<MemStatsAnswer, Error> {
     let view = &opened.view;
     let sources = Sources::find(view).map_err(|e| source_error(process, e))?;
-    let taken = take(view, &sources, wanted).map_err(|e| take_error(process, e))?;
-    let panicking = panicking::look(view);
+    let taken = take(process, view, &sources, wanted).map_err(|e| take_error(process, e))?;
+    let panicking = panicking::look(process, view);
     process.check()?;
     let source = Source::new(&AgentTarget::Process(process.pid()), "probe");
     let answer = MemStatsAnswer::of_probe(source, taken, opened.cost, &process.time_zone());

@@ -1,6 +1,6 @@
 //! Whether a program is being brought down: its answers are true, but may be its last.
 
-use crate::memory::LiveMemory;
+use crate::process::Process;
 use crate::runtime::panicking::is_panicking;
 use crate::runtime::view::View;
 
@@ -9,6 +9,6 @@ pub(crate) const NOTE: &str = "the program is panicking: a panic, a fatal error 
      its traceback";
 
 /// Whether the program is being brought down now. `None` where that is not known.
-pub(crate) fn look(view: &View) -> Option<bool> {
-    is_panicking(view, &LiveMemory::new(view.pid))
+pub(crate) fn look(process: &Process, view: &View) -> Option<bool> {
+    is_panicking(view, &process.memory())
 }

@@ -8,7 +8,7 @@ use super::runtimes::{self, Answers};
 use super::{panicking, stack};
 use crate::Error;
 use crate::agent::Signal;
-use crate::memory::LiveMemory;
+use crate::memory::Memory;
 use crate::process::Process;
 use crate::profile::{self, Profile, mappings, pprof};
 use crate::report::sampling::Sampling as HowSampled;
@@ -155,7 +155,7 @@ fn goroutines(process: &Process, opened: Opened) -> Result<Taken, Error> {
     let time = SystemTime::now();
     let options = Options { pause: Pause::No, system: false, goid: None };
     let seen = stack::look(process, opened, &options)?;
-    let memory = LiveMemory::new(process.pid().as_raw());
+    let memory = process.memory();
     let made = goroutine_profile(&seen.view, &memory, &seen.snapshot, mapped, time);
     let all = made.goroutines + made.unavailable;
     let missing = (made.unavailable > 0)
@@ -178,9 +178,9 @@ fn threads(process: &Process, opened: &Opened) -> Result<Taken, Error> {
         let what = "its list of threads was not found".to_owned();
         return Err(Error::Uncalibrated { pid: process.pid(), what });
     }
-    let memory = LiveMemory::new(process.pid().as_raw());
+    let memory = process.memory();
     let made = thread_profile(view, &memory, mapped).map_err(|e| record_error(process, e))?;
-    let notes = notes_of(panicking::look(view));
+    let notes = notes_of(panicking::look(process, view));
     process.check()?;
     let cost = Cost::of_reading(opened.cost).and(Cost::of_reading(memory.cost()));
     let missing = made.doubt.map(|doubt| format!("the profile is doubtful: {}", doubt.why));
@@ -207,13 +207,13 @@ fn table(
 ) -> Result<Taken, Error> {
     let mapped = mappings::of(process)?;
     let view = &opened.view;
-    let memory = LiveMemory::new(process.pid().as_raw());
+    let memory = process.memory();
     let tables = Tables::locate(view);
     let mut reading = Reading::take(kind, &tables, &memory).map_err(|e| buckets_error(process, e))?;
     let converted = reading.convert(ticks);
     let mut profile = reading.profile(kind, &tables, mapped);
     let profilers = Profilers::read(&tables, &memory);
-    let mut notes = notes_of(panicking::look(view));
+    let mut notes = notes_of(panicking::look(process, view));
     process.check()?;
     if let Some((profiler, because)) = off(kind, &profilers) {
         // From Go 1.26 on there may be one allocation of before the runtime knew that nobody wants it sampled.

@@ -1,7 +1,7 @@
 //! A table of the runtime as it was read at one time, of which a profile is made.
 
 use super::profile::Kind;
-use crate::memory::LiveMemory;
+use crate::memory::Memory;
 use crate::profile::{Mapping, Profile};
 use crate::runtime::buckets::{
     BucketsError, ContentionBuckets, MemoryBuckets, Tables, TicksPerSecond, allocs_profile, block_profile,
@@ -16,7 +16,7 @@ pub(crate) enum Reading {
 
 impl Reading {
     /// Reads the table of a profile that the runtime keeps one for.
-    pub(crate) fn take(kind: Kind, tables: &Tables<'_>, memory: &LiveMemory) -> Result<Self, BucketsError> {
+    pub(crate) fn take(kind: Kind, tables: &Tables<'_>, memory: &dyn Memory) -> Result<Self, BucketsError> {
         Ok(match kind {
             Kind::Block => Reading::Contention(read_block(tables, memory)?),
             Kind::Mutex => Reading::Contention(read_mutex(tables, memory)?),

@@ -4,7 +4,7 @@ use super::error::snapshot_error;
 use super::panicking;
 use crate::Error;
 use crate::memory::ReadCost;
-use crate::process::Process;
+use crate::process::{Pid, Process};
 use crate::report::stack::Cost;
 use crate::runtime::open::Opened;
 use crate::runtime::snapshot::{self, Options, Snapshot};
@@ -13,6 +13,7 @@ use crate::runtime::view::View;
 /// All goroutines of a process at one time, and what it took to see them.
 #[derive(Debug)]
 pub(crate) struct Seen {
+    pub(crate) pid: Pid,
     pub(crate) view: View,
     pub(crate) snapshot: Snapshot,
     attach_cost: ReadCost,
@@ -30,8 +31,8 @@ impl Seen {
 /// Looks at the goroutines of a process from outside.
 pub(crate) fn look(process: &Process, opened: Opened, options: &Options) -> Result<Seen, Error> {
     let Opened { view, cost: attach_cost, .. } = opened;
-    let snapshot = snapshot::take(&view, options).map_err(|e| snapshot_error(process, e))?;
-    let panicking = panicking::look(&view);
+    let snapshot = snapshot::take(process, &view, options).map_err(|e| snapshot_error(process, e))?;
+    let panicking = panicking::look(process, &view);
     process.check()?;
-    Ok(Seen { view, snapshot, attach_cost, panicking })
+    Ok(Seen { pid: process.pid(), view, snapshot, attach_cost, panicking })
 }

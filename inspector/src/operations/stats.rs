@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::error::{source_error, take_error};
 use super::panicking;
 use crate::Error;
-use crate::memory::LiveMemory;
+use crate::memory::Memory;
 use crate::process::Process;
 use crate::report::stats::StatsAnswer;
 use crate::runtime::contradiction::{self, Contradiction};
@@ -22,7 +22,7 @@ const BETWEEN: Duration = Duration::from_millis(10);
 pub(crate) fn look(process: &Process, opened: &Opened, more: bool) -> Result<StatsAnswer, Error> {
     let view = &opened.view;
     let counters = Counters::find(view).map_err(|e| source_error(process, e))?;
-    let read = |memory: &LiveMemory| {
+    let read = |memory: &dyn Memory| {
         let before = counters.read(memory)?;
         let more = more.then(|| counters.more(memory)).transpose()?;
         Ok((before, counters.read(memory)?, more))
@@ -30,7 +30,7 @@ pub(crate) fn look(process: &Process, opened: &Opened, more: bool) -> Result<Sta
     let mut tries = 0;
     let (stats, more, doubts) = loop {
         tries += 1;
-        let taken = take_with(view, Wanted::Approximate, Duration::ZERO, |_| true, read, Ok);
+        let taken = take_with(process, Wanted::Approximate, Duration::ZERO, |_| true, read, Ok);
         let (before, after, more) = taken.map_err(|e| take_error(process, e))?.answer;
         let doubts = contradiction::of_stats(&before, &after, more.as_ref());
         if doubts.is_empty() || tries >= TRIES {
@@ -38,7 +38,7 @@ pub(crate) fn look(process: &Process, opened: &Opened, more: bool) -> Result<Sta
         }
         std::thread::sleep(BETWEEN);
     };
-    let panicking = panicking::look(view);
+    let panicking = panicking::look(process, view);
     let threads = process.stat()?.threads;
     process.check()?;
     let answer = StatsAnswer::new(view, &stats, more, Some(threads)).doubted(doubts);

@@ -63,7 +63,7 @@ pub(crate) fn wait_until_stuck(
         let options = Options { pause: Pause::No, system: false, goid: None };
         let (mut moved, mut unseen) = (false, false);
         for (view, progress) in &mut watched {
-            match snapshot::take(view, &options).map_err(|e| snapshot_error(process, e)) {
+            match snapshot::take(process, view, &options).map_err(|e| snapshot_error(process, e)) {
                 Ok(taken) => moved |= progress.has_moved(view, &taken),
                 // A thread that could not be stopped this time says nothing of the goroutines.
                 Err(error) if error.kind() == Kind::Failed => unseen = true,

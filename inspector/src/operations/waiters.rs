@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, SystemTime};
 
 use super::profile::Kind;
-use crate::memory::LiveMemory;
 use crate::process::Process;
 use crate::profile::{Frame, mappings};
 use crate::report::traceback::header_status;
@@ -51,8 +50,8 @@ fn is_of(kind: Kind, reason: &str) -> bool {
 impl Waiters {
     /// Looks who waits. `None` for profiles that are not of waits, and where the goroutines cannot be read: the profile can be had all
     /// the same.
-    pub(crate) fn look(kind: Kind, view: &View) -> Option<Self> {
-        let snapshot = take(kind, view)?;
+    pub(crate) fn look(kind: Kind, process: &Process, view: &View) -> Option<Self> {
+        let snapshot = take(kind, process, view)?;
         let waits = |g: &&Goroutine| !g.is_dead() && is_of(kind, header_status(view, g));
         let waiting: Vec<&Goroutine> = snapshot.slots.iter().map(|slot| &slot.g).filter(waits).collect();
         Some(Waiters {
@@ -64,7 +63,7 @@ impl Waiters {
     /// What is to be said at the end of the time about those that wait since before its begin.
     pub(crate) fn notes(self, kind: Kind, view: &View, process: &Process) -> Vec<String> {
         let mut notes = Vec::new();
-        if let Some(mut snapshot) = take(kind, view) {
+        if let Some(mut snapshot) = take(kind, process, view) {
             snapshot.slots.retain(|slot| self.epochs.get(&slot.g.goid) == Some(&slot.g.epoch()));
             notes.extend(still_waiting(view, process, &snapshot));
         }
@@ -82,12 +81,12 @@ impl Waiters {
 }
 
 /// Goroutines of the program; not for what is no profile of waits.
-fn take(kind: Kind, view: &View) -> Option<Snapshot> {
+fn take(kind: Kind, process: &Process, view: &View) -> Option<Snapshot> {
     if !matches!(kind, Kind::Block | Kind::Mutex) {
         return None;
     }
     let options = Options { pause: Pause::No, system: false, goid: None };
-    match snapshot::take(view, &options) {
+    match snapshot::take(process, view, &options) {
         Ok(snapshot) => Some(snapshot),
         Err(error) => {
             tracing::info!("who waits is not known: {error}");
@@ -129,7 +128,7 @@ fn still_waiting(view: &View, process: &Process, snapshot: &Snapshot) -> Option<
 
 /// The functions that wait most, by the first frame that is not of the runtime or of `sync`.
 fn places(view: &View, process: &Process, snapshot: &Snapshot) -> Vec<String> {
-    let memory = LiveMemory::new(process.pid().as_raw());
+    let memory = process.memory();
     let mapped = mappings::of(process).unwrap_or_default();
     let made = goroutine_profile(view, &memory, snapshot, mapped, SystemTime::now());
     let mut places: BTreeMap<String, i64> = BTreeMap::new();

@@ -1,4 +1,7 @@
 //! Processes: which there are, what /proc says about them, and what they run.
+//!
+//! [`Process`] is the one seam through which a process is read: its memory, its mappings, its files and its threads. What reads a Go
+//! runtime takes it, or the `dyn Memory` that it gives, and no pid. Only stops, which the kernel grants by number, are by its pid.
 
 pub mod access;
 pub mod cgroup;
@@ -13,6 +16,7 @@ mod files;
 pub mod find;
 pub(crate) mod foreign;
 pub mod maps;
+mod memory;
 mod modules;
 mod pin;
 mod proc;
@@ -28,6 +32,7 @@ use std::fmt;
 use std::str::FromStr;
 
 pub use error::Error;
+pub(crate) use memory::memory_of;
 pub use pin::{Namespace, Process};
 pub use proc::Foreign;
 pub(crate) use threads::living_thread;

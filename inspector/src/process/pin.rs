@@ -15,8 +15,10 @@ use rustix::process::PidfdFlags;
 use super::access::{self, Access, Denial};
 use super::executable::{Executable, FileId};
 use super::facts::{self, Stat, Status};
+use super::memory::memory_of;
 use super::regular::{Links, RegularFile};
 use super::{Error, Pid, proc, threads};
+use crate::memory::Memory;
 use crate::patience::{What, waiting};
 
 /// The longest /proc file that is read here: maps of a process with many mappings. Memory stays bounded.
@@ -120,6 +122,11 @@ impl Process {
     /// Its pid.
     pub fn pid(&self) -> Pid {
         self.pid
+    }
+
+    /// A reader of its memory, for one thread. Each counts by itself what it costs.
+    pub fn memory(&self) -> impl Memory + use<> {
+        memory_of(self.pid)
     }
 
     /// Its name, as its main thread had it when it was pinned.

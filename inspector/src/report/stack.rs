@@ -11,6 +11,7 @@ use super::stack_json as json;
 pub use super::stack_json::{Frame, Goroutine as WrittenGoroutine};
 use super::traceback::{Level, Printer, header_status, incomplete, wait_minutes};
 use crate::memory::ReadCost;
+use crate::process::Pid;
 use crate::runtime::goroutine::{Goroutine, status};
 use crate::runtime::snapshot::{Frames, Slot, Snapshot};
 use crate::runtime::view::View;
@@ -263,13 +264,14 @@ impl<'v> StackReport<'v> {
     /// Writes one JSON object, its goroutines one by one, so that memory stays bounded.
     pub fn write_json(
         &self,
+        pid: Pid,
         cost: &Cost,
         panicking: Option<bool>,
         out: &mut dyn Write,
     ) -> io::Result<Counts> {
         let head = json::Head {
             schema: super::SCHEMA,
-            pid: Some(self.view.pid),
+            pid: Some(pid.as_raw()),
             address: None,
             via: "probe",
             go_version: self.view.version.as_ref().map(|v| v.raw.as_str()),

@@ -21,8 +21,6 @@ use crate::process::maps::Mapping;
 /// All that attaching needs to know of a process.
 #[allow(missing_debug_implementations, reason = "a closure has none")]
 pub struct Target<'a> {
-    /// The process.
-    pub pid: i32,
     /// Its mappings.
     pub mappings: &'a [Mapping],
     /// Lists its threads as its own pid namespace numbers them.
@@ -104,7 +102,6 @@ fn attach_with(
         target.mappings.iter().filter(|m| m.executable && !in_go(m)).map(|m| (m.start, m.end)).collect();
     known.learn(&fit, &modules.main().pclntab);
     Ok(View {
-        pid: target.pid,
         machine,
         version,
         fitting,

@@ -18,7 +18,7 @@ use super::known::{self, Known};
 use super::modules::{Module, Modules};
 use crate::Error;
 use crate::arch;
-use crate::memory::{LiveMemory, Memory};
+use crate::memory::Memory;
 use crate::process::maps::{self, Mapping};
 use crate::process::{self, Process};
 
@@ -58,7 +58,7 @@ pub struct LoadedImages {
 pub fn find(
     process: &Process,
     mappings: &[Mapping],
-    memory: &LiveMemory,
+    memory: &dyn Memory,
 ) -> Result<Vec<LoadedImages>, Error> {
     let mut images: Vec<LoadedImage> = executable(process, mappings)?.into_iter().collect();
     let room = MAX_IMAGES - images.len();
@@ -93,7 +93,7 @@ fn loaded(process: &Process, mapping: &Mapping) -> Option<LoadedImage> {
 }
 
 /// For each image the one that its `moduledata.next` leads to.
-fn links(images: &[LoadedImage], memory: &LiveMemory) -> Vec<Option<usize>> {
+fn links(images: &[LoadedImage], memory: &dyn Memory) -> Vec<Option<usize>> {
     let place = |loaded: &LoadedImage| {
         loaded.known.program.module.as_ref().map(|(_, data)| loaded.bias.runtime(data.addr))
     };

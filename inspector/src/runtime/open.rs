@@ -8,7 +8,7 @@ use symbols::moduledata;
 use super::attach::{self, AttachError, AttachNotes, Target, attach};
 use super::load::{self, LoadedImages, MAX_TABLES, architecture};
 use super::view::View;
-use crate::memory::{LiveMemory, Memory, MemoryError, ReadCost};
+use crate::memory::{Memory, MemoryError, ReadCost};
 use crate::process::access::Access;
 use crate::process::maps::Mapping;
 use crate::process::{self, Process};
@@ -133,17 +133,16 @@ struct Found {
 impl Found {
     fn look(process: &Process) -> Result<Self, Error> {
         let mappings = process.mappings()?;
-        let memory = LiveMemory::new(process.pid().as_raw());
+        let memory = process.memory();
         let images = load::find(process, &mappings, &memory)?;
         Ok(Found { mappings, images, cost: memory.cost() })
     }
 }
 
 fn attach_to(process: &Process, found: Found) -> Result<Runtimes, Error> {
-    let pid = process.pid().as_raw();
-    let tids = || threads(pid);
+    let tids = || threads(process.pid().as_raw());
     let target =
-        Target { pid, mappings: &found.mappings, tids: &tids, monotonic_offset: monotonic_offset(process) };
+        Target { mappings: &found.mappings, tids: &tids, monotonic_offset: monotonic_offset(process) };
     let mut runtimes = Runtimes { opened: Vec::new(), failed: Vec::new() };
     let mut before = found.cost;
     let mut room = MAX_TABLES;
@@ -154,7 +153,7 @@ fn attach_to(process: &Process, found: Found) -> Result<Runtimes, Error> {
             runtimes.failed.push((name, Error::Uncalibrated { pid: process.pid(), what }));
             break;
         }
-        let memory = LiveMemory::new(pid);
+        let memory = process.memory();
         memory.add_cost(std::mem::take(&mut before));
         match attach(&target, images, &memory) {
             Ok(mut view) => {
@@ -183,7 +182,7 @@ fn attach_to(process: &Process, found: Found) -> Result<Runtimes, Error> {
 }
 
 /// Says where the last module leads to one whose file was not found.
-fn note_unknown_module(memory: &LiveMemory, view: &mut View) {
+fn note_unknown_module(memory: &dyn Memory, view: &mut View) {
     let Some(next_offset) = moduledata::next_offset(view.release.minor()) else { return };
     let Some(last) = view.modules.iter().last() else { return };
     let at = last.bias.runtime(last.data.addr).plus(next_offset as u64);

@@ -47,8 +47,6 @@ pub struct TracebackSettings {
 /// See the module.
 #[derive(Debug)]
 pub struct View {
-    /// The process.
-    pub pid: i32,
     /// Its Go code.
     pub modules: Modules,
     /// The rules of its machine.

@@ -156,6 +156,6 @@ impl Subjected {
     }
 
     fn pinned(&self) -> Process {
-        Process::pin(self.fixture.pid().to_string().parse().unwrap()).unwrap()
+        self.fixture.pinned().unwrap()
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use fixtures::Variant;
 use fixtures::repetition::say;
 use inspector::change::subject::Subject;
-use inspector::memory::{LiveMemory, Memory as _};
+use inspector::memory::Memory as _;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -16,7 +16,7 @@ use super::{FEW, PATIENCE, Subjected};
 
 /// Words that a command would write, and what they hold.
 fn words(subjected: &Subjected, subject: &Subject<'_>) -> Vec<(String, Vec<u8>)> {
-    let memory = LiveMemory::new(i32::try_from(subjected.fixture.pid()).unwrap());
+    let memory = subjected.fixture.pinned().unwrap().memory();
     let mut places = Vec::new();
     for field in ["gcPercent", "heapMinimum", "gcPercentHeapGoal", "sweepDistMinTrigger", "memoryLimit"] {
         places.push((field, subject.place("runtime.gcController", field).unwrap()));
@@ -80,7 +80,7 @@ fn what_does_not_make_sense_is_refused() {
         let subject = Subject::verify(&process).unwrap();
         let (at, width) = subject.place(variable, field).unwrap();
         let bytes = width.bytes();
-        let memory = LiveMemory::new(i32::try_from(pid).unwrap());
+        let memory = process.memory();
         // None of its threads must see the wrong value.
         let held = inspector::stop::Stopped::all_threads(i32::try_from(pid).unwrap(), PATIENCE).unwrap();
         let right = memory.bytes(at, bytes).unwrap();

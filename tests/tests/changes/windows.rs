@@ -9,7 +9,6 @@ use fixtures::{Repetitions, Variant, binary};
 use inspector::change::Options;
 use inspector::change::sampling::{self, Opened, Profiler};
 use inspector::change::subject::Subject;
-use inspector::memory::LiveMemory;
 use inspector::process::Process;
 use inspector::runtime::buckets::{Tables, read_memory};
 use nix::sys::signal::{Signal, kill};
@@ -55,7 +54,7 @@ fn what_a_window_sees() {
             child.wait().unwrap();
             subjected.wait_for_guards();
             assert_eq!(rates(&mut subjected), (0, 0));
-            let memory = LiveMemory::new(process.pid().as_raw());
+            let memory = process.memory();
             let tables = Tables::locate(&subject.view);
             let buckets = read_memory(&tables, &memory).unwrap().buckets;
             let in_allocate = |pc: u64| {

@@ -9,7 +9,7 @@ use symbols::tls::{self, GPlace};
 
 use super::source::{GoOffsets, GoTarget, OnGoroutine};
 use crate::Kind;
-use crate::memory::{LiveMemory, Memory as _, ReadCost};
+use crate::memory::{Memory, ReadCost};
 use crate::native::frame::Foreign;
 use crate::native::{Files, Native};
 use crate::process::executable::FileId;
@@ -41,7 +41,7 @@ pub struct Known {
     executable: Option<FileId>,
     /// What it cost to find its runtime.
     attached: ReadCost,
-    memory: LiveMemory,
+    memory: Box<dyn Memory>,
     labels: HashMap<OnGoroutine, Rc<Labels>>,
     labels_size: usize,
     /// Its Go code is left out, as its function tables would take too much memory.
@@ -95,7 +95,7 @@ impl Known {
             runtimes: same.map(Known::shared_runtimes).unwrap_or_default(),
             executable,
             attached: ReadCost::default(),
-            memory: LiveMemory::new(process.pid().as_raw()),
+            memory: Box::new(process.memory()),
             labels: HashMap::new(),
             labels_size: 0,
             left_out: false,
@@ -250,7 +250,7 @@ impl Known {
         let Some(view) = self.runtimes.get(of.runtime).map(|r| &r.view).filter(|_| of.labels != 0) else {
             return Rc::default();
         };
-        let memory = &self.memory;
+        let memory = &*self.memory;
         // Read each time: other labels may be there since.
         match details::labels(view, memory, of.labels) {
             Some(labels) => {

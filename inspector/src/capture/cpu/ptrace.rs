@@ -22,10 +22,10 @@ use self::account::Account;
 use self::walk::Walked;
 use super::source::{Counts, Event, GoTarget, Pauses, RawSample, Source};
 use crate::clock;
-use crate::memory::LiveMemory;
+use crate::memory::{InStop, Memory};
 use crate::native::frame::Registers;
-use crate::process::Pid;
 use crate::process::facts::{Stat, Status};
+use crate::process::{Pid, memory_of};
 use crate::stop::{self, Late, Passing, StopError, Stopped};
 
 /// How to sample.
@@ -109,7 +109,7 @@ impl Drop for Priority {
 #[derive(Debug)]
 struct Target {
     go: Vec<GoTarget>,
-    memory: LiveMemory,
+    memory: Box<dyn Memory>,
     threads: HashMap<i32, Account>,
     /// It was looked at: a thread that is new from now on has begun meanwhile.
     seen: bool,
@@ -252,9 +252,9 @@ impl Ptrace {
         };
         let time = clock::monotonic().cast_unsigned();
         // What is not in memory is not fetched for a sample.
-        let in_stop = target.memory.in_stop();
+        let in_stop = InStop::begin(&*target.memory);
         let walked = stopped.registers(thread.tid).ok().map(|registers| {
-            let walked = walk::walk(&registers, &target.go, &target.memory);
+            let walked = walk::walk(&registers, &target.go, &*target.memory);
             (Registers { ip: registers.pc, sp: registers.sp, bp: registers.fp }, walked)
         });
         let waited = Times::read(thread.pid, thread.tid).and_then(|times| times.waited);
@@ -413,7 +413,7 @@ impl Target {
     fn new(pid: Pid, go: Vec<GoTarget>, begun_meanwhile: bool) -> Self {
         Target {
             go,
-            memory: LiveMemory::new(pid.as_raw()),
+            memory: Box::new(memory_of(pid)),
             threads: HashMap::new(),
             seen: begun_meanwhile,
             program: program_of(pid),

@@ -17,7 +17,8 @@ pub use walk::{Class, Half, LargeObject, Spans};
 use super::memstats::{Raw, Reading, Sources, TakeError, Taken, Wanted, compute, read, take_with};
 use super::source::SourceError;
 use super::view::View;
-use crate::memory::{LiveMemory, Memory};
+use crate::memory::Memory;
+use crate::process::Process;
 use walk::SpanList;
 
 /// All of it.
@@ -50,17 +51,18 @@ pub enum HeapPause {
     No,
 }
 
-/// Reads the heap of the process of `view`; of stacks and large objects the `top` largest by themselves.
+/// Reads the heap of a runtime of `process`; of stacks and large objects the `top` largest by themselves.
 ///
 /// # Errors
 /// Where it cannot be read, or not be believed.
 pub fn take(
+    process: &Process,
     view: &View,
     sources: &Sources,
     pause: HeapPause,
     top: usize,
 ) -> Result<Taken<HeapReading>, TakeError> {
-    let memory = LiveMemory::new(view.pid);
+    let memory = process.memory();
     let stacks = Stacks::read(view, &memory, top)?;
     // Read for how long it takes, and so that as little as possible is left to do in a stop.
     let list = SpanList::read(sources, &memory)?;
@@ -83,14 +85,14 @@ pub fn take(
         }
         Wanted::Approximate => !reading.generation_changed && reading.is_plausible(),
     };
-    let look = |memory: &LiveMemory| {
+    let look = |memory: &dyn Memory| {
         let mut list = list.lock().unwrap_or_else(PoisonError::into_inner);
         list.refresh(sources, memory)?;
         let raw = sources.read(memory)?;
         Ok((list.walk(memory, top)?, raw))
     };
     let finish = |(spans, raw): (Spans, Raw)| Ok((spans, compute(&view.table, view.release, sources, &raw)?));
-    let taken = take_with(view, wanted, took * 2, exact, look, finish)?;
+    let taken = take_with(process, wanted, took * 2, exact, look, finish)?;
     let Taken { answer: (spans, statistics), consistency, stopped, stops, mut cost } = taken;
     if !statistics.is_plausible() {
         return Err(SourceError::implausible("its statistics do not fit together").into());

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::{Reading, Sources, compute};
-use crate::memory::{LiveMemory, ReadCost};
+use crate::memory::{InStop, Memory, ReadCost};
+use crate::process::Process;
 use crate::runtime::contradiction;
 use crate::runtime::snapshot::stop_all;
 use crate::runtime::source::SourceError;
@@ -67,18 +68,23 @@ const READING: Duration = HOLD;
 /// Changes take microseconds, unless the thread that makes one has lost its CPU.
 const BETWEEN: Duration = Duration::from_millis(2);
 
-/// Reads the statistics of the process of `view`.
+/// Reads the statistics of a runtime of `process`.
 ///
 /// # Errors
 /// Where they cannot be had, or not believed.
-pub fn take(view: &View, sources: &Sources, wanted: Wanted) -> Result<Taken<Reading>, TakeError> {
+pub fn take(
+    process: &Process,
+    view: &View,
+    sources: &Sources,
+    wanted: Wanted,
+) -> Result<Taken<Reading>, TakeError> {
     let exact = |reading: &Reading| match wanted {
         Wanted::Instant => reading.is_exact(),
         // Sums differ by what happened between two reads.
         Wanted::Approximate => !reading.generation_changed && reading.is_plausible(),
     };
     let taken = take_with(
-        view,
+        process,
         wanted,
         READING,
         exact,
@@ -106,15 +112,15 @@ pub fn take(view: &View, sources: &Sources, wanted: Wanted) -> Result<Taken<Read
 /// # Errors
 /// Those of stopping, and of the last try to read.
 pub fn take_with<R, T: Send>(
-    view: &View,
+    process: &Process,
     wanted: Wanted,
     expected: Duration,
     exact: impl Fn(&T) -> bool + Sync,
-    read: impl Fn(&LiveMemory) -> Result<R, SourceError> + Sync,
+    read: impl Fn(&dyn Memory) -> Result<R, SourceError> + Sync,
     finish: impl Fn(R) -> Result<T, SourceError> + Sync,
 ) -> Result<Taken<T>, TakeError> {
     let work = || {
-        let memory = LiveMemory::new(view.pid);
+        let memory = process.memory();
         memory.prepare_stop();
         let (mut times, mut stops) = (StopTimes::default(), 0);
         let mut tries = 0;
@@ -123,11 +129,11 @@ pub fn take_with<R, T: Send>(
             let result = match wanted {
                 Wanted::Approximate => read(&memory),
                 Wanted::Instant => {
-                    let stopped = stop_all(view.pid, HOLD)?;
+                    let stopped = stop_all(process, HOLD)?;
                     stopped.allow(expected)?;
                     let until_stopped = stopped.begun().elapsed();
                     let threads = stopped.tids().count();
-                    let in_stop = memory.in_stop();
+                    let in_stop = InStop::begin(&memory);
                     let result = read(&memory);
                     drop(in_stop);
                     times.total += stopped.thaw();

@@ -10,7 +10,7 @@ use super::copier::{Class, Copier};
 use super::stacks::first_read;
 use super::{Details, Frames};
 use crate::clock;
-use crate::memory::{Memory as _, MemoryError, Span};
+use crate::memory::{MemoryError, Span};
 use crate::runtime::goroutine::Goroutine;
 use crate::runtime::unwind::Start;
 use crate::stop;

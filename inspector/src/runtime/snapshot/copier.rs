@@ -5,7 +5,8 @@ use super::glist::{GList, GListError};
 use super::second::SecondWalker;
 use super::stacks::{Stack, StackWalker};
 use super::{Details, Frames, Options, Slot, SnapshotError, WORTH_A_SECOND};
-use crate::memory::{LiveMemory, MemoryError, RecordedMemory};
+use crate::memory::{Memory, MemoryError, RecordedMemory};
+use crate::process::Process;
 use crate::runtime::code::{AddressMap, CodeCache};
 use crate::runtime::goroutine::{Epoch, Goroutine, status};
 use crate::runtime::running::{NoStart, saved_start};
@@ -28,8 +29,9 @@ pub(super) enum Class {
 
 /// The goroutines read so far.
 pub(super) struct Copier<'v> {
+    pub(super) process: &'v Process,
     pub(super) view: &'v View,
-    pub(super) memory: &'v LiveMemory,
+    pub(super) memory: &'v dyn Memory,
     pub(super) list: GList,
     pub(super) slots: Vec<Slot>,
     /// The epoch of each slot's g, close together: a stop is too short to look into the slots.
@@ -47,8 +49,9 @@ pub(super) struct Copier<'v> {
 
 impl<'v> Copier<'v> {
     pub(super) fn new(
+        process: &'v Process,
         view: &'v View,
-        memory: &'v LiveMemory,
+        memory: &'v dyn Memory,
         options: &'v Options,
     ) -> Result<Self, SnapshotError> {
         let list = GList::new(view.allgs.read(memory, 0)?, view.g.size);
@@ -58,6 +61,7 @@ impl<'v> Copier<'v> {
         // In a stop nothing is waited for, and no file is read.
         view.modules.read_tables();
         let mut copier = Copier {
+            process,
             view,
             memory,
             slots: Vec::new(),
@@ -149,9 +153,9 @@ impl<'v> Copier<'v> {
             }
             return Ok(());
         }
-        let view = self.view;
+        let (view, memory) = (self.view, self.memory);
         std::thread::scope(|scope| {
-            let mut second = SecondWalker::start(scope, view);
+            let mut second = SecondWalker::start(scope, view, memory.another());
             for piece in pieces {
                 let seen = self.read_piece(piece)?;
                 let mut starts = self.starts(&seen);
@@ -184,7 +188,7 @@ impl<'v> Copier<'v> {
         &mut self,
         piece: std::ops::Range<usize>,
     ) -> Result<Vec<usize>, MemoryError> {
-        let pid = self.view.pid;
+        let pid = self.process.pid().as_raw();
         let calm = Calm::begin(pid);
         let seen = self.read_piece(piece.clone())?;
         if let Some(calm) = calm {

@@ -41,7 +41,7 @@ impl Forecast {
 
 /// `None` for few threads.
 pub(super) fn of(copier: &mut Copier<'_>, hot: &[usize]) -> Result<Option<Forecast>, SnapshotError> {
-    let pid = copier.view.pid;
+    let pid = copier.process.pid().as_raw();
     let tids = stop::threads(pid)?;
     if tids.len() <= FEW {
         return Ok(None);

@@ -29,7 +29,8 @@ use super::goroutine::{Goroutine, M};
 use super::running::NoStart;
 use super::view::View;
 use crate::clock;
-use crate::memory::{LiveMemory, MemoryError, ReadCost};
+use crate::memory::{Memory as _, MemoryError, ReadCost};
+use crate::process::Process;
 use crate::stop::StopError;
 use crate::threads::apart;
 
@@ -152,15 +153,15 @@ pub enum SnapshotError {
     Contradiction(String),
 }
 
-/// Takes a snapshot of the goroutines of `view`.
+/// Takes a snapshot of the goroutines of a runtime of `process`.
 ///
 /// # Errors
 /// Where nothing can be said. Single goroutines that could not be read are in the snapshot, marked.
-pub fn take(view: &View, options: &Options) -> Result<Snapshot, SnapshotError> {
+pub fn take(process: &Process, view: &View, options: &Options) -> Result<Snapshot, SnapshotError> {
     let mut tries = 0;
     loop {
         tries += 1;
-        let snapshot = take_once(view, options)?;
+        let snapshot = take_once(process, view, options)?;
         // One goroutine contradicts nothing.
         let doubt = if options.goid.is_some() {
             None
@@ -180,13 +181,13 @@ pub fn take(view: &View, options: &Options) -> Result<Snapshot, SnapshotError> {
 /// How often goroutines that were read while the process ran on are read again where they contradict themselves.
 const TRIES: u32 = 3;
 
-fn take_once(view: &View, options: &Options) -> Result<Snapshot, SnapshotError> {
+fn take_once(process: &Process, view: &View, options: &Options) -> Result<Snapshot, SnapshotError> {
     // The kernel lets go all that a thread traces when that thread ends, so nothing can stay stopped behind us.
     // Without a thread of their own they are let go at the end of the stop.
     apart("stop", || {
-        let memory = LiveMemory::new(view.pid);
+        let memory = process.memory();
         memory.prepare_stop();
-        let copier = || copier::Copier::new(view, &memory, options);
+        let copier = || copier::Copier::new(process, view, &memory, options);
         let take = || -> Result<Snapshot, SnapshotError> {
             match options.pause {
                 Pause::AtMost(limit) => match paused::take(copier()?, limit)? {

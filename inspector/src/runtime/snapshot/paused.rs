@@ -22,7 +22,8 @@ use super::scan::{ArmedScan, Changed, Scan};
 use super::settle::settle;
 use super::threads::{Tids, running_thread};
 use super::{Consistency, Details, Frames, Snapshot, SnapshotError, TooMany, target_clock};
-use crate::memory::{MemoryError, ReadCost};
+use crate::memory::{self, MemoryError, ReadCost};
+use crate::process::Process;
 use crate::runtime::code::AddressMap;
 use crate::runtime::goroutine::{Goroutine, M};
 use crate::runtime::running::{NoStart, running_start};
@@ -235,7 +236,8 @@ fn pre_copy(copier: &mut Copier<'_>) -> Result<PreCopy, SnapshotError> {
 }
 
 /// Stops the target, trying again where somebody else holds one of its threads.
-pub(crate) fn stop_all(pid: i32, limit: Duration) -> Result<Stopped, StopError> {
+pub(crate) fn stop_all(process: &Process, limit: Duration) -> Result<Stopped, StopError> {
+    let pid = process.pid().as_raw();
     in_turn(pid, || Stopped::all_threads(pid, limit.max(MIN_HOLD)))
 }
 
@@ -266,13 +268,16 @@ fn stop_and_read(
 ) -> Result<Stop, SnapshotError> {
     let view = copier.view;
     let stopped = match plan.forecast {
-        None => stop_all(view.pid, plan.limit)?,
-        Some(_) => in_turn(view.pid, || Stopped::all_threads_within(view.pid, plan.limit))?,
+        None => stop_all(copier.process, plan.limit)?,
+        Some(_) => {
+            let pid = copier.process.pid().as_raw();
+            in_turn(pid, || Stopped::all_threads_within(pid, plan.limit))?
+        }
     };
     stopped.allow(plan.limit)?;
     let release = plan.forecast.map_or(Duration::ZERO, |forecast| forecast.release);
     let begun = stopped.begun();
-    let in_stop = copier.memory.in_stop();
+    let in_stop = memory::InStop::begin(copier.memory);
     let until_stopped = begun.elapsed();
     let deadline = begun + plan.limit.saturating_sub(release);
     let scan = scan.map(|scan| scan.start(deadline));

@@ -10,7 +10,7 @@ use std::time::Instant;
 use super::WORTH_A_SECOND;
 use super::copier::Copier;
 use super::glist::GList;
-use crate::memory::{LiveMemory, Memory as _, MemoryError, ReadCost, Span};
+use crate::memory::{InStop, Memory, MemoryError, ReadCost, Span};
 use crate::runtime::fields::GFields;
 use crate::runtime::goroutine::{Epoch, Goroutine, status};
 use crate::runtime::running::saved_start;
@@ -74,7 +74,7 @@ struct Job {
 
 impl Job {
     /// Takes piece after piece until there is none left, or no time; then copies the stacks of what had changed.
-    fn work(&self, memory: &LiveMemory, buffers: Buffers, deadline: Instant) -> Result<Scanned, MemoryError> {
+    fn work(&self, memory: &dyn Memory, buffers: Buffers, deadline: Instant) -> Result<Scanned, MemoryError> {
         let Buffers { mut piece, stacks } = buffers;
         let mut scanned = Scanned { stacks, ..Scanned::default() };
         while Instant::now() <= deadline {
@@ -94,7 +94,7 @@ impl Job {
     }
 }
 
-fn copy_stacks(memory: &LiveMemory, scanned: &mut Scanned, deadline: Instant) -> Result<(), MemoryError> {
+fn copy_stacks(memory: &dyn Memory, scanned: &mut Scanned, deadline: Instant) -> Result<(), MemoryError> {
     let (mut spans, mut failed) = (Vec::with_capacity(BATCH), Vec::new());
     for batch in scanned.changed.chunks_mut(BATCH) {
         if Instant::now() > deadline || scanned.stacks.len() > MAX_ROOM {
@@ -144,25 +144,25 @@ impl Scan {
     /// Prepares for about as many gs as `copier` knows.
     pub(super) fn prepare(copier: &Copier<'_>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let pid = copier.view.pid;
-        let second = (copier.list.len() >= WORTH_A_SECOND && cores > 1).then(|| Scan::second(pid)).flatten();
+        let second = (copier.list.len() >= WORTH_A_SECOND && cores > 1)
+            .then(|| Scan::second(copier.memory.another()))
+            .flatten();
         Scan { epochs: copier.epochs.clone(), buffers: Buffers::new(), second }
     }
 
     /// A second reader that is ready, where there is a thread for it.
-    fn second(pid: i32) -> Option<(Sender<Order>, Receiver<Found>)> {
+    fn second(memory: Box<dyn Memory>) -> Option<(Sender<Order>, Receiver<Found>)> {
         let (order, ordered) = channel::<Order>();
         let (ready, is_ready) = channel();
         let (tell, found) = channel();
         let started = threads::start("scan", move || {
-            let memory = LiveMemory::new(pid);
             memory.prepare_stop();
             let buffers = Buffers::new();
             let _nobody_waits = ready.send(());
             if let Ok((job, deadline)) = ordered.recv() {
                 // What it misses is looked for by who waits for it.
-                let in_stop = memory.in_stop();
-                let scanned = job.work(&memory, buffers, deadline);
+                let in_stop = InStop::begin(&*memory);
+                let scanned = job.work(&*memory, buffers, deadline);
                 drop(in_stop);
                 let _nobody_waits = tell.send(scanned.map(|s| (s, memory.cost())));
             }
@@ -218,7 +218,7 @@ pub(super) struct Scanning {
 
 impl Scanning {
     /// Looks at what is left, and returns what each reader found.
-    pub(super) fn finish(self, memory: &LiveMemory) -> Result<Vec<Scanned>, MemoryError> {
+    pub(super) fn finish(self, memory: &dyn Memory) -> Result<Vec<Scanned>, MemoryError> {
         let mut found = vec![self.job.work(memory, self.buffers, self.deadline)?];
         // Where the other one died, its share counts as not looked at.
         if let Some(result) = self.second.and_then(|found| found.recv().ok()) {

@@ -4,7 +4,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::{Scope, ScopedJoinHandle};
 
 use super::stacks::{Shapes, Stack, StackWalker};
-use crate::memory::{LiveMemory, MemoryError, ReadCost};
+use crate::memory::{Memory, MemoryError, ReadCost};
 use crate::runtime::code::CodeCache;
 use crate::runtime::unwind::Start;
 use crate::runtime::view::View;
@@ -36,16 +36,19 @@ pub(super) struct SecondWalker<'scope> {
 }
 
 impl<'scope> SecondWalker<'scope> {
-    /// Starts the thread, which has nothing to do yet; `None` where there is none to be had.
-    pub(super) fn start<'env>(scope: &'scope Scope<'scope, 'env>, view: &'env View) -> Option<Self> {
+    /// Starts the thread, which reads by `memory` and has nothing to do yet; `None` where there is none to be had.
+    pub(super) fn start<'env>(
+        scope: &'scope Scope<'scope, 'env>,
+        view: &'env View,
+        memory: Box<dyn Memory>,
+    ) -> Option<Self> {
         let (starts, to_walk) = channel::<Vec<(usize, Start)>>();
         let thread = threads::start_in(scope, "walk", move || {
-            let memory = LiveMemory::new(view.pid);
             let mut walker = StackWalker::new(view.machine, CodeCache::new(&view.modules));
             let mut all = Vec::new();
             for starts in to_walk {
                 let mut walked = Walked::with_capacity(starts.len());
-                walker.walk_many(&memory, &starts, |index, stack| walked.push((index, stack)))?;
+                walker.walk_many(&*memory, &starts, |index, stack| walked.push((index, stack)))?;
                 all.push(walked);
             }
             Ok((all, walker.shapes, memory.cost()))

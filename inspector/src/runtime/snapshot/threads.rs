@@ -16,7 +16,7 @@ pub(super) struct Tids(Option<HashMap<u64, i32>>);
 
 impl Tids {
     pub(super) fn of(copier: &Copier<'_>) -> Self {
-        Tids(stop::namespaced_threads(copier.view.pid))
+        Tids(stop::namespaced_threads(copier.process.pid().as_raw()))
     }
 
     pub(super) fn host(&self, procid: u64) -> Option<i32> {

@@ -7,7 +7,7 @@ use super::copier::{Class, Copier};
 use super::settle::settle;
 use super::threads::{Tids, running_thread};
 use super::{Consistency, Details, Frames, Snapshot, SnapshotError, WORTH_A_SECOND, target_clock};
-use crate::memory::{MemoryError, ReadCost};
+use crate::memory::{InStop, MemoryError, ReadCost};
 use crate::runtime::goroutine::{Goroutine, status};
 use crate::runtime::running::{NoStart, running_start};
 use crate::stop::{StopError, Stopped};
@@ -188,14 +188,14 @@ fn read_with_thread_stopped(copier: &mut Copier<'_>, index: usize, tids: &Tids, 
     let Some(tid) = view.read_m(memory, m).and_then(|m| tids.host(m.procid)).filter(|&t| t != 0) else {
         return Caught::Moved;
     };
-    let stopped = match Stopped::one_thread(view.pid, tid, STOP_TIMEOUT) {
+    let stopped = match Stopped::one_thread(copier.process.pid().as_raw(), tid, STOP_TIMEOUT) {
         Ok(stopped) => stopped,
         Err(StopError::Timeout(_)) => return Caught::Done,
         Err(StopError::Denied) => return Caught::Held,
         Err(_) => return Caught::Moved,
     };
     stops.count += 1;
-    let in_stop = memory.in_stop();
+    let in_stop = InStop::begin(memory);
     let caught = (|| {
         let (g, m) = (view.read_g(memory, copier.list.addr(index))?, view.read_m(memory, m)?);
         running_thread(&g, &[m])?;

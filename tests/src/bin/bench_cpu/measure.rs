@@ -151,7 +151,7 @@ impl Target {
                 Some(Spawned::spawn(client)?)
             }
         };
-        let process = Process::pin(fixture.pid().to_string().parse()?)?;
+        let process = fixture.pinned()?;
         std::thread::sleep(Duration::from_secs(1));
         let clocks = Clocks::start(fixture.pid())?;
         Ok(Target { fixture, process, clocks, _client: client })

@@ -242,6 +242,7 @@ mod tests {
     use crate::memory::MemoryError;
 
     /// Pages of words from an address on.
+    #[derive(Debug, Clone)]
     struct Words(u64, Vec<u64>);
 
     fn words(mut words: Vec<u64>) -> Words {
@@ -250,6 +251,10 @@ mod tests {
     }
 
     impl Memory for Words {
+        fn another(&self) -> Box<dyn Memory> {
+            Box::new(self.clone())
+        }
+
         fn read(&self, addr: RuntimeAddr, buf: &mut [u8]) -> Result<(), MemoryError> {
             for (i, byte) in buf.iter_mut().enumerate() {
                 let at = addr.0.checked_add(i as u64).and_then(|at| at.checked_sub(self.0));

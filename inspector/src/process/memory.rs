@@ -6,6 +6,8 @@
 //! memory that is aligned as they are; what is asked for is cut out of them. Words do not lie across pages, so no read
 //! can fail for what was added to it.
 
+mod presence;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::io::IoSliceMut;
@@ -15,23 +17,15 @@ use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
 use symbols::addr::RuntimeAddr;
 
-use super::presence::Presence;
-use super::{Memory, MemoryError, Span};
-use crate::patience::{What, waiting};
-use crate::process::living_thread;
+use presence::Presence;
 
-/// What reading has cost so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ReadCost {
-    /// Bytes copied out of the target.
-    pub bytes: u64,
-    /// System calls made for it.
-    pub calls: u64,
-}
+use super::threads::living_thread;
+use crate::memory::{Memory, MemoryError, ReadCost, Span};
+use crate::patience::{What, waiting};
 
 /// The memory of a running process, read by `process_vm_readv`: the target does not notice.
 #[derive(Debug)]
-pub struct LiveMemory {
+struct LiveMemory {
     pid: Pid,
     /// By whose number the kernel finds it: the first thread's, or another one's where that has ended.
     thread: Cell<Pid>,
@@ -46,14 +40,9 @@ pub struct LiveMemory {
     absent: RefCell<BTreeSet<u64>>,
 }
 
-/// A stop of the process: while this lives, what is not in its memory is not read from it.
-#[derive(Debug)]
-pub struct InStop<'m>(&'m LiveMemory);
-
-impl Drop for InStop<'_> {
-    fn drop(&mut self) {
-        self.0.stopped.set(false);
-    }
+/// A reader of the memory of a process that is not pinned, but held by a stop of one of its threads while it is read.
+pub(crate) fn memory_of(pid: super::Pid) -> impl Memory + use<> {
+    LiveMemory::new(pid.as_raw())
 }
 
 /// `UIO_MAXIOV`: the kernel takes no more ranges in a call.
@@ -67,7 +56,7 @@ const MAX_COPIED: usize = (512 << 10) / WORD;
 
 impl LiveMemory {
     /// The memory of process `pid`.
-    pub fn new(pid: i32) -> Self {
+    fn new(pid: i32) -> Self {
         let pid = Pid::from_raw(pid);
         LiveMemory {
             pid,
@@ -79,36 +68,6 @@ impl LiveMemory {
             presence: RefCell::default(),
             absent: RefCell::default(),
         }
-    }
-
-    /// Makes ready what a stop needs, so that nothing of it is done in the stop.
-    pub fn prepare_stop(&self) {
-        let mut presence = self.presence.borrow_mut();
-        if presence.is_none() {
-            // The first thread may have ended.
-            let thread = self.pid.as_raw().cast_unsigned().try_into().ok().and_then(living_thread);
-            *presence = Presence::of(thread.map_or(self.pid.as_raw(), |thread| Pid::from(thread).as_raw()));
-        }
-    }
-
-    /// The process has been stopped by us. Until what is returned is dropped, which has to be before it runs on, a page that is not in
-    /// its memory counts as unmapped: to fetch it can take for ever. It is remembered for [`LiveMemory::fetch_absent`].
-    pub fn in_stop(&self) -> InStop<'_> {
-        self.prepare_stop();
-        if let Some(presence) = &mut *self.presence.borrow_mut() {
-            presence.forget();
-        }
-        self.stopped.set(true);
-        InStop(self)
-    }
-
-    /// Has the kernel fetch the pages that were missed in stops, while the process runs. Whether one of them has come, so that it is
-    /// worth while to stop it again.
-    pub fn fetch_absent(&self) -> bool {
-        let absent = std::mem::take(&mut *self.absent.borrow_mut());
-        let mut byte = [0];
-        // Each of them, also behind one that has come.
-        absent.into_iter().filter(|&page| self.read(RuntimeAddr(page), &mut byte).is_ok()).count() > 0
     }
 
     /// How many of `ranges`, from the first on, can be read now.
@@ -128,17 +87,6 @@ impl LiveMemory {
             known.insert(page);
         }
         i
-    }
-
-    /// What reading has cost so far.
-    pub fn cost(&self) -> ReadCost {
-        ReadCost { bytes: self.bytes.get(), calls: self.calls.get() }
-    }
-
-    /// Counts what another reader of the same process has read.
-    pub fn add_cost(&self, cost: ReadCost) {
-        self.bytes.set(self.bytes.get() + cost.bytes);
-        self.calls.set(self.calls.get() + cost.calls);
     }
 
     /// Reads whole words, those of `remote` back to back, and says how many bytes came before the first that cannot be read.
@@ -314,6 +262,45 @@ fn error(errno: Errno, addr: u64) -> MemoryError {
 }
 
 impl Memory for LiveMemory {
+    fn another(&self) -> Box<dyn Memory> {
+        Box::new(LiveMemory::new(self.pid.as_raw()))
+    }
+
+    fn cost(&self) -> ReadCost {
+        ReadCost { bytes: self.bytes.get(), calls: self.calls.get() }
+    }
+
+    fn add_cost(&self, cost: ReadCost) {
+        self.bytes.set(self.bytes.get() + cost.bytes);
+        self.calls.set(self.calls.get() + cost.calls);
+    }
+
+    fn prepare_stop(&self) {
+        let mut presence = self.presence.borrow_mut();
+        if presence.is_none() {
+            // The first thread may have ended.
+            let thread = self.pid.as_raw().cast_unsigned().try_into().ok().and_then(living_thread);
+            *presence = Presence::of(thread.map_or(self.pid.as_raw(), |thread| Pid::from(thread).as_raw()));
+        }
+    }
+
+    fn set_stopped(&self, stopped: bool) {
+        if stopped {
+            self.prepare_stop();
+            if let Some(presence) = &mut *self.presence.borrow_mut() {
+                presence.forget();
+            }
+        }
+        self.stopped.set(stopped);
+    }
+
+    fn fetch_absent(&self) -> bool {
+        let absent = std::mem::take(&mut *self.absent.borrow_mut());
+        let mut byte = [0];
+        // Each of them, also behind one that has come.
+        absent.into_iter().filter(|&page| self.read(RuntimeAddr(page), &mut byte).is_ok()).count() > 0
+    }
+
     fn read(&self, addr: RuntimeAddr, buf: &mut [u8]) -> Result<(), MemoryError> {
         let span = Span { addr: addr.0, len: buf.len() };
         let range = Range::around(&span).ok_or(MemoryError::Unmapped(addr))?;
@@ -489,6 +476,6 @@ mod tests {
                 }
             }
         }
-        assert_eq!(readers, ["memory/live.rs"]);
+        assert_eq!(readers, ["process/memory.rs"]);
     }
 }
