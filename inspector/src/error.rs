@@ -147,7 +147,9 @@ impl Error {
                 P::NoMatch { .. } => Kind::Permission,
                 P::NotGo { .. } | P::KernelThread(..) => Kind::NotGo,
                 P::Denied { .. } | P::Traced { .. } => Kind::Permission,
-                P::Architecture { .. } | P::GccGo { .. } | P::TooOld { .. } => Kind::Unsupported,
+                P::Architecture { .. } | P::GccGo { .. } | P::TooOld { .. } | P::Memory { .. } => {
+                    Kind::Unsupported
+                }
                 P::Thread(..) | P::Ambiguous { .. } => Kind::Usage,
                 P::Io { .. } | P::Proc(_) | P::ForeignProc(_) | P::Mismatch(_) => Kind::Failed,
             },

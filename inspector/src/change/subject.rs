@@ -16,7 +16,7 @@ use crate::memory::{InStop, Memory};
 use crate::process::Process;
 use crate::runtime::calibrate::{has_debug_info, own_dwarf};
 use crate::runtime::locate::Located;
-use crate::runtime::open::{Opened, Runtimes, memory_error, open_all, open_chosen};
+use crate::runtime::open::{Opened, Runtimes, open_all, open_chosen};
 use crate::runtime::view::View;
 use crate::{Error, clock, standstill};
 
@@ -155,7 +155,7 @@ impl<'p> Subject<'p> {
         let (at, width) = self.place(variable, field)?;
         let mut bytes = [0; 8];
         let part = bytes.get_mut(..width.bytes()).unwrap_or_default();
-        self.memory.read(at, part).map_err(|e| memory_error(self.process, e))?;
+        self.memory.read(at, part).map_err(|e| self.process.explain_memory(e))?;
         Ok(u64::from_le_bytes(bytes))
     }
 
@@ -296,7 +296,7 @@ impl<'p> Subject<'p> {
             return doubt("the ends of pauses are not known");
         };
         let newest = at.plus(ring.offset + ended.wrapping_add(RING - 1) % RING * 8);
-        let end = self.memory.word(newest).map_err(|e| memory_error(self.process, e))?;
+        let end = self.memory.word(newest).map_err(|e| self.process.explain_memory(e))?;
         if end != unix {
             return doubt("the time of the last collection is not that of the last pause");
         }

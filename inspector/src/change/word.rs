@@ -11,7 +11,6 @@ use crate::memory::Memory;
 use crate::process::access::Access;
 use crate::process::maps::Mapping;
 use crate::process::{Process, living_thread};
-use crate::runtime::open::memory_error;
 
 /// How many bytes a word has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,7 +136,7 @@ impl<'p> Writer<'p> {
     pub fn read(&self, at: RuntimeAddr, width: Width) -> Result<u64, Error> {
         let mut bytes = [0; 8];
         let part = bytes.get_mut(..width.bytes()).unwrap_or_default();
-        self.memory.read(at, part).map_err(|e| memory_error(self.process, e))?;
+        self.memory.read(at, part).map_err(|e| self.process.explain_memory(e))?;
         Ok(u64::from_le_bytes(bytes))
     }
 

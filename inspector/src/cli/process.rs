@@ -54,7 +54,7 @@ fn live(process: &Process, details: &mut Details) -> Result<Live, Error> {
     if details.more.as_ref().is_none_or(|more| more.go.is_none()) {
         return Ok(Live::default());
     }
-    let runtimes = match open_all(process) {
+    let runtimes = match open_all(process).map_err(Error::from) {
         Ok(opened) => opened,
         Err(Error::Process(gone @ (process::Error::Exited(_) | process::Error::Executed(_)))) => {
             return Err(gone.into());

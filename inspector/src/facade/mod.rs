@@ -140,6 +140,6 @@ impl Target {
     }
 
     fn open(&self) -> Result<Opened, Error> {
-        open_chosen(&self.process, self.runtime.as_deref())
+        Ok(open_chosen(&self.process, self.runtime.as_deref())?)
     }
 }

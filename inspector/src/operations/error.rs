@@ -3,17 +3,34 @@
 use crate::process::Process;
 use crate::runtime::buckets::BucketsError;
 use crate::runtime::memstats::TakeError;
-use crate::runtime::open::memory_error;
+use crate::runtime::open::OpenError;
 use crate::runtime::record::RecordError;
 use crate::runtime::snapshot::SnapshotError;
 use crate::runtime::snapshot::glist::GListError;
 use crate::runtime::source::SourceError;
 use crate::{Error, standstill};
 
+/// Of attaching to a runtime.
+impl From<OpenError> for Error {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Process(error) => error.into(),
+            OpenError::Unclear(what) => Error::Usage(what),
+            OpenError::TooMuch { pid, what } => Error::Uncalibrated { pid, what },
+            OpenError::Attach { pid, error, notes } => {
+                let known = notes.evidence.iter().map(ToString::to_string).collect();
+                Error::Unattached { pid, what: error.to_string(), known, unknown: notes.unknown }
+            }
+        }
+    }
+}
+
 /// Of a look at all goroutines.
 pub(crate) fn snapshot_error(process: &Process, error: SnapshotError) -> Error {
     match error {
-        SnapshotError::Memory(e) | SnapshotError::List(GListError::Memory(e)) => memory_error(process, e),
+        SnapshotError::Memory(e) | SnapshotError::List(GListError::Memory(e)) => {
+            process.explain_memory(e).into()
+        }
         SnapshotError::Stop(e) => standstill::error(process, e),
         other => Error::Uncalibrated { pid: process.pid(), what: other.to_string() },
     }
@@ -33,7 +50,7 @@ pub(crate) fn source_error(process: &Process, error: SourceError) -> Error {
         return gone.into();
     }
     match error {
-        SourceError::Memory(error) => memory_error(process, error),
+        SourceError::Memory(error) => process.explain_memory(error).into(),
         other => Error::Uncalibrated { pid: process.pid(), what: other.to_string() },
     }
 }
@@ -41,7 +58,7 @@ pub(crate) fn source_error(process: &Process, error: SourceError) -> Error {
 /// Of reading the tables that profiles are made of.
 pub(crate) fn buckets_error(process: &Process, error: BucketsError) -> Error {
     match error {
-        BucketsError::Memory(e) => memory_error(process, e),
+        BucketsError::Memory(e) => process.explain_memory(e).into(),
         BucketsError::Record(e) => record_error(process, e),
         other => Error::Uncalibrated { pid: process.pid(), what: other.to_string() },
     }
@@ -50,7 +67,7 @@ pub(crate) fn buckets_error(process: &Process, error: BucketsError) -> Error {
 /// Of reading a record of the runtime.
 pub(crate) fn record_error(process: &Process, error: RecordError) -> Error {
     match error {
-        RecordError::Memory(e) => memory_error(process, e),
+        RecordError::Memory(e) => process.explain_memory(e).into(),
         other => Error::Uncalibrated { pid: process.pid(), what: other.to_string() },
     }
 }

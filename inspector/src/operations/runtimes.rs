@@ -33,7 +33,12 @@ pub(crate) fn ask<T>(
         Some(_) => Runtimes { opened: vec![open_chosen(process, chosen)?], failed: Vec::new() },
     };
     let several = runtimes.are_several();
-    let mut answers = Answers { pid: process.pid(), each: Vec::new(), failed: runtimes.failed, several };
+    let mut answers = Answers {
+        pid: process.pid(),
+        each: Vec::new(),
+        failed: runtimes.failed.into_iter().map(|(name, error)| (name, error.into())).collect(),
+        several,
+    };
     for opened in runtimes.opened {
         let name = opened.name.clone();
         match look(opened) {

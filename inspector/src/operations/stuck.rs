@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::Interrupted;
 use super::error::snapshot_error;
-use crate::process::Process;
 use crate::process::find::{self, GoProcess};
-use crate::runtime::open::{Opened, RuntimeName, open_all, open_chosen};
+use crate::process::{self, Process};
+use crate::runtime::open::{OpenError, Opened, RuntimeName, open_all, open_chosen};
 use crate::runtime::progress::Progress;
 use crate::runtime::snapshot::{self, Options, Pause};
 use crate::{Error, Kind};
@@ -101,10 +101,12 @@ fn open_once_it_runs(
             Some(_) => open_chosen(process, chosen).map(|opened| vec![opened]),
         };
         match opened {
-            Err(Error::Uncalibrated { .. } | Error::Unattached { .. }) if begun.elapsed() < START => {
-                wait(process, LOOKS.0, interrupted)?
+            Err(OpenError::Attach { .. } | OpenError::Process(process::Error::Memory { .. }))
+                if begun.elapsed() < START =>
+            {
+                wait(process, LOOKS.0, interrupted)?;
             }
-            opened => return opened,
+            opened => return Ok(opened?),
         }
     }
 }

@@ -6,6 +6,7 @@ use symbols::image::ImageError;
 
 use super::access::Denial;
 use super::{Foreign, Pid, Process};
+use crate::memory::MemoryError;
 
 /// Why a process cannot be looked at.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +99,14 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// What is needed of its memory is not there.
+    #[error("process {pid}: {error}")]
+    Memory {
+        /// The process.
+        pid: Pid,
+        /// What is missing, or what the kernel said.
+        error: MemoryError,
+    },
     /// Nothing fits what was asked for.
     #[error("no Go process matches {wanted}{}", unreadable_remark(*.unreadable))]
     NoMatch {
@@ -183,6 +192,9 @@ impl Error {
             Error::Ambiguous { .. } => Some("choose one by its pid, or give a more exact name or id".to_owned()),
             Error::NoSuchProcess(_) | Error::NoMatch { .. } | Error::NotGo { .. } => {
                 Some("`gops-probe` without arguments lists the Go processes".to_owned())
+            }
+            Error::Memory { pid, .. } => {
+                Some(format!("`gops-probe stack -v {pid}` says what is known of its runtime"))
             }
             Error::Proc(_) => Some("mount it: mount -t proc proc /proc".to_owned()),
             Error::ForeignProc(foreign) => Some(foreign.hint()),

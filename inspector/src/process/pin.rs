@@ -18,7 +18,7 @@ use super::facts::{self, Stat, Status};
 use super::memory::memory_of;
 use super::regular::{Links, RegularFile};
 use super::{Error, Pid, proc, threads};
-use crate::memory::Memory;
+use crate::memory::{Memory, MemoryError};
 use crate::patience::{What, waiting};
 
 /// The longest /proc file that is read here: maps of a process with many mappings. Memory stays bounded.
@@ -286,6 +286,21 @@ impl Process {
                 Error::Denied { pid: self.pid, action, denial: access::explain(self, access) }
             }
             _ => Error::Io { pid: self.pid, action, source },
+        }
+    }
+
+    /// Turns an error of reading its memory into one with its cause.
+    pub(crate) fn explain_memory(&self, error: MemoryError) -> Error {
+        if let Err(gone) = self.check() {
+            return gone;
+        }
+        match error {
+            MemoryError::Exited => Error::Exited(self.pid),
+            MemoryError::Denied => {
+                let source = io::Error::from_raw_os_error(libc::EPERM);
+                self.explain("read the memory", Access::Attach, source)
+            }
+            error => Error::Memory { pid: self.pid, error },
         }
     }
 

@@ -16,11 +16,10 @@ use symbols::pclntab::header::Header;
 use super::attach_error::AttachError;
 use super::known::{self, Known};
 use super::modules::{Module, Modules};
-use crate::Error;
 use crate::arch;
 use crate::memory::Memory;
 use crate::process::maps::{self, Mapping};
-use crate::process::{self, Process};
+use crate::process::{self, Error, Process};
 
 /// No process maps so many different files; a bound for hostile ones.
 const MAX_FILES: usize = 4096;
@@ -66,7 +65,7 @@ pub fn find(
         .extend(shared_objects(process, mappings).filter_map(|mapping| loaded(process, mapping)).take(room));
     if images.is_empty() {
         let reason = "neither its executable nor a shared object in it has build info or a Go function table";
-        return Err(process.foreign_go().unwrap_or_else(|| process.not_go(reason)).into());
+        return Err(process.foreign_go().unwrap_or_else(|| process.not_go(reason)));
     }
     let next = links(&images, memory);
     Ok(by_runtime(images, &next))
@@ -281,7 +280,7 @@ fn shared_objects<'m>(process: &Process, mappings: &'m [Mapping]) -> impl Iterat
 }
 
 pub(super) fn architecture(process: &Process, what: String) -> Error {
-    process::Error::Architecture { pid: process.pid(), name: process.name().to_owned(), what }.into()
+    Error::Architecture { pid: process.pid(), name: process.name().to_owned(), what }
 }
 
 #[cfg(test)]

@@ -5,17 +5,46 @@ use std::sync::OnceLock;
 
 use symbols::moduledata;
 
-use super::attach::{self, AttachError, AttachNotes, Target, attach};
+use super::attach::{AttachError, AttachNotes, Target, attach};
 use super::load::{self, LoadedImages, MAX_TABLES, architecture};
 use super::view::View;
-use crate::memory::{Memory, MemoryError, ReadCost};
-use crate::process::access::Access;
+use crate::memory::{Memory, ReadCost};
 use crate::process::maps::Mapping;
-use crate::process::{self, Process};
-use crate::{Error, stop};
+use crate::process::{self, Pid, Process};
+use crate::stop;
 
 /// A process has no more runtimes than this; a bound for hostile ones.
 const MAX_RUNTIMES: usize = 32;
+
+/// Why no runtime of a process can be seen, or not the one that is meant.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The process cannot be looked at, or is none of Go's.
+    #[error(transparent)]
+    Process(#[from] process::Error),
+    /// A runtime is there, and cannot be attached to.
+    #[error("process {pid}: {error}")]
+    Attach {
+        /// The process.
+        pid: Pid,
+        /// Why not.
+        error: AttachError,
+        /// What was found out until then.
+        notes: AttachNotes,
+    },
+    /// There is more of it than is looked at.
+    #[error("process {pid}: {what}")]
+    TooMuch {
+        /// The process.
+        pid: Pid,
+        /// Of what.
+        what: String,
+    },
+    /// It is not clear which runtime is meant.
+    #[error("{0}")]
+    Unclear(String),
+}
 
 /// Which runtime of a process is meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,7 +97,7 @@ pub struct Runtimes {
     /// Those that were attached to, the executable's first.
     pub opened: Vec<Opened>,
     /// Those that could not be, and why.
-    pub failed: Vec<(RuntimeName, Error)>,
+    pub failed: Vec<(RuntimeName, OpenError)>,
 }
 
 impl Runtimes {
@@ -82,15 +111,15 @@ impl Runtimes {
 ///
 /// # Errors
 /// What keeps us from the first one, with its cause, where there is none that can be attached to.
-pub fn open_all(process: &Process) -> Result<Runtimes, Error> {
+pub fn open_all(process: &Process) -> Result<Runtimes, OpenError> {
     attach_to(process, Found::look(process)?)
 }
 
 /// As [`open_all`], of the one runtime that is meant: by the path of its module or that file's name; or the only one.
 ///
 /// # Errors
-/// [`Error::Usage`] where that is none, or not one alone; else what keeps us from it.
-pub fn open_chosen(process: &Process, chosen: Option<&str>) -> Result<Opened, Error> {
+/// [`OpenError::Unclear`] where that is none, or not one alone; else what keeps us from it.
+pub fn open_chosen(process: &Process, chosen: Option<&str>) -> Result<Opened, OpenError> {
     let mut found = Found::look(process)?;
     let matching = |images: &LoadedImages| chosen.is_none_or(|name| RuntimeName::of(images).is(name));
     let all: Vec<RuntimeName> = found.images.iter().map(RuntimeName::of).collect();
@@ -108,7 +137,7 @@ pub fn open_chosen(process: &Process, chosen: Option<&str>) -> Result<Opened, Er
         } else {
             format!("process {pid} has {} Go runtimes, {}: {which}", list.len(), list.join(", "))
         };
-        return Err(Error::Usage(text));
+        return Err(OpenError::Unclear(text));
     }
     let mut opened = attach_to(process, found)?.opened;
     opened.pop().ok_or_else(|| process.not_go("no Go runtime was found in it").into())
@@ -118,7 +147,7 @@ pub fn open_chosen(process: &Process, chosen: Option<&str>) -> Result<Opened, Er
 ///
 /// # Errors
 /// As there.
-pub fn open(process: &Process) -> Result<(View, ReadCost), Error> {
+pub fn open(process: &Process) -> Result<(View, ReadCost), OpenError> {
     open_chosen(process, None).map(|opened| (opened.view, opened.cost))
 }
 
@@ -131,7 +160,7 @@ struct Found {
 }
 
 impl Found {
-    fn look(process: &Process) -> Result<Self, Error> {
+    fn look(process: &Process) -> Result<Self, OpenError> {
         let mappings = process.mappings()?;
         let memory = process.memory();
         let images = load::find(process, &mappings, &memory)?;
@@ -139,7 +168,7 @@ impl Found {
     }
 }
 
-fn attach_to(process: &Process, found: Found) -> Result<Runtimes, Error> {
+fn attach_to(process: &Process, found: Found) -> Result<Runtimes, OpenError> {
     let tids = || threads(process.pid().as_raw());
     let target =
         Target { mappings: &found.mappings, tids: &tids, monotonic_offset: monotonic_offset(process) };
@@ -150,7 +179,7 @@ fn attach_to(process: &Process, found: Found) -> Result<Runtimes, Error> {
         let name = RuntimeName::of(&images);
         if number >= MAX_RUNTIMES {
             let what = format!("more than {MAX_RUNTIMES} Go runtimes are in it");
-            runtimes.failed.push((name, Error::Uncalibrated { pid: process.pid(), what }));
+            runtimes.failed.push((name, OpenError::TooMuch { pid: process.pid(), what }));
             break;
         }
         let memory = process.memory();
@@ -160,7 +189,7 @@ fn attach_to(process: &Process, found: Found) -> Result<Runtimes, Error> {
                 let size = view.modules.iter().map(|module| module.pclntab.size()).sum();
                 let Some(left) = room.checked_sub(size) else {
                     let what = "the function tables of all its Go runtimes are too large".to_owned();
-                    runtimes.failed.push((name, Error::Uncalibrated { pid: process.pid(), what }));
+                    runtimes.failed.push((name, OpenError::TooMuch { pid: process.pid(), what }));
                     continue;
                 };
                 room = left;
@@ -216,31 +245,13 @@ fn monotonic_offset(process: &Process) -> i64 {
     theirs.unwrap_or(0).saturating_sub(*OURS.get_or_init(ours))
 }
 
-fn explain(process: &Process, error: AttachError, notes: AttachNotes) -> Error {
+fn explain(process: &Process, error: AttachError, notes: AttachNotes) -> OpenError {
     let pid = process.pid();
     match error {
         AttachError::NotGo => process.not_go("no Go runtime was found in it").into(),
         AttachError::TooOld(version) => process::Error::TooOld { pid, version }.into(),
-        AttachError::Architecture => architecture(process, attach::AttachError::Architecture.to_string()),
-        AttachError::Memory(error) => memory_error(process, error),
-        other => {
-            let known = notes.evidence.iter().map(ToString::to_string).collect();
-            Error::Unattached { pid, what: other.to_string(), known, unknown: notes.unknown }
-        }
-    }
-}
-
-/// Turns an error of reading memory into one with its cause.
-pub fn memory_error(process: &Process, error: MemoryError) -> Error {
-    if let Err(gone) = process.check() {
-        return gone.into();
-    }
-    match error {
-        MemoryError::Exited => process::Error::Exited(process.pid()).into(),
-        MemoryError::Denied => {
-            let source = std::io::Error::from_raw_os_error(libc::EPERM);
-            process.explain("read the memory", Access::Attach, source).into()
-        }
-        other => Error::Uncalibrated { pid: process.pid(), what: other.to_string() },
+        AttachError::Architecture => architecture(process, AttachError::Architecture.to_string()).into(),
+        AttachError::Memory(error) => process.explain_memory(error).into(),
+        error => OpenError::Attach { pid, error, notes },
     }
 }
