@@ -43,7 +43,7 @@ use nix::errno::Errno;
 use nix::unistd::Pid;
 
 pub use late::{Late, Passing};
-use priority::Raised;
+pub(crate) use priority::Raised;
 use reaper::Reaper;
 pub use registers::Registers;
 use steps::{NAP, SPINS, give_way};

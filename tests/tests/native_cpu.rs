@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 
 use fixtures::native::{Build, Perf, PerfFrame, Source, Symbols};
 use fixtures::{Fixture, matrix};
+use inspector::capture::cpu::mode::{Loader, Mode, Options};
 use inspector::capture::cpu::profile::profile;
-use inspector::capture::cpu::session::{Captured, Loader, Mode, Options, capture};
+use inspector::capture::cpu::session::{Captured, capture};
 use inspector::process::Process;
 use inspector::profile::Profile;
 

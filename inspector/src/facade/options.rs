@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::capture::cpu::session::Options as Session;
+use crate::capture::cpu::mode::Options as Session;
 use crate::runtime::heap::{HeapPause, TOP};
 use crate::runtime::snapshot::{Options as Snapshot, Pause};
 

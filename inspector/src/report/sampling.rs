@@ -5,7 +5,8 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::capture::cpu::collect::Quality;
-use crate::capture::cpu::session::{Captured, Mode};
+use crate::capture::cpu::mode::Mode;
+use crate::capture::cpu::session::Captured;
 use crate::capture::cpu::work::Work;
 
 /// How samples were taken.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::capture::cpu::session::Mode;
+use crate::capture::cpu::mode::Mode;
 use crate::capture::cpu::work::{Work, Works};
 use crate::printable::printable_str;
 use crate::profile::sums::sums;

@@ -10,12 +10,13 @@ const HIGHEST: i32 = -20;
 
 /// The calling thread has a higher priority until this is dropped. Not to be had twice at a time by one thread.
 #[derive(Debug)]
-pub(super) struct Raised {
+pub(crate) struct Raised {
     before: Option<i32>,
 }
 
 impl Raised {
-    pub(super) fn raise() -> Self {
+    /// Raises it, where that is permitted.
+    pub(crate) fn raise() -> Self {
         // On Linux, a priority is a thread's own, and no process named means the calling thread.
         let before = getpriority_process(None).ok().filter(|&before| before > HIGHEST);
         Raised { before: before.filter(|_| setpriority_process(None, HIGHEST).is_ok()) }

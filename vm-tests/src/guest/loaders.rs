@@ -4,8 +4,9 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use fixtures::pprof as read;
+use inspector::capture::cpu::mode::{Loader, Mode, Options};
 use inspector::capture::cpu::profile::profile;
-use inspector::capture::cpu::session::{Captured, Loader, Mode, Options, capture};
+use inspector::capture::cpu::session::{Captured, capture};
 use inspector::process::Process;
 #[cfg(feature = "libbpf")]
 use inspector::process::maps::Mapping;

@@ -7,26 +7,24 @@
 //! The looks come at irregular times, and less often where stops take longer than what they may take of the time.
 
 mod account;
+mod target;
 mod walk;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, Instant};
 
-use rustix::process::{getpriority_process, setpriority_process};
-
-use self::account::Account;
+use self::target::{Running, Target, Times};
 use self::walk::Walked;
 use super::source::{Counts, Event, GoTarget, Pauses, RawSample, Source};
 use crate::clock;
-use crate::memory::{InStop, Memory};
+use crate::memory::InStop;
 use crate::native::frame::Registers;
-use crate::process::facts::{Stat, Status};
-use crate::process::{Pid, memory_of};
-use crate::stop::{self, Late, Passing, StopError, Stopped};
+use crate::process::Pid;
+use crate::process::facts::Status;
+use crate::stop::{self, Late, Passing, Raised, StopError, Stopped};
 
 /// How to sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,10 +51,6 @@ const FIRST_PAUSE: Duration = Duration::from_micros(100);
 const LOOKING_PART: u32 = 5;
 /// How often new processes and other programs are looked for.
 const FAMILY_EVERY: Duration = Duration::from_millis(100);
-/// More threads than are looked at.
-const MAX_THREADS: usize = 1 << 16;
-/// As `nice` counts.
-const HIGH_PRIORITY: i32 = -20;
 /// As many periods as one sample can count for.
 const MAX_WEIGHT: u64 = 1 << 10;
 
@@ -79,51 +73,8 @@ pub struct Ptrace {
     late: Vec<Late>,
     /// CPU time of threads that ended before it was sampled.
     unseen: Duration,
-    priority: Option<Priority>,
-}
-
-/// A higher priority of this thread, until it is dropped: whoever holds others should not wait for a core meanwhile.
-#[derive(Debug)]
-struct Priority {
-    before: i32,
-}
-
-impl Priority {
-    /// `None` where it is not permitted (CAP_SYS_NICE).
-    fn raise() -> Option<Self> {
-        // Of the calling thread, other than POSIX says.
-        let before = getpriority_process(None).ok()?;
-        setpriority_process(None, HIGH_PRIORITY).ok()?;
-        Some(Priority { before })
-    }
-}
-
-impl Drop for Priority {
-    fn drop(&mut self) {
-        // To lower it is always permitted.
-        let _ = setpriority_process(None, self.before);
-    }
-}
-
-/// A process that is looked at.
-#[derive(Debug)]
-struct Target {
-    go: Vec<GoTarget>,
-    memory: Box<dyn Memory>,
-    threads: HashMap<i32, Account>,
-    /// It was looked at: a thread that is new from now on has begun meanwhile.
-    seen: bool,
-    /// What it executes: device and inode.
-    program: Option<(u64, u64)>,
-}
-
-/// A thread that was found running.
-#[derive(Debug, Clone, Copy)]
-struct Running {
-    pid: Pid,
-    tid: i32,
-    /// How long it has waited for CPUs, as far as the kernel says.
-    waited: Option<Duration>,
+    /// Whoever holds others should not wait for a core meanwhile.
+    priority: Option<Raised>,
 }
 
 impl Ptrace {
@@ -297,16 +248,13 @@ impl Ptrace {
     fn family(&mut self, each: &mut dyn FnMut(Event<'_>)) {
         let mut begun = Vec::new();
         for (&pid, target) in &mut self.targets {
-            let program = program_of(pid);
-            if program.is_some() && target.program.is_some() && program != target.program {
+            if target.executes_another_program(pid) {
                 // Another layout, which is told soon.
                 target.go.clear();
                 each(Event::Exec(pid));
             }
-            target.program = program.or(target.program);
             if self.options.follow {
-                let children = target.threads.keys().flat_map(|&tid| children_of(pid, tid));
-                begun.extend(children.map(|child| (child, pid)));
+                begun.extend(target.children(pid).map(|child| (child, pid)));
             }
         }
         for (pid, parent) in begun {
@@ -355,7 +303,7 @@ impl Source for Ptrace {
 
     fn poll(&mut self, timeout: Duration, each: &mut dyn FnMut(Event<'_>)) -> io::Result<()> {
         if self.started.is_none() {
-            self.priority = Priority::raise();
+            self.priority = Some(Raised::raise());
         }
         let begun = *self.started.get_or_insert_with(Instant::now);
         let until = Instant::now() + timeout;
@@ -407,89 +355,4 @@ impl Source for Ptrace {
         }
         notes
     }
-}
-
-impl Target {
-    fn new(pid: Pid, go: Vec<GoTarget>, begun_meanwhile: bool) -> Self {
-        Target {
-            go,
-            memory: Box::new(memory_of(pid)),
-            threads: HashMap::new(),
-            seen: begun_meanwhile,
-            program: program_of(pid),
-        }
-    }
-
-    /// Looks at the threads; gives what threads that have ended used without being seen.
-    fn look(&mut self, pid: Pid, running: &mut Vec<Running>) -> Result<Duration, StopError> {
-        let mut known = std::mem::take(&mut self.threads);
-        let tids = match stop::threads(pid.as_raw()) {
-            Ok(tids) => tids,
-            Err(error) => {
-                self.threads = known;
-                return Err(error);
-            }
-        };
-        for tid in tids.into_iter().take(MAX_THREADS) {
-            let Some(Times { used, waited }) = Times::read(pid, tid) else { continue };
-            let account = match known.remove(&tid) {
-                Some(account) => account,
-                None if self.seen => Account::begun(),
-                None => Account::known(used),
-            };
-            let account = self.threads.entry(tid).or_insert(account);
-            account.saw(used);
-            if runs(pid, tid) {
-                running.push(Running { pid, tid, waited });
-            }
-        }
-        self.seen = true;
-        Ok(known.values().map(Account::unseen).sum())
-    }
-
-    fn unseen(&self) -> Duration {
-        self.threads.values().map(Account::unseen).sum()
-    }
-}
-
-/// What a thread has had of CPUs.
-#[derive(Debug, Clone, Copy)]
-struct Times {
-    used: Duration,
-    waited: Option<Duration>,
-}
-
-impl Times {
-    fn read(pid: Pid, tid: i32) -> Option<Self> {
-        let dir = format!("/proc/{pid}/task/{tid}");
-        if let Ok(text) = fs::read_to_string(format!("{dir}/schedstat")) {
-            let mut words = text.split_ascii_whitespace().map(|word| word.parse().map(Duration::from_nanos));
-            if let (Some(Ok(used)), Some(Ok(waited))) = (words.next(), words.next())
-                && !used.is_zero()
-            {
-                return Some(Times { used, waited: Some(waited) });
-            }
-        }
-        // A kernel without CONFIG_SCHED_INFO, or a thread that has not run yet.
-        let stat = Stat::parse(&fs::read(format!("{dir}/stat")).ok()?)?;
-        // USER_HZ, the same everywhere.
-        Some(Times { used: Duration::from_millis(stat.cpu_ticks.saturating_mul(10)), waited: None })
-    }
-}
-
-/// Whether a thread is on a CPU, or waits for one.
-fn runs(pid: Pid, tid: i32) -> bool {
-    let stat = fs::read(format!("/proc/{pid}/task/{tid}/stat")).ok();
-    stat.and_then(|bytes| Stat::parse(&bytes)).is_some_and(|stat| stat.state == 'R')
-}
-
-fn program_of(pid: Pid) -> Option<(u64, u64)> {
-    let file = fs::metadata(format!("/proc/{pid}/exe")).ok()?;
-    Some((file.dev(), file.ino()))
-}
-
-/// Processes that a thread began; none where the kernel does not tell (CONFIG_PROC_CHILDREN).
-fn children_of(pid: Pid, tid: i32) -> Vec<Pid> {
-    let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/children")).unwrap_or_default();
-    text.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect()
 }

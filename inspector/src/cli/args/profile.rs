@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use clap_complete::engine::ArgValueCompleter;
 
 use super::WayArgs;
-use crate::capture::cpu::session::Mode;
+use crate::capture::cpu::mode::Mode;
 use crate::cli::completion::targets;
 use crate::cli::duration::Period;
 use crate::cli::runtimes::RuntimeArgs;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::job::Job;
 use crate::Error;
 use crate::agent::Signal;
-use crate::capture::cpu::session::{Loader, Options};
+use crate::capture::cpu::mode::{Loader, Options};
 use crate::cli::args::{Common, CpuProfileArgs, SampledArgs, Via};
 use crate::cli::interrupt::Interrupt;
 use crate::cli::notices::Notice;

@@ -216,7 +216,7 @@ mod tests {
     use ratatui::backend::TestBackend;
 
     use super::*;
-    use crate::capture::cpu::session::Mode;
+    use crate::capture::cpu::mode::Mode;
     use crate::report::top::{FunctionShare, GoroutineShare, ProcessShare};
 
     fn top() -> Top {
