@@ -19,8 +19,7 @@ const ALLOWED: [(&str, &[&str]); 14] = [
     // The marks of agents in a list are looked up while it is made: to be turned round.
     ("process", &["agent", "arch"]),
     ("agent", &["process"]),
-    // Names of functions are those of tracebacks, and profiles of the runtime's tables are made below them: to be turned round.
-    ("profile", &["process", "report", "runtime"]),
+    ("profile", &["process"]),
     ("runtime", &["arch", "memory", "process", "profile", "stop"]),
     ("native", &["arch", "memory", "process", "profile"]),
     ("change", &["memory", "process", "runtime", "stop"]),
