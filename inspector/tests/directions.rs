@@ -16,8 +16,7 @@ const ALLOWED: [(&str, &[&str]); 14] = [
     ("arch", &[]),
     ("stop", &["arch"]),
     ("memory", &["process"]),
-    // The marks of agents in a list are looked up while it is made: to be turned round.
-    ("process", &["agent", "arch"]),
+    ("process", &["arch"]),
     ("agent", &["process"]),
     ("profile", &["process"]),
     ("runtime", &["arch", "memory", "process", "profile", "stop"]),
