@@ -16,6 +16,7 @@ pub(crate) mod runtimes;
 pub(crate) mod stack;
 pub(crate) mod stats;
 pub(crate) mod stuck;
+pub(crate) mod top;
 pub(crate) mod version;
 pub(crate) mod waiters;
 
