@@ -5,8 +5,6 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
-use symbols::image::Source as _;
-
 use super::args::{Common, ServeArgs};
 use super::interrupt::Interrupt;
 use super::notices::Notice;
@@ -18,6 +16,7 @@ use crate::agent::server::{Answers, Outcome, Server};
 use crate::agent::socket::Listen;
 use crate::agent::{AgentTarget, Request, Signal};
 use crate::change;
+use crate::operations::binary::{self, Copied, Stream};
 use crate::operations::change::{collect, gc_percent, set_percent};
 use crate::operations::runtimes::{Answers as Answered, ask};
 use crate::operations::{cpu, memstats, profile, stack, stats, version};
@@ -34,7 +33,6 @@ use crate::runtime::snapshot::{Options, Pause};
 const MAX_PAUSE: Duration = Duration::from_millis(20);
 /// How long a change may take.
 const TIMEOUT: Duration = Duration::from_secs(60);
-const PART: usize = 1 << 20;
 /// How long a request waits for others that stop the process.
 const WAIT: Duration = Duration::from_secs(20);
 
@@ -258,18 +256,10 @@ impl Outside<'_> {
             Ok(executable) => executable,
             Err(error) => return failed(&error.into(), out),
         };
-        let mut buffer = vec![0; PART];
-        let mut at = 0;
-        while at < executable.len() {
-            let size = usize::try_from(executable.len() - at).map_or(PART, |left| left.min(PART));
-            let part = buffer.get_mut(..size).unwrap_or_default();
-            if !executable.read_at(at, part) {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            out.write_all(part)?;
-            at += size as u64;
+        match binary::copy(&executable, &mut Stream(out), &mut |_| ControlFlow::Continue(()))? {
+            Copied::Whole(_) => Ok(()),
+            Copied::Stopped(_) | Copied::Unreadable(_) => Err(io::ErrorKind::UnexpectedEof.into()),
         }
-        Ok(())
     }
 }
 

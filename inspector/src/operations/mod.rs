@@ -1,6 +1,7 @@
 //! What gops-probe does, whoever asks: each operation looks at a process, or changes it, and gives an answer. It neither parses arguments,
 //! nor prints, nor ends the program; `cli` and `serve` do that.
 
+pub(crate) mod binary;
 pub(crate) mod change;
 pub(crate) mod cpu;
 pub(crate) mod enable;
