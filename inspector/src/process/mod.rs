@@ -16,6 +16,7 @@ pub mod maps;
 mod modules;
 mod pin;
 mod proc;
+mod programs;
 pub mod regular;
 pub mod select;
 pub mod sock_diag;
