@@ -289,6 +289,8 @@ enum Seen<P> {
     Go(Pid, Box<P>),
 }
 
+type Describe<P> = Box<dyn Fn(&Process, GoProcess) -> P + Send + Sync>;
+
 /// What those who look at processes share.
 struct Search<P> {
     /// The open /proc.
@@ -296,7 +298,7 @@ struct Search<P> {
     detail: Detail,
     filter: Box<dyn Fn(&Process) -> bool + Send + Sync>,
     /// What is made of a Go process.
-    describe: Box<dyn Fn(&Process, GoProcess) -> P + Send + Sync>,
+    describe: Describe<P>,
     cache: Executables,
     /// To find out why a process cannot be looked into takes longer than to look into one: one is asked about.
     denial: OnceLock<Denial>,
