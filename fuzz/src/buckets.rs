@@ -3,12 +3,12 @@
 use std::sync::LazyLock;
 
 use inspector::memory::RecordedMemory;
-use inspector::profile::symbolize::Symbolizer;
 use inspector::profile::{Mapping, Profile};
 use inspector::runtime::buckets::{
     Profilers, Tables, allocs_profile, block_profile, heap_profile, mutex_profile, read_block, read_memory,
     read_mutex,
 };
+use inspector::runtime::symbolize::Symbolizer;
 
 use crate::goroutines::{HEAP, HEAP_SIZE, WORLDS, World};
 use crate::input::Input;

@@ -8,8 +8,8 @@ use inspector::process::connections::{self, Protocol};
 use inspector::process::facts::{self, Stat, Status, container_id};
 use inspector::process::maps::Mapping;
 use inspector::process::{sock_diag, users};
-use inspector::report::traceback::printed_name;
 use inspector::runtime::attach::{bias_by_entry, bias_by_mapping};
+use inspector::runtime::names::printed_name;
 use inspector::runtime::release::GoRelease;
 
 use crate::base::{self, BASES, Patched};

@@ -16,11 +16,9 @@ const ALLOWED: [(&str, &[&str]); 14] = [
     ("arch", &[]),
     ("stop", &["arch"]),
     ("memory", &[]),
-    // The marks of agents in a list are looked up while it is made: to be turned round.
-    ("process", &["agent", "arch", "memory"]),
+    ("process", &["arch", "memory"]),
     ("agent", &["process"]),
-    // Names of functions are those of tracebacks, and profiles of the runtime's tables are made below them: to be turned round.
-    ("profile", &["process", "report", "runtime"]),
+    ("profile", &["process"]),
     ("runtime", &["arch", "memory", "process", "profile", "stop"]),
     ("native", &["arch", "memory", "process", "profile"]),
     ("change", &["memory", "process", "runtime", "stop"]),

@@ -12,10 +12,9 @@ use super::{agent, output};
 use crate::Error;
 use crate::agent::{Request, Signal};
 use crate::change::gc::Collection;
-use crate::change::knob::{self, NO_LIMIT};
-use crate::change::subject::Subject;
+use crate::change::knob::NO_LIMIT;
 use crate::change::{Options, guard};
-use crate::operations::change::{collect, gc_percent, set_percent};
+use crate::operations::change::{collect, gc_percent, set_memory_limit, set_percent};
 use crate::process::Process;
 use crate::report::answers::{Source, Sourced};
 use crate::report::changes::{Effort, Gc, SetGc, SetMemLimit};
@@ -109,20 +108,7 @@ pub(super) fn set_mem_limit(args: &SetMemLimitArgs, common: &Common) -> Result<(
     let Found::Process(process) = &target else { return Ok(()) };
     let limit = args.limit.0;
     let (set, needs) = with_options(knob, |options| {
-        let subject = Subject::verify_chosen(process, knob.runtime.chosen())?;
-        let needs = knob::needs(&subject)?;
-        if limit.cast_unsigned() <= needs.overhead && !args.force {
-            return Err(Error::Refused {
-                pid: process.pid(),
-                what: format!(
-                    "{} bytes are mapped that no collection can free: with a limit of {limit} it would collect all the \
-                     time; nothing is written",
-                    needs.overhead
-                ),
-                hint: Some("set a higher limit, or this one with --force".to_owned()),
-            });
-        }
-        Ok((knob::set_memory_limit(&subject, limit, options)?, needs))
+        set_memory_limit(process, knob.runtime.chosen(), limit, args.force, options)
     })?;
     let answer = SetMemLimit::new(&set, needs, knob.dry_run);
     tell_effort(&answer.effort, common);

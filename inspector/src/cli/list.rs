@@ -1,41 +1,41 @@
 //! `list`.
 
+use std::io::{self, Write};
+
+use serde::Serialize;
+
 use super::args::Common;
 use super::notices::Notice;
 use super::output;
 use crate::Error;
+use crate::operations::{list, version};
 use crate::process::Pid;
 use crate::process::access::Denial;
-use crate::process::find::{self, Detail, Found, GoProcess};
-use crate::report::list::{List, write_text};
-use crate::runtime::contradiction;
+use crate::process::find::{self, Found};
+use crate::report::list::{List, Listed, write_text};
 
 pub(super) fn run(common: &Common) -> Result<(), Error> {
-    let detail = if common.json || common.verbose > 0 { Detail::All } else { Detail::Text };
-    let found = find::all(detail)?;
+    run_as(common, List::new, write_text)
+}
+
+/// Lists the Go processes in one of several ways: as JSON what `answer` makes of them, as text what `write_text` writes.
+pub(super) fn run_as<A: Serialize>(
+    common: &Common,
+    answer: impl FnOnce(&Found<Listed>) -> A,
+    write_text: impl FnOnce(&Found<Listed>, bool, &mut dyn Write) -> io::Result<()>,
+) -> Result<(), Error> {
+    let found = list::look(common.detail())?;
     if common.json {
-        output::write_json(common, &List::new(&found))?;
+        output::write_json(common, &answer(&found))?;
     } else {
         output::write(common, |out| write_text(&found, common.verbose > 0, out))?;
     }
     tell_unreadable(&found, common);
-    conclude(&found.processes)
-}
-
-/// The error where versions are contradicted by the programs that name them.
-pub(super) fn conclude<'p>(processes: impl IntoIterator<Item = &'p GoProcess>) -> Result<(), Error> {
-    const NAMED: usize = 20;
-    let doubt = |process: &GoProcess| Some((process.pid, contradiction::of_version(&process.program)?.why));
-    let doubted: Vec<_> = processes.into_iter().filter_map(doubt).collect();
-    let Some((_, why)) = doubted.first() else { return Ok(()) };
-    let pids: Vec<String> = doubted.iter().take(NAMED).map(|(pid, _)| pid.to_string()).collect();
-    let more = if doubted.len() > NAMED { " and others" } else { "" };
-    let pids = pids.join(", ");
-    Err(Error::Partial(format!("the Go version that {pids}{more} states is doubtful: {why}")))
+    version::conclude(found.processes.iter().map(|listed| &listed.process))
 }
 
 /// Says how many processes could not be looked into, and why.
-pub(super) fn tell_unreadable(found: &Found, common: &Common) {
+fn tell_unreadable(found: &Found<Listed>, common: &Common) {
     if found.hides_others {
         let denial = Denial::Hidden;
         let todo = denial.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
@@ -65,7 +65,7 @@ pub(super) fn tell_unreadable(found: &Found, common: &Common) {
 }
 
 /// Names the processes that were not looked at: who makes looking expensive hides nobody silently.
-fn tell_not_looked_at(found: &Found, common: &Common) {
+fn tell_not_looked_at(found: &Found<Listed>, common: &Common) {
     const NAMED: usize = 20;
     let name = |pids: &[Pid]| {
         let named: Vec<String> = pids.iter().take(NAMED).map(ToString::to_string).collect();

@@ -8,8 +8,8 @@ use clap::{CommandFactory as _, Parser as _};
 use super::args::Cli;
 use super::duration::Period;
 use super::target::Target;
+use crate::operations::list;
 use crate::printable::printable_str;
-use crate::process::find::{self, Detail};
 
 /// Parses the words of the command line.
 ///
@@ -70,9 +70,7 @@ fn name_of_a_process(given: &str) -> Option<clap::Error> {
     if given.is_empty() {
         return None;
     }
-    let wanted = given.to_owned();
-    let found =
-        find::matching(Detail::Text, move |process| find::full_name(process).contains(&wanted)).ok()?;
+    let found = list::named(given).ok()?;
     let some: Vec<String> = found
         .processes
         .iter()

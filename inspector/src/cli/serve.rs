@@ -5,8 +5,6 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
-use symbols::image::Source as _;
-
 use super::args::{Common, ServeArgs};
 use super::interrupt::Interrupt;
 use super::notices::Notice;
@@ -18,34 +16,30 @@ use crate::agent::server::{Answers, Outcome, Server};
 use crate::agent::socket::Listen;
 use crate::agent::{AgentTarget, Request, Signal};
 use crate::change;
+use crate::operations::binary::{self, Copied, Stream};
 use crate::operations::change::{collect, gc_percent, set_percent};
 use crate::operations::runtimes::{Answers as Answered, ask};
-use crate::operations::{cpu, memstats, profile, stack, stats};
+use crate::operations::{cpu, memstats, profile, stack, stats, version};
 use crate::printable::printable_str;
-use crate::process::find::GoProcess;
-use crate::process::{Process, find};
+use crate::process::Process;
 use crate::report::answers::{Serving, Source, Sourced};
 use crate::report::changes::SetGc;
 use crate::report::stack::{Filter, StackReport};
 use crate::report::traceback::Level;
-use crate::report::version::write_text;
 use crate::runtime::memstats::Wanted;
-use crate::runtime::open::open_chosen;
 use crate::runtime::snapshot::{Options, Pause};
 
 /// As the default of `stack`.
 const MAX_PAUSE: Duration = Duration::from_millis(20);
 /// How long a change may take.
 const TIMEOUT: Duration = Duration::from_secs(60);
-const PART: usize = 1 << 20;
 /// How long a request waits for others that stop the process.
 const WAIT: Duration = Duration::from_secs(20);
 
 pub(super) fn run(args: &ServeArgs, common: &Common) -> Result<(), Error> {
     let process = args.target.process("serve", common)?;
     // Whoever cannot be looked at, or is no Go process, is not served.
-    let found = find::one(&process)?;
-    let version = version(&process, &found, args.runtime.chosen())?;
+    let version = version::as_agent(&process, args.runtime.chosen())?;
     let interrupt = Interrupt::catch().map_err(|e| Error::Failed(format!("cannot catch signals: {e}")))?;
     let listen = |source| Error::Failed(format!("cannot listen on {}: {source}", args.listen));
     let policy = Policy {
@@ -74,17 +68,6 @@ pub(super) fn run(args: &ServeArgs, common: &Common) -> Result<(), Error> {
         }
     };
     server.run(&outside, &mut until).map_err(listen)?
-}
-
-/// The release of the runtime that is chosen, or of the only one; or of each with its module.
-fn version(process: &Process, found: &GoProcess, chosen: Option<&str>) -> Result<String, Error> {
-    if chosen.is_some() {
-        return Ok(open_chosen(process, chosen)?.name.release);
-    }
-    let mut text = Vec::new();
-    // Memory takes whatever is written.
-    write_text(found, false, &mut text).map_err(|e| Error::Failed(e.to_string()))?;
-    Ok(String::from_utf8_lossy(&text).trim_end().to_owned())
 }
 
 fn announce(process: &Process, address: &Listen, policy: &Policy, common: &Common) -> Result<(), Error> {
@@ -273,18 +256,10 @@ impl Outside<'_> {
             Ok(executable) => executable,
             Err(error) => return failed(&error.into(), out),
         };
-        let mut buffer = vec![0; PART];
-        let mut at = 0;
-        while at < executable.len() {
-            let size = usize::try_from(executable.len() - at).map_or(PART, |left| left.min(PART));
-            let part = buffer.get_mut(..size).unwrap_or_default();
-            if !executable.read_at(at, part) {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            out.write_all(part)?;
-            at += size as u64;
+        match binary::copy(&executable, &mut Stream(out), &mut |_| ControlFlow::Continue(()))? {
+            Copied::Whole(_) => Ok(()),
+            Copied::Stopped(_) | Copied::Unreadable(_) => Err(io::ErrorKind::UnexpectedEof.into()),
         }
-        Ok(())
     }
 }
 

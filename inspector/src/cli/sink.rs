@@ -1,44 +1,11 @@
-//! What the bytes of an answer are written to: a file, with holes where there was nothing to write, or anything else.
+//! A new file that an answer is written to, with holes where there was nothing to write.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Seek as _, SeekFrom, Write};
 
+use crate::operations::binary::Sink;
+
 const BUFFER: usize = 1 << 20;
-/// Written in place of a hole at once.
-const ZEROS: [u8; 4096] = [0; 4096];
-
-/// Something to write to.
-pub(super) trait Sink: Write {
-    /// So many zeros, which take no place where that is possible.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    fn hole(&mut self, len: u64) -> io::Result<()>;
-}
-
-/// What can only be written byte by byte.
-pub(super) struct Stream<W>(pub(super) W);
-
-impl<W: Write> Write for Stream<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
-}
-
-impl<W: Write> Sink for Stream<W> {
-    fn hole(&mut self, mut len: u64) -> io::Result<()> {
-        while len > 0 {
-            let size = usize::try_from(len).unwrap_or(usize::MAX).min(ZEROS.len());
-            self.0.write_all(ZEROS.get(..size).unwrap_or_default())?;
-            len -= size as u64;
-        }
-        Ok(())
-    }
-}
 
 /// A new file.
 pub(super) struct NewFile<'f>(BufWriter<&'f File>);

@@ -3,18 +3,14 @@
 use std::io::Write;
 use std::ops::ControlFlow;
 
-use symbols::image::Source as _;
-
 use super::args::WayArgs;
 use super::destination::{Failed, Written};
 use super::interrupt::Interrupt;
 use super::progress::Progress;
-use super::sink::Sink;
 use crate::agent::payload::{Checked, Payload};
 use crate::agent::{self, Connection, End, Limits, Request, Signal};
+use crate::operations::binary::{self, Copied, Sink};
 use crate::process::executable::Executable;
-
-const BUFFER: usize = 1 << 20;
 
 /// Copies what an agent answers; says how many bytes there were, and why that is not all.
 pub(super) fn copy_from_agent(
@@ -56,26 +52,13 @@ pub(super) fn copy_executable(
     out: &mut dyn Sink,
 ) -> Result<Written, Failed> {
     let mut progress = Progress::new("binary", std::time::Duration::ZERO);
-    let mut buffer = vec![0; BUFFER];
-    let mut at = 0;
-    while at < executable.len() {
-        let data = executable.data(at).unwrap_or(executable.len()..executable.len());
-        out.hole(data.start.saturating_sub(at)).map_err(Failed::Output)?;
-        at = at.max(data.start);
-        while at < data.end {
-            progress.tick(at);
-            if interrupt.is_pending() {
-                return Ok((at, End::Stopped.reason()));
-            }
-            let size = usize::try_from(data.end - at).map_or(BUFFER, |left| left.min(BUFFER));
-            let part = buffer.get_mut(..size).unwrap_or_default();
-            if !executable.read_at(at, part) {
-                return Ok((at, Some("the executable cannot be read to its end".to_owned())));
-            }
-            out.write_all(part).map_err(Failed::Output)?;
-            at += size as u64;
-        }
-    }
-    out.flush().map_err(Failed::Output)?;
-    Ok((at, None))
+    let copied = binary::copy(executable, out, &mut |bytes| {
+        progress.tick(bytes);
+        if interrupt.is_pending() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    Ok(match copied.map_err(Failed::Output)? {
+        Copied::Whole(bytes) => (bytes, None),
+        Copied::Stopped(bytes) => (bytes, End::Stopped.reason()),
+        Copied::Unreadable(bytes) => (bytes, Some("the executable cannot be read to its end".to_owned())),
+    })
 }

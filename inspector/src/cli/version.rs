@@ -2,22 +2,22 @@
 
 use super::args::{Common, VersionArgs};
 use super::via::{Chosen, choose};
-use super::{agent, list, output};
+use super::{agent, output};
 use crate::Error;
 use crate::agent::{Request, Signal};
-use crate::process::find;
+use crate::operations::version::{conclude, look};
 use crate::report::version::{Version, write_text};
 
 pub(super) fn run(args: &VersionArgs, common: &Common) -> Result<(), Error> {
     let target = args.target.find(common)?;
-    let connection = match choose(&target, &args.way, common, |process| Ok(find::one(process)?))? {
+    let connection = match choose(&target, &args.way, common, look)? {
         Chosen::Probe(found) => {
             if common.json {
                 output::write_json(common, &Version::new(&found))?;
             } else {
                 output::write(common, |out| write_text(&found, common.verbose > 0, out))?;
             }
-            return list::conclude([&found]);
+            return conclude([&found]);
         }
         Chosen::Agent(connection) => connection,
     };

@@ -4,7 +4,7 @@ use crate::Error;
 use crate::agent::GcPercent;
 use crate::change::Options;
 use crate::change::gc::{self, Collection};
-use crate::change::knob::{self, Set};
+use crate::change::knob::{self, Needs, Set};
 use crate::change::subject::Subject;
 use crate::process::Process;
 
@@ -33,4 +33,32 @@ pub(crate) fn set_percent(
     options: &Options<'_>,
 ) -> Result<Set<i32>, Error> {
     knob::set_gc_percent(&Subject::verify_chosen(process, runtime)?, percent, options)
+}
+
+/// Sets the memory limit from outside, in bytes. One that would have the process collect all the time is refused, unless `force` is
+/// given. Says, too, what the process needed before.
+///
+/// # Errors
+/// That it is refused; those of reading and writing the process.
+pub(crate) fn set_memory_limit(
+    process: &Process,
+    runtime: Option<&str>,
+    limit: i64,
+    force: bool,
+    options: &Options<'_>,
+) -> Result<(Set<i64>, Needs), Error> {
+    let subject = Subject::verify_chosen(process, runtime)?;
+    let needs = knob::needs(&subject)?;
+    if limit.cast_unsigned() <= needs.overhead && !force {
+        return Err(Error::Refused {
+            pid: process.pid(),
+            what: format!(
+                "{} bytes are mapped that no collection can free: with a limit of {limit} it would collect all the \
+                 time; nothing is written",
+                needs.overhead
+            ),
+            hint: Some("set a higher limit, or this one with --force".to_owned()),
+        });
+    }
+    Ok((knob::set_memory_limit(&subject, limit, options)?, needs))
 }

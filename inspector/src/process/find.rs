@@ -6,23 +6,20 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustix::fs::Dir;
 use rustix::io::Errno;
-use symbols::image::{Image, ImageError};
-use symbols::program::{self, GoProgram};
+use symbols::program::GoProgram;
 
 use super::access::Denial;
 use super::crew::{self, Outcome};
-use super::executable::{Budget, Executable, FileId};
+use super::executable::Budget;
 use super::facts::{Stat, Status};
 use super::maps::Mapping;
+use super::programs::{Executables, Known, NotGo, recognise};
 use super::{Error, Namespace, Pid, Process, pin, proc};
-use crate::agent::{AgentMark, OwnPortFiles};
-use crate::patience::Waiter;
 
 /// A process that runs Go code.
 #[derive(Debug)]
@@ -51,8 +48,6 @@ pub struct GoProcess {
     pub container: Option<String>,
     /// Namespaces that it does not share with us.
     pub other_namespaces: Vec<Namespace>,
-    /// Its gops agent.
-    pub agent: Option<AgentMark>,
 }
 
 /// A Go runtime beside the first one of a process.
@@ -64,11 +59,11 @@ pub struct OtherRuntime {
     pub program: Arc<GoProgram>,
 }
 
-/// What there was to see.
-#[derive(Debug, Default)]
-pub struct Found {
+/// What there was to see. Of each Go process it has what [`search`] was to make of it.
+#[derive(Debug)]
+pub struct Found<P = GoProcess> {
     /// Go processes by pid.
-    pub processes: Vec<GoProcess>,
+    pub processes: Vec<P>,
     /// How many processes were looked at, without threads of the kernel. For [`Detail::Text`] only those of more than
     /// one thread.
     pub looked_at: usize,
@@ -89,6 +84,23 @@ pub struct Found {
     pub executables: usize,
     /// How many bytes of them were read.
     pub bytes_read: u64,
+}
+
+impl<P> Default for Found<P> {
+    fn default() -> Self {
+        Found {
+            processes: Vec::new(),
+            looked_at: 0,
+            unreadable: 0,
+            some_unreadable: Vec::new(),
+            denial: None,
+            hides_others: false,
+            not_looked_at: Vec::new(),
+            unanswered: Vec::new(),
+            executables: 0,
+            bytes_read: 0,
+        }
+    }
 }
 
 /// So many processes that could not be looked into are named.
@@ -126,19 +138,33 @@ pub fn matching(
     detail: Detail,
     filter: impl Fn(&Process) -> bool + Send + Sync + 'static,
 ) -> Result<Found, Error> {
+    search(detail, filter, |_, found| found)
+}
+
+/// Looks at the processes that `filter` lets through, as [`matching`] does, and makes of each Go process what `describe` says. That
+/// is asked by the thread that has just looked at the process, while others look at others.
+///
+/// # Errors
+/// As [`all`].
+pub fn search<P: Send + 'static>(
+    detail: Detail,
+    filter: impl Fn(&Process) -> bool + Send + Sync + 'static,
+    describe: impl Fn(&Process, GoProcess) -> P + Send + Sync + 'static,
+) -> Result<Found<P>, Error> {
     let proc = proc::open()?;
     let pids = pids_in(proc)?;
     let search = Arc::new(Search {
         proc,
         detail,
         filter: Box::new(filter),
+        describe: Box::new(describe),
         cache: Executables::within(Budget::new(TIME, BYTES, BYTES_OF_ONE)),
-        port_files: OwnPortFiles::list(),
         denial: OnceLock::new(),
     });
     let ours = Arc::clone(&search);
     let Outcome { results, left_out } = crew::for_all(workers(proc), pids, move |pid| ours.look(pid));
     let mut found = Found { hides_others: proc::hides_others(proc), ..Found::default() };
+    let mut processes = Vec::new();
     let left_out = left_out.into_iter().map(Seen::Unanswered);
     for seen in results.into_iter().chain(left_out) {
         match seen {
@@ -159,11 +185,12 @@ pub fn matching(
                 found.unanswered.push(pid);
                 continue;
             }
-            Seen::Go(process) => found.processes.push(*process),
+            Seen::Go(pid, process) => processes.push((pid, *process)),
         }
         found.looked_at += 1;
     }
-    found.processes.sort_by_key(|p| p.pid);
+    processes.sort_by_key(|(pid, _)| *pid);
+    found.processes = processes.into_iter().map(|(_, process)| process).collect();
     found.not_looked_at.sort_unstable();
     found.unanswered.sort_unstable();
     (found.executables, found.bytes_read) = search.cache.cost();
@@ -203,18 +230,14 @@ pub fn one(process: &Process) -> Result<GoProcess, Error> {
     let cache = Executables::default();
     let found = match &known.result {
         Ok(program) => {
-            let own = OwnPortFiles::list();
-            let mut found = describe(process, Arc::clone(program), &known, &own, Detail::All)?;
+            let mut found = describe(process, Arc::clone(program), &known, Detail::All)?;
             found.other_runtimes = beside_executable(process, &known, &cache)?;
             found
         }
-        Err(NotGo::NoGo) => {
-            in_shared_object(process, &cache, &OwnPortFiles::list(), Detail::All)?.0.ok_or_else(|| {
-                let reason =
-                    "neither its executable nor what it loaded has build info or a Go function table";
-                process.foreign_go().unwrap_or_else(|| process.not_go(reason))
-            })?
-        }
+        Err(NotGo::NoGo) => in_shared_object(process, &cache, Detail::All)?.0.ok_or_else(|| {
+            let reason = "neither its executable nor what it loaded has build info or a Go function table";
+            process.foreign_go().unwrap_or_else(|| process.not_go(reason))
+        })?,
         Err(NotGo::Image(e)) => return Err(process.unusable(e)),
     };
     process.check()?;
@@ -254,7 +277,7 @@ fn pids_in(proc: &OwnedFd) -> Result<Vec<Pid>, Error> {
     Ok(pids)
 }
 
-enum Seen {
+enum Seen<P> {
     /// Gone, or a thread of the kernel.
     Nothing,
     Other,
@@ -263,24 +286,27 @@ enum Seen {
     Unfinished(Pid),
     /// Its memory or its files do not come.
     Unanswered(Pid),
-    Go(Box<GoProcess>),
+    Go(Pid, Box<P>),
 }
 
+type Describe<P> = Box<dyn Fn(&Process, GoProcess) -> P + Send + Sync>;
+
 /// What those who look at processes share.
-struct Search {
+struct Search<P> {
     /// The open /proc.
     proc: &'static OwnedFd,
     detail: Detail,
     filter: Box<dyn Fn(&Process) -> bool + Send + Sync>,
+    /// What is made of a Go process.
+    describe: Describe<P>,
     cache: Executables,
-    port_files: OwnPortFiles,
     /// To find out why a process cannot be looked into takes longer than to look into one: one is asked about.
     denial: OnceLock<Denial>,
 }
 
-impl Search {
-    fn look(&self, pid: Pid) -> Seen {
-        let Search { cache, port_files, detail, .. } = self;
+impl<P> Search<P> {
+    fn look(&self, pid: Pid) -> Seen<P> {
+        let Search { cache, detail, .. } = self;
         // Most processes of most machines have one thread, as those of the kernel do, and one system call tells.
         if *detail == Detail::Text {
             match pin::threads_of(self.proc, pid) {
@@ -325,20 +351,24 @@ impl Search {
             if stat.threads < FEWEST_WITH_LOADED_CODE {
                 return Seen::Other;
             }
-            return match in_shared_object(&process, cache, port_files, *detail) {
-                Ok((Some(process), _)) => Seen::Go(Box::new(process)),
+            return match in_shared_object(&process, cache, *detail) {
+                Ok((Some(found), _)) => self.described(&process, found),
                 Ok((None, true)) => Seen::Unfinished(pid),
                 _ => Seen::Other,
             };
         };
-        let described = describe(&process, Arc::clone(program), known, port_files, *detail);
-        let Ok(mut described) = described else { return Seen::Nothing };
+        let found = describe(&process, Arc::clone(program), known, *detail);
+        let Ok(mut found) = found else { return Seen::Nothing };
         // What it loaded cannot always be listed, as of a process of somebody else.
-        described.other_runtimes = beside_executable(&process, known, cache).unwrap_or_default();
-        Seen::Go(Box::new(described))
+        found.other_runtimes = beside_executable(&process, known, cache).unwrap_or_default();
+        self.described(&process, found)
     }
 
-    fn unreadable(&self, process: &Process, error: io::Error) -> Seen {
+    fn described(&self, process: &Process, found: GoProcess) -> Seen<P> {
+        Seen::Go(process.pid(), Box::new((self.describe)(process, found)))
+    }
+
+    fn unreadable(&self, process: &Process, error: io::Error) -> Seen<P> {
         if !matches!(Errno::from_io_error(&error), Some(Errno::ACCESS | Errno::PERM)) {
             return Seen::Nothing;
         }
@@ -364,7 +394,6 @@ const FEWEST_WITH_LOADED_CODE: u64 = 3;
 fn in_shared_object(
     process: &Process,
     cache: &Executables,
-    port_files: &OwnPortFiles,
     detail: Detail,
 ) -> Result<(Option<GoProcess>, bool), Error> {
     let mut first: Option<GoProcess> = None;
@@ -385,7 +414,7 @@ fn in_shared_object(
         };
         match &mut first {
             None => {
-                let mut found = describe(process, Arc::clone(program), known, port_files, detail)?;
+                let mut found = describe(process, Arc::clone(program), known, detail)?;
                 found.shared_object = Some(mapping.path);
                 first = Some(found);
             }
@@ -428,7 +457,6 @@ fn describe(
     process: &Process,
     program: Arc<GoProgram>,
     known: &Known,
-    port_files: &OwnPortFiles,
     detail: Detail,
 ) -> Result<GoProcess, Error> {
     let status = match detail {
@@ -449,7 +477,6 @@ fn describe(
             Namespace::ALL.into_iter().filter(other).collect()
         }
     };
-    let agent = port_files.agent_of(process, &program);
     Ok(GoProcess {
         pid: process.pid(),
         name: full_name(process),
@@ -462,7 +489,6 @@ fn describe(
         position_independent: known.position_independent,
         container: if detail == Detail::All { process.container() } else { None },
         other_namespaces,
-        agent,
         status,
     })
 }
@@ -480,140 +506,4 @@ pub(crate) fn full_name(process: &Process) -> String {
         return String::from_utf8_lossy(base.as_bytes()).into_owned();
     }
     name.to_owned()
-}
-
-/// What is known about an executable.
-#[derive(Debug)]
-struct Known {
-    result: Result<Arc<GoProgram>, NotGo>,
-    position_independent: bool,
-    /// It can load shared objects.
-    interpreted: bool,
-    deleted: bool,
-    bytes_read: u64,
-    /// Not all of it could be read within the budget.
-    cut_short: bool,
-}
-
-#[derive(Debug)]
-enum NotGo {
-    Image(ImageError),
-    NoGo,
-}
-
-fn recognise(executable: Executable, budget: Option<&Arc<Budget>>) -> Known {
-    let (executable, short) = match budget {
-        Some(budget) => executable.within(budget),
-        None => (executable, Arc::default()),
-    };
-    let deleted = executable.is_deleted();
-    let read = executable.read_counter();
-    let (mut position_independent, mut interpreted) = (false, false);
-    let result = match Image::parse(Box::new(executable)) {
-        Ok(image) => {
-            position_independent = image.is_position_independent();
-            interpreted = image.is_interpreted();
-            program::identify(&image).map(Arc::new).ok_or(NotGo::NoGo)
-        }
-        Err(e) => Err(NotGo::Image(e)),
-    };
-    let (bytes_read, cut_short) = (read.load(Ordering::Relaxed), short.load(Ordering::Relaxed));
-    Known { result, position_independent, interpreted, deleted, bytes_read, cut_short }
-}
-
-/// Each executable is looked at once, by whoever meets it first; the others wait for that.
-#[derive(Default)]
-struct Executables {
-    files: Mutex<HashMap<FileId, Arc<Slot>>>,
-    /// Shared objects by what /proc/PID/maps calls them, which needs no file to be opened.
-    mapped: Mutex<HashMap<MappedId, Arc<Slot>>>,
-    /// For what is one of many.
-    budget: Option<Arc<Budget>>,
-}
-
-type MappedId = ((u32, u32), u64);
-
-/// What is known about an executable, once somebody has looked at it.
-#[derive(Debug, Default)]
-struct Slot {
-    known: OnceLock<Known>,
-    /// Who looks at it now.
-    looks: Mutex<Option<Waiter>>,
-    done: Condvar,
-}
-
-impl Slot {
-    /// `None` where it was not looked at, or whoever does waits for it.
-    fn get(&self) -> Option<&Known> {
-        self.known.get()
-    }
-
-    /// Looks at it, or waits for who does; not for one that waits itself, for what does not come.
-    fn fill(&self, look: impl FnOnce() -> Known) {
-        const TICK: Duration = Duration::from_millis(50);
-        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(other) = &*looks {
-            if other.waits().is_some_and(|waited| waited >= crew::STUCK) {
-                return;
-            }
-            (looks, _) = self.done.wait_timeout(looks, TICK).unwrap_or_else(PoisonError::into_inner);
-        }
-        if self.known.get().is_some() {
-            return;
-        }
-        *looks = Some(Waiter::ours());
-        drop(looks);
-        self.known.get_or_init(look);
-        *self.looks.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        self.done.notify_all();
-    }
-}
-
-impl Executables {
-    fn within(budget: Budget) -> Self {
-        Executables { budget: Some(Arc::new(budget)), ..Executables::default() }
-    }
-
-    /// Whether nothing more may be begun.
-    fn is_spent(&self) -> bool {
-        self.budget.as_ref().is_some_and(|budget| budget.is_spent())
-    }
-
-    fn of(&self, process: &Process) -> io::Result<Arc<Slot>> {
-        let known = self.slot(process.executable_id()?);
-        if known.get().is_some() {
-            return Ok(known);
-        }
-        let executable = process.raw_executable()?;
-        // It may have executed another program in between.
-        let known = self.slot(executable.id());
-        known.fill(|| recognise(executable, self.budget.as_ref()));
-        Ok(known)
-    }
-
-    fn of_mapping(&self, process: &Process, mapping: &Mapping) -> io::Result<Arc<Slot>> {
-        let id = (mapping.device, mapping.inode);
-        if let Some(known) = self.mapped.lock().unwrap_or_else(PoisonError::into_inner).get(&id) {
-            return Ok(Arc::clone(known));
-        }
-        let executable = process.open_mapping(mapping)?;
-        let known = self.slot(executable.id());
-        known.fill(|| recognise(executable, self.budget.as_ref()));
-        self.mapped.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&known));
-        Ok(known)
-    }
-
-    /// The lock is free while an executable is read.
-    fn slot(&self, id: FileId) -> Arc<Slot> {
-        Arc::clone(self.files.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_default())
-    }
-
-    /// How many executables there were, and how many bytes of them were read.
-    fn cost(&self) -> (usize, u64) {
-        let map = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        (
-            map.values().filter(|k| k.get().is_some()).count(),
-            map.values().filter_map(|k| k.get()).map(|k| k.bytes_read).sum(),
-        )
-    }
 }

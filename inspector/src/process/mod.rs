@@ -20,6 +20,7 @@ mod memory;
 mod modules;
 mod pin;
 mod proc;
+mod programs;
 pub mod regular;
 pub mod select;
 pub mod sock_diag;

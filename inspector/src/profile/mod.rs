@@ -11,7 +11,6 @@ pub mod mappings;
 pub mod pprof;
 pub mod speedscope;
 pub(crate) mod sums;
-pub mod symbolize;
 #[cfg(test)]
 mod tests;
 pub mod text;

@@ -10,6 +10,15 @@ use crate::agent::AgentMark;
 use crate::printable::{printable, printable_str};
 use crate::process::find::{Found, GoProcess};
 
+/// A Go process, and the gops agent that listens in it.
+#[derive(Debug)]
+pub struct Listed {
+    /// The process.
+    pub process: GoProcess,
+    /// Its agent; `None` where it has none.
+    pub agent: Option<AgentMark>,
+}
+
 /// All Go processes.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -113,7 +122,7 @@ pub struct Cost {
 
 impl List {
     /// Makes the answer.
-    pub fn new(found: &Found) -> Self {
+    pub fn new(found: &Found<Listed>) -> Self {
         List {
             schema: SCHEMA,
             processes: found.processes.iter().map(Entry::new).collect(),
@@ -137,7 +146,7 @@ impl Agent {
 }
 
 impl Cost {
-    pub(super) fn new(found: &Found) -> Self {
+    pub(super) fn new(found: &Found<Listed>) -> Self {
         Cost {
             processes: found.looked_at as u64,
             executables: found.executables as u64,
@@ -147,7 +156,8 @@ impl Cost {
 }
 
 impl Entry {
-    pub(super) fn new(p: &GoProcess) -> Self {
+    pub(super) fn new(listed: &Listed) -> Self {
+        let Listed { process: p, agent } = listed;
         let info = p.program.build_info.as_ref();
         Entry {
             pid: p.pid.as_raw(),
@@ -170,7 +180,7 @@ impl Entry {
             } else {
                 Vec::new()
             },
-            agent: p.agent.as_ref().map(Agent::new),
+            agent: agent.as_ref().map(Agent::new),
             runtimes: RuntimeRelease::several(p),
         }
     }
@@ -181,17 +191,17 @@ impl Entry {
 ///
 /// # Errors
 /// Those of `out`.
-pub fn write_text(found: &Found, verbose: bool, out: &mut dyn Write) -> io::Result<()> {
-    let rows: Vec<[String; 5]> = found.processes.iter().map(row).collect();
+pub fn write_text(found: &Found<Listed>, verbose: bool, out: &mut dyn Write) -> io::Result<()> {
+    let rows: Vec<[String; 5]> = found.processes.iter().map(|listed| row(&listed.process)).collect();
     let mut widths = [0; 4];
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = cell.len().max(*width);
         }
     }
-    for (p, [pid, parent, name, version, path]) in found.processes.iter().zip(&rows) {
+    for (listed, [pid, parent, name, version, path]) in found.processes.iter().zip(&rows) {
         // What cannot be confirmed may be anybody's.
-        let mark = if p.agent.as_ref().is_some_and(|a| a.confirmed) { '*' } else { ' ' };
+        let mark = if listed.agent.as_ref().is_some_and(|a| a.confirmed) { '*' } else { ' ' };
         // gops pads by bytes, and `format!` by characters.
         let pad = |cell: &str, column: usize| {
             let missing = widths.get(column).map_or(0, |w: &usize| w.saturating_sub(cell.len()));
@@ -199,7 +209,7 @@ pub fn write_text(found: &Found, verbose: bool, out: &mut dyn Write) -> io::Resu
         };
         write!(out, "{} {} {}{mark} {} {path}", pad(pid, 0), pad(parent, 1), pad(name, 2), pad(version, 3))?;
         if verbose {
-            write!(out, "{}", remarks(p))?;
+            write!(out, "{}", remarks(listed))?;
         }
         writeln!(out)?;
     }
@@ -238,7 +248,8 @@ fn shorten(version: &str) -> &str {
 }
 
 /// What else is known of a process, for people.
-pub(super) fn remarks(p: &GoProcess) -> String {
+pub(super) fn remarks(listed: &Listed) -> String {
+    let Listed { process: p, agent } = listed;
     let evidence: Vec<_> = p.program.evidence.iter().map(ToString::to_string).collect();
     let mut remarks = vec![evidence.join(", ")];
     if let Some(object) = &p.shared_object {
@@ -257,7 +268,7 @@ pub(super) fn remarks(p: &GoProcess) -> String {
     if p.stat.is_stopped() {
         remarks.push("stopped".to_owned());
     }
-    if let Some(agent) = &p.agent {
+    if let Some(agent) = agent {
         let confirmed = if agent.confirmed { "" } else { ", unconfirmed" };
         remarks.push(format!("agent on port {}{confirmed}", agent.port));
     }

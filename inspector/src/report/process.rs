@@ -6,6 +6,7 @@ use super::SCHEMA;
 use super::list::Agent;
 pub use super::process_text::write_text;
 use super::version::{Module, Release};
+use crate::agent::AgentMark;
 use crate::memory::ReadCost;
 use crate::process::cgroup;
 use crate::process::connections::{Connection, End};
@@ -252,14 +253,16 @@ pub struct Cost {
     pub bytes_written: u64,
 }
 
-/// What was found in the memory of a process.
+/// What is known of a process while it runs, beside what /proc and its files say.
 #[derive(Debug, Clone, Default)]
 pub struct Live {
+    /// The gops agent that listens in it; `None` where it has none, or where it is no Go program.
+    pub agent: Option<AgentMark>,
     /// The settings of its Go runtime, where that is one.
     pub settings: Settings,
     /// Where there are several, those of each.
     pub runtimes: Vec<(RuntimeName, Settings)>,
-    /// What that cost.
+    /// What reading these cost.
     pub cost: ReadCost,
 }
 
@@ -341,7 +344,7 @@ impl Go {
             build_id: more.build_ids.go.clone(),
             main_package: info.map(|i| i.path.clone()).filter(|p| !p.is_empty()),
             main_module: info.and_then(|i| i.main.as_ref()).map(Module::new),
-            agent: go.agent.as_ref().map(Agent::new),
+            agent: live.agent.as_ref().map(Agent::new),
             settings: RuntimeSettings::new(&live.settings),
             runtimes: live.runtimes.iter().map(|(name, settings)| GoRuntime::new(name, settings)).collect(),
         }

@@ -94,7 +94,7 @@ fn write_more(details: &Details, more: &More, live: &Live, out: &mut dyn Write) 
         if let Some(main) = go.program.build_info.as_ref().and_then(|i| i.main.as_ref()) {
             line("main module", format!("{} {}", main.path, main.version).trim_end())?;
         }
-        if let Some(agent) = &go.agent {
+        if let Some(agent) = &live.agent {
             let confirmed = if agent.confirmed { "" } else { ", unconfirmed" };
             line("agent", &format!("port {}{confirmed}", agent.port))?;
         }

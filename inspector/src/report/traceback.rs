@@ -3,7 +3,6 @@
 
 mod header;
 mod kept;
-mod name;
 mod plan;
 mod template;
 
@@ -16,11 +15,11 @@ use symbols::pclntab::inline::logical_frames_and_pc;
 use kept::Kept;
 
 pub use header::{header_status, wait_minutes, write_header};
-pub use name::printed_name;
 
 use crate::printable::printable;
 use crate::runtime::code::AddressMap;
 use crate::runtime::goroutine::Goroutine;
+use crate::runtime::names::{is_shown, printed_name};
 use crate::runtime::running::NoStart;
 use crate::runtime::snapshot::stacks::{Shape, Stack};
 use crate::runtime::snapshot::{Details, Frames, Slot, Snapshot};
@@ -425,7 +424,7 @@ fn pc_text(view: &View, pc: u64, interrupted: bool) -> PcText {
                 // No name that a Go compiler writes is changed by this.
                 name: printable(&printed_name(name, view.release)).into_owned().into_bytes(),
                 inlined: frame.inlined,
-                shown: name::is_shown(raw, view.release),
+                shown: is_shown(raw, view.release),
                 is_panic: raw == b"runtime.gopanic",
                 is_wrapper: frame.func_id == view.wrapper_id,
                 reveals_wrapper: matches!(

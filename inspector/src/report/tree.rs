@@ -6,10 +6,10 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::SCHEMA;
-use super::list::{Cost, Entry, remarks};
+use super::list::{Cost, Entry, Listed, remarks};
 use super::version::release_text;
 use crate::printable::{printable, printable_str};
-use crate::process::find::{Found, GoProcess};
+use crate::process::find::Found;
 
 /// All Go processes below their parents.
 #[derive(Debug, Serialize)]
@@ -49,8 +49,8 @@ pub struct Node {
 
 impl Tree {
     /// Makes the answer.
-    pub fn new(found: &Found) -> Self {
-        let by_pid: HashMap<i32, &GoProcess> = found.processes.iter().map(|p| (p.pid.as_raw(), p)).collect();
+    pub fn new(found: &Found<Listed>) -> Self {
+        let by_pid = by_pid(found);
         let node = |branch: &Branch| Node {
             depth: branch.depth as u64,
             pid: branch.pid,
@@ -75,9 +75,16 @@ struct Edge {
     pid: i32,
 }
 
-fn edges(found: &Found) -> Vec<Edge> {
-    let edge = |p: &GoProcess| Edge { parent: p.stat.parent.map_or(0, |p| p.as_raw()), pid: p.pid.as_raw() };
+fn edges(found: &Found<Listed>) -> Vec<Edge> {
+    let edge = |Listed { process: p, .. }: &Listed| {
+        let parent = p.stat.parent.map_or(0, |p| p.as_raw());
+        Edge { parent, pid: p.pid.as_raw() }
+    };
     found.processes.iter().map(edge).collect()
+}
+
+fn by_pid(found: &Found<Listed>) -> HashMap<i32, &Listed> {
+    found.processes.iter().map(|listed| (listed.process.pid.as_raw(), listed)).collect()
 }
 
 /// A line of the tree.
@@ -135,17 +142,18 @@ fn mark_last(branches: &mut [Branch]) {
 ///
 /// # Errors
 /// Those of `out`.
-pub fn write_text(found: &Found, verbose: bool, out: &mut dyn Write) -> io::Result<()> {
-    let by_pid: HashMap<i32, &GoProcess> = found.processes.iter().map(|p| (p.pid.as_raw(), p)).collect();
+pub fn write_text(found: &Found<Listed>, verbose: bool, out: &mut dyn Write) -> io::Result<()> {
+    let by_pid = by_pid(found);
     let text = |branch: &Branch| match by_pid.get(&branch.pid) {
         // gops shows the pid alone of what it has at the top.
-        Some(p) if branch.depth > 0 || verbose => {
-            let mark = if p.agent.is_some() { "[*]  " } else { "" };
+        Some(listed) if branch.depth > 0 || verbose => {
+            let Listed { process: p, agent } = listed;
+            let mark = if agent.is_some() { "[*]  " } else { "" };
             let name = printable_str(&p.name);
             let release = release_text(&p.program);
             let mut text = format!("{mark}{} ({name}) {{{}}}", p.pid, printable_str(&release));
             if verbose {
-                text.push_str(&format!("  {}{}", printable(&p.path), remarks(p)));
+                text.push_str(&format!("  {}{}", printable(&p.path), remarks(listed)));
             }
             text
         }

@@ -11,10 +11,10 @@ use super::contradiction::{self, Contradiction};
 use super::record::RecordError;
 use super::snapshot::stacks::Shape;
 use super::snapshot::{Details, Frames, Snapshot};
+use super::symbolize::Symbolizer;
 use super::unwind::caller_was_interrupted;
 use super::view::View;
 use crate::memory::Memory;
-use crate::profile::symbolize::Symbolizer;
 use crate::profile::{Label, LabelValue, Mapping, Profile, Sample, ValueType};
 
 /// The most frames of a goroutine, where the process does not say how many (`debug.profstackdepth`, from Go 1.23).

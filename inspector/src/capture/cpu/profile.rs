@@ -7,8 +7,8 @@ use super::collect::{Collected, Key};
 use super::known::{Known, KnownRuntime};
 use super::session::Captured;
 use crate::native::frame::{Named, Place};
-use crate::profile::symbolize::{Symbolizer, Symbols};
 use crate::profile::{Function, Label, LabelValue, Line, Location, Mapping, Profile, Sample, ValueType};
+use crate::runtime::symbolize::{Symbolizer, Symbols};
 
 /// Names and files of all functions of a profile together: debug information may claim any.
 const MAX_TEXTS: usize = 256 << 20;

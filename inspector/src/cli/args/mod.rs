@@ -17,6 +17,7 @@ use super::runtimes::RuntimeArgs;
 use super::target::TargetArgs;
 use crate::Error;
 use crate::agent::socket::Listen;
+use crate::process::find::Detail;
 use declaration::{
     BINARY, GC, HEAP, LIST, MEMSTATS, PPROF_ALLOCS, PPROF_BLOCK, PPROF_CPU, PPROF_GOROUTINE, PPROF_HEAP,
     PPROF_MUTEX, PPROF_THREADCREATE, PROCESS, SERVE, SETGC, SETMEMLIMIT, STACK, STATS, TOP, TRACE, TREE,
@@ -75,6 +76,13 @@ pub struct Common {
     /// When to use colour on standard error
     #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
     pub color: Color,
+}
+
+impl Common {
+    /// How much is to be found out about each process that is listed or described.
+    pub(super) fn detail(&self) -> Detail {
+        if self.json || self.verbose > 0 { Detail::All } else { Detail::Text }
+    }
 }
 
 /// When to use colour.

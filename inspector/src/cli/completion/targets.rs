@@ -6,8 +6,9 @@ use std::ffi::OsStr;
 use clap_complete::engine::CompletionCandidate;
 use regex::Regex;
 
+use crate::operations::list;
 use crate::printable::printable_str;
-use crate::process::find::{self, Detail, GoProcess};
+use crate::process::find::{Detail, GoProcess};
 
 /// So many digits of a container's id tell it from others.
 const ID: usize = 12;
@@ -15,7 +16,7 @@ const ID: usize = 12;
 /// The targets that begin with what is there already.
 pub(in crate::cli) fn targets(begun: &OsStr) -> Vec<CompletionCandidate> {
     let Some(begun) = begun.to_str() else { return Vec::new() };
-    let found = find::all(Detail::All).map(|found| found.processes).unwrap_or_default();
+    let found = list::without_agents(Detail::All).map(|found| found.processes).unwrap_or_default();
     let names = candidates(&found.iter().map(Target::of).collect::<Vec<_>>());
     names
         .into_iter()

@@ -11,9 +11,9 @@ use super::shape;
 use super::ticks::{TicksPerSecond, ticks_per_second};
 use super::{BucketsError, Tables};
 use crate::memory::Memory;
-use crate::profile::symbolize::Symbolizer;
 use crate::profile::{Mapping, Profile, Sample, ValueType};
 use crate::runtime::record::{Record, RecordError};
+use crate::runtime::symbolize::Symbolizer;
 
 /// How often a table is read until two readings agree.
 const MAX_READINGS: usize = 4;

@@ -12,10 +12,10 @@ use super::shape;
 use super::{BucketsError, Tables};
 use crate::arch::Machine;
 use crate::memory::Memory;
-use crate::profile::symbolize::Symbolizer;
 use crate::profile::{Label, LabelValue, Mapping, Profile, Sample, ValueType};
 use crate::runtime::record::{Record, RecordError};
 use crate::runtime::release::GoRelease;
+use crate::runtime::symbolize::Symbolizer;
 
 /// How often the table is read until two readings agree.
 const MAX_READINGS: usize = 12;

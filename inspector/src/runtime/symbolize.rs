@@ -11,11 +11,11 @@ use std::collections::HashMap;
 use symbols::addr::LinkAddr;
 use symbols::pclntab::inline::{LogicalFrame, logical_frames};
 
-use super::{Function, Line, Location, Mapping};
-use crate::report::traceback::printed_name;
-use crate::runtime::modules::{Modules, Place};
-use crate::runtime::release::GoRelease;
-use crate::runtime::view::View;
+use super::modules::{Modules, Place};
+use super::names::printed_name;
+use super::release::GoRelease;
+use super::view::View;
+use crate::profile::{Function, Line, Location, Mapping};
 
 /// Longer than any name or path that a Go compiler writes.
 const MAX_TEXT: usize = 64 << 10;
@@ -128,7 +128,7 @@ impl<'m> Deck<'m> {
 }
 
 impl<'m> Symbolizer<'m> {
-    /// Names code of the process of `view`, in which `mappings` are mapped ([`super::mappings::of`]).
+    /// Names code of the process of `view`, in which `mappings` are mapped ([`of`](crate::profile::mappings::of)).
     pub fn new(view: &'m View, mappings: Vec<Mapping>) -> Self {
         Self::of(&view.modules, view.release, view.wrapper_id, mappings)
     }

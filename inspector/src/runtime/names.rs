@@ -1,6 +1,6 @@
 //! Function names: how they are printed, and which are left out.
 
-use crate::runtime::release::GoRelease;
+use super::release::GoRelease;
 
 /// The name as a traceback prints it (`printFuncName`): type arguments as `[...]` from Go 1.21 on (before, the linker
 /// wrote them so), `panic` for `runtime.gopanic`.
@@ -73,7 +73,7 @@ fn between_lists(inner: &[u8]) -> Between {
 
 /// Whether a traceback without runtime frames prints the function (`showfuncinfo`, but for wrappers and panics, which
 /// depend on their neighbours).
-pub(super) fn is_shown(name: &[u8], release: GoRelease) -> bool {
+pub fn is_shown(name: &[u8], release: GoRelease) -> bool {
     if release.shows_finalizer_loops() && matches!(name, b"runtime.runFinalizers" | b"runtime.runCleanups") {
         return true;
     }

@@ -1,0 +1,46 @@
+//! The Go release that built a program.
+
+use crate::Error;
+use crate::process::Process;
+use crate::process::find::{self, GoProcess};
+use crate::report::version::write_text;
+use crate::runtime::contradiction;
+use crate::runtime::open::open_chosen;
+
+/// Looks at the files of a process, which say what built it.
+///
+/// # Errors
+/// Whatever keeps us from saying that it is a Go process.
+pub(crate) fn look(process: &Process) -> Result<GoProcess, Error> {
+    Ok(find::one(process)?)
+}
+
+/// The release as an agent would answer it: that of the runtime that is chosen, or of the only one; or of each with its module.
+///
+/// # Errors
+/// Those of [`look`]; where the chosen runtime cannot be read.
+pub(crate) fn as_agent(process: &Process, chosen: Option<&str>) -> Result<String, Error> {
+    let found = look(process)?;
+    if chosen.is_some() {
+        return Ok(open_chosen(process, chosen)?.name.release);
+    }
+    let mut text = Vec::new();
+    // Memory takes whatever is written.
+    write_text(&found, false, &mut text).map_err(|e| Error::Failed(e.to_string()))?;
+    Ok(String::from_utf8_lossy(&text).trim_end().to_owned())
+}
+
+/// The error of an answer in which versions are contradicted by the programs that name them.
+///
+/// # Errors
+/// As said.
+pub(crate) fn conclude<'p>(processes: impl IntoIterator<Item = &'p GoProcess>) -> Result<(), Error> {
+    const NAMED: usize = 20;
+    let doubt = |process: &GoProcess| Some((process.pid, contradiction::of_version(&process.program)?.why));
+    let doubted: Vec<_> = processes.into_iter().filter_map(doubt).collect();
+    let Some((_, why)) = doubted.first() else { return Ok(()) };
+    let pids: Vec<String> = doubted.iter().take(NAMED).map(|(pid, _)| pid.to_string()).collect();
+    let more = if doubted.len() > NAMED { " and others" } else { "" };
+    let pids = pids.join(", ");
+    Err(Error::Partial(format!("the Go version that {pids}{more} states is doubtful: {why}")))
+}
