@@ -26,7 +26,7 @@
 //! * A thread of ours waits for threads that end while others are seized (`reaper`), for a process that executes another program
 //!   waits for that.
 
-mod late;
+mod pending;
 mod priority;
 mod reaper;
 mod registers;
@@ -42,7 +42,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
-pub use late::{Late, Passing};
+pub use pending::{PendingStop, StopOutcome};
 pub(crate) use priority::Raised;
 use reaper::Reaper;
 pub use registers::Registers;
@@ -289,7 +289,7 @@ impl Stopped {
     ///
     /// # Errors
     /// On any error the thread runs on.
-    pub fn one_in_passing(pid: i32, tid: i32, timeout: Duration) -> Result<Passing, StopError> {
+    pub fn one_in_passing(pid: i32, tid: i32, timeout: Duration) -> Result<StopOutcome, StopError> {
         let begun = Instant::now();
         let mut stopped = Stopped::of(pid, begun, timeout)?;
         stopped.seize(tid)?;
@@ -299,8 +299,8 @@ impl Stopped {
         });
         match waited {
             Ok(()) if stopped.threads.is_empty() => Err(StopError::Exited),
-            Ok(()) => Ok(Passing::Stopped(stopped)),
-            Err(StopError::Timeout(_)) => Ok(Passing::Late(Late::new(tid, stopped))),
+            Ok(()) => Ok(StopOutcome::Stopped(stopped)),
+            Err(StopError::Timeout(_)) => Ok(StopOutcome::Pending(PendingStop::new(tid, stopped))),
             Err(error) => Err(error),
         }
     }

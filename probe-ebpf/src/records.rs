@@ -114,7 +114,7 @@ pub struct Sample<'b> {
     /// Registers of user space; `None` for threads of the kernel and for 32-bit code.
     pub user: Option<Registers>,
     /// The frames are those of the goroutine from where it called C.
-    pub hopped: bool,
+    pub resumed_after_cgo: bool,
     /// The walk ended at its limit.
     pub cut: bool,
     /// Where a function among the frames left the goroutine's stack, the goroutine's frames follow.
@@ -230,7 +230,7 @@ impl<'b> Record<'b> {
                     tid: u32_at(offset_of!(Head, tid))?,
                     in_kernel: set & flags::IN_KERNEL != 0,
                     user: (set & flags::USER != 0).then_some(registers),
-                    hopped: set & flags::HOPPED != 0,
+                    resumed_after_cgo: set & flags::HOPPED != 0,
                     cut: set & flags::CUT != 0,
                     crossed: set & flags::CROSSED != 0,
                     g: u64_at(offset_of!(Head, g))?,

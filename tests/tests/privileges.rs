@@ -15,7 +15,7 @@ use std::process::{Command, Output};
 use fixtures::matrix::newest_of;
 use fixtures::repetition::say;
 use fixtures::{Cell, Fixture, Program, Variant, binary, build, copy_program};
-use inspector::change::subject::Subject;
+use inspector::change::verified::VerifiedRuntime;
 use inspector::memory::Memory as _;
 use inspector::process::Process;
 use serde_json::json;
@@ -87,7 +87,7 @@ fn stderr(output: &Output) -> String {
 /// Where a variable of the runtime is.
 fn place(pid: u32, variable: &str, field: &str) -> (u64, usize) {
     let process = Process::pin(u64::from(pid).try_into().unwrap()).unwrap();
-    let (at, width) = Subject::verify(&process).unwrap().place(variable, field).unwrap();
+    let (at, width) = VerifiedRuntime::verify(&process).unwrap().place(variable, field).unwrap();
     (at.0, width.bytes())
 }
 

@@ -15,7 +15,7 @@ use fixtures::{Cell, Fixture, Program, Repetitions, Variant, binary, build, nati
 use inspector::process::Process;
 use inspector::runtime::open::open;
 use inspector::runtime::snapshot::{self, Frames, Options, Pause, Snapshot};
-use inspector::stop::{Passing, Stopped};
+use inspector::stop::{StopOutcome, Stopped};
 use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -562,13 +562,13 @@ fn one_that_is_late_in_passing_is_let_go_when_it_comes() {
         let passing =
             Stopped::one_in_passing(pid(&target).as_raw(), forker, Duration::from_millis(5)).unwrap();
         match passing {
-            Passing::Late(mut thread) => {
+            StopOutcome::Pending(mut thread) => {
                 assert_eq!(thread.tid(), forker);
                 late += 1;
                 wait_until("the thread is let go", || thread.is_over());
             }
             // Between two forks. Else it is held until the end of this round.
-            Passing::Stopped(thread) => drop(thread),
+            StopOutcome::Stopped(thread) => drop(thread),
         }
         target.assert_untouched().unwrap();
     }

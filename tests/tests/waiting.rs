@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use fixtures::matrix::{NEWEST, QUICK};
 use fixtures::repetition::say;
 use fixtures::{Cell, Fixture, Program, Repetitions, Variant, binary, build};
-use inspector::change::subject::Subject;
+use inspector::change::verified::VerifiedRuntime;
 use inspector::stop::Stopped;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -237,7 +237,7 @@ fn a_later_command_ends_a_window_whose_guard_is_stopped_too() {
 fn gogc_is_off_again_though_gops_probe_is_stopped() {
     let mut changed = Changed::start(NEWEST, &[("GOGC", "off")]);
     let process = changed.fixture.pinned().unwrap();
-    let subject = Subject::verify(&process).unwrap();
+    let subject = VerifiedRuntime::verify(&process).unwrap();
     let is_off = || subject.gc_percent().unwrap() < 0;
     let mut repetitions = Repetitions::new("changes", "gc with GOGC=off stopped by SIGSTOP", 40);
     let (mut on, mut without_us, mut killed, mut left) = (0, 0, 0, 0);

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use super::guard::{self, Claim, Guard, Times};
 use super::journal::{Entry, Journal};
 use super::pacer;
-use super::subject::{SWEPT, Subject};
+use super::verified::{SWEPT, VerifiedRuntime};
 use super::word::{Outcome, Word, Writer};
 use super::{Options, Turn, refused, stop_all, stopped};
 use crate::Error;
@@ -75,7 +75,7 @@ pub struct Collection {
 /// # Errors
 /// [`Error::Uncalibrated`] and [`Error::Refused`] where nothing was written; [`Error::Failed`] where the collection did
 /// not happen in time, and everything is put back.
-pub fn collect(subject: &Subject<'_>, options: &Options<'_>) -> Result<Collection, Error> {
+pub fn collect(subject: &VerifiedRuntime<'_>, options: &Options<'_>) -> Result<Collection, Error> {
     let process = subject.process;
     // Where it sleeps, a stop is needed, which is not to be had from a process that somebody else traces.
     let deadline = Instant::now() + options.timeout;
@@ -99,7 +99,7 @@ pub fn collect(subject: &Subject<'_>, options: &Options<'_>) -> Result<Collectio
 }
 
 /// What would be written.
-fn plan(subject: &Subject<'_>, writer: &Writer<'_>) -> Result<Collection, Error> {
+fn plan(subject: &VerifiedRuntime<'_>, writer: &Writer<'_>) -> Result<Collection, Error> {
     let off = subject.gc_percent()? < 0;
     let mut words = Vec::new();
     if off {
@@ -122,12 +122,12 @@ fn plan(subject: &Subject<'_>, writer: &Writer<'_>) -> Result<Collection, Error>
     Ok(Collection { cycle, before, after: before, was_off: off, written: words, ..Collection::default() })
 }
 
-fn almost_off(subject: &Subject<'_>) -> Result<Word, Error> {
+fn almost_off(subject: &VerifiedRuntime<'_>) -> Result<Word, Error> {
     let off = u64::from((-1i32).cast_unsigned());
     subject.word("runtime.gcController", "gcPercent", off, u64::from(ALMOST_OFF.cast_unsigned()))
 }
 
-fn wake_words(subject: &Subject<'_>) -> Result<[Word; 2], Error> {
+fn wake_words(subject: &VerifiedRuntime<'_>) -> Result<[Word; 2], Error> {
     Ok([
         subject.word("runtime.sched", "sysmonwait", 1, 0)?,
         // A note is a word of 8 bytes, of which the kernel's futex is the lower half.
@@ -135,7 +135,7 @@ fn wake_words(subject: &Subject<'_>) -> Result<[Word; 2], Error> {
     ])
 }
 
-fn heap(subject: &Subject<'_>) -> Result<Heap, Error> {
+fn heap(subject: &VerifiedRuntime<'_>) -> Result<Heap, Error> {
     let field = |name| subject.read("runtime.gcController", name);
     let counts = subject.view.release.counts_heap_in_controller();
     let counted = || Ok::<u64, Error>(field("totalAlloc")?.saturating_sub(field("totalFree")?));
@@ -147,7 +147,7 @@ fn heap(subject: &Subject<'_>) -> Result<Heap, Error> {
 }
 
 struct Request<'a, 'p> {
-    subject: &'a Subject<'p>,
+    subject: &'a VerifiedRuntime<'p>,
     options: &'a Options<'a>,
     writer: Writer<'p>,
     journal: Journal,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::journal::Journal;
 use super::pacer;
-use super::subject::Subject;
+use super::verified::VerifiedRuntime;
 use super::word::{Outcome, Word, Writer};
 use super::{Options, Turn, refused, stop_all, unverified};
 use crate::Error;
@@ -40,7 +40,11 @@ pub struct Set<T> {
 ///
 /// # Errors
 /// [`Error::Uncalibrated`] and [`Error::Refused`]; nothing was written then.
-pub fn set_gc_percent(subject: &Subject<'_>, percent: i32, options: &Options<'_>) -> Result<Set<i32>, Error> {
+pub fn set_gc_percent(
+    subject: &VerifiedRuntime<'_>,
+    percent: i32,
+    options: &Options<'_>,
+) -> Result<Set<i32>, Error> {
     let percent = percent.max(-1);
     change(subject, options, percent, |subject| {
         let before = subject.gc_percent()?;
@@ -63,7 +67,7 @@ pub struct Needs {
 ///
 /// # Errors
 /// As [`set_memory_limit`].
-pub fn needs(subject: &Subject<'_>) -> Result<Needs, Error> {
+pub fn needs(subject: &VerifiedRuntime<'_>) -> Result<Needs, Error> {
     check_has_limit(subject)?;
     let field = |name| subject.read("runtime.gcController", name);
     // `memoryLimitHeapGoal`: what is mapped and is neither free nor in objects.
@@ -76,7 +80,11 @@ pub fn needs(subject: &Subject<'_>) -> Result<Needs, Error> {
 ///
 /// # Errors
 /// [`Error::Uncalibrated`] and [`Error::Refused`]; nothing was written then. Go 1.18 has no memory limit.
-pub fn set_memory_limit(subject: &Subject<'_>, limit: i64, options: &Options<'_>) -> Result<Set<i64>, Error> {
+pub fn set_memory_limit(
+    subject: &VerifiedRuntime<'_>,
+    limit: i64,
+    options: &Options<'_>,
+) -> Result<Set<i64>, Error> {
     check_has_limit(subject)?;
     let limit = u64::try_from(limit)
         .map_err(|_| refused(subject.process, "a memory limit is not negative; nothing is written"))?;
@@ -96,7 +104,7 @@ pub fn set_memory_limit(subject: &Subject<'_>, limit: i64, options: &Options<'_>
     })
 }
 
-fn check_has_limit(subject: &Subject<'_>) -> Result<(), Error> {
+fn check_has_limit(subject: &VerifiedRuntime<'_>) -> Result<(), Error> {
     if !subject.view.release.has_memory_limit() {
         return Err(unverified(
             subject.process,
@@ -107,7 +115,7 @@ fn check_has_limit(subject: &Subject<'_>) -> Result<(), Error> {
 }
 
 /// The goal of the background scavenger (`gcPaceScavenger`), where it is what the limit before made it.
-fn scavenger_word(subject: &Subject<'_>, before: u64, limit: u64) -> Result<Option<Word>, Error> {
+fn scavenger_word(subject: &VerifiedRuntime<'_>, before: u64, limit: u64) -> Result<Option<Word>, Error> {
     const FIELD: (&str, &str) = ("runtime.scavenge", "memoryLimitGoal");
     if !subject.has(FIELD.0, FIELD.1) {
         return Ok(None);
@@ -124,7 +132,7 @@ fn scavenger_word(subject: &Subject<'_>, before: u64, limit: u64) -> Result<Opti
 
 /// Whether the pacer's variables follow from each other as this release computes them: the last check, and the one
 /// that each of them takes part in.
-fn check_pacer(subject: &Subject<'_>, percent: i32) -> Result<(), Error> {
+fn check_pacer(subject: &VerifiedRuntime<'_>, percent: i32) -> Result<(), Error> {
     // Before the first cycle, parts of it are still being counted.
     if subject.read("runtime.memstats", "numgc")? == 0 {
         return Ok(());
@@ -149,7 +157,7 @@ fn check_pacer(subject: &Subject<'_>, percent: i32) -> Result<(), Error> {
 }
 
 /// The words that GOGC decides.
-fn percent_words(subject: &Subject<'_>, percent: i32) -> Result<Vec<Word>, Error> {
+fn percent_words(subject: &VerifiedRuntime<'_>, percent: i32) -> Result<Vec<Word>, Error> {
     let mut values = vec![
         ("heapMinimum", pacer::heap_minimum(percent)),
         ("gcPercent", u64::from(percent.cast_unsigned())),
@@ -170,10 +178,10 @@ fn percent_words(subject: &Subject<'_>, percent: i32) -> Result<Vec<Word>, Error
 
 /// Makes a change in a moment in which nothing else depends on its words.
 fn change<T: Copy>(
-    subject: &Subject<'_>,
+    subject: &VerifiedRuntime<'_>,
     options: &Options<'_>,
     now: T,
-    words: impl Fn(&Subject<'_>) -> Result<(T, Vec<Word>), Error>,
+    words: impl Fn(&VerifiedRuntime<'_>) -> Result<(T, Vec<Word>), Error>,
 ) -> Result<Set<T>, Error> {
     let process = subject.process;
     let deadline = Instant::now() + options.timeout;
@@ -222,9 +230,9 @@ fn change<T: Copy>(
 
 /// One attempt, with all threads stopped: the value before, or why it cannot be now.
 fn attempt<T>(
-    subject: &Subject<'_>,
+    subject: &VerifiedRuntime<'_>,
     writer: &mut Writer<'_>,
-    words: &impl Fn(&Subject<'_>) -> Result<(T, Vec<Word>), Error>,
+    words: &impl Fn(&VerifiedRuntime<'_>) -> Result<(T, Vec<Word>), Error>,
 ) -> Result<Result<T, &'static str>, Error> {
     if let Some(reason) = subject.pacer_is_busy()? {
         return Ok(Err(reason));

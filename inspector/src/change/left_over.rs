@@ -8,7 +8,7 @@ use super::gc::ALMOST_OFF;
 use super::journal::{Entry, STATE_VARIABLE};
 use super::pacer;
 use super::sampling::MAX_RATE;
-use super::subject::Subject;
+use super::verified::VerifiedRuntime;
 use crate::Error;
 use crate::process::Process;
 
@@ -62,7 +62,7 @@ const CHANGEABLE: [Changeable; 7] = [
 /// # Errors
 /// [`Error::Refused`] where it is not; what keeps the runtime of the process from being known.
 pub(super) fn check(process: &Process, entries: &[Entry]) -> Result<(), Error> {
-    let subjects = Subject::known(process)?;
+    let subjects = VerifiedRuntime::known(process)?;
     for entry in entries {
         let known = subjects
             .iter()
@@ -83,7 +83,7 @@ pub(super) fn check(process: &Process, entries: &[Entry]) -> Result<(), Error> {
     Ok(())
 }
 
-fn is_of(entry: &Entry, changeable: &Changeable, subject: &Subject<'_>) -> bool {
+fn is_of(entry: &Entry, changeable: &Changeable, subject: &VerifiedRuntime<'_>) -> bool {
     let Ok((at, width)) = subject.place(changeable.variable, changeable.field) else { return false };
     entry.is_at(at, width)
         && (changeable.ours)(entry.ours())

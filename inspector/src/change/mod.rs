@@ -15,7 +15,7 @@ pub mod knob;
 mod left_over;
 pub mod pacer;
 pub mod sampling;
-pub mod subject;
+pub mod verified;
 pub mod word;
 
 use std::path::Path;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::guard::{Claim, GRACE, Guard, Times};
 use super::journal::{Entry, Journal, Restored};
-use super::subject::Subject;
+use super::verified::VerifiedRuntime;
 use super::word::{Outcome, Word, Writer};
 use super::{Options, Turn, refused, stop_all, unverified};
 use crate::Error;
@@ -53,7 +53,7 @@ pub enum Opened<'a, 'p> {
 /// The time in which a profiler is on because of us. Dropping it switches it off.
 #[derive(Debug)]
 pub struct Window<'a, 'p> {
-    subject: &'a Subject<'p>,
+    subject: &'a VerifiedRuntime<'p>,
     journal: Journal,
     guard: Option<Guard>,
     begun: Instant,
@@ -96,7 +96,7 @@ pub enum End {
 ///
 /// # Errors
 /// [`Error::Uncalibrated`] where it is not known, or makes no sense.
-pub fn rate(subject: &Subject<'_>, profiler: Profiler) -> Result<u64, Error> {
+pub fn rate(subject: &VerifiedRuntime<'_>, profiler: Profiler) -> Result<u64, Error> {
     let rate = subject.read(profiler.variable(), "")?;
     if rate.cast_signed() < 0 {
         return Err(refused(
@@ -116,7 +116,7 @@ pub fn rate(subject: &Subject<'_>, profiler: Profiler) -> Result<u64, Error> {
 /// # Errors
 /// [`Error::Uncalibrated`] and [`Error::Refused`]; nothing is written then.
 pub fn open<'a, 'p>(
-    subject: &'a Subject<'p>,
+    subject: &'a VerifiedRuntime<'p>,
     profiler: Profiler,
     new_rate: u64,
     duration: Duration,

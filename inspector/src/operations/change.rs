@@ -5,7 +5,7 @@ use crate::agent::GcPercent;
 use crate::change::Options;
 use crate::change::gc::{self, Collection};
 use crate::change::knob::{self, Needs, Set};
-use crate::change::subject::Subject;
+use crate::change::verified::VerifiedRuntime;
 use crate::process::Process;
 
 /// The percentage as the runtime keeps it.
@@ -22,7 +22,7 @@ pub(crate) fn collect(
     runtime: Option<&str>,
     options: &Options<'_>,
 ) -> Result<Collection, Error> {
-    gc::collect(&Subject::verify_chosen(process, runtime)?, options)
+    gc::collect(&VerifiedRuntime::verify_chosen(process, runtime)?, options)
 }
 
 /// Sets GOGC from outside.
@@ -32,7 +32,7 @@ pub(crate) fn set_percent(
     percent: i32,
     options: &Options<'_>,
 ) -> Result<Set<i32>, Error> {
-    knob::set_gc_percent(&Subject::verify_chosen(process, runtime)?, percent, options)
+    knob::set_gc_percent(&VerifiedRuntime::verify_chosen(process, runtime)?, percent, options)
 }
 
 /// Sets the memory limit from outside, in bytes. One that would have the process collect all the time is refused, unless `force` is
@@ -47,7 +47,7 @@ pub(crate) fn set_memory_limit(
     force: bool,
     options: &Options<'_>,
 ) -> Result<(Set<i64>, Needs), Error> {
-    let subject = Subject::verify_chosen(process, runtime)?;
+    let subject = VerifiedRuntime::verify_chosen(process, runtime)?;
     let needs = knob::needs(&subject)?;
     if limit.cast_unsigned() <= needs.overhead && !force {
         return Err(Error::Refused {

@@ -10,7 +10,7 @@ use super::reading::Reading;
 use super::waiters::Waiters;
 use crate::Error;
 use crate::change::sampling::{self, Closed, End, Opened, Profiler};
-use crate::change::subject::Subject;
+use crate::change::verified::VerifiedRuntime;
 use crate::change::{Options, guard};
 use crate::memory::Memory;
 use crate::process::Process;
@@ -52,7 +52,7 @@ pub(crate) fn profile(
     interrupted: Interrupted<'_>,
 ) -> Result<(Taken, Option<Closed>), Error> {
     let mapped = mappings::of(process)?;
-    let subject = Subject::verify_chosen(process, runtime)?;
+    let subject = VerifiedRuntime::verify_chosen(process, runtime)?;
     let memory = process.memory();
     let tables = Tables::locate(&subject.view);
     let failed = |e| buckets_error(process, e);

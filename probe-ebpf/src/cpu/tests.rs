@@ -53,7 +53,7 @@ fn sees_what_a_thread_does() {
         sampler.read(|record| match record {
             Record::Sample(s) => {
                 assert_eq!(s.pid, std::process::id());
-                assert!(s.user.is_some_and(|r| r.sp != 0) && s.goid == 0 && !s.hopped);
+                assert!(s.user.is_some_and(|r| r.sp != 0) && s.goid == 0 && !s.resumed_after_cgo);
                 samples += 1;
             }
             Record::Stack(part) => {

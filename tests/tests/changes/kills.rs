@@ -5,12 +5,12 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use fixtures::{Repetitions, Variant};
-use inspector::change::subject::Subject;
+use inspector::change::verified::VerifiedRuntime;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 
-use super::{CHANGED, FEW, PATIENCE, Subjected};
+use super::{CHANGED, ChangedFixture, FEW, PATIENCE};
 
 /// Who is killed.
 #[derive(Debug, Clone, Copy)]
@@ -22,7 +22,7 @@ pub(crate) enum Victim {
 
 /// Waits for a random instant: half of the time of the whole run, half of it once there is something to put back.
 pub(crate) fn random_instant(
-    subjected: &Subjected,
+    target: &ChangedFixture,
     repetitions: &mut Repetitions,
     child: &mut Child,
     whole: Duration,
@@ -33,7 +33,7 @@ pub(crate) fn random_instant(
         std::thread::sleep(Duration::from_micros(repetitions.random(whole)));
         return;
     }
-    while subjected.journals() == 0 && child.try_wait().unwrap().is_none() {
+    while target.journals() == 0 && child.try_wait().unwrap().is_none() {
         std::thread::yield_now();
     }
     let changed = u64::try_from(changed.as_micros()).unwrap();
@@ -47,46 +47,46 @@ pub(crate) fn slay(pid: Pid) {
 
 /// Starts a command again and again and kills it at a random instant; `check` looks at what is left.
 pub(crate) fn kill_at_random(
-    subjected: &mut Subjected,
+    target: &mut ChangedFixture,
     arguments: &[&str],
     victim: Victim,
-    mut check: impl FnMut(&mut Subjected, &mut Repetitions),
+    mut check: impl FnMut(&mut ChangedFixture, &mut Repetitions),
 ) {
-    let what = format!("{}: {} killed, {victim:?}", subjected.name, arguments[0]);
+    let what = format!("{}: {} killed, {victim:?}", target.name, arguments[0]);
     let begun = Instant::now();
-    subjected.succeed(arguments);
+    target.succeed(arguments);
     let whole = begun.elapsed();
     let mut repetitions = Repetitions::new("changes", what, 200);
     let (mut killed, mut left_over) = (0, 0);
     while repetitions.another() {
         let mut child =
-            subjected.command(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            target.command(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let ours = Pid::from_raw(i32::try_from(child.id()).unwrap());
-        random_instant(subjected, &mut repetitions, &mut child, whole, CHANGED);
+        random_instant(target, &mut repetitions, &mut child, whole, CHANGED);
         match victim {
             Victim::Us => slay(ours),
-            Victim::Guard => subjected.guards().into_iter().for_each(slay),
+            Victim::Guard => target.guards().into_iter().for_each(slay),
             Victim::Both => {
-                let guards = subjected.guards();
+                let guards = target.guards();
                 slay(ours);
                 guards.into_iter().for_each(slay);
             }
         }
         let status = child.wait().unwrap();
         killed += usize::from(!status.success());
-        subjected.wait_for_guards();
-        left_over += usize::from(subjected.has_left_over());
+        target.wait_for_guards();
+        left_over += usize::from(target.has_left_over());
         if !matches!(victim, Victim::Both) {
-            check(subjected, &mut repetitions);
+            check(target, &mut repetitions);
         }
-        subjected.look_again();
-        check(subjected, &mut repetitions);
-        subjected.fixture.assert_untraced().unwrap();
+        target.look_again();
+        check(target, &mut repetitions);
+        target.fixture.assert_untraced().unwrap();
     }
     repetitions.report(&json!({ "killed": killed, "left_to_the_next_run": left_over }));
-    subjected.assert_sound();
-    subjected.succeed(&["gc", "--via", "probe", "PID"]);
-    subjected.assert_sound();
+    target.assert_sound();
+    target.succeed(&["gc", "--via", "probe", "PID"]);
+    target.assert_sound();
 }
 
 /// The only collection that has something to put back.
@@ -94,22 +94,17 @@ pub(crate) fn kill_at_random(
 fn killed_while_gogc_is_off() {
     for version in FEW {
         for victim in [Victim::Us, Victim::Guard, Victim::Both] {
-            let mut subjected = Subjected::start(version, Variant::Stripped, &[("GOGC", "off")]);
-            let off = subjected.number("nextgc") >> 40;
-            kill_at_random(
-                &mut subjected,
-                &["gc", "--via", "probe", "PID"],
-                victim,
-                |subjected, repetitions| {
-                    let seed = repetitions.seed();
-                    // Read without a call that would set it.
-                    let process = subjected.pinned();
-                    let percent = Subject::verify(&process).unwrap().gc_percent().unwrap();
-                    assert_eq!(percent, -1, "{version}, seed {seed}");
-                    assert_eq!(subjected.number("nextgc") >> 40, off, "{version}, seed {seed}");
-                },
-            );
-            assert_eq!(subjected.percent(-1), -1);
+            let mut target = ChangedFixture::start(version, Variant::Stripped, &[("GOGC", "off")]);
+            let off = target.number("nextgc") >> 40;
+            kill_at_random(&mut target, &["gc", "--via", "probe", "PID"], victim, |target, repetitions| {
+                let seed = repetitions.seed();
+                // Read without a call that would set it.
+                let process = target.pinned();
+                let percent = VerifiedRuntime::verify(&process).unwrap().gc_percent().unwrap();
+                assert_eq!(percent, -1, "{version}, seed {seed}");
+                assert_eq!(target.number("nextgc") >> 40, off, "{version}, seed {seed}");
+            });
+            assert_eq!(target.percent(-1), -1);
         }
     }
 }
@@ -117,11 +112,11 @@ fn killed_while_gogc_is_off() {
 #[test]
 fn killed_while_the_process_is_busy() {
     for version in FEW {
-        let mut subjected = Subjected::start(version, Variant::Stripped, &[]);
-        subjected.fixture.order("busy 2").unwrap();
-        kill_at_random(&mut subjected, &["gc", "--via", "probe", "PID"], Victim::Us, |_, _| ());
-        subjected.fixture.order("calm").unwrap();
-        subjected.assert_sound();
+        let mut target = ChangedFixture::start(version, Variant::Stripped, &[]);
+        target.fixture.order("busy 2").unwrap();
+        kill_at_random(&mut target, &["gc", "--via", "probe", "PID"], Victim::Us, |_, _| ());
+        target.fixture.order("calm").unwrap();
+        target.assert_sound();
     }
 }
 
@@ -129,33 +124,33 @@ fn killed_while_the_process_is_busy() {
 #[test]
 fn killed_while_a_setting_changes() {
     for version in FEW {
-        let mut subjected = Subjected::start(version, Variant::Stripped, &[]);
+        let mut target = ChangedFixture::start(version, Variant::Stripped, &[]);
         let arguments = ["setgc", "--via", "probe", "PID", "300"];
-        kill_at_random(&mut subjected, &arguments, Victim::Us, |subjected, repetitions| {
+        kill_at_random(&mut target, &arguments, Victim::Us, |target, repetitions| {
             let seed = repetitions.seed();
-            let (ours, cycles) = (subjected.number("nextgc"), subjected.number("numgc"));
-            let process = subjected.pinned();
-            let percent = Subject::verify(&process).unwrap().gc_percent().unwrap();
+            let (ours, cycles) = (target.number("nextgc"), target.number("numgc"));
+            let process = target.pinned();
+            let percent = VerifiedRuntime::verify(&process).unwrap().gc_percent().unwrap();
             assert!(percent == 50 || percent == 100 || percent == 300, "{version}, seed {seed}: {percent}");
             // While it sweeps, the call itself puts the goal higher for a moment.
             let deadline = Instant::now() + PATIENCE;
             loop {
-                assert_eq!(subjected.percent(percent), percent);
-                let theirs = subjected.number("nextgc");
-                if theirs == ours || subjected.number("numgc") != cycles {
+                assert_eq!(target.percent(percent), percent);
+                let theirs = target.number("nextgc");
+                if theirs == ours || target.number("numgc") != cycles {
                     break;
                 }
                 assert!(Instant::now() < deadline, "{version}, seed {seed}: {percent}: {ours}, not {theirs}");
                 std::thread::sleep(Duration::from_millis(10));
             }
-            subjected.percent(50);
+            target.percent(50);
         });
         if version == newest_of(18) {
             continue;
         }
         let arguments = ["setmemlimit", "PID", "1GiB"];
-        kill_at_random(&mut subjected, &arguments, Victim::Us, |subjected, repetitions| {
-            let before = subjected.number(&format!("limit {}", 2u64 << 30));
+        kill_at_random(&mut target, &arguments, Victim::Us, |target, repetitions| {
+            let before = target.number(&format!("limit {}", 2u64 << 30));
             let known = [i64::MAX as u64, 1 << 30, 2 << 30];
             assert!(known.contains(&before), "{version}, seed {}: {before}", repetitions.seed());
         });
@@ -166,39 +161,39 @@ fn killed_while_a_setting_changes() {
 #[test]
 fn interrupted() {
     for version in FEW {
-        let mut subjected = Subjected::start(version, Variant::Stripped, &[("GOGC", "off")]);
-        let name = format!("{}: gc interrupted", subjected.name);
+        let mut target = ChangedFixture::start(version, Variant::Stripped, &[("GOGC", "off")]);
+        let name = format!("{}: gc interrupted", target.name);
         let mut repetitions = Repetitions::new("changes", name, 100);
         let mut interrupted = 0;
         while repetitions.another() {
-            let mut command = subjected.command(&["gc", "--via", "probe", "PID"]);
+            let mut command = target.command(&["gc", "--via", "probe", "PID"]);
             let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-            random_instant(&subjected, &mut repetitions, &mut child, Duration::from_millis(120), CHANGED);
+            random_instant(&target, &mut repetitions, &mut child, Duration::from_millis(120), CHANGED);
             let _ = kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT);
             let status = child.wait().unwrap();
             let by_us = status.code() == Some(130);
             interrupted += usize::from(by_us);
             // Before it has begun with anything, the signal ends it as any program.
             assert!(by_us || status.success() || status.code().is_none(), "{status}");
-            assert_eq!((subjected.journals(), subjected.guards().len()), (0, 0), "{version}");
-            assert_eq!(subjected.percent(-1), -1, "{version}, seed {}", repetitions.seed());
+            assert_eq!((target.journals(), target.guards().len()), (0, 0), "{version}");
+            assert_eq!(target.percent(-1), -1, "{version}, seed {}", repetitions.seed());
         }
         repetitions.report(&json!({ "interrupted": interrupted }));
-        subjected.assert_sound();
+        target.assert_sound();
     }
 }
 
 /// Two at once keep out of each other's way.
 #[test]
 fn several_at_once() {
-    let mut subjected = Subjected::start(NEWEST, Variant::Stripped, &[("GOGC", "off")]);
-    subjected.fixture.order("busy 1").unwrap();
+    let mut target = ChangedFixture::start(NEWEST, Variant::Stripped, &[("GOGC", "off")]);
+    target.fixture.order("busy 1").unwrap();
     for _ in 0..3 {
         let commands = [&["gc", "PID"][..], &["gc", "PID"], &["setgc", "PID", "off"], &["gc", "PID"]];
         let children: Vec<Child> = commands
             .iter()
             .map(|arguments| {
-                subjected.command(arguments).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap()
+                target.command(arguments).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap()
             })
             .collect();
         for child in children {
@@ -208,8 +203,8 @@ fn several_at_once() {
             let polite = stderr.contains("another gops-probe") || stderr.contains("is traced by");
             assert!(output.status.success() || polite, "{stderr}");
         }
-        assert_eq!(subjected.percent(-1), -1);
+        assert_eq!(target.percent(-1), -1);
     }
-    subjected.fixture.order("calm").unwrap();
-    subjected.assert_sound();
+    target.fixture.order("calm").unwrap();
+    target.assert_sound();
 }

@@ -50,13 +50,13 @@ fn never() -> bool {
 }
 
 /// A process to be changed, and where the journals of it are.
-struct Subjected {
+struct ChangedFixture {
     fixture: Fixture,
     state: tempfile::TempDir,
     name: String,
 }
 
-impl Subjected {
+impl ChangedFixture {
     fn start(version: &'static str, variant: Variant, environment: &[(&str, &str)]) -> Self {
         let cell = Cell::new(version, variant, Program::Collector);
         build::build(&[cell], 2, &|_, _| ()).unwrap();

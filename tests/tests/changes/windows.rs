@@ -8,7 +8,7 @@ use fixtures::repetition::say;
 use fixtures::{Repetitions, Variant, binary};
 use inspector::change::Options;
 use inspector::change::sampling::{self, Opened, Profiler};
-use inspector::change::subject::Subject;
+use inspector::change::verified::VerifiedRuntime;
 use inspector::process::Process;
 use inspector::runtime::buckets::{Tables, read_memory};
 use nix::sys::signal::{Signal, kill};
@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::kills::{Victim, kill_at_random, random_instant, slay};
-use super::{FEW, PATIENCE, STATE_VARIABLE, Subjected, never, tried, with_candidates};
+use super::{ChangedFixture, FEW, PATIENCE, STATE_VARIABLE, never, tried, with_candidates};
 
 /// What a window needs, in a process that is not gops-probe itself.
 fn options(interrupted: &dyn Fn() -> bool) -> Options<'_> {
@@ -24,13 +24,13 @@ fn options(interrupted: &dyn Fn() -> bool) -> Options<'_> {
 }
 
 /// The rates of the process: of the heap's and of the mutexes' profile.
-fn rates(subjected: &mut Subjected) -> (u64, u64) {
-    let said = subjected.fixture.command("rates").unwrap();
+fn rates(target: &mut ChangedFixture) -> (u64, u64) {
+    let said = target.fixture.command("rates").unwrap();
     let (heap, mutex) = said.split_once(' ').unwrap();
     (heap.parse().unwrap(), mutex.parse().unwrap())
 }
 
-fn block_rate(subject: &Subject<'_>) -> u64 {
+fn block_rate(subject: &VerifiedRuntime<'_>) -> u64 {
     sampling::rate(subject, Profiler::Block).unwrap()
 }
 
@@ -40,20 +40,20 @@ fn what_a_window_sees() {
     const SIZE: u64 = 4096;
     for version in FEW {
         for rate in [sampling::DEFAULT_HEAP_RATE, 64 << 10] {
-            let mut subjected = Subjected::start(version, Variant::Stripped, &[]);
+            let mut target = ChangedFixture::start(version, Variant::Stripped, &[]);
             // Two thousand samples: their number varies by two percent.
             let count = 2000 * rate / SIZE;
-            let process = subjected.pinned();
-            let subject = Subject::verify(&process).unwrap();
-            let mut child = subjected.child("heap", rate, 60_000).spawn().unwrap();
-            while rates(&mut subjected).0 == 0 {
+            let process = target.pinned();
+            let subject = VerifiedRuntime::verify(&process).unwrap();
+            let mut child = target.child("heap", rate, 60_000).spawn().unwrap();
+            while rates(&mut target).0 == 0 {
                 assert!(child.try_wait().unwrap().is_none());
             }
-            subjected.fixture.order(&format!("allocate {count} {SIZE}")).unwrap();
+            target.fixture.order(&format!("allocate {count} {SIZE}")).unwrap();
             slay(Pid::from_raw(i32::try_from(child.id()).unwrap()));
             child.wait().unwrap();
-            subjected.wait_for_guards();
-            assert_eq!(rates(&mut subjected), (0, 0));
+            target.wait_for_guards();
+            assert_eq!(rates(&mut target), (0, 0));
             let memory = process.memory();
             let tables = Tables::locate(&subject.view);
             let buckets = read_memory(&tables, &memory).unwrap().buckets;
@@ -69,15 +69,15 @@ fn what_a_window_sees() {
             let ratio = sampled as f64 * scale / count as f64;
             say(&format!(
                 "changes: {}: rate {rate}: {sampled} samples, {ratio:.3} of what was allocated",
-                subjected.name
+                target.name
             ));
             assert!(sampled >= 1000 && (0.9..1.1).contains(&ratio), "{version} {rate}: {sampled} {ratio}");
-            subjected.assert_sound();
+            target.assert_sound();
         }
     }
 }
 
-/// The journals of this process go to the folder of the test that runs: see [`Subjected::child`].
+/// The journals of this process go to the folder of the test that runs: see [`ChangedFixture::child`].
 const CHILD: &str = "GOPS_PROBE_TEST_WINDOW";
 
 /// Not a test by itself: opens a window on a process and has it open until it is killed, in a process of its own.
@@ -87,7 +87,7 @@ fn window_in_a_child() {
     let Ok(what) = std::env::var(CHILD) else { return };
     let words: Vec<&str> = what.split(' ').collect();
     let process = Process::pin(words[0].parse().unwrap()).unwrap();
-    let subject = Subject::verify(&process).unwrap();
+    let subject = VerifiedRuntime::verify(&process).unwrap();
     let profiler = match words[1] {
         "heap" => Profiler::Heap,
         "block" => Profiler::Block,
@@ -104,7 +104,7 @@ fn window_in_a_child() {
     assert!(closed.restored.iter().all(|word| word.written && word.value == 0), "{closed:?}");
 }
 
-impl Subjected {
+impl ChangedFixture {
     /// A process that opens a window for so long.
     fn child(&self, profiler: &str, rate: u64, for_ms: u64) -> Command {
         let mut command = Command::new(std::env::current_exe().unwrap());
@@ -119,49 +119,49 @@ impl Subjected {
 #[test]
 fn windows_of_profilers() {
     for version in tried(&with_candidates()) {
-        let mut subjected = Subjected::start(version, Variant::Stripped, &[]);
+        let mut target = ChangedFixture::start(version, Variant::Stripped, &[]);
         // The linker dropped the profiler of the heap.
-        assert_eq!(rates(&mut subjected), (0, 0), "{version}");
+        assert_eq!(rates(&mut target), (0, 0), "{version}");
         for (profiler, rate, expected) in [
             ("heap", 524_288, (524_288, 0)),
             ("heap", 4096, (4096, 0)),
             ("mutex", 5, (0, 5)),
             ("block", 20_000, (0, 0)),
         ] {
-            let mut child = subjected.child(profiler, rate, 300).spawn().unwrap();
+            let mut child = target.child(profiler, rate, 300).spawn().unwrap();
             let deadline = Instant::now() + PATIENCE;
-            let process = subjected.pinned();
-            let subject = Subject::verify(&process).unwrap();
-            let is_on = |subjected: &mut Subjected| match profiler {
+            let process = target.pinned();
+            let subject = VerifiedRuntime::verify(&process).unwrap();
+            let is_on = |target: &mut ChangedFixture| match profiler {
                 "block" => block_rate(&subject) == rate,
-                _ => rates(subjected) == expected,
+                _ => rates(target) == expected,
             };
-            while !is_on(&mut subjected) {
+            while !is_on(&mut target) {
                 assert!(
                     Instant::now() < deadline && child.try_wait().unwrap().is_none(),
                     "{version} {profiler}"
                 );
             }
-            assert_eq!(subjected.journals(), 1);
+            assert_eq!(target.journals(), 1);
             assert!(child.wait().unwrap().success(), "{version} {profiler} {rate}");
-            assert_eq!((rates(&mut subjected), block_rate(&subject)), ((0, 0), 0), "{version} {profiler}");
+            assert_eq!((rates(&mut target), block_rate(&subject)), ((0, 0), 0), "{version} {profiler}");
         }
         // A rate of the program's own is left alone.
-        subjected.fixture.order("heaprate 1000").unwrap();
-        assert!(!subjected.child("heap", 524_288, 10).status().unwrap().success());
-        assert_eq!(rates(&mut subjected), (1000, 0));
-        subjected.fixture.order("heaprate 0").unwrap();
+        target.fixture.order("heaprate 1000").unwrap();
+        assert!(!target.child("heap", 524_288, 10).status().unwrap().success());
+        assert_eq!(rates(&mut target), (1000, 0));
+        target.fixture.order("heaprate 0").unwrap();
         // And one that it sets meanwhile.
-        let mut child = subjected.child("heap", 524_288, 400).spawn().unwrap();
-        while rates(&mut subjected).0 == 0 {
+        let mut child = target.child("heap", 524_288, 400).spawn().unwrap();
+        while rates(&mut target).0 == 0 {
             assert!(child.try_wait().unwrap().is_none());
         }
-        subjected.fixture.order("heaprate 2000").unwrap();
+        target.fixture.order("heaprate 2000").unwrap();
         child.wait().unwrap();
-        assert_eq!(rates(&mut subjected), (2000, 0));
-        subjected.wait_for_guards();
-        assert_eq!(subjected.journals(), 0);
-        subjected.assert_sound();
+        assert_eq!(rates(&mut target), (2000, 0));
+        target.wait_for_guards();
+        assert_eq!(target.journals(), 0);
+        target.assert_sound();
     }
 }
 
@@ -173,19 +173,19 @@ fn killed_while_a_profiler_is_on() {
         (NEWEST, "heap", 4096),
         (NEWEST, "mutex", 5),
     ] {
-        let mut subjected = Subjected::start(version, Variant::Stripped, &[]);
-        subjected.fixture.order("busy 1").unwrap();
+        let mut target = ChangedFixture::start(version, Variant::Stripped, &[]);
+        target.fixture.order("busy 1").unwrap();
         for victim in [Victim::Us, Victim::Guard, Victim::Both] {
-            let what = format!("{}: {profiler} at {rate} killed, {victim:?}", subjected.name);
+            let what = format!("{}: {profiler} at {rate} killed, {victim:?}", target.name);
             let mut repetitions = Repetitions::new("changes", what, 200);
             let (mut was_on, mut left_over) = (0, 0);
             while repetitions.another() {
-                let mut child = subjected.child(profiler, rate, 60).spawn().unwrap();
+                let mut child = target.child(profiler, rate, 60).spawn().unwrap();
                 let window = Duration::from_millis(120);
-                random_instant(&subjected, &mut repetitions, &mut child, window, window);
+                random_instant(&target, &mut repetitions, &mut child, window, window);
                 let ours = Pid::from_raw(i32::try_from(child.id()).unwrap());
-                was_on += usize::from(rates(&mut subjected) != (0, 0));
-                let guards = subjected.guards();
+                was_on += usize::from(rates(&mut target) != (0, 0));
+                let guards = target.guards();
                 if !matches!(victim, Victim::Guard) {
                     slay(ours);
                 }
@@ -193,18 +193,18 @@ fn killed_while_a_profiler_is_on() {
                     guards.into_iter().for_each(slay);
                 }
                 child.wait().unwrap();
-                subjected.wait_for_guards();
-                left_over += usize::from(subjected.has_left_over());
+                target.wait_for_guards();
+                left_over += usize::from(target.has_left_over());
                 if !matches!(victim, Victim::Both) {
-                    assert_eq!(rates(&mut subjected), (0, 0), "{version}, seed {}", repetitions.seed());
+                    assert_eq!(rates(&mut target), (0, 0), "{version}, seed {}", repetitions.seed());
                 }
-                subjected.look_again();
-                assert_eq!(rates(&mut subjected), (0, 0), "{version}, seed {}", repetitions.seed());
+                target.look_again();
+                assert_eq!(rates(&mut target), (0, 0), "{version}, seed {}", repetitions.seed());
             }
             repetitions.report(&json!({ "was_on": was_on, "left_to_the_next_run": left_over }));
         }
-        subjected.fixture.order("calm").unwrap();
-        subjected.assert_sound();
+        target.fixture.order("calm").unwrap();
+        target.assert_sound();
     }
 }
 
@@ -214,27 +214,27 @@ fn profiles_of_a_window() {
     const SIZE: u64 = 4096;
     const RATE: u64 = 64 << 10;
     for version in FEW {
-        let mut subjected = Subjected::start(version, Variant::Stripped, &[]);
+        let mut target = ChangedFixture::start(version, Variant::Stripped, &[]);
         let count = 2000 * RATE / SIZE;
-        let off = subjected.run(&["pprof-block", "PID"]);
+        let off = target.run(&["pprof-block", "PID"]);
         let said = String::from_utf8_lossy(&off.stderr);
         assert!(!off.status.success() && said.contains("--enable"), "{said}");
         let arguments =
             ["pprof-allocs", "--enable=64KiB", "--duration", "60s", "--format", "json", "-o", "-", "PID"];
-        let mut command = subjected.command(&arguments);
+        let mut command = target.command(&arguments);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let deadline = Instant::now() + PATIENCE;
-        while rates(&mut subjected).0 != RATE {
+        while rates(&mut target).0 != RATE {
             assert!(Instant::now() < deadline, "{version}");
         }
-        subjected.fixture.order(&format!("allocate {count} {SIZE}")).unwrap();
+        target.fixture.order(&format!("allocate {count} {SIZE}")).unwrap();
         kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT).unwrap();
         let output = child.wait_with_output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(130), "{stderr}");
         assert!(stderr.contains("what was there before is not in it"), "{stderr}");
-        assert_eq!(rates(&mut subjected), (0, 0), "{version}");
-        assert_eq!((subjected.journals(), subjected.guards().len()), (0, 0));
+        assert_eq!(rates(&mut target), (0, 0), "{version}");
+        assert_eq!((target.journals(), target.guards().len()), (0, 0));
         let profile: Value = serde_json::from_slice(&output.stdout).unwrap();
         let function_of = |line: &Value| {
             let function = usize::try_from(line["function"].as_u64().unwrap()).unwrap();
@@ -251,16 +251,16 @@ fn profiles_of_a_window() {
         let samples = profile["samples"].as_array().unwrap().iter().filter(|sample| passes(sample));
         let bytes: i64 = samples.map(|sample| sample["values"][1].as_i64().unwrap()).sum();
         let ratio = bytes as f64 / (count * SIZE) as f64;
-        say(&format!("changes: {}: --enable saw {ratio:.3} of what was allocated", subjected.name));
+        say(&format!("changes: {}: --enable saw {ratio:.3} of what was allocated", target.name));
         assert!((0.9..1.1).contains(&ratio), "{version}: {ratio}");
         assert!(profile["duration_ns"].as_u64().unwrap() > 0 && profile["cost"]["bytes_written"] == 16);
         // A plain reading has nothing of it to show as its own any more, and the rate stays off.
-        subjected.succeed(&["pprof-mutex", "--enable=2", "--duration", "50ms", "-o", "/dev/null", "PID"]);
-        subjected.succeed(&["pprof-block", "--enable", "--duration", "50ms", "-o", "/dev/null", "PID"]);
-        let process = subjected.pinned();
-        assert_eq!(block_rate(&Subject::verify(&process).unwrap()), 0);
-        assert_eq!(rates(&mut subjected), (0, 0), "{version}");
-        subjected.assert_sound();
+        target.succeed(&["pprof-mutex", "--enable=2", "--duration", "50ms", "-o", "/dev/null", "PID"]);
+        target.succeed(&["pprof-block", "--enable", "--duration", "50ms", "-o", "/dev/null", "PID"]);
+        let process = target.pinned();
+        assert_eq!(block_rate(&VerifiedRuntime::verify(&process).unwrap()), 0);
+        assert_eq!(rates(&mut target), (0, 0), "{version}");
+        target.assert_sound();
     }
 }
 
@@ -272,10 +272,10 @@ fn killed_while_a_profile_is_taken() {
         (newest_of(24), ["pprof-mutex", "--enable=5", "--duration", "100ms", "-o", "/dev/null", "PID"]),
     ] {
         for victim in [Victim::Us, Victim::Guard, Victim::Both] {
-            let mut subjected = Subjected::start(version, Variant::Stripped, &[]);
-            kill_at_random(&mut subjected, &arguments, victim, |subjected, repetitions| {
+            let mut target = ChangedFixture::start(version, Variant::Stripped, &[]);
+            kill_at_random(&mut target, &arguments, victim, |target, repetitions| {
                 let seed = repetitions.seed();
-                assert_eq!(rates(subjected), (0, 0), "{version}, seed {seed}");
+                assert_eq!(rates(target), (0, 0), "{version}, seed {seed}");
             });
         }
     }

@@ -136,7 +136,7 @@ impl Source for Bpf {
                     in_kernel: sample.in_kernel,
                     user: sample.user,
                     frames: sample.frames().collect(),
-                    hopped: sample.hopped,
+                    resumed_after_cgo: sample.resumed_after_cgo,
                     cut: sample.cut,
                     crossed: (sample.g != 0).then_some(sample.crossed),
                     goroutine,

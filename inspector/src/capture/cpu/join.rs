@@ -69,13 +69,13 @@ pub fn join(sample: &RawSample<'_>, code: &mut [CodeCache<'_>], foreign: &mut dy
         join.push(start.ip, true);
     }
     join.joined.places.extend(unwound.places);
-    if unwound.whole && !sample.hopped && unwound.entered_go.is_none() {
+    if unwound.whole && !sample.resumed_after_cgo && unwound.entered_go.is_none() {
         join.joined.rooted = true;
         return join.joined;
     }
     match unwound.entered_go {
         // The frames of Go below C are on the stack of the thread; those of the goroutine are already found.
-        _ if sample.hopped => {
+        _ if sample.resumed_after_cgo => {
             // On top of the goroutine's stack is the return address of asmcgocall, or what that pushed: from Go 1.21 on it has
             // a frame pointer, which then leads to its return address.
             let top = sample.frames.first().and_then(|pc| pc.checked_sub(1));
@@ -274,7 +274,7 @@ mod tests {
             in_kernel: false,
             user: Some(Registers { ip: 0x1010, sp: 0x9000, bp: 0x9010 }),
             frames: frames.to_vec(),
-            hopped: false,
+            resumed_after_cgo: false,
             cut: false,
             crossed: None,
             goroutine: None,

@@ -204,7 +204,7 @@ impl Perf {
             in_kernel: sample.in_kernel,
             user: sample.user,
             frames: sample.frames.clone(),
-            hopped: false,
+            resumed_after_cgo: false,
             crossed: None,
             cut: sample.kernel.len() + sample.frames.len() + 1 >= self.events.max_frames(),
             goroutine: None,

@@ -24,7 +24,7 @@ use crate::memory::InStop;
 use crate::native::frame::Registers;
 use crate::process::Pid;
 use crate::process::facts::Status;
-use crate::stop::{self, Late, Passing, Raised, StopError, Stopped};
+use crate::stop::{self, PendingStop, Raised, StopError, StopOutcome, Stopped};
 
 /// How to sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +70,7 @@ pub struct Ptrace {
     /// Threads that did not come to their stop in time.
     missed: u64,
     /// Threads that had not come to their stop in time, until they do.
-    late: Vec<Late>,
+    late: Vec<PendingStop>,
     /// CPU time of threads that ended before it was sampled.
     unseen: Duration,
     /// Whoever holds others should not wait for a core meanwhile.
@@ -187,8 +187,8 @@ impl Ptrace {
     ) -> io::Result<()> {
         let Some(target) = self.targets.get_mut(&thread.pid) else { return Ok(()) };
         let stopped = match Stopped::one_in_passing(thread.pid.as_raw(), thread.tid, STOP_TIMEOUT) {
-            Ok(Passing::Stopped(stopped)) => stopped,
-            Ok(Passing::Late(late)) => {
+            Ok(StopOutcome::Stopped(stopped)) => stopped,
+            Ok(StopOutcome::Pending(late)) => {
                 self.missed += 1;
                 self.late.push(late);
                 return Ok(());
@@ -223,7 +223,7 @@ impl Ptrace {
         account.found(stands_for);
         account.owe(stands_for, self.period);
         let weight = account.take(self.period).min(MAX_WEIGHT);
-        let Walked { frames, hopped, cut, crossed, goroutine, stack } = walked;
+        let Walked { frames, resumed_after_cgo, cut, crossed, goroutine, stack } = walked;
         self.counts.taken += weight;
         for _ in 0..weight {
             each(Event::Sample(RawSample {
@@ -233,7 +233,7 @@ impl Ptrace {
                 in_kernel: false,
                 user: Some(user),
                 frames: frames.clone(),
-                hopped,
+                resumed_after_cgo,
                 cut,
                 crossed: (!target.go.is_empty()).then_some(crossed),
                 goroutine,
@@ -281,7 +281,7 @@ impl Ptrace {
 
 impl Drop for Ptrace {
     fn drop(&mut self) {
-        Late::await_all(std::mem::take(&mut self.late));
+        PendingStop::await_all(std::mem::take(&mut self.late));
     }
 }
 

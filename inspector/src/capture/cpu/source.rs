@@ -26,7 +26,7 @@ pub struct RawSample<'b> {
     /// Return addresses that frame pointers led to, innermost first; without the instruction pointer.
     pub frames: Vec<u64>,
     /// `frames` begin at the goroutine's return address of its call of C; the frames of C are only in `stack`.
-    pub hopped: bool,
+    pub resumed_after_cgo: bool,
     /// The walk ended at its limit.
     pub cut: bool,
     /// Whether the goroutine's frames follow in `frames` where a function (`runtime.morestack`, `runtime.systemstack`) calls

@@ -13,7 +13,7 @@ pub(super) struct Walked {
     /// Return addresses, innermost first.
     pub(super) frames: Vec<u64>,
     /// They begin where the goroutine called C.
-    pub(super) hopped: bool,
+    pub(super) resumed_after_cgo: bool,
     pub(super) cut: bool,
     /// Where one of them left the goroutine's stack, the goroutine's follow.
     pub(super) crossed: bool,
@@ -40,7 +40,7 @@ pub(super) fn walk(registers: &Registers, go: &[GoTarget], memory: &dyn Memory) 
         walked.goroutine = Some(found.goroutine);
         if let Some((sp, saved)) = found.left_at {
             // Its return address is on top of what the goroutine left.
-            walked.hopped = true;
+            walked.resumed_after_cgo = true;
             walked.frames.extend(memory.word(RuntimeAddr(sp)).ok().filter(|&pc| pc != 0));
             bp = saved;
         }

@@ -52,7 +52,7 @@ const INSTRUMENTED: [(&str, &str); 3] =
 
 /// A runtime whose variables may be written.
 #[derive(Debug)]
-pub struct Subject<'p> {
+pub struct VerifiedRuntime<'p> {
     /// The process.
     pub process: &'p Process,
     /// Its runtime.
@@ -61,11 +61,11 @@ pub struct Subject<'p> {
     found: Located,
 }
 
-impl<'p> Subject<'p> {
+impl<'p> VerifiedRuntime<'p> {
     /// Opens the only runtime of a process and verifies it. Reads only.
     ///
     /// # Errors
-    /// As [`Subject::verify_chosen`].
+    /// As [`VerifiedRuntime::verify_chosen`].
     pub fn verify(process: &'p Process) -> Result<Self, Error> {
         Self::verify_chosen(process, None)
     }
@@ -78,7 +78,7 @@ impl<'p> Subject<'p> {
     /// [`Error::Refused`] where it is in a state in which nothing is written into it.
     pub fn verify_chosen(process: &'p Process, chosen: Option<&str>) -> Result<Self, Error> {
         let Opened { view, .. } = open_chosen(process, chosen)?;
-        let subject = Subject::of(process, view)?;
+        let subject = VerifiedRuntime::of(process, view)?;
         check_state(process)?;
         let mut objection = Ok(());
         for _ in 0..ATTEMPTS {
@@ -103,7 +103,7 @@ impl<'p> Subject<'p> {
         let mut subjects = Vec::new();
         let mut failed = None;
         for opened in opened {
-            match Subject::of(process, opened.view) {
+            match VerifiedRuntime::of(process, opened.view) {
                 Ok(subject) => subjects.push(subject),
                 Err(error) => failed = failed.or(Some(error)),
             }
@@ -118,7 +118,7 @@ impl<'p> Subject<'p> {
         check_build(process, &view)?;
         let found = view.locate(WANTED);
         let memory = Box::new(process.memory());
-        Ok(Subject { process, view, memory, found })
+        Ok(VerifiedRuntime { process, view, memory, found })
     }
 
     /// The process has been stopped by us: see [`InStop`].
@@ -221,7 +221,7 @@ impl<'p> Subject<'p> {
     /// Checks that its variables make sense together at this moment. Of a program that runs, they may not for a moment.
     ///
     /// # Errors
-    /// As [`Subject::verify`].
+    /// As [`VerifiedRuntime::verify`].
     pub fn check(&self) -> Result<(), Error> {
         let process = self.process;
         let doubt = |what: String| Err(unverified(process, format!("{what}; nothing is written")));

@@ -7,23 +7,23 @@ use super::steps::{NAP, RELEASE_TIMEOUT};
 
 /// What became of a thread that was to stop.
 #[derive(Debug)]
-pub enum Passing {
+pub enum StopOutcome {
     /// It is held.
     Stopped(Stopped),
     /// It had not stopped in time.
-    Late(Late),
+    Pending(PendingStop),
 }
 
 /// A thread that has not stopped yet, though told to: somebody has to let it go when it does.
 #[derive(Debug)]
-pub struct Late {
+pub struct PendingStop {
     tid: i32,
     stopped: Stopped,
 }
 
-impl Late {
+impl PendingStop {
     pub(super) fn new(tid: i32, stopped: Stopped) -> Self {
-        Late { tid, stopped }
+        PendingStop { tid, stopped }
     }
 
     /// Which one.
@@ -51,7 +51,7 @@ impl Late {
     }
 
     /// Waits for all of them at once and lets each go as it comes: for two seconds. The kernel has to do it for the rest.
-    pub fn await_all(mut all: Vec<Late>) {
+    pub fn await_all(mut all: Vec<PendingStop>) {
         let deadline = Instant::now() + RELEASE_TIMEOUT;
         loop {
             all.retain_mut(|late| !late.is_over());
