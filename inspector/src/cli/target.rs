@@ -11,8 +11,8 @@ use super::duration::Period;
 use super::notices::Notice;
 use super::pattern::parse_pattern;
 use crate::Error;
-use crate::agent::{Address, AgentTarget};
-use crate::change;
+use crate::agent::Address;
+use crate::operations::target::{Found, find};
 use crate::process::select::Selector;
 use crate::process::{self, Process};
 
@@ -69,62 +69,6 @@ impl FromStr for Target {
     }
 }
 
-/// What a target turned out to be.
-#[derive(Debug)]
-pub(super) enum Found {
-    Process(Process),
-    Agent(Address),
-}
-
-impl Found {
-    /// The process, if it is one.
-    pub(super) fn process(&self) -> Option<&Process> {
-        match self {
-            Found::Process(process) => Some(process),
-            Found::Agent(_) => None,
-        }
-    }
-
-    /// For what is shown to people beside many others: also by its name.
-    pub(super) fn titled(&self) -> String {
-        match self {
-            Found::Process(process) => format!("{}, process {}", process.name(), process.pid()),
-            Found::Agent(address) => address.to_string(),
-        }
-    }
-
-    /// For messages and answers.
-    pub(super) fn named(&self) -> AgentTarget {
-        match self {
-            Found::Process(process) => AgentTarget::Process(process.pid()),
-            Found::Agent(address) => AgentTarget::Address(address.clone()),
-        }
-    }
-}
-
-/// The process, after what an earlier run left in it is put back.
-fn restored(process: Process, common: &Common) -> Found {
-    let text = match change::restore_left_over(&process) {
-        Ok(words) if words.is_empty() => None,
-        Ok(words) => {
-            let names: Vec<_> = words.iter().filter(|w| w.written).map(|w| w.name.as_str()).collect();
-            let what = if names.is_empty() {
-                "nothing had to be restored any more".to_owned()
-            } else {
-                names.join(", ")
-            };
-            Some(format!("an earlier gops-probe was killed; what it had changed was restored: {what}"))
-        }
-        Err(error) => Some(format!(
-            "an earlier gops-probe was killed, and what it had changed cannot be restored: {error}"
-        )),
-    };
-    if let Some(text) = text {
-        Notice::Note.tell(common, text);
-    }
-    Found::Process(process)
-}
-
 impl Target {
     /// Finds the process, if it is one, and waits for it up to `wait`.
     pub(super) fn find(&self, wait: Option<Period>, common: &Common) -> Result<Found, Error> {
@@ -132,9 +76,10 @@ impl Target {
             Target::Process(selector) => selector,
             Target::Agent(address) => return Ok(Found::Agent(address.clone())),
         };
-        let Some(limit) = wait else { return Ok(restored(selector.pin()?, common)) };
-        Notice::Hint.tell_on_terminal(common, format_args!("waiting up to {limit} for {selector}"));
-        Ok(restored(selector.wait(limit.duration())?, common))
+        if let Some(limit) = wait {
+            Notice::Hint.tell_on_terminal(common, format_args!("waiting up to {limit} for {selector}"));
+        }
+        Ok(Found::Process(find(selector, wait.map(Period::duration), common)?))
     }
 }
 

@@ -17,9 +17,17 @@ pub(crate) mod runtimes;
 pub(crate) mod stack;
 pub(crate) mod stats;
 pub(crate) mod stuck;
+pub(crate) mod target;
 pub(crate) mod top;
 pub(crate) mod version;
+pub(crate) mod via;
 pub(crate) mod waiters;
+
+/// Whoever asks for an operation, and hears of it what is no part of the answer.
+pub(crate) trait Listener {
+    /// Something that the user has to know of how the answer comes about.
+    fn note(&self, text: &str);
+}
 
 /// Whether somebody wants an operation that takes a while to end now.
 pub(crate) type Interrupted<'i> = &'i dyn Fn() -> bool;

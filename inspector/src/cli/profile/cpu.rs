@@ -11,10 +11,10 @@ use crate::cli::args::{Common, CpuProfileArgs, SampledArgs, Via};
 use crate::cli::interrupt::Interrupt;
 use crate::cli::notices::Notice;
 use crate::cli::progress::Progress;
-use crate::cli::target::Found;
 use crate::cli::via::{Chosen, choose};
 use crate::operations::cpu;
 use crate::operations::profile::Taken;
+use crate::operations::target::Found;
 use crate::process::Process;
 use crate::report::answers::Asked;
 

@@ -11,11 +11,11 @@ use super::args::{Common, RuntimeProfileArgs, Via, WayArgs};
 use super::enable;
 use super::interrupt::Interrupt;
 use super::progress::Progress;
-use super::target::Found;
 use super::via::{Chosen, choose};
 use crate::Error;
 use crate::operations;
 use crate::operations::profile::{Kind, reading};
+use crate::operations::target::Found;
 use crate::process::Process;
 
 /// `pprof-heap` and its like.
