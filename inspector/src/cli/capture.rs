@@ -1,6 +1,8 @@
 //! `trace` and `binary`: answers that are files and need no more than to be copied.
 
-use super::args::{CaptureArgs, Common};
+use super::args::{CaptureArgs, Common, TraceArgs};
+use super::command::{Patience, Run};
+use super::confinement::{INSPECTING, Work};
 use super::destination::{About, Content, Destination, Form};
 use super::interrupt::Interrupt;
 use super::opening::{Tool, show};
@@ -10,8 +12,40 @@ use crate::Error;
 use crate::agent::Signal;
 use crate::agent::payload::Payload;
 
+impl Run for TraceArgs {
+    fn run(&self, common: &Common) -> Result<(), Error> {
+        trace(&self.capture, self.open, common)
+    }
+
+    fn work(&self) -> Work {
+        Work { opens: self.open, ..INSPECTING }
+    }
+
+    fn patience(&self) -> Patience {
+        Patience::given(self.capture.way.timeout)
+    }
+
+    fn stops(&self) -> bool {
+        false
+    }
+}
+
+impl Run for CaptureArgs {
+    fn run(&self, common: &Common) -> Result<(), Error> {
+        binary(self, common)
+    }
+
+    fn patience(&self) -> Patience {
+        Patience::given(self.way.timeout)
+    }
+
+    fn stops(&self) -> bool {
+        false
+    }
+}
+
 /// `trace`.
-pub(super) fn trace(args: &CaptureArgs, open: bool, common: &Common) -> Result<(), Error> {
+fn trace(args: &CaptureArgs, open: bool, common: &Common) -> Result<(), Error> {
     let found = args.target.find(common)?;
     let asked = found.named().into();
     let payload = Payload::Trace;
@@ -33,7 +67,7 @@ pub(super) fn trace(args: &CaptureArgs, open: bool, common: &Common) -> Result<(
 }
 
 /// `binary`.
-pub(super) fn binary(args: &CaptureArgs, common: &Common) -> Result<(), Error> {
+fn binary(args: &CaptureArgs, common: &Common) -> Result<(), Error> {
     let found = args.target.find(common)?;
     let asked = found.named().into();
     let payload = Payload::Program;

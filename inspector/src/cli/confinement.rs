@@ -13,47 +13,28 @@ use seccompiler::{
     TargetArch, sock_filter,
 };
 
-use super::args::Command;
-
 /// What a command does that only some do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Work {
+pub(super) struct Work {
     /// Looks into one process: it may stop it, and put back what an earlier run changed.
-    inspects: bool,
+    pub(super) inspects: bool,
     /// Has the kernel take samples.
-    samples: bool,
+    pub(super) samples: bool,
     /// Starts this program again, as the guard of a change.
-    guards: bool,
+    pub(super) guards: bool,
     /// Listens for clients.
-    serves: bool,
+    pub(super) serves: bool,
     /// Starts a program of others, which needs whatever it needs.
-    opens: bool,
+    pub(super) opens: bool,
 }
 
-const LOOKING: Work = Work { inspects: false, samples: false, guards: false, serves: false, opens: false };
-const INSPECTING: Work = Work { inspects: true, ..LOOKING };
-const GUARDING: Work = Work { guards: true, ..INSPECTING };
-
-fn work(command: Option<&Command>) -> Work {
-    match command {
-        None | Some(Command::List | Command::Tree | Command::Generate(_)) => LOOKING,
-        Some(Command::Trace(args)) => Work { opens: args.open, ..INSPECTING },
-        Some(
-            Command::PprofHeap(args)
-            | Command::PprofAllocs(args)
-            | Command::PprofGoroutine(args)
-            | Command::PprofThreadcreate(args)
-            | Command::PprofBlock(args)
-            | Command::PprofMutex(args),
-        ) => Work { opens: args.format.open, ..GUARDING },
-        Some(Command::PprofCpu(args)) => Work { samples: true, opens: args.format.open, ..INSPECTING },
-        Some(Command::Top(_)) => Work { samples: true, ..INSPECTING },
-        Some(Command::Gc(_) | Command::Setgc(_) | Command::Setmemlimit(_)) => GUARDING,
-        Some(Command::Serve(_)) => Work { samples: true, serves: true, ..GUARDING },
-        // What is not known to do less.
-        Some(_) => INSPECTING,
-    }
-}
+/// Looks at /proc and files.
+pub(super) const LOOKING: Work =
+    Work { inspects: false, samples: false, guards: false, serves: false, opens: false };
+/// Looks into one process.
+pub(super) const INSPECTING: Work = Work { inspects: true, ..LOOKING };
+/// May change one, with a guard beside it.
+pub(super) const GUARDING: Work = Work { guards: true, ..INSPECTING };
 
 impl Work {
     /// What of root's capabilities is of use: to read what others have, to write where `-o` says, and what follows.
@@ -205,10 +186,10 @@ enum Unconfined {
     Calls(#[from] seccompiler::Error),
 }
 
-/// Gives up what `command` does not need. Called before there are other threads.
-pub(super) fn enter(command: Option<&Command>) {
+/// Gives up what `work` does not need. Called before there are other threads.
+pub(super) fn enter(work: Work) {
     // Another layer, which the answer does not depend on.
-    if let Err(error) = give_up(work(command)) {
+    if let Err(error) = give_up(work) {
         tracing::info!("{error}");
     }
 }
@@ -296,8 +277,11 @@ mod tests {
             }
             assert!(kept.is_subset(&most.capabilities()));
         }
-        assert_eq!(work(None), LOOKING);
-        let gc = crate::cli::parsing::parse(vec!["gops-probe".into(), "gc".into(), "1".into()]).unwrap();
-        assert_eq!(work(gc.command.as_ref()), GUARDING);
+        let parse = |line: &[&str]| {
+            let line = line.iter().map(std::ffi::OsString::from).collect();
+            crate::cli::parsing::parse(line).unwrap().asked().work()
+        };
+        assert_eq!(parse(&["gops-probe"]), LOOKING);
+        assert_eq!(parse(&["gops-probe", "gc", "1"]), GUARDING);
     }
 }

@@ -5,14 +5,13 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::args::{Cli, Command};
+use super::args::Common;
+use super::command::Patience;
 use super::interrupt;
 use crate::error::Kind;
 use crate::patience::{self, What};
 use crate::{Error, threads};
 
-/// How long a command waits for others, all together, where it was not told.
-const LIMIT: Duration = Duration::from_secs(60);
 /// How often it is looked.
 const TICK: Duration = Duration::from_millis(50);
 /// Who interrupts a command that waits for so long already does not want to wait for the good order of its end.
@@ -26,15 +25,13 @@ pub(super) fn is_watched() -> bool {
 }
 
 /// Watches over a command from now on, where there is a thread for it.
-pub(super) fn watch(cli: &Cli) {
-    let limit = match &cli.command {
-        Some(Command::Generate(_) | Command::GuardOfChange { .. }) => return,
-        // They go on until somebody interrupts.
-        Some(Command::Serve(_) | Command::Top(_)) => None,
-        Some(command) => Some(timeout(command).unwrap_or(LIMIT)),
-        None => Some(LIMIT),
+pub(super) fn watch(patience: Patience, common: &Common) {
+    let limit = match patience {
+        Patience::Unwatched => return,
+        Patience::Endless => None,
+        Patience::Limited(limit) => Some(limit),
     };
-    let common = cli.common.clone();
+    let common = common.clone();
     let watching = threads::start("watch", move || {
         loop {
             std::thread::sleep(TICK);
@@ -48,29 +45,6 @@ pub(super) fn watch(cli: &Cli) {
     WATCHED.store(watching.is_ok(), Ordering::Relaxed);
     if let (Err(_), Some(limit)) = (&watching, limit) {
         patience::watch_alone(limit);
-    }
-}
-
-/// What `--timeout` says.
-fn timeout(command: &Command) -> Option<Duration> {
-    match command {
-        Command::Version(args) => args.way.timeout,
-        Command::Stack(args) => args.way.timeout,
-        Command::Gc(args) => args.way.timeout,
-        Command::Setgc(args) => args.knob.way.timeout,
-        Command::Setmemlimit(args) => args.knob.way.timeout,
-        Command::Memstats(args) => args.way.timeout,
-        Command::Stats(args) => args.way.timeout,
-        Command::Trace(args) => args.capture.way.timeout,
-        Command::PprofHeap(args)
-        | Command::PprofAllocs(args)
-        | Command::PprofGoroutine(args)
-        | Command::PprofThreadcreate(args)
-        | Command::PprofBlock(args)
-        | Command::PprofMutex(args) => args.way.timeout,
-        Command::PprofCpu(args) => args.way.timeout,
-        Command::Binary(args) => args.way.timeout,
-        _ => None,
     }
 }
 

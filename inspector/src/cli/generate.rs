@@ -6,10 +6,31 @@ use std::io::{self, Write};
 use clap::CommandFactory as _;
 
 use super::args::{Cli, Common, DECLARATIONS, Generate, GenerateArgs};
+use super::command::{Patience, Run};
+use super::confinement::{LOOKING, Work};
 use super::{completion, man, output};
 use crate::Error;
+use crate::report::schemas::SCHEMAS;
 
-pub(super) fn run(args: &GenerateArgs, common: &Common) -> Result<(), Error> {
+impl Run for GenerateArgs {
+    fn run(&self, common: &Common) -> Result<(), Error> {
+        run(self, common)
+    }
+
+    fn work(&self) -> Work {
+        LOOKING
+    }
+
+    fn patience(&self) -> Patience {
+        Patience::Unwatched
+    }
+
+    fn stops(&self) -> bool {
+        false
+    }
+}
+
+fn run(args: &GenerateArgs, common: &Common) -> Result<(), Error> {
     match &args.what {
         Generate::Man { command } => {
             let page = man::page(command.as_deref());
@@ -27,29 +48,6 @@ pub(super) fn run(args: &GenerateArgs, common: &Common) -> Result<(), Error> {
         Generate::CommandsTable => output::write(common, |out| write_table(out)),
     }
 }
-
-/// The schemas of answers by name, as `docs/schema` has them.
-const SCHEMAS: &[(&str, &str)] = &[
-    ("gc", include_str!("../../schema/gc.json")),
-    ("heap-of-runtimes", include_str!("../../schema/heap-of-runtimes.json")),
-    ("heap", include_str!("../../schema/heap.json")),
-    ("list", include_str!("../../schema/list.json")),
-    ("memstats-of-runtimes", include_str!("../../schema/memstats-of-runtimes.json")),
-    ("memstats", include_str!("../../schema/memstats.json")),
-    ("process", include_str!("../../schema/process.json")),
-    ("profile", include_str!("../../schema/profile.json")),
-    ("saved", include_str!("../../schema/saved.json")),
-    ("serve", include_str!("../../schema/serve.json")),
-    ("setgc", include_str!("../../schema/setgc.json")),
-    ("setmemlimit", include_str!("../../schema/setmemlimit.json")),
-    ("stack-of-runtimes", include_str!("../../schema/stack-of-runtimes.json")),
-    ("stack", include_str!("../../schema/stack.json")),
-    ("stats-of-runtimes", include_str!("../../schema/stats-of-runtimes.json")),
-    ("stats", include_str!("../../schema/stats.json")),
-    ("top", include_str!("../../schema/top.json")),
-    ("tree", include_str!("../../schema/tree.json")),
-    ("version", include_str!("../../schema/version.json")),
-];
 
 fn write_schema(name: Option<&str>, common: &Common) -> Result<(), Error> {
     let names = || SCHEMAS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");

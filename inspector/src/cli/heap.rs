@@ -1,6 +1,7 @@
 //! `heap`.
 
 use super::args::{Common, HeapArgs};
+use super::command::Run;
 use super::notices::Notice;
 use super::{output, panicking, runtimes};
 use crate::Error;
@@ -9,7 +10,17 @@ use crate::report::heap::HeapAnswer;
 use crate::runtime::heap::HeapPause;
 use crate::runtime::memstats::Consistency;
 
-pub(super) fn run(args: &HeapArgs, common: &Common) -> Result<(), Error> {
+impl Run for HeapArgs {
+    fn run(&self, common: &Common) -> Result<(), Error> {
+        run(self, common)
+    }
+
+    fn unpaused(&self) -> Option<&'static str> {
+        (!self.no_pause).then_some("heap")
+    }
+}
+
+fn run(args: &HeapArgs, common: &Common) -> Result<(), Error> {
     let process = args.target.process("heap", common)?;
     let pause = if args.no_pause { HeapPause::No } else { HeapPause::AtMost(args.max_pause) };
     let look = |opened| operations::heap::look(&process, &opened, pause, args.top);

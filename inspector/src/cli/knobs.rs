@@ -4,6 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::args::{Common, GcArgs, SetGcArgs, SetMemLimitArgs, Via, WayArgs};
+use super::command::{Patience, Run};
+use super::confinement::{GUARDING, Work};
 use super::interrupt::Interrupt;
 use super::notices::Notice;
 use super::via::{Chosen, choose};
@@ -22,7 +24,49 @@ use crate::report::changes::{Effort, Gc, SetGc, SetMemLimit};
 /// How long a collection may take, and what is in its way.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-pub(super) fn gc(args: &GcArgs, common: &Common) -> Result<(), Error> {
+impl Run for GcArgs {
+    fn run(&self, common: &Common) -> Result<(), Error> {
+        gc(self, common)
+    }
+
+    fn work(&self) -> Work {
+        GUARDING
+    }
+
+    fn patience(&self) -> Patience {
+        Patience::given(self.way.timeout)
+    }
+}
+
+impl Run for SetGcArgs {
+    fn run(&self, common: &Common) -> Result<(), Error> {
+        set_gc(self, common)
+    }
+
+    fn work(&self) -> Work {
+        GUARDING
+    }
+
+    fn patience(&self) -> Patience {
+        Patience::given(self.knob.way.timeout)
+    }
+}
+
+impl Run for SetMemLimitArgs {
+    fn run(&self, common: &Common) -> Result<(), Error> {
+        set_mem_limit(self, common)
+    }
+
+    fn work(&self) -> Work {
+        GUARDING
+    }
+
+    fn patience(&self) -> Patience {
+        Patience::given(self.knob.way.timeout)
+    }
+}
+
+fn gc(args: &GcArgs, common: &Common) -> Result<(), Error> {
     let target = args.target.find(common)?;
     let probe =
         |process: &Process| with_options(args, |options| collect(process, args.runtime.chosen(), options));
@@ -70,7 +114,7 @@ fn tell_collection(
     Ok(())
 }
 
-pub(super) fn set_gc(args: &SetGcArgs, common: &Common) -> Result<(), Error> {
+fn set_gc(args: &SetGcArgs, common: &Common) -> Result<(), Error> {
     let percent = gc_percent(args.percent)?;
     let knob = &args.knob;
     let target = knob.target.find(common)?;
@@ -99,7 +143,7 @@ pub(super) fn set_gc(args: &SetGcArgs, common: &Common) -> Result<(), Error> {
     }
 }
 
-pub(super) fn set_mem_limit(args: &SetMemLimitArgs, common: &Common) -> Result<(), Error> {
+fn set_mem_limit(args: &SetMemLimitArgs, common: &Common) -> Result<(), Error> {
     if args.knob.way.via == Via::Agent {
         return Err(Error::Usage("agents of gops cannot set a memory limit: use --via probe".to_owned()));
     }

@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::args::Common;
+use super::command::Run;
+use super::confinement::{LOOKING, Work};
 use super::notices::Notice;
 use super::output;
 use crate::Error;
@@ -14,8 +16,21 @@ use crate::process::access::Denial;
 use crate::process::find::{self, Found};
 use crate::report::list::{List, Listed, write_text};
 
-pub(super) fn run(common: &Common) -> Result<(), Error> {
-    run_as(common, List::new, write_text)
+/// `list`, which has no arguments.
+pub(super) struct ListCommand;
+
+impl Run for ListCommand {
+    fn run(&self, common: &Common) -> Result<(), Error> {
+        run_as(common, List::new, write_text)
+    }
+
+    fn work(&self) -> Work {
+        LOOKING
+    }
+
+    fn stops(&self) -> bool {
+        false
+    }
 }
 
 /// Lists the Go processes in one of several ways: as JSON what `answer` makes of them, as text what `write_text` writes.

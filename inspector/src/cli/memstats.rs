@@ -1,6 +1,7 @@
 //! `memstats`.
 
 use super::args::{Common, MemstatsArgs};
+use super::command::{Patience, Run};
 use super::notices::Notice;
 use super::via::{Chosen, choose};
 use super::{agent, output, panicking, runtimes};
@@ -13,7 +14,21 @@ use crate::report::answers::Source;
 use crate::report::memstats::MemStatsAnswer;
 use crate::runtime::memstats::{Consistency, Wanted};
 
-pub(super) fn run(args: &MemstatsArgs, common: &Common) -> Result<(), Error> {
+impl Run for MemstatsArgs {
+    fn run(&self, common: &Common) -> Result<(), Error> {
+        run(self, common)
+    }
+
+    fn patience(&self) -> Patience {
+        Patience::given(self.way.timeout)
+    }
+
+    fn unpaused(&self) -> Option<&'static str> {
+        (!self.no_pause).then_some("memstats")
+    }
+}
+
+fn run(args: &MemstatsArgs, common: &Common) -> Result<(), Error> {
     let target = args.target.find(common)?;
     let wanted = if args.no_pause { Wanted::Approximate } else { Wanted::Instant };
     // An agent stops the world whatever is asked.

@@ -3,6 +3,7 @@
 mod agent;
 pub mod args;
 mod capture;
+mod command;
 mod completion;
 mod confinement;
 mod deadline;
@@ -10,6 +11,7 @@ mod destination;
 pub mod duration;
 mod enable;
 mod generate;
+mod guard;
 mod heap;
 mod interrupt;
 mod knobs;
@@ -42,9 +44,8 @@ mod via;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use crate::operations::profile::Kind;
 use crate::{Error, stop};
-use args::{Cli, Command, Common};
+use args::Common;
 pub use generate::commands_table;
 use notices::Notice;
 
@@ -58,18 +59,19 @@ pub fn main() -> ExitCode {
     withhold_tables();
     let cli = parsing::parse(arguments).unwrap_or_else(|e| e.exit());
     start_logging(cli.common.verbose);
-    confinement::enter(cli.command.as_ref());
-    if stops(cli.command.as_ref()) {
+    let command = cli.asked();
+    confinement::enter(command.work());
+    if command.stops() {
         stop::witness::start();
     }
     // Its thread gives up what the first one has given up.
-    deadline::watch(&cli);
-    match run(&cli) {
+    deadline::watch(command.patience(), &cli.common);
+    match command.run(&cli.common) {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read our output has seen enough of it.
         Err(e) if e.is_closed_pipe() => ExitCode::SUCCESS,
         Err(e) => {
-            report(&e, unpaused(cli.command.as_ref()), &cli.common);
+            report(&e, command.unpaused(), &cli.common);
             ExitCode::from(e.kind().exit_code())
         }
     }
@@ -82,67 +84,6 @@ fn withhold_tables() {
     let minors = std::env::var("GOPS_PROBE_WITHOUT_TABLES").unwrap_or_default();
     let minors: Vec<u32> = minors.split(',').filter_map(|minor| minor.parse().ok()).collect();
     symbols::layout::withhold(&minors);
-}
-
-fn run(cli: &Cli) -> Result<(), Error> {
-    match &cli.command {
-        None | Some(Command::List) => list::run(&cli.common),
-        Some(Command::Tree) => tree::run(&cli.common),
-        Some(Command::Process(args)) => process::run(args, &cli.common),
-        Some(Command::Version(args)) => version::run(args, &cli.common),
-        Some(Command::Stack(args)) => stack::run(args, &cli.common),
-        Some(Command::Gc(args)) => knobs::gc(args, &cli.common),
-        Some(Command::Setgc(args)) => knobs::set_gc(args, &cli.common),
-        Some(Command::Setmemlimit(args)) => knobs::set_mem_limit(args, &cli.common),
-        Some(Command::Memstats(args)) => memstats::run(args, &cli.common),
-        Some(Command::Stats(args)) => stats::run(args, &cli.common),
-        Some(Command::Heap(args)) => heap::run(args, &cli.common),
-        Some(Command::Trace(args)) => capture::trace(&args.capture, args.open, &cli.common),
-        Some(Command::PprofHeap(args)) => profile::run(Kind::Heap, args, &cli.common),
-        Some(Command::PprofAllocs(args)) => profile::run(Kind::Allocs, args, &cli.common),
-        Some(Command::PprofGoroutine(args)) => profile::run(Kind::Goroutine, args, &cli.common),
-        Some(Command::PprofThreadcreate(args)) => profile::run(Kind::ThreadCreate, args, &cli.common),
-        Some(Command::PprofBlock(args)) => profile::run(Kind::Block, args, &cli.common),
-        Some(Command::PprofMutex(args)) => profile::run(Kind::Mutex, args, &cli.common),
-        Some(Command::PprofCpu(args)) => profile::cpu::run(args, &cli.common),
-        Some(Command::Top(args)) => top::run(args, &cli.common),
-        Some(Command::Binary(args)) => capture::binary(args, &cli.common),
-        Some(Command::Serve(args)) => serve::run(args, &cli.common),
-        Some(Command::Generate(args)) => generate::run(args, &cli.common),
-        Some(Command::GuardOfChange { pid, opening, open }) => {
-            let ms = std::time::Duration::from_millis;
-            let times = crate::change::guard::Times { opening: ms(*opening), open: ms(*open) };
-            crate::change::guard::run(*pid, times)
-        }
-    }
-}
-
-/// Whether a command may stop threads, so that it can be ended for that.
-fn stops(command: Option<&Command>) -> bool {
-    match command {
-        None
-        | Some(
-            Command::List
-            | Command::Tree
-            | Command::Process(_)
-            | Command::Version(_)
-            | Command::Binary(_)
-            | Command::Trace(_)
-            | Command::Generate(_)
-            | Command::GuardOfChange { .. },
-        ) => false,
-        Some(_) => true,
-    }
-}
-
-/// The name of the command, where that stops the process and can do without.
-fn unpaused(command: Option<&Command>) -> Option<&'static str> {
-    match command {
-        Some(Command::Stack(args)) if !args.no_pause => Some("stack"),
-        Some(Command::Memstats(args)) if !args.no_pause => Some("memstats"),
-        Some(Command::Heap(args)) if !args.no_pause => Some("heap"),
-        _ => None,
-    }
 }
 
 /// Says on standard error what failed, and what to do about it.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::args::{Common, ProcessArgs};
+use super::command::Run;
 use super::duration::Period;
 use super::notices::Notice;
 use super::output;
@@ -13,7 +14,17 @@ use crate::process::details::Details;
 use crate::process::{Pid, Process};
 use crate::report::process::{ProcessInfo, write_text};
 
-pub(super) fn run(args: &ProcessArgs, common: &Common) -> Result<(), Error> {
+impl Run for ProcessArgs {
+    fn run(&self, common: &Common) -> Result<(), Error> {
+        run(self, common)
+    }
+
+    fn stops(&self) -> bool {
+        false
+    }
+}
+
+fn run(args: &ProcessArgs, common: &Common) -> Result<(), Error> {
     let period = args.period.unwrap_or_default();
     refuse_second_process(period)?;
     let process = args.target.process("process", common)?;

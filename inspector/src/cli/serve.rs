@@ -6,6 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::args::{Common, ServeArgs};
+use super::command::{Patience, Run};
+use super::confinement::{GUARDING, Work};
 use super::interrupt::Interrupt;
 use super::notices::Notice;
 use super::output;
@@ -36,7 +38,21 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a request waits for others that stop the process.
 const WAIT: Duration = Duration::from_secs(20);
 
-pub(super) fn run(args: &ServeArgs, common: &Common) -> Result<(), Error> {
+impl Run for ServeArgs {
+    fn run(&self, common: &Common) -> Result<(), Error> {
+        run(self, common)
+    }
+
+    fn work(&self) -> Work {
+        Work { samples: true, serves: true, ..GUARDING }
+    }
+
+    fn patience(&self) -> Patience {
+        Patience::Endless
+    }
+}
+
+fn run(args: &ServeArgs, common: &Common) -> Result<(), Error> {
     let process = args.target.process("serve", common)?;
     // Whoever cannot be looked at, or is no Go process, is not served.
     let version = version::as_agent(&process, args.runtime.chosen())?;

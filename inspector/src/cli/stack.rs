@@ -5,6 +5,7 @@ use std::mem::ManuallyDrop;
 
 use super::args::{Common, StackArgs, WayArgs};
 use super::capture::catch;
+use super::command::{Patience, Run};
 use super::notices::Notice;
 use super::via::{Chosen, choose};
 use super::{agent, output, panicking};
@@ -22,7 +23,21 @@ use crate::report::traceback::Level;
 use crate::runtime::snapshot::{Consistency, Options, Pause, Snapshot};
 use crate::runtime::view::View;
 
-pub(super) fn run(args: &StackArgs, common: &Common) -> Result<(), Error> {
+impl Run for StackArgs {
+    fn run(&self, common: &Common) -> Result<(), Error> {
+        run(self, common)
+    }
+
+    fn patience(&self) -> Patience {
+        Patience::given(self.way.timeout)
+    }
+
+    fn unpaused(&self) -> Option<&'static str> {
+        (!self.no_pause).then_some("stack")
+    }
+}
+
+fn run(args: &StackArgs, common: &Common) -> Result<(), Error> {
     let filter = filter(args);
     let way = way(args)?;
     let target = args.target.find(common)?;

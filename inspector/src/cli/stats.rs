@@ -1,6 +1,7 @@
 //! `stats`.
 
 use super::args::{Common, StatsArgs};
+use super::command::{Patience, Run};
 use super::via::{Chosen, choose};
 use super::{agent, output, panicking, runtimes};
 use crate::Error;
@@ -11,7 +12,17 @@ use crate::process::Process;
 use crate::report::answers::Source;
 use crate::report::stats::{SourcedStats, StatsAnswer};
 
-pub(super) fn run(args: &StatsArgs, common: &Common) -> Result<(), Error> {
+impl Run for StatsArgs {
+    fn run(&self, common: &Common) -> Result<(), Error> {
+        run(self, common)
+    }
+
+    fn patience(&self) -> Patience {
+        Patience::given(self.way.timeout)
+    }
+}
+
+fn run(args: &StatsArgs, common: &Common) -> Result<(), Error> {
     let target = args.target.find(common)?;
     let more = common.json || common.verbose > 0;
     let outside =

@@ -1,6 +1,7 @@
 //! `version`.
 
 use super::args::{Common, VersionArgs};
+use super::command::{Patience, Run};
 use super::via::{Chosen, choose};
 use super::{agent, output};
 use crate::Error;
@@ -8,7 +9,21 @@ use crate::agent::{Request, Signal};
 use crate::operations::version::{conclude, look};
 use crate::report::version::{Version, write_text};
 
-pub(super) fn run(args: &VersionArgs, common: &Common) -> Result<(), Error> {
+impl Run for VersionArgs {
+    fn run(&self, common: &Common) -> Result<(), Error> {
+        run(self, common)
+    }
+
+    fn patience(&self) -> Patience {
+        Patience::given(self.way.timeout)
+    }
+
+    fn stops(&self) -> bool {
+        false
+    }
+}
+
+fn run(args: &VersionArgs, common: &Common) -> Result<(), Error> {
     let target = args.target.find(common)?;
     let connection = match choose(&target, &args.way, common, look)? {
         Chosen::Probe(found) => {

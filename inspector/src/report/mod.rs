@@ -14,6 +14,7 @@ pub mod process;
 mod process_text;
 pub mod runtimes;
 pub mod sampling;
+pub mod schemas;
 pub mod stack;
 mod stack_json;
 pub mod stats;

@@ -12,11 +12,16 @@ mod knobs;
 mod memory;
 mod profile;
 
+use super::command::Run;
 use super::duration::Period;
+use super::list::ListCommand;
+use super::profile::ProfileCommand;
 use super::runtimes::RuntimeArgs;
 use super::target::TargetArgs;
+use super::tree::TreeCommand;
 use crate::Error;
 use crate::agent::socket::Listen;
+use crate::operations::profile::Kind;
 use crate::process::find::Detail;
 use declaration::{
     BINARY, GC, HEAP, LIST, MEMSTATS, PPROF_ALLOCS, PPROF_BLOCK, PPROF_CPU, PPROF_GOROUTINE, PPROF_HEAP,
@@ -171,14 +176,51 @@ pub enum Command {
     Generate(Deferred<GenerateArgs>),
     /// Put back what another gops-probe changes, when that is killed
     #[command(hide = true)]
-    GuardOfChange {
-        /// The process that is changed.
-        pid: crate::process::Pid,
-        /// After so many milliseconds it puts everything back, if nothing has been written by then.
-        opening: u64,
-        /// So many milliseconds after the last word was written, it puts everything back.
-        open: u64,
-    },
+    GuardOfChange(GuardArgs),
+}
+
+impl Cli {
+    /// What is asked for.
+    pub(in crate::cli) fn asked(&self) -> Box<dyn Run + '_> {
+        let profile = |kind, args| Box::new(ProfileCommand(kind, args));
+        match &self.command {
+            None | Some(Command::List) => Box::new(ListCommand),
+            Some(Command::Tree) => Box::new(TreeCommand),
+            Some(Command::Process(args)) => Box::new(&**args),
+            Some(Command::Version(args)) => Box::new(&**args),
+            Some(Command::Stack(args)) => Box::new(&**args),
+            Some(Command::Gc(args)) => Box::new(&**args),
+            Some(Command::Setgc(args)) => Box::new(&**args),
+            Some(Command::Setmemlimit(args)) => Box::new(&**args),
+            Some(Command::Memstats(args)) => Box::new(&**args),
+            Some(Command::Stats(args)) => Box::new(&**args),
+            Some(Command::Heap(args)) => Box::new(&**args),
+            Some(Command::Trace(args)) => Box::new(&**args),
+            Some(Command::PprofHeap(args)) => profile(Kind::Heap, args),
+            Some(Command::PprofAllocs(args)) => profile(Kind::Allocs, args),
+            Some(Command::PprofGoroutine(args)) => profile(Kind::Goroutine, args),
+            Some(Command::PprofThreadcreate(args)) => profile(Kind::ThreadCreate, args),
+            Some(Command::PprofBlock(args)) => profile(Kind::Block, args),
+            Some(Command::PprofMutex(args)) => profile(Kind::Mutex, args),
+            Some(Command::PprofCpu(args)) => Box::new(&**args),
+            Some(Command::Top(args)) => Box::new(&**args),
+            Some(Command::Binary(args)) => Box::new(&**args),
+            Some(Command::Serve(args)) => Box::new(&**args),
+            Some(Command::Generate(args)) => Box::new(&**args),
+            Some(Command::GuardOfChange(args)) => Box::new(args),
+        }
+    }
+}
+
+/// Arguments of the guard of a change.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct GuardArgs {
+    /// The process that is changed.
+    pub pid: crate::process::Pid,
+    /// After so many milliseconds it puts everything back, if nothing has been written by then.
+    pub opening: u64,
+    /// So many milliseconds after the last word was written, it puts everything back.
+    pub open: u64,
 }
 
 /// Arguments of `process`.

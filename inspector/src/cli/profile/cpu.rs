@@ -8,6 +8,8 @@ use crate::Error;
 use crate::agent::Signal;
 use crate::capture::cpu::mode::{Loader, Options};
 use crate::cli::args::{Common, CpuProfileArgs, SampledArgs, Via};
+use crate::cli::command::{Patience, Run};
+use crate::cli::confinement::{INSPECTING, Work};
 use crate::cli::interrupt::Interrupt;
 use crate::cli::notices::Notice;
 use crate::cli::progress::Progress;
@@ -18,8 +20,22 @@ use crate::operations::target::Found;
 use crate::process::Process;
 use crate::report::answers::Asked;
 
+impl Run for CpuProfileArgs {
+    fn run(&self, common: &Common) -> Result<(), Error> {
+        run(self, common)
+    }
+
+    fn work(&self) -> Work {
+        Work { samples: true, opens: self.format.open, ..INSPECTING }
+    }
+
+    fn patience(&self) -> Patience {
+        Patience::given(self.way.timeout)
+    }
+}
+
 /// `pprof-cpu`.
-pub(in crate::cli) fn run(args: &CpuProfileArgs, common: &Common) -> Result<(), Error> {
+fn run(args: &CpuProfileArgs, common: &Common) -> Result<(), Error> {
     let found = args.sampled.find(common)?;
     let duration = args.duration.duration();
     if duration.is_zero() {

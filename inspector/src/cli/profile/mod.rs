@@ -3,6 +3,8 @@
 pub(in crate::cli) mod cpu;
 mod job;
 
+use crate::cli::command::{Patience, Run};
+use crate::cli::confinement::{GUARDING, Work};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -18,8 +20,28 @@ use crate::operations::profile::{Kind, reading};
 use crate::operations::target::Found;
 use crate::process::Process;
 
+/// One of the profiles that the runtime keeps, and what is asked of it.
+pub(in crate::cli) struct ProfileCommand<'a>(
+    pub(in crate::cli) Kind,
+    pub(in crate::cli) &'a RuntimeProfileArgs,
+);
+
+impl Run for ProfileCommand<'_> {
+    fn run(&self, common: &Common) -> Result<(), Error> {
+        run(self.0, self.1, common)
+    }
+
+    fn work(&self) -> Work {
+        Work { opens: self.1.format.open, ..GUARDING }
+    }
+
+    fn patience(&self) -> Patience {
+        Patience::given(self.1.way.timeout)
+    }
+}
+
 /// `pprof-heap` and its like.
-pub(in crate::cli) fn run(kind: Kind, args: &RuntimeProfileArgs, common: &Common) -> Result<(), Error> {
+fn run(kind: Kind, args: &RuntimeProfileArgs, common: &Common) -> Result<(), Error> {
     let found = args.target.find(common)?;
     if kind.signal().is_none() {
         only_from_outside(kind, &found, &args.way)?;

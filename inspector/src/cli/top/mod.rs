@@ -11,6 +11,8 @@ use self::keys::Wish;
 use self::screen::{Screen, Shown};
 use super::args::{Common, TopArgs, TopSort};
 use super::capture::catch;
+use super::command::{Patience, Run};
+use super::confinement::{INSPECTING, Work};
 use super::notices::Notice;
 use super::output;
 use super::profile::cpu;
@@ -33,8 +35,22 @@ impl From<TopSort> for Sort {
     }
 }
 
+impl Run for TopArgs {
+    fn run(&self, common: &Common) -> Result<(), Error> {
+        run(self, common)
+    }
+
+    fn work(&self) -> Work {
+        Work { samples: true, ..INSPECTING }
+    }
+
+    fn patience(&self) -> Patience {
+        Patience::Endless
+    }
+}
+
 /// `top`.
-pub(super) fn run(args: &TopArgs, common: &Common) -> Result<(), Error> {
+fn run(args: &TopArgs, common: &Common) -> Result<(), Error> {
     let found = args.sampled.find(common)?;
     if let [Found::Agent(address)] = found.as_slice() {
         return Err(Error::Usage(format!(
