@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use inspector::memory::{Memory as _, ReadCost, RecordedMemory};
 use inspector::process::maps::Mapping;
-use inspector::report::stack::{Cost, Filter, StackReport};
+use inspector::report::stack::{AnswerCost, Filter, StackReport};
 use inspector::report::traceback::Level;
-use inspector::runtime::attach::{LoadedImage, LoadedImages, Target, attach};
+use inspector::runtime::attach::{LoadedImage, LoadedImages, AttachTarget, attach};
 use inspector::runtime::calibrate::{check_gs, check_ms, find_alllink};
 use inspector::runtime::code::CodeCache;
 use inspector::runtime::discover;
-use inspector::runtime::known::Known;
+use inspector::runtime::known::KnownProgram;
 use inspector::runtime::running::saved_start;
 use inspector::runtime::snapshot::glist::GList;
 use inspector::runtime::snapshot::stacks::StackWalker;
@@ -126,13 +126,13 @@ impl World {
     }
 }
 
-fn target(mappings: &[Mapping]) -> Target<'_> {
-    Target { mappings, tids: &|| TIDS.to_vec(), monotonic_offset: 0 }
+fn target(mappings: &[Mapping]) -> AttachTarget<'_> {
+    AttachTarget { mappings, tids: &|| TIDS.to_vec(), monotonic_offset: 0 }
 }
 
 fn loaded(base: &Base) -> LoadedImages {
     let image = base::image(Patched::new(&base.bytes)).expect("an ELF file");
-    let known = Arc::new(Known::new(&image, base.program.clone()));
+    let known = Arc::new(KnownProgram::new(&image, base.program.clone()));
     let main = LoadedImage { known, image, name: String::new(), bias: LoadBias(0) };
     LoadedImages { main, others: Vec::new() }
 }
@@ -242,7 +242,7 @@ fn dump(view: &View, memory: &RecordedMemory, kind: u8) {
     let mut json = Vec::new();
     let pid = "1".parse().expect("a pid");
     report
-        .write_json(pid, &Cost::new(ReadCost::default(), &snapshot), None, &mut json)
+        .write_json(pid, &AnswerCost::new(ReadCost::default(), &snapshot), None, &mut json)
         .expect("room in memory");
     let json = String::from_utf8(json).expect("text");
     assert!(!json.chars().any(|c| c.is_control() && c != '\n'), "{json:?}");

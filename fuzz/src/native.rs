@@ -3,7 +3,7 @@
 
 use symbols::addr::{CodeAddr, LinkAddr};
 use symbols::arch::HOST;
-use symbols::cfi::{FrameTable, Registers, Step};
+use symbols::cfi::{FrameTable, CfiRegisters, Step};
 use symbols::image::Image;
 use symbols::native::{Links, NativeSymbols, debug_path, demangle};
 
@@ -46,7 +46,7 @@ fn walk(table: &mut FrameTable, place: LinkAddr, stack: &[u8]) {
         let from = usize::try_from(at.checked_sub(sp)?).ok()?;
         stack.get(from..from.checked_add(8)?)?.try_into().ok().map(u64::from_le_bytes)
     };
-    let mut registers = Registers::new(HOST.columns(), place.0, sp, sp + 64);
+    let mut registers = CfiRegisters::new(HOST.columns(), place.0, sp, sp + 64);
     let mut at = CodeAddr::Pc(place);
     for _ in 0..64 {
         let Some(row) = table.row(at) else { return };

@@ -7,7 +7,7 @@ use crate::{agent, process};
 /// What kind of failure it is: each has its exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Kind {
+pub enum ErrorKind {
     /// Anything that has no kind of its own.
     Failed,
     /// The command line is wrong.
@@ -26,18 +26,18 @@ pub enum Kind {
     Interrupted,
 }
 
-impl Kind {
+impl ErrorKind {
     /// The process exit code.
     pub fn exit_code(self) -> u8 {
         match self {
-            Kind::Failed => 1,
-            Kind::Usage => 2,
-            Kind::NoProcess => 3,
-            Kind::NotGo => 4,
-            Kind::Permission => 5,
-            Kind::Unsupported => 6,
-            Kind::Partial => 7,
-            Kind::Interrupted => 130,
+            ErrorKind::Failed => 1,
+            ErrorKind::Usage => 2,
+            ErrorKind::NoProcess => 3,
+            ErrorKind::NotGo => 4,
+            ErrorKind::Permission => 5,
+            ErrorKind::Unsupported => 6,
+            ErrorKind::Partial => 7,
+            ErrorKind::Interrupted => 130,
         }
     }
 }
@@ -138,33 +138,33 @@ pub enum Error {
 
 impl Error {
     /// Which kind of failure it is.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> ErrorKind {
         use process::Error as P;
         match self {
             Error::Process(e) => match e {
-                P::NoSuchProcess(_) | P::Exited(_) | P::Executed(_) | P::Zombie(..) => Kind::NoProcess,
-                P::NoMatch { unreadable: 0, .. } => Kind::NoProcess,
-                P::NoMatch { .. } => Kind::Permission,
-                P::NotGo { .. } | P::KernelThread(..) => Kind::NotGo,
-                P::Denied { .. } | P::Traced { .. } => Kind::Permission,
+                P::NoSuchProcess(_) | P::Exited(_) | P::Executed(_) | P::Zombie(..) => ErrorKind::NoProcess,
+                P::NoMatch { unreadable: 0, .. } => ErrorKind::NoProcess,
+                P::NoMatch { .. } => ErrorKind::Permission,
+                P::NotGo { .. } | P::KernelThread(..) => ErrorKind::NotGo,
+                P::Denied { .. } | P::Traced { .. } => ErrorKind::Permission,
                 P::Architecture { .. } | P::GccGo { .. } | P::TooOld { .. } | P::Memory { .. } => {
-                    Kind::Unsupported
+                    ErrorKind::Unsupported
                 }
-                P::Thread(..) | P::Ambiguous { .. } => Kind::Usage,
-                P::Io { .. } | P::Proc(_) | P::ForeignProc(_) | P::Mismatch(_) => Kind::Failed,
+                P::Thread(..) | P::Ambiguous { .. } => ErrorKind::Usage,
+                P::Io { .. } | P::Proc(_) | P::ForeignProc(_) | P::Mismatch(_) => ErrorKind::Failed,
             },
-            Error::Agent(e) if e.is_denied() => Kind::Permission,
-            Error::Uncalibrated { .. } | Error::Unattached { .. } => Kind::Unsupported,
-            Error::Partial(_) => Kind::Partial,
-            Error::Usage(_) => Kind::Usage,
-            Error::Interrupted => Kind::Interrupted,
+            Error::Agent(e) if e.is_denied() => ErrorKind::Permission,
+            Error::Uncalibrated { .. } | Error::Unattached { .. } => ErrorKind::Unsupported,
+            Error::Partial(_) => ErrorKind::Partial,
+            Error::Usage(_) => ErrorKind::Usage,
+            Error::Interrupted => ErrorKind::Interrupted,
             Error::Agent(_)
             | Error::NeedsAgent { .. }
             | Error::Refused { .. }
             | Error::Standstill { .. }
             | Error::ProfilerOff { .. }
             | Error::Output { .. }
-            | Error::Failed(_) => Kind::Failed,
+            | Error::Failed(_) => ErrorKind::Failed,
         }
     }
 

@@ -15,7 +15,7 @@
 //! written to it. Where its threads have to be stopped, it is for as long as the options allow at most, and no way that the calling
 //! program can end leaves them stopped. Access is what the kernel asks of a debugger: the same user, or `CAP_SYS_PTRACE`.
 //!
-//! What an answer cannot be shown to be true is an [`Error`], whose [`Kind`] says what can be done about it, or is marked in the
+//! What an answer cannot be shown to be true is an [`Error`], whose [`ErrorKind`] says what can be done about it, or is marked in the
 //! answer.
 //!
 //! Without the feature `cli`, which the program needs, the library has no code of a command line. Modules that are not shown here are
@@ -60,7 +60,7 @@ mod standstill;
 pub mod stop;
 mod threads;
 
-pub use error::{Error, Kind};
+pub use error::{Error, ErrorKind};
 pub use facade::{CpuOptions, Goroutines, HeapOptions, ProfileAnswer, ProfileKind, StackOptions, Target};
 pub use report::heap::HeapAnswer;
 pub use report::memstats::MemStatsAnswer;

@@ -9,15 +9,15 @@ use aya::{include_bytes_aligned, util};
 use crate::Error;
 #[cfg(feature = "libbpf")]
 pub use crate::loader::Places;
-pub use crate::loader::{Cost, Loader};
 use crate::loader::{Loaded, Object, Program, Runs};
-use crate::records::{Record, Target};
+pub use crate::loader::{Loader, ProgramCost};
+use crate::records::{Record, SampledTarget};
 
 static OBJECT: &[u8] = include_bytes_aligned!("../prebuilt/cpu.bpf.o");
 
 /// What to sample, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Options {
+pub struct SamplerOptions {
     /// Samples of each CPU in a second.
     pub rate: u32,
     /// All processes, not only those that are added.
@@ -67,7 +67,7 @@ impl Sampler {
     ///
     /// # Errors
     /// What the kernel lacks or denies; with its verifier's log where it refuses a program.
-    pub fn load(options: &Options) -> Result<Self, Error> {
+    pub fn load(options: &SamplerOptions) -> Result<Self, Error> {
         Self::load_object(OBJECT, options, Runs::OnClock)
     }
 
@@ -77,11 +77,11 @@ impl Sampler {
     /// # Errors
     /// As [`Sampler::load`].
     #[cfg(feature = "libbpf")]
-    pub fn load_for_places(options: &Options) -> Result<Self, Error> {
+    pub fn load_for_places(options: &SamplerOptions) -> Result<Self, Error> {
         Self::load_object(OBJECT, options, Runs::AtPlaces)
     }
 
-    fn load_object(bytes: &[u8], options: &Options, runs: Runs) -> Result<Self, Error> {
+    fn load_object(bytes: &[u8], options: &SamplerOptions, runs: Runs) -> Result<Self, Error> {
         raise_memory_limit();
         let constants = [
             ("pid_namespace", pid_namespace()),
@@ -99,7 +99,7 @@ impl Sampler {
     ///
     /// # Errors
     /// What the kernel says: there is room for 16384.
-    pub fn add(&mut self, pid: u32, target: &Target) -> Result<(), Error> {
+    pub fn add(&mut self, pid: u32, target: &SampledTarget) -> Result<(), Error> {
         self.loaded.add(pid, target)
     }
 
@@ -107,7 +107,7 @@ impl Sampler {
     ///
     /// # Errors
     /// What the kernel denies.
-    pub fn start(&mut self, options: &Options) -> Result<(), Error> {
+    pub fn start(&mut self, options: &SamplerOptions) -> Result<(), Error> {
         self.start_lives(options)?;
         let cpus = util::online_cpus()
             .map_err(|(_, e)| Error::Other { action: "listing the CPUs", text: e.to_string() })?;
@@ -119,12 +119,12 @@ impl Sampler {
     /// # Errors
     /// What the kernel denies, or cannot before 6.6.
     #[cfg(feature = "libbpf")]
-    pub fn start_at(&mut self, options: &Options, places: &Places<'_>) -> Result<(), Error> {
+    pub fn start_at(&mut self, options: &SamplerOptions, places: &Places<'_>) -> Result<(), Error> {
         self.start_lives(options)?;
         self.loaded.at_places(ON_CPU, places)
     }
 
-    fn start_lives(&mut self, options: &Options) -> Result<(), Error> {
+    fn start_lives(&mut self, options: &SamplerOptions) -> Result<(), Error> {
         lives(options).try_for_each(|program| self.loaded.on_tracepoint(program.name))
     }
 
@@ -141,7 +141,7 @@ impl Sampler {
     }
 
     /// What sampling has cost so far, where [`Sampler::measure`] was called.
-    pub fn cost(&self) -> Option<Cost> {
+    pub fn cost(&self) -> Option<ProgramCost> {
         self.loaded.cost(ON_CPU)
     }
 
@@ -170,7 +170,7 @@ impl AsFd for Sampler {
 
 /// The programs that tell of new processes and programs, and their tracepoints. A target that executes another program has
 /// another layout, also where nobody is followed.
-fn lives(options: &Options) -> impl Iterator<Item = Program> {
+fn lives(options: &SamplerOptions) -> impl Iterator<Item = Program> {
     let at = |name, tracepoint| Program { name, runs: Runs::OnTracepoint(tracepoint) };
     let forks = options.follow || options.whole_system;
     let fork = forks.then_some(at(ON_FORK, "sched_process_fork"));

@@ -47,7 +47,7 @@ pub struct Runtime {
 /// A process to sample, as the programs know it (`struct target`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct Target {
+pub struct SampledTarget {
     /// Its Go runtimes.
     pub runtimes: [Runtime; MAX_RUNTIMES],
     /// How many of them there are: those whose layout is known.
@@ -56,7 +56,7 @@ pub struct Target {
     pub flags: u32,
 }
 
-/// Flags of a [`Target`].
+/// Flags of a [`SampledTarget`].
 pub mod target_flags {
     /// Processes that it begins are targets too.
     pub const FOLLOW: u32 = 2;
@@ -111,8 +111,8 @@ pub struct Sample<'b> {
     pub tid: u32,
     /// The thread was in the kernel.
     pub in_kernel: bool,
-    /// Registers of user space; `None` for threads of the kernel and for 32-bit code.
-    pub user: Option<Registers>,
+    /// SampleRegisters of user space; `None` for threads of the kernel and for 32-bit code.
+    pub user: Option<SampleRegisters>,
     /// The frames are those of the goroutine from where it called C.
     pub resumed_after_cgo: bool,
     /// The walk ended at its limit.
@@ -132,9 +132,9 @@ pub struct Sample<'b> {
     frames: &'b [u8],
 }
 
-/// Registers of user space.
+/// SampleRegisters of user space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Registers {
+pub struct SampleRegisters {
     /// Instruction pointer.
     pub ip: u64,
     /// Stack pointer.
@@ -217,7 +217,7 @@ impl<'b> Record<'b> {
                 let set = u32_at(offset_of!(Head, flags))?;
                 let length = usize::try_from(u32_at(offset_of!(Head, length))?).ok()?;
                 let frames = bytes.get(size_of::<Head>()..)?.get(..length.checked_mul(8)?)?;
-                let registers = Registers {
+                let registers = SampleRegisters {
                     ip: u64_at(offset_of!(Head, ip))?,
                     sp: u64_at(offset_of!(Head, sp))?,
                     bp: u64_at(offset_of!(Head, bp))?,
@@ -260,7 +260,7 @@ mod tests {
     #[test]
     fn sizes_are_those_of_the_programs() {
         // The object's own description of its types says so; see `cpu::tests`.
-        assert_eq!(size_of::<Target>(), 4 * 88 + 8);
+        assert_eq!(size_of::<SampledTarget>(), 4 * 88 + 8);
         assert_eq!(size_of::<Head>(), 16 + 8 + 4 * 4 + 7 * 8);
         assert_eq!(size_of::<Life>(), 24);
     }

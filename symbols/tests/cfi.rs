@@ -7,7 +7,7 @@ use std::process::Command;
 
 use symbols::addr::{CodeAddr, LinkAddr};
 use symbols::arch::HOST;
-use symbols::cfi::{FrameTable, Registers, Step};
+use symbols::cfi::{CfiRegisters, FrameTable, Step};
 use symbols::image::Image;
 
 /// Values that tell registers apart, with room between them.
@@ -44,7 +44,7 @@ fn expected(file: &Path) -> Vec<Expected> {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let (mut rows, mut columns, mut end) = (Vec::<Expected>::new(), Vec::new(), 0);
     for line in text.lines() {
-        // Registers in registers have their name behind the number.
+        // CfiRegisters in registers have their name behind the number.
         let words: Vec<&str> = line.split_ascii_whitespace().filter(|w| !w.starts_with('(')).collect();
         if let Some(range) = words.iter().find_map(|w| w.strip_prefix("pc=")) {
             end = u64::from_str_radix(range.split_once("..").unwrap().1, 16).unwrap();
@@ -91,7 +91,7 @@ fn check(table: &mut FrameTable, row: &Expected, at: u64) -> bool {
     let found = table.row(CodeAddr::Pc(LinkAddr(at))).unwrap_or_else(|| panic!("nothing at {at:#x}"));
     assert_eq!(table.row(CodeAddr::Return(LinkAddr(at + 1))), Some(found.clone()));
     let cfa = base + offset.parse::<u64>().unwrap();
-    let step = found.step(&Registers::new(HOST.columns(), at, SP, BP), &mut Some);
+    let step = found.step(&CfiRegisters::new(HOST.columns(), at, SP, BP), &mut Some);
     let undefined = row.rules.iter().any(|(r, rule)| *r == 16 && rule == "u");
     let caller = match step {
         Step::End if undefined => return true,
@@ -195,7 +195,7 @@ fn the_first_function_and_signals() {
     let mut table = table(bytes.clone());
     // `_start` says that nothing called it.
     let row = table.row(CodeAddr::Return(image.entry().plus(0x20))).unwrap();
-    assert_eq!(row.step(&Registers::new(HOST.columns(), 0, SP, BP), &mut |_| None), Step::End);
+    assert_eq!(row.step(&CfiRegisters::new(HOST.columns(), 0, SP, BP), &mut |_| None), Step::End);
     // mov $15, %rax; syscall: what a handler returns to. The C library says how to go on from there, and its code does.
     let code = b"\x48\xc7\xc0\x0f\0\0\0\x0f\x05";
     let at = bytes.windows(code.len()).position(|w| w == code).unwrap() as u64;
@@ -219,7 +219,7 @@ fn the_first_function_and_signals() {
     let inside = table.row(CodeAddr::Pc(at.plus(code.len() as u64))).unwrap();
     assert!(inside.is_signal());
     let memory = &mut |at: u64| Some(at ^ 0x5555);
-    let registers = Registers::new(HOST.columns(), at.0, SP, BP);
+    let registers = CfiRegisters::new(HOST.columns(), at.0, SP, BP);
     let (Step::To(said), Step::To(read)) = (said.step(&registers, memory), read.step(&registers, memory))
     else {
         panic!("no caller");
@@ -252,7 +252,7 @@ fn frames_that_do_not_move_up() {
         let place =
             (0..4096).map(|n| entry.plus(n)).find(|at| table.row(CodeAddr::Pc(*at)).is_some()).unwrap();
         let row = table.row(CodeAddr::Pc(place)).unwrap();
-        match row.step(&Registers::new(HOST.columns(), place.0, SP, BP), &mut Some) {
+        match row.step(&CfiRegisters::new(HOST.columns(), place.0, SP, BP), &mut Some) {
             Step::To(caller) => assert!(up && caller.sp() == SP + 8, "{escape}: {caller:?}"),
             other => assert!(!up, "{escape}: {other:?}"),
         }
@@ -302,7 +302,7 @@ fn damaged_tables() {
             let mut table = FrameTable::load(image);
             for row in rows.iter().step_by(3) {
                 if let Some(found) = table.row(CodeAddr::Pc(LinkAddr(row.addr))) {
-                    let step = found.step(&Registers::new(HOST.columns(), row.addr, SP, BP), &mut |at| {
+                    let step = found.step(&CfiRegisters::new(HOST.columns(), row.addr, SP, BP), &mut |at| {
                         Some(at.rotate_left(7))
                     });
                     assert!(

@@ -10,7 +10,7 @@ use fixtures::chain::{Chains, Tally};
 use fixtures::matrix::QUICK;
 use fixtures::{Cell, Fixture, Program, Repetitions, Variant, build};
 use inspector::runtime::open::open;
-use inspector::runtime::snapshot::{self, Consistency, Frames, Options, Pause};
+use inspector::runtime::snapshot::{self, Consistency, Frames, Pause, SnapshotOptions};
 use serde_json::json;
 
 /// Dumps of each mode in full.
@@ -32,7 +32,8 @@ fn dumps(program: Program, args: &[&str], mode: &str, pause: Pause) {
         let mut pauses = Vec::new();
         while repetitions.another() {
             let system = repetitions.random(2) == 0;
-            let snapshot = snapshot::take(&process, &view, &Options { pause, system, goid: None }).unwrap();
+            let snapshot =
+                snapshot::take(&process, &view, &SnapshotOptions { pause, system, goid: None }).unwrap();
             for slot in &snapshot.slots {
                 if slot.g.is_dead() || slot.frames == Frames::Unwanted {
                     continue;

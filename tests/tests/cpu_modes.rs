@@ -14,8 +14,8 @@ use fixtures::matrix::{NEWEST, QUICK};
 use fixtures::repetition::say;
 use fixtures::{Cell, Fixture, Process as Spawned, Program, Variant, build, cpu_time, machine};
 use inspector::capture::cpu::collect::Collected;
-use inspector::capture::cpu::known::Known;
-use inspector::capture::cpu::mode::{Loader, Mode, Options};
+use inspector::capture::cpu::known::SampledProgram;
+use inspector::capture::cpu::mode::{CaptureOptions, Loader, Mode};
 use inspector::capture::cpu::perf::{self, Perf, Scope};
 use inspector::capture::cpu::session::{Captured, capture};
 use inspector::capture::cpu::source::{Event, Source as _};
@@ -37,8 +37,8 @@ fn start(toolchain: &'static str, work: &str) -> Fixture {
     fixture
 }
 
-fn options(mode: Option<Mode>, rate: u32, duration: Duration) -> Options {
-    Options {
+fn options(mode: Option<Mode>, rate: u32, duration: Duration) -> CaptureOptions {
+    CaptureOptions {
         rate,
         duration,
         whole_system: false,
@@ -55,7 +55,7 @@ fn pinned(fixture: &Fixture) -> Process {
 }
 
 /// What was captured; `None`, and a word about it, where the kernel denies it.
-fn captured(fixture: &Fixture, options: &Options) -> Option<Captured> {
+fn captured(fixture: &Fixture, options: &CaptureOptions) -> Option<Captured> {
     match capture(&[pinned(fixture)], options, &mut || ControlFlow::Continue(())) {
         Ok(captured) => Some(captured),
         Err(error) if error.to_string().contains("denies") => {
@@ -67,7 +67,7 @@ fn captured(fixture: &Fixture, options: &Options) -> Option<Captured> {
 }
 
 /// How many samples have each function of the package main as the innermost one of that package.
-fn by_function(known: &mut [Known], collected: &Collected) -> BTreeMap<String, u64> {
+fn by_function(known: &mut [SampledProgram], collected: &Collected) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::new();
     for (key, count) in collected.samples() {
         let view = key.known.and_then(|index| known[index].runtimes.first().map(|runtime| &runtime.view));
@@ -131,7 +131,7 @@ fn bpf_has_the_shares_whoever_loads_it() {
     for &loader in Loader::ALL {
         let what = format!("{loader:?}");
         let options = options(Some(Mode::Bpf), 999, Duration::from_secs(5));
-        let Some(mut captured) = captured(&fixture, &Options { loader, ..options }) else { break };
+        let Some(mut captured) = captured(&fixture, &CaptureOptions { loader, ..options }) else { break };
         assert_eq!((captured.mode, captured.counts.lost), (Mode::Bpf, 0), "{what}");
         check_shares(&by_function(&mut captured.known, &captured.collected), 3.0, &what);
         check_rooted(&captured.collected, &what);
@@ -149,7 +149,7 @@ fn bpf_has_the_shares_whoever_loads_it() {
 fn perf_of_single_threads_has_the_shares() {
     let _alone = machine::alone();
     let mut fixture = start(NEWEST, "shares 2");
-    let options = perf::Options {
+    let options = perf::PerfOptions {
         rate: 499,
         whole_system: false,
         kernel_frames: false,
@@ -163,9 +163,13 @@ fn perf_of_single_threads_has_the_shares() {
 }
 
 /// Samples by events of threads, which the session takes only where others are denied.
-fn by_perf(fixture: &Fixture, options: perf::Options, duration: Duration) -> (Collected, Vec<Known>) {
+fn by_perf(
+    fixture: &Fixture,
+    options: perf::PerfOptions,
+    duration: Duration,
+) -> (Collected, Vec<SampledProgram>) {
     let mut perf = Perf::open(options).unwrap();
-    let mut known = vec![Known::open(&pinned(fixture), &Files::default(), &[]).unwrap()];
+    let mut known = vec![SampledProgram::open(&pinned(fixture), &Files::default(), &[]).unwrap()];
     let pid = known[0].pid;
     perf.add(pid, &[]).unwrap();
     let (mut collected, begun) = (Collected::default(), Instant::now());
@@ -261,9 +265,15 @@ fn perf_sees_what_lives_shortly() {
     let denied = |error: perf::Error| println!("NOT TESTED: {error}");
     for (work, function) in [("threads", "main.inThread"), ("children", "main.inChild")] {
         let mut fixture = start(NEWEST, work);
-        let options = Options { children: true, ..options(Some(Mode::Perf), 499, Duration::from_secs(4)) };
-        let events =
-            perf::Options { rate: 1, whole_system: true, kernel_frames: false, follow: false, scope: None };
+        let options =
+            CaptureOptions { children: true, ..options(Some(Mode::Perf), 499, Duration::from_secs(4)) };
+        let events = perf::PerfOptions {
+            rate: 1,
+            whole_system: true,
+            kernel_frames: false,
+            follow: false,
+            scope: None,
+        };
         match Perf::open(events) {
             Err(error) => denied(error),
             Ok(_) => {
@@ -390,7 +400,8 @@ fn somebody_without_privileges() {
 fn what_a_mode_cannot_do() {
     let _alone = machine::alone();
     let mut fixture = start(NEWEST, "shares");
-    let whole = Options { whole_system: true, ..options(Some(Mode::Ptrace), 99, Duration::from_secs(1)) };
+    let whole =
+        CaptureOptions { whole_system: true, ..options(Some(Mode::Ptrace), 99, Duration::from_secs(1)) };
     let error = capture(&[], &whole, &mut || ControlFlow::Continue(())).err().unwrap().to_string();
     assert!(error.contains("ptrace: ") && error.contains("name some"), "{error}");
     let fast = options(Some(Mode::Ptrace), 5000, Duration::from_millis(500));

@@ -15,7 +15,7 @@ use fixtures::{Cell, Fixture, Program, Repetitions, Variant, binary, build};
 use inspector::process::Process;
 use inspector::process::maps::Mapping;
 use inspector::runtime::open::open;
-use inspector::runtime::snapshot::{self, Frames, Options, Pause, Snapshot};
+use inspector::runtime::snapshot::{self, Frames, Pause, Snapshot, SnapshotOptions};
 use inspector::runtime::view::View;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -57,7 +57,8 @@ impl Liar {
         let process = Process::pin(pid.to_string().parse().unwrap()).unwrap();
         let (view, _) = open(&process).unwrap();
         let pause = Pause::AtMost(Duration::from_millis(20));
-        let snapshot = snapshot::take(&process, &view, &Options { pause, system: true, goid: None }).unwrap();
+        let snapshot =
+            snapshot::take(&process, &view, &SnapshotOptions { pause, system: true, goid: None }).unwrap();
         let memory = File::options().read(true).write(true).open(format!("/proc/{pid}/mem")).unwrap();
         Self { fixture, memory, view, snapshot }
     }

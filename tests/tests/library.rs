@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use fixtures::matrix::NEWEST;
 use fixtures::{Cell, Fixture, Program, Variant, binary, build, example, pprof, probe};
-use inspector::{Consistency, CpuOptions, HeapOptions, Kind, ProfileKind, StackOptions, Target};
+use inspector::{Consistency, CpuOptions, ErrorKind, HeapOptions, ProfileKind, StackOptions, Target};
 
 const GOROUTINES: u64 = 100;
 
@@ -88,14 +88,14 @@ fn an_error_says_what_kind_it_is() {
         target.profile(ProfileKind::Heap).unwrap_err(),
         target.cpu_profile(Duration::from_millis(100), &CpuOptions::default()).unwrap_err(),
     ] {
-        assert_eq!(error.kind(), Kind::NoProcess, "{error}");
+        assert_eq!(error.kind(), ErrorKind::NoProcess, "{error}");
     }
-    assert_eq!(Target::pid(0).unwrap_err().kind(), Kind::Usage);
-    assert_eq!(Target::named("(").unwrap_err().kind(), Kind::Usage);
-    assert_eq!(Target::named("^no-such-program$").unwrap_err().kind(), Kind::NoProcess);
+    assert_eq!(Target::pid(0).unwrap_err().kind(), ErrorKind::Usage);
+    assert_eq!(Target::named("(").unwrap_err().kind(), ErrorKind::Usage);
+    assert_eq!(Target::named("^no-such-program$").unwrap_err().kind(), ErrorKind::NoProcess);
     let no_go = Target::pid(std::process::id()).unwrap();
     let error = no_go.stats().unwrap_err();
-    assert_eq!(error.kind(), Kind::NotGo, "{error}");
+    assert_eq!(error.kind(), ErrorKind::NotGo, "{error}");
 }
 
 #[test]

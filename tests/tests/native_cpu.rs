@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use fixtures::native::{Build, Perf, PerfFrame, Source, Symbols};
 use fixtures::{Fixture, matrix};
-use inspector::capture::cpu::mode::{Loader, Mode, Options};
+use inspector::capture::cpu::mode::{CaptureOptions, Loader, Mode};
 use inspector::capture::cpu::profile::profile;
 use inspector::capture::cpu::session::{Captured, capture};
 use inspector::process::Process;
@@ -39,8 +39,8 @@ fn start(build: Build, arguments: &[&str]) -> Fixture {
     Fixture::start(command).unwrap()
 }
 
-fn options(seconds: u32, mode: Option<Mode>) -> Options {
-    Options {
+fn options(seconds: u32, mode: Option<Mode>) -> CaptureOptions {
+    CaptureOptions {
         rate: RATE,
         duration: Duration::from_secs(seconds.into()),
         whole_system: false,
@@ -52,7 +52,7 @@ fn options(seconds: u32, mode: Option<Mode>) -> Options {
     }
 }
 
-fn sample(pid: u32, options: &Options, mut watch: impl FnMut()) -> (Captured, Profile) {
+fn sample(pid: u32, options: &CaptureOptions, mut watch: impl FnMut()) -> (Captured, Profile) {
     let process = Process::pin(pid.try_into().unwrap()).unwrap();
     let mut watch = || {
         watch();

@@ -13,7 +13,7 @@ use fixtures::repetition::say;
 use fixtures::{Cell, Fixture, Program, Repetitions, Selection, Variant, build};
 use inspector::runtime::goroutine::status;
 use inspector::runtime::open::open;
-use inspector::runtime::snapshot::{self, Options, Pause};
+use inspector::runtime::snapshot::{self, Pause, SnapshotOptions};
 use serde_json::json;
 
 /// Samples of each situation in full.
@@ -110,7 +110,7 @@ fn sample(fixture: &mut Fixture, cell: &Cell, situation: &str, pause: Pause, cou
     let begun = Instant::now();
     // On a machine that is busy otherwise, few samples may all meet goroutines that wait for a core.
     while repetitions.another() || (seen == 0 && begun.elapsed() < PATIENCE) {
-        let options = Options { pause, system: false, goid: None };
+        let options = SnapshotOptions { pause, system: false, goid: None };
         let snapshot = snapshot::take(&process, &view, &options).unwrap();
         for slot in &snapshot.slots {
             let creator =

@@ -14,7 +14,7 @@ use fixtures::repetition::say;
 use fixtures::{Cell, Fixture, Program, Repetitions, Variant, binary, build, native, probe};
 use inspector::process::Process;
 use inspector::runtime::open::open;
-use inspector::runtime::snapshot::{self, Frames, Options, Pause, Snapshot};
+use inspector::runtime::snapshot::{self, Frames, Pause, Snapshot, SnapshotOptions};
 use inspector::stop::{StopOutcome, Stopped};
 use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill};
@@ -72,7 +72,7 @@ const MODES: [Pause; 3] = [DEFAULT, Pause::AtMost(Duration::from_micros(200)), P
 fn dump(fixture: &Fixture, pause: Pause) -> Snapshot {
     let process = fixture.pinned().unwrap();
     let (view, _) = open(&process).unwrap();
-    snapshot::take(&process, &view, &Options { pause, system: false, goid: None }).unwrap()
+    snapshot::take(&process, &view, &SnapshotOptions { pause, system: false, goid: None }).unwrap()
 }
 
 /// Dumps in all modes, one after the other, until it is told to stop; returns how often.
@@ -82,7 +82,7 @@ fn dump_until(stop: &AtomicBool, target: u32) -> usize {
     let mut dumps = 0;
     while !stop.load(Ordering::Relaxed) {
         let pause = MODES[dumps % 3];
-        snapshot::take(&process, &view, &Options { pause, system: false, goid: None }).unwrap();
+        snapshot::take(&process, &view, &SnapshotOptions { pause, system: false, goid: None }).unwrap();
         dumps += 1;
     }
     dumps

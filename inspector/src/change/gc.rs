@@ -20,7 +20,7 @@ use super::journal::{Entry, Journal};
 use super::pacer;
 use super::verified::{SWEPT, VerifiedRuntime};
 use super::word::{Outcome, Word, Writer};
-use super::{Options, Turn, refused, stop_all, stopped};
+use super::{ChangeOptions, Turn, refused, stop_all, stopped};
 use crate::Error;
 
 /// The time of the last collection as it is written: longer ago than any uptime, and no overflow to compute with.
@@ -75,7 +75,7 @@ pub struct Collection {
 /// # Errors
 /// [`Error::Uncalibrated`] and [`Error::Refused`] where nothing was written; [`Error::Failed`] where the collection did
 /// not happen in time, and everything is put back.
-pub fn collect(subject: &VerifiedRuntime<'_>, options: &Options<'_>) -> Result<Collection, Error> {
+pub fn collect(subject: &VerifiedRuntime<'_>, options: &ChangeOptions<'_>) -> Result<Collection, Error> {
     let process = subject.process;
     // Where it sleeps, a stop is needed, which is not to be had from a process that somebody else traces.
     let deadline = Instant::now() + options.timeout;
@@ -148,7 +148,7 @@ fn heap(subject: &VerifiedRuntime<'_>) -> Result<Heap, Error> {
 
 struct Request<'a, 'p> {
     subject: &'a VerifiedRuntime<'p>,
-    options: &'a Options<'a>,
+    options: &'a ChangeOptions<'a>,
     writer: Writer<'p>,
     journal: Journal,
     guard: Option<Guard>,

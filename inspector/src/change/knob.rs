@@ -11,7 +11,7 @@ use super::journal::Journal;
 use super::pacer;
 use super::verified::VerifiedRuntime;
 use super::word::{Outcome, Word, Writer};
-use super::{Options, Turn, refused, stop_all, unverified};
+use super::{ChangeOptions, Turn, refused, stop_all, unverified};
 use crate::Error;
 
 /// How long to let the process run before the next attempt.
@@ -43,7 +43,7 @@ pub struct Set<T> {
 pub fn set_gc_percent(
     subject: &VerifiedRuntime<'_>,
     percent: i32,
-    options: &Options<'_>,
+    options: &ChangeOptions<'_>,
 ) -> Result<Set<i32>, Error> {
     let percent = percent.max(-1);
     change(subject, options, percent, |subject| {
@@ -83,7 +83,7 @@ pub fn needs(subject: &VerifiedRuntime<'_>) -> Result<Needs, Error> {
 pub fn set_memory_limit(
     subject: &VerifiedRuntime<'_>,
     limit: i64,
-    options: &Options<'_>,
+    options: &ChangeOptions<'_>,
 ) -> Result<Set<i64>, Error> {
     check_has_limit(subject)?;
     let limit = u64::try_from(limit)
@@ -179,7 +179,7 @@ fn percent_words(subject: &VerifiedRuntime<'_>, percent: i32) -> Result<Vec<Word
 /// Makes a change in a moment in which nothing else depends on its words.
 fn change<T: Copy>(
     subject: &VerifiedRuntime<'_>,
-    options: &Options<'_>,
+    options: &ChangeOptions<'_>,
     now: T,
     words: impl Fn(&VerifiedRuntime<'_>) -> Result<(T, Vec<Word>), Error>,
 ) -> Result<Set<T>, Error> {

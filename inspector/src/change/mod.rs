@@ -33,7 +33,7 @@ const DENIED_TRIES: u32 = 5;
 
 /// What a change may take and who may end it.
 #[allow(missing_debug_implementations, reason = "a closure has none")]
-pub struct Options<'a> {
+pub struct ChangeOptions<'a> {
     /// For how long to try, and to wait for the effect.
     pub timeout: Duration,
     /// Only say what would be written.

@@ -10,7 +10,7 @@ use super::guard::{Claim, GRACE, Guard, Times};
 use super::journal::{Entry, Journal, Restored};
 use super::verified::VerifiedRuntime;
 use super::word::{Outcome, Word, Writer};
-use super::{Options, Turn, refused, stop_all, unverified};
+use super::{ChangeOptions, Turn, refused, stop_all, unverified};
 use crate::Error;
 use crate::clock;
 
@@ -120,7 +120,7 @@ pub fn open<'a, 'p>(
     profiler: Profiler,
     new_rate: u64,
     duration: Duration,
-    options: &Options<'_>,
+    options: &ChangeOptions<'_>,
 ) -> Result<Opened<'a, 'p>, Error> {
     let process = subject.process;
     if !(1..=MAX_RATE).contains(&new_rate) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::args::Common;
 use super::command::Patience;
 use super::interrupt;
-use crate::error::Kind;
+use crate::error::ErrorKind;
 use crate::patience::{self, What};
 use crate::{Error, threads};
 
@@ -53,10 +53,10 @@ fn verdict(
     limit: Option<Duration>,
     interrupted: bool,
     (before, now): (Duration, Option<(What, Duration)>),
-) -> Option<(Error, Kind)> {
+) -> Option<(Error, ErrorKind)> {
     let (what, waited) = now?;
     if interrupted && waited >= STUCK {
-        return Some((Error::Failed(format!("interrupted while waiting {what}")), Kind::Interrupted));
+        return Some((Error::Failed(format!("interrupted while waiting {what}")), ErrorKind::Interrupted));
     }
     let limit = limit.filter(|&limit| before + waited >= limit)?;
     let text = format!(
@@ -65,7 +65,7 @@ fn verdict(
             u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)
         ))
     );
-    Some((Error::Failed(text), Kind::Failed))
+    Some((Error::Failed(text), ErrorKind::Failed))
 }
 
 #[cfg(test)]

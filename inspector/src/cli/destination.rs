@@ -17,7 +17,7 @@ use crate::agent::AgentTarget;
 use crate::operations::binary::{Sink, Stream};
 use crate::report::answers::{Asked, Saved, Source, Sourced};
 use crate::report::sampling::Sampling;
-use crate::report::stack::Cost;
+use crate::report::stack::AnswerCost;
 
 /// What is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub(super) enum Form {
 pub(super) struct About<'a> {
     pub(super) asked: &'a Asked,
     pub(super) via: &'static str,
-    pub(super) cost: Option<Cost>,
+    pub(super) cost: Option<AnswerCost>,
     pub(super) sampling: Option<&'a Sampling>,
 }
 

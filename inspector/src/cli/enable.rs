@@ -8,7 +8,7 @@ use super::notices::Notice;
 use crate::Error;
 use crate::change::sampling::{Closed, DEFAULT_HEAP_RATE};
 use crate::operations::enable::{Rate, Request};
-use crate::operations::profile::Kind;
+use crate::operations::profile::ProfileKind;
 use crate::report::changes::Written;
 
 /// A wait as long as this is sampled for certain, unless the user wants another rate.
@@ -17,26 +17,26 @@ const BLOCK_RATE: Duration = Duration::from_micros(10);
 const MUTEX_RATE: u64 = 10;
 
 /// Reads what `--enable` says for a profile; empty text is the default.
-pub(super) fn request(kind: Kind, rate: &str, duration: Duration) -> Result<Request, Error> {
+pub(super) fn request(kind: ProfileKind, rate: &str, duration: Duration) -> Result<Request, Error> {
     let wrong = |what: &str| Error::Usage(format!("--enable={rate}: {rate:?} is not {what}"));
     let rate = match kind {
-        Kind::Heap | Kind::Allocs if rate.is_empty() => Rate::Bytes(DEFAULT_HEAP_RATE),
-        Kind::Heap | Kind::Allocs => {
+        ProfileKind::Heap | ProfileKind::Allocs if rate.is_empty() => Rate::Bytes(DEFAULT_HEAP_RATE),
+        ProfileKind::Heap | ProfileKind::Allocs => {
             let bytes = rate.parse::<MemoryLimit>().ok().and_then(|bytes| u64::try_from(bytes.0).ok());
             let bytes = bytes.filter(|&bytes| (1..=1 << 40).contains(&bytes));
             Rate::Bytes(bytes.ok_or_else(|| wrong("a number of bytes such as 64KiB"))?)
         }
-        Kind::Block if rate.is_empty() => Rate::Wait(BLOCK_RATE),
-        Kind::Block => {
+        ProfileKind::Block if rate.is_empty() => Rate::Wait(BLOCK_RATE),
+        ProfileKind::Block => {
             let wait = parse_duration(rate).ok().filter(|wait| !wait.is_zero());
             Rate::Wait(wait.ok_or_else(|| wrong("a duration such as 100us"))?)
         }
-        Kind::Mutex if rate.is_empty() => Rate::OneIn(MUTEX_RATE),
-        Kind::Mutex => {
+        ProfileKind::Mutex if rate.is_empty() => Rate::OneIn(MUTEX_RATE),
+        ProfileKind::Mutex => {
             let events = rate.parse().ok().filter(|&events| events > 0);
             Rate::OneIn(events.ok_or_else(|| wrong("a number of events such as 5"))?)
         }
-        Kind::Goroutine | Kind::ThreadCreate => {
+        ProfileKind::Goroutine | ProfileKind::ThreadCreate => {
             return Err(Error::Usage("--enable: this profile has no profiler to switch on".to_owned()));
         }
     };
@@ -64,22 +64,22 @@ mod tests {
     #[test]
     fn rates() {
         let rate = |kind, text: &str| request(kind, text, Duration::ZERO).map(|r| r.rate).ok();
-        assert_eq!(rate(Kind::Heap, ""), Some(Rate::Bytes(512 << 10)));
-        assert_eq!(rate(Kind::Allocs, "64KiB"), Some(Rate::Bytes(64 << 10)));
-        assert_eq!(rate(Kind::Heap, "1"), Some(Rate::Bytes(1)));
-        assert_eq!(rate(Kind::Block, ""), Some(Rate::Wait(Duration::from_micros(10))));
-        assert_eq!(rate(Kind::Block, "1ms"), Some(Rate::Wait(Duration::from_millis(1))));
-        assert_eq!(rate(Kind::Mutex, "7"), Some(Rate::OneIn(7)));
+        assert_eq!(rate(ProfileKind::Heap, ""), Some(Rate::Bytes(512 << 10)));
+        assert_eq!(rate(ProfileKind::Allocs, "64KiB"), Some(Rate::Bytes(64 << 10)));
+        assert_eq!(rate(ProfileKind::Heap, "1"), Some(Rate::Bytes(1)));
+        assert_eq!(rate(ProfileKind::Block, ""), Some(Rate::Wait(Duration::from_micros(10))));
+        assert_eq!(rate(ProfileKind::Block, "1ms"), Some(Rate::Wait(Duration::from_millis(1))));
+        assert_eq!(rate(ProfileKind::Mutex, "7"), Some(Rate::OneIn(7)));
         for (kind, text) in [
-            (Kind::Heap, "0"),
-            (Kind::Heap, "off"),
-            (Kind::Heap, "2TiB"),
-            (Kind::Block, "0"),
-            (Kind::Block, "x"),
-            (Kind::Mutex, "0"),
-            (Kind::Mutex, "-1"),
-            (Kind::Goroutine, ""),
-            (Kind::ThreadCreate, "1"),
+            (ProfileKind::Heap, "0"),
+            (ProfileKind::Heap, "off"),
+            (ProfileKind::Heap, "2TiB"),
+            (ProfileKind::Block, "0"),
+            (ProfileKind::Block, "x"),
+            (ProfileKind::Mutex, "0"),
+            (ProfileKind::Mutex, "-1"),
+            (ProfileKind::Goroutine, ""),
+            (ProfileKind::ThreadCreate, "1"),
         ] {
             assert_eq!(rate(kind, text), None, "{kind:?} {text}");
         }

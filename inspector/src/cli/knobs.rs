@@ -14,9 +14,9 @@ use crate::Error;
 use crate::agent::{Request, Signal};
 use crate::change::gc::Collection;
 use crate::change::knob::NO_LIMIT;
-use crate::change::{Options, guard};
+use crate::change::{ChangeOptions, guard};
 use crate::operations::change::{collect, gc_percent, set_memory_limit, set_percent};
-use crate::operations::target::Found;
+use crate::operations::target::ResolvedTarget;
 use crate::process::Process;
 use crate::report::answers::{Source, Sourced};
 use crate::report::changes::{Effort, Gc, SetGc, SetMemLimit};
@@ -87,7 +87,7 @@ fn gc(args: &GcArgs, common: &Common) -> Result<(), Error> {
 
 /// As gops, it is silent where all went well.
 fn tell_collection(
-    target: &Found,
+    target: &ResolvedTarget,
     collection: &Collection,
     args: &GcArgs,
     common: &Common,
@@ -148,8 +148,8 @@ fn set_mem_limit(args: &SetMemLimitArgs, common: &Common) -> Result<(), Error> {
         return Err(Error::Usage("agents of gops cannot set a memory limit: use --via probe".to_owned()));
     }
     let knob = &args.knob;
-    let target = Found::Process(knob.target.process("setmemlimit", common)?);
-    let Found::Process(process) = &target else { return Ok(()) };
+    let target = ResolvedTarget::Process(knob.target.process("setmemlimit", common)?);
+    let ResolvedTarget::Process(process) = &target else { return Ok(()) };
     let limit = args.limit.0;
     let (set, needs) = with_options(knob, |options| {
         set_memory_limit(process, knob.runtime.chosen(), limit, args.force, options)
@@ -173,12 +173,15 @@ fn set_mem_limit(args: &SetMemLimitArgs, common: &Common) -> Result<(), Error> {
 }
 
 /// Does it so that Ctrl-C ends it in good order.
-fn with_options<T>(args: &GcArgs, change: impl FnOnce(&Options<'_>) -> Result<T, Error>) -> Result<T, Error> {
+fn with_options<T>(
+    args: &GcArgs,
+    change: impl FnOnce(&ChangeOptions<'_>) -> Result<T, Error>,
+) -> Result<T, Error> {
     let interrupt = Interrupt::catch().map_err(|e| Error::Failed(format!("cannot catch signals: {e}")))?;
     let interrupted = || interrupt.is_pending();
     let timeout = args.way.timeout.unwrap_or(TIMEOUT);
     let guard = Path::new(guard::OURSELVES);
-    change(&Options { timeout, dry_run: args.dry_run, interrupted: &interrupted, guard })
+    change(&ChangeOptions { timeout, dry_run: args.dry_run, interrupted: &interrupted, guard })
 }
 
 /// Who may do it: an agent cannot say what it would do.
@@ -187,7 +190,7 @@ fn way(args: &GcArgs) -> Result<WayArgs, Error> {
 }
 
 fn write(
-    target: &Found,
+    target: &ResolvedTarget,
     via: &'static str,
     answer: impl serde::Serialize,
     common: &Common,

@@ -13,7 +13,7 @@ use crate::Error;
 use crate::operations::{list, version};
 use crate::process::Pid;
 use crate::process::access::Denial;
-use crate::process::find::{self, Found};
+use crate::process::find::{self, FoundProcesses};
 use crate::report::list::{List, Listed, write_text};
 
 /// `list`, which has no arguments.
@@ -36,8 +36,8 @@ impl Run for ListCommand {
 /// Lists the Go processes in one of several ways: as JSON what `answer` makes of them, as text what `write_text` writes.
 pub(super) fn run_as<A: Serialize>(
     common: &Common,
-    answer: impl FnOnce(&Found<Listed>) -> A,
-    write_text: impl FnOnce(&Found<Listed>, bool, &mut dyn Write) -> io::Result<()>,
+    answer: impl FnOnce(&FoundProcesses<Listed>) -> A,
+    write_text: impl FnOnce(&FoundProcesses<Listed>, bool, &mut dyn Write) -> io::Result<()>,
 ) -> Result<(), Error> {
     let found = list::look(common.detail())?;
     if common.json {
@@ -50,7 +50,7 @@ pub(super) fn run_as<A: Serialize>(
 }
 
 /// Says how many processes could not be looked into, and why.
-fn tell_unreadable(found: &Found<Listed>, common: &Common) {
+fn tell_unreadable(found: &FoundProcesses<Listed>, common: &Common) {
     if found.hides_others {
         let denial = Denial::Hidden;
         let todo = denial.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
@@ -80,7 +80,7 @@ fn tell_unreadable(found: &Found<Listed>, common: &Common) {
 }
 
 /// Names the processes that were not looked at: who makes looking expensive hides nobody silently.
-fn tell_not_looked_at(found: &Found<Listed>, common: &Common) {
+fn tell_not_looked_at(found: &FoundProcesses<Listed>, common: &Common) {
     const NAMED: usize = 20;
     let name = |pids: &[Pid]| {
         let named: Vec<String> = pids.iter().take(NAMED).map(ToString::to_string).collect();

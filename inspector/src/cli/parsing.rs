@@ -7,7 +7,7 @@ use clap::{CommandFactory as _, Parser as _};
 
 use super::args::Cli;
 use super::duration::Period;
-use super::target::Target;
+use super::target::TargetArgument;
 use crate::operations::list;
 use crate::printable::printable_str;
 
@@ -25,7 +25,7 @@ pub(super) fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
     else {
         return Err(error);
     };
-    if given.parse::<Target>().is_err() {
+    if given.parse::<TargetArgument>().is_err() {
         return Err(name_of_a_process(given).unwrap_or(error));
     }
     // The same text may be the value of an option before; then the command is still missing.
@@ -49,7 +49,7 @@ fn with_joined_wait(arguments: Vec<OsString>) -> Vec<OsString> {
     for argument in arguments {
         let is_duration = argument
             .to_str()
-            .is_some_and(|text| text.parse::<Period>().is_ok() && text.parse::<Target>().is_err());
+            .is_some_and(|text| text.parse::<Period>().is_ok() && text.parse::<TargetArgument>().is_err());
         match joined.last_mut() {
             Some(before) if before == "--wait" && is_duration && !options_end => {
                 before.push("=");

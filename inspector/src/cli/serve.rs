@@ -29,7 +29,7 @@ use crate::report::changes::SetGc;
 use crate::report::stack::{Filter, StackReport};
 use crate::report::traceback::Level;
 use crate::runtime::memstats::Wanted;
-use crate::runtime::snapshot::{Options, Pause};
+use crate::runtime::snapshot::{Pause, SnapshotOptions};
 
 /// As the default of `stack`.
 const MAX_PAUSE: Duration = Duration::from_millis(20);
@@ -202,7 +202,7 @@ impl Outside<'_> {
     }
 
     fn stack(&self, out: &mut dyn Write) -> io::Result<()> {
-        let options = Options { pause: Pause::AtMost(MAX_PAUSE), system: false, goid: None };
+        let options = SnapshotOptions { pause: Pause::AtMost(MAX_PAUSE), system: false, goid: None };
         let look = |opened| stack::look(self.process, opened, &options);
         let seen = self.turn().and_then(|_turn| ask(self.process, self.runtime, look));
         match seen {
@@ -249,11 +249,14 @@ impl Outside<'_> {
         }
     }
 
-    fn change<T>(&self, change: impl FnOnce(&change::Options<'_>) -> Result<T, Error>) -> Result<T, Error> {
+    fn change<T>(
+        &self,
+        change: impl FnOnce(&change::ChangeOptions<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let _turn = self.turn()?;
         let interrupted = || self.interrupt.is_pending();
         let guard = Path::new(change::guard::OURSELVES);
-        change(&change::Options { timeout: TIMEOUT, dry_run: false, interrupted: &interrupted, guard })
+        change(&change::ChangeOptions { timeout: TIMEOUT, dry_run: false, interrupted: &interrupted, guard })
     }
 
     fn stats(&self, out: &mut dyn Write) -> io::Result<()> {

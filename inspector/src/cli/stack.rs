@@ -14,13 +14,13 @@ use crate::agent::{AgentTarget, Connection, Request, Signal};
 use crate::operations::runtimes::{Answers, ask};
 use crate::operations::stack::{Seen, look};
 use crate::operations::stuck;
-use crate::operations::target::Found;
+use crate::operations::target::ResolvedTarget;
 use crate::process::Process;
 use crate::report::answers::Source;
 use crate::report::dump::Dump;
-use crate::report::stack::{Cost, Counts, Filter, StackReport, States};
+use crate::report::stack::{AnswerCost, Counts, Filter, StackReport, States};
 use crate::report::traceback::Level;
-use crate::runtime::snapshot::{Consistency, Options, Pause, Snapshot};
+use crate::runtime::snapshot::{Consistency, Pause, Snapshot, SnapshotOptions};
 use crate::runtime::view::View;
 
 impl Run for StackArgs {
@@ -56,11 +56,11 @@ fn run(args: &StackArgs, common: &Common) -> Result<(), Error> {
 }
 
 /// Waits until the time for the dump has come.
-fn wait(args: &StackArgs, target: &Found, common: &Common) -> Result<(), Error> {
+fn wait(args: &StackArgs, target: &ResolvedTarget, common: &Common) -> Result<(), Error> {
     if args.after.is_none() && args.when_stuck.is_none() {
         return Ok(());
     }
-    let Found::Process(process) = target else {
+    let ResolvedTarget::Process(process) = target else {
         return Err(Error::Usage("--after and --when-stuck need a process of this machine".to_owned()));
     };
     let interrupt = catch()?;
@@ -83,9 +83,9 @@ fn wait(args: &StackArgs, target: &Found, common: &Common) -> Result<(), Error> 
     Ok(())
 }
 
-fn options(args: &StackArgs) -> Options {
+fn options(args: &StackArgs) -> SnapshotOptions {
     let pause = if args.no_pause { Pause::No } else { Pause::AtMost(args.max_pause) };
-    Options { pause, system: args.all, goid: args.goroutine }
+    SnapshotOptions { pause, system: args.all, goid: args.goroutine }
 }
 
 /// Who may answer: an agent shows the goroutines of the program only, and stops the world for them.
@@ -248,7 +248,7 @@ fn tell_unknown(view: &View, common: &Common) {
     view.unknown.iter().for_each(|unknown| Notice::Unknown.tell(common, unknown));
 }
 
-fn tell_evidence(view: &View, cost: &Cost, snapshot: &Snapshot, common: &Common) {
+fn tell_evidence(view: &View, cost: &AnswerCost, snapshot: &Snapshot, common: &Common) {
     for evidence in &view.evidence {
         Notice::Known.tell(common, evidence);
     }

@@ -12,7 +12,7 @@ use super::notices::Notice;
 use super::pattern::parse_pattern;
 use crate::Error;
 use crate::agent::Address;
-use crate::operations::target::{Found, find};
+use crate::operations::target::{ResolvedTarget, find};
 use crate::process::select::Selector;
 use crate::process::{self, Process};
 
@@ -22,7 +22,7 @@ pub struct TargetArgs {
     /// A pid; name:REGEX, for the one Go process whose name matches; container:ID, for the one Go process in that container
     /// (the first digits of its id are enough); or HOST:PORT of a gops agent
     #[arg(value_name = "TARGET", add = ArgValueCompleter::new(targets))]
-    pub target: Target,
+    pub target: TargetArgument,
     /// Wait until such a process appears: for one minute, or as long as given (--wait=30s)
     #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "1m")]
     pub wait: Option<Period>,
@@ -30,14 +30,14 @@ pub struct TargetArgs {
 
 /// Where a command looks.
 #[derive(Debug, Clone)]
-pub enum Target {
+pub enum TargetArgument {
     /// A process of this machine.
     Process(Selector),
     /// A gops agent.
     Agent(Address),
 }
 
-impl FromStr for Target {
+impl FromStr for TargetArgument {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -46,19 +46,19 @@ impl FromStr for Target {
                 return Err("name: must be followed by a regular expression".to_owned());
             }
             let regex = parse_pattern(pattern)?;
-            return Ok(Target::Process(Selector::Name(regex)));
+            return Ok(TargetArgument::Process(Selector::Name(regex)));
         }
         if let Some(id) = text.strip_prefix("container:") {
             if id.is_empty() {
                 return Err("container: must be followed by the first digits of an id".to_owned());
             }
-            return Ok(Target::Process(Selector::Container(id.to_owned())));
+            return Ok(TargetArgument::Process(Selector::Container(id.to_owned())));
         }
         if text.contains(':') {
-            return text.parse().map(Target::Agent);
+            return text.parse().map(TargetArgument::Agent);
         }
         match text.parse() {
-            Ok(pid) => Ok(Target::Process(Selector::Pid(pid))),
+            Ok(pid) => Ok(TargetArgument::Process(Selector::Pid(pid))),
             Err(e) if text.bytes().all(|b| b.is_ascii_digit() || b == b'-') => {
                 Err(process::InvalidPid::to_string(&e))
             }
@@ -69,31 +69,31 @@ impl FromStr for Target {
     }
 }
 
-impl Target {
+impl TargetArgument {
     /// Finds the process, if it is one, and waits for it up to `wait`.
-    pub(super) fn find(&self, wait: Option<Period>, common: &Common) -> Result<Found, Error> {
+    pub(super) fn find(&self, wait: Option<Period>, common: &Common) -> Result<ResolvedTarget, Error> {
         let selector = match self {
-            Target::Process(selector) => selector,
-            Target::Agent(address) => return Ok(Found::Agent(address.clone())),
+            TargetArgument::Process(selector) => selector,
+            TargetArgument::Agent(address) => return Ok(ResolvedTarget::Agent(address.clone())),
         };
         if let Some(limit) = wait {
             Notice::Hint.tell_on_terminal(common, format_args!("waiting up to {limit} for {selector}"));
         }
-        Ok(Found::Process(find(selector, wait.map(Period::duration), common)?))
+        Ok(ResolvedTarget::Process(find(selector, wait.map(Period::duration), common)?))
     }
 }
 
 impl TargetArgs {
     /// Finds the process, if it is one, and waits for it where that is wanted.
-    pub(super) fn find(&self, common: &Common) -> Result<Found, Error> {
+    pub(super) fn find(&self, common: &Common) -> Result<ResolvedTarget, Error> {
         self.target.find(self.wait, common)
     }
 
     /// The process, for a `command` that has no other way than to look at one.
     pub(super) fn process(&self, command: &str, common: &Common) -> Result<Process, Error> {
         match self.find(common)? {
-            Found::Process(process) => Ok(process),
-            Found::Agent(address) => Err(Error::Usage(format!(
+            ResolvedTarget::Process(process) => Ok(process),
+            ResolvedTarget::Agent(address) => Err(Error::Usage(format!(
                 "{address} is the address of an agent, and `{command}` needs a process of this machine: \
                  a pid, name:REGEX or container:ID"
             ))),
@@ -107,8 +107,8 @@ mod tests {
 
     fn shown(text: &str) -> Result<String, String> {
         text.parse().map(|target| match target {
-            Target::Process(selector) => selector.to_string(),
-            Target::Agent(agent) => format!("agent {agent}"),
+            TargetArgument::Process(selector) => selector.to_string(),
+            TargetArgument::Agent(agent) => format!("agent {agent}"),
         })
     }
 

@@ -4,7 +4,7 @@ use super::args::{Common, Via, WayArgs};
 use super::notices::Notice;
 use crate::Error;
 use crate::agent::{Connection, Signal};
-use crate::operations::target::Found;
+use crate::operations::target::ResolvedTarget;
 pub(super) use crate::operations::via::Chosen;
 use crate::operations::{Listener, via};
 use crate::process::Process;
@@ -28,7 +28,7 @@ impl From<Via> for via::Via {
 
 /// Answers from outside if that is wanted and possible, else connects to the agent.
 pub(super) fn choose<T>(
-    target: &Found,
+    target: &ResolvedTarget,
     way: &WayArgs,
     common: &Common,
     probe: impl FnOnce(&Process) -> Result<T, Error>,
@@ -37,6 +37,10 @@ pub(super) fn choose<T>(
 }
 
 /// Connects to the agent for what only an agent can answer.
-pub(super) fn agent_only(target: &Found, way: &WayArgs, signal: Signal) -> Result<Connection, Error> {
+pub(super) fn agent_only(
+    target: &ResolvedTarget,
+    way: &WayArgs,
+    signal: Signal,
+) -> Result<Connection, Error> {
     via::agent_only(target, way.via.into(), signal)
 }

@@ -10,7 +10,7 @@ pub use answers::{Goroutines, ProfileAnswer};
 pub use options::{CpuOptions, HeapOptions, StackOptions};
 
 use crate::Error;
-pub use crate::operations::profile::Kind as ProfileKind;
+pub use crate::operations::profile::ProfileKind;
 use crate::operations::{cpu, heap, memstats, profile, stack, stats};
 use crate::process::select::Selector;
 use crate::process::{Pid, Process};

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::capture::cpu::mode::Options as Session;
+use crate::capture::cpu::mode::CaptureOptions;
 use crate::runtime::heap::{HeapPause, TOP};
-use crate::runtime::snapshot::{Options as Snapshot, Pause};
+use crate::runtime::snapshot::{Pause, SnapshotOptions};
 
 /// The longest stop of all threads, where nothing else is said.
 const MAX_PAUSE: Duration = Duration::from_millis(20);
@@ -29,9 +29,9 @@ impl Default for StackOptions {
 }
 
 impl StackOptions {
-    pub(super) fn snapshot(&self) -> Snapshot {
+    pub(super) fn snapshot(&self) -> SnapshotOptions {
         let pause = self.max_pause.map_or(Pause::No, Pause::AtMost);
-        Snapshot { pause, system: self.system, goid: self.goroutine }
+        SnapshotOptions { pause, system: self.system, goid: self.goroutine }
     }
 }
 
@@ -73,14 +73,15 @@ pub struct CpuOptions {
 
 impl Default for CpuOptions {
     fn default() -> Self {
-        let Session { rate, children, by_thread, kernel_frames, .. } = Session::lasting(Duration::ZERO);
+        let CaptureOptions { rate, children, by_thread, kernel_frames, .. } =
+            CaptureOptions::lasting(Duration::ZERO);
         CpuOptions { rate, children, by_thread, kernel_frames }
     }
 }
 
 impl CpuOptions {
-    pub(super) fn session(&self, duration: Duration) -> Session {
+    pub(super) fn session(&self, duration: Duration) -> CaptureOptions {
         let CpuOptions { rate, children, by_thread, kernel_frames } = *self;
-        Session { rate, children, by_thread, kernel_frames, ..Session::lasting(duration) }
+        CaptureOptions { rate, children, by_thread, kernel_frames, ..CaptureOptions::lasting(duration) }
     }
 }

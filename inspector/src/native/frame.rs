@@ -1,6 +1,6 @@
 //! Frames of stacks, and what unwinds and names those that are not Go's.
 
-pub use probe_ebpf::records::Registers;
+pub use probe_ebpf::records::SampleRegisters;
 
 use crate::profile::{Function, Mapping};
 
@@ -19,7 +19,7 @@ pub struct Unwound {
     /// Frames, innermost first; the first is where the thread was interrupted.
     pub places: Vec<Place>,
     /// Where it entered Go code: the registers there. Not among `places`.
-    pub entered_go: Option<Registers>,
+    pub entered_go: Option<SampleRegisters>,
     /// It came to the end of the stack.
     pub whole: bool,
 }
@@ -36,7 +36,8 @@ pub struct Named {
 /// Unwinds and names code that is not Go's, by its tables.
 pub trait Foreign {
     /// Unwinds from `start` until `is_go` holds of a frame.
-    fn unwind(&mut self, start: Registers, stack: &[u8], is_go: &mut dyn FnMut(u64) -> bool) -> Unwound;
+    fn unwind(&mut self, start: SampleRegisters, stack: &[u8], is_go: &mut dyn FnMut(u64) -> bool)
+    -> Unwound;
 
     /// Whether there can be code at `pc`.
     fn is_code(&mut self, pc: u64) -> bool;

@@ -11,7 +11,7 @@ mod walk;
 use symbols::native::NativeFrame;
 
 pub use self::files::Files;
-use self::frame::{Foreign, Named, Registers, Unwound};
+use self::frame::{Foreign, Named, SampleRegisters, Unwound};
 pub use self::kernel::Kernel;
 use self::space::Space;
 use crate::process::{self, Process};
@@ -39,7 +39,12 @@ impl Native {
 }
 
 impl Foreign for Native {
-    fn unwind(&mut self, start: Registers, stack: &[u8], is_go: &mut dyn FnMut(u64) -> bool) -> Unwound {
+    fn unwind(
+        &mut self,
+        start: SampleRegisters,
+        stack: &[u8],
+        is_go: &mut dyn FnMut(u64) -> bool,
+    ) -> Unwound {
         walk::walk(&mut self.space, start, stack, is_go)
     }
 

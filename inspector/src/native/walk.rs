@@ -2,7 +2,7 @@
 
 use symbols::addr::CodeAddr;
 use symbols::arch::HOST;
-use symbols::cfi::{Registers, Step};
+use symbols::cfi::{CfiRegisters, Step};
 
 use super::frame::{Place, Unwound};
 use super::space::Space;
@@ -14,7 +14,7 @@ const MAX_FRAMES: usize = 2048;
 /// the end of what was copied.
 pub(super) fn walk(
     space: &mut Space,
-    start: super::frame::Registers,
+    start: super::frame::SampleRegisters,
     stack: &[u8],
     is_go: &mut dyn FnMut(u64) -> bool,
 ) -> Unwound {
@@ -23,7 +23,7 @@ pub(super) fn walk(
         stack.get(from..from.checked_add(8)?)?.try_into().ok().map(u64::from_le_bytes)
     };
     let mut unwound = Unwound::default();
-    let mut registers = Registers::new(HOST.columns(), start.ip, start.sp, start.bp);
+    let mut registers = CfiRegisters::new(HOST.columns(), start.ip, start.sp, start.bp);
     let mut exact = true;
     // A handler runs on the stack that it interrupted, or on the thread's one stack for signals: so the stack is left at most
     // once for one that lies below.
@@ -33,7 +33,7 @@ pub(super) fn walk(
         let address = if exact { pc } else { pc.wrapping_sub(1) };
         if !unwound.places.is_empty() && is_go(address) {
             let bp = registers.bp().unwrap_or_default();
-            unwound.entered_go = Some(super::frame::Registers { ip: pc, sp: registers.sp(), bp });
+            unwound.entered_go = Some(super::frame::SampleRegisters { ip: pc, sp: registers.sp(), bp });
             break;
         }
         // A word that is no return address ends the walk.
@@ -72,7 +72,7 @@ pub(super) fn walk(
 }
 
 /// The step from code of which nothing is said: compiled at run time, or written in assembly.
-fn by_pointer(registers: &Registers, word: &mut dyn FnMut(u64) -> Option<u64>) -> Step {
+fn by_pointer(registers: &CfiRegisters, word: &mut dyn FnMut(u64) -> Option<u64>) -> Step {
     let mut step = || {
         let bp = registers.bp()?;
         // The first frame of a thread has none (System V ABI, "Initial Stack and Register State").
@@ -87,7 +87,7 @@ fn by_pointer(registers: &Registers, word: &mut dyn FnMut(u64) -> Option<u64>) -
         if back == 0 {
             return Some(Step::End);
         }
-        Some(Step::To(Registers::new(registers.columns(), back, bp.checked_add(16)?, next)))
+        Some(Step::To(CfiRegisters::new(registers.columns(), back, bp.checked_add(16)?, next)))
     };
     step().unwrap_or(Step::Lost)
 }

@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::agent::GcPercent;
-use crate::change::Options;
+use crate::change::ChangeOptions;
 use crate::change::gc::{self, Collection};
 use crate::change::knob::{self, Needs, Set};
 use crate::change::verified::VerifiedRuntime;
@@ -20,7 +20,7 @@ pub(crate) fn gc_percent(percent: GcPercent) -> Result<i32, Error> {
 pub(crate) fn collect(
     process: &Process,
     runtime: Option<&str>,
-    options: &Options<'_>,
+    options: &ChangeOptions<'_>,
 ) -> Result<Collection, Error> {
     gc::collect(&VerifiedRuntime::verify_chosen(process, runtime)?, options)
 }
@@ -30,7 +30,7 @@ pub(crate) fn set_percent(
     process: &Process,
     runtime: Option<&str>,
     percent: i32,
-    options: &Options<'_>,
+    options: &ChangeOptions<'_>,
 ) -> Result<Set<i32>, Error> {
     knob::set_gc_percent(&VerifiedRuntime::verify_chosen(process, runtime)?, percent, options)
 }
@@ -45,7 +45,7 @@ pub(crate) fn set_memory_limit(
     runtime: Option<&str>,
     limit: i64,
     force: bool,
-    options: &Options<'_>,
+    options: &ChangeOptions<'_>,
 ) -> Result<(Set<i64>, Needs), Error> {
     let subject = VerifiedRuntime::verify_chosen(process, runtime)?;
     let needs = knob::needs(&subject)?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Interrupted;
 use super::profile::Taken;
 use crate::Error;
-use crate::capture::cpu::mode::Options;
+use crate::capture::cpu::mode::CaptureOptions;
 use crate::capture::cpu::profile::profile;
 use crate::capture::cpu::session::{self, Captured};
 use crate::capture::cpu::work::Works;
@@ -14,7 +14,7 @@ use crate::native::Kernel;
 use crate::process::Process;
 use crate::profile::pprof;
 use crate::report::sampling::Sampling;
-use crate::report::stack::Cost;
+use crate::report::stack::AnswerCost;
 
 /// Takes samples for the time that `options` say, or until `goes_on` breaks. No processes are all of the machine.
 ///
@@ -22,7 +22,7 @@ use crate::report::stack::Cost;
 /// Where no samples can be taken.
 pub(crate) fn take(
     processes: &[Process],
-    options: &Options,
+    options: &CaptureOptions,
     goes_on: &mut dyn FnMut() -> ControlFlow<()>,
 ) -> Result<Taken, Error> {
     Ok(taken(session::capture(processes, options, goes_on)?))
@@ -34,7 +34,7 @@ pub(crate) fn as_agent(
     duration: Duration,
     interrupted: Interrupted<'_>,
 ) -> Result<Vec<u8>, Error> {
-    let options = Options::lasting(duration);
+    let options = CaptureOptions::lasting(duration);
     let mut goes_on = || if interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
     Ok(pprof::write(&take(std::slice::from_ref(process), &options, &mut goes_on)?.profile))
 }
@@ -43,7 +43,8 @@ fn taken(mut captured: Captured) -> Taken {
     let kernel = Kernel::default();
     let profile = profile(&mut captured, &|address| kernel.function(address));
     let sampling = Sampling::of(&captured, Works::new(&profile).all());
-    let mut cost = captured.known.iter().map(|known| Cost::of_reading(known.cost())).reduce(Cost::and);
+    let mut cost =
+        captured.known.iter().map(|known| AnswerCost::of_reading(known.cost())).reduce(AnswerCost::and);
     if let (Some(cost), Some(pauses)) = (&mut cost, captured.counts.pauses) {
         cost.stopped_us = u64::try_from(pauses.longest.as_micros()).unwrap_or(u64::MAX);
         cost.threads_stopped = usize::try_from(pauses.number).unwrap_or(usize::MAX);

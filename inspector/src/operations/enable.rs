@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use super::Interrupted;
 use super::error::buckets_error;
-use super::profile::{Kind, Taken};
+use super::profile::{ProfileKind, Taken};
 use super::reading::Reading;
 use super::waiters::Waiters;
 use crate::Error;
 use crate::change::sampling::{self, Closed, End, Opened, Profiler};
 use crate::change::verified::VerifiedRuntime;
-use crate::change::{Options, guard};
+use crate::change::{ChangeOptions, guard};
 use crate::memory::Memory;
 use crate::process::Process;
 use crate::profile::mappings;
-use crate::report::stack::Cost;
+use crate::report::stack::AnswerCost;
 use crate::runtime::buckets::{self, Tables};
 
 /// How long threads may take to stop, where they have to.
@@ -45,7 +45,7 @@ pub(crate) enum Rate {
 /// # Errors
 /// Those of what is read and written; that somebody interrupts.
 pub(crate) fn profile(
-    kind: Kind,
+    kind: ProfileKind,
     process: &Process,
     runtime: Option<&str>,
     request: Request,
@@ -67,7 +67,7 @@ pub(crate) fn profile(
     };
     let before = Reading::take(kind, &tables, &memory).map_err(failed)?;
     let guard = Path::new(guard::OURSELVES);
-    let options = Options { timeout: TIMEOUT, dry_run: false, interrupted, guard };
+    let options = ChangeOptions { timeout: TIMEOUT, dry_run: false, interrupted, guard };
     let waiting = Waiters::look(kind, process, &subject.view);
     let opened = sampling::open(&subject, profiler, rate, request.duration, &options)?;
     let (reading, notes, closed) = match opened {
@@ -104,13 +104,13 @@ pub(crate) fn profile(
     process.check()?;
     let mut profile = reading.profile(kind, &tables, mapped);
     profile.comments.extend(notes.iter().cloned());
-    let mut cost = Cost::of_reading(memory.cost());
+    let mut cost = AnswerCost::of_reading(memory.cost());
     if let Some(closed) = &closed {
         profile.duration = Some(closed.duration);
         let us = |d: Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
         let words = closed.written.iter().map(|word| word.width.bytes() as u64).sum::<u64>();
         let again = closed.restored.iter().filter(|r| r.written).count() as u64;
-        cost = Cost { stopped_us: us(closed.stopped), bytes_written: words * (1 + again), ..cost };
+        cost = AnswerCost { stopped_us: us(closed.stopped), bytes_written: words * (1 + again), ..cost };
     }
     Ok((Taken { profile, cost: Some(cost), missing: None, notes, ticks: None, sampling: None }, closed))
 }

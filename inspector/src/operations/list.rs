@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use crate::Error;
 use crate::agent::OwnPortFiles;
-use crate::process::find::{self, Detail, Found};
+use crate::process::find::{self, Detail, FoundProcesses};
 use crate::report::list::Listed;
 
 /// Looks at all processes, without touching any of them. The agent of a Go process is looked for by the thread that has just looked
@@ -12,7 +12,7 @@ use crate::report::list::Listed;
 ///
 /// # Errors
 /// Where /proc cannot be listed. A process that cannot be looked into is counted in the answer.
-pub(crate) fn look(detail: Detail) -> Result<Found<Listed>, Error> {
+pub(crate) fn look(detail: Detail) -> Result<FoundProcesses<Listed>, Error> {
     // One look at the directory of port files serves all processes, and is left out where there are none.
     let port_files = LazyLock::new(OwnPortFiles::list);
     let found = find::search(
@@ -30,7 +30,7 @@ pub(crate) fn look(detail: Detail) -> Result<Found<Listed>, Error> {
 ///
 /// # Errors
 /// As [`look`].
-pub(crate) fn without_agents(detail: Detail) -> Result<Found, Error> {
+pub(crate) fn without_agents(detail: Detail) -> Result<FoundProcesses, Error> {
     Ok(find::all(detail)?)
 }
 
@@ -38,7 +38,7 @@ pub(crate) fn without_agents(detail: Detail) -> Result<Found, Error> {
 ///
 /// # Errors
 /// As [`look`].
-pub(crate) fn named(part: &str) -> Result<Found, Error> {
+pub(crate) fn named(part: &str) -> Result<FoundProcesses, Error> {
     let part = part.to_owned();
     Ok(find::matching(Detail::Text, move |process| find::full_name(process).contains(&part))?)
 }

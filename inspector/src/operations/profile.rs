@@ -12,16 +12,16 @@ use crate::memory::Memory;
 use crate::process::Process;
 use crate::profile::{self, Profile, mappings, pprof};
 use crate::report::sampling::Sampling as HowSampled;
-use crate::report::stack::Cost;
+use crate::report::stack::AnswerCost;
 use crate::runtime::buckets::{Profilers, Sampling, Tables, TicksPerSecond};
 use crate::runtime::open::{Opened, RuntimeName};
-use crate::runtime::snapshot::{Options, Pause};
+use crate::runtime::snapshot::{Pause, SnapshotOptions};
 use crate::runtime::stack_counts::{goroutine_profile, thread_profile};
 
 /// A profile that the runtime keeps, or that can be made of what it keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Kind {
+pub enum ProfileKind {
     /// Memory in use, by where it was allocated.
     Heap,
     /// All allocations since the program began.
@@ -36,21 +36,21 @@ pub enum Kind {
     Mutex,
 }
 
-impl Kind {
+impl ProfileKind {
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Kind::Heap => "heap",
-            Kind::Allocs => "allocs",
-            Kind::Goroutine => "goroutine",
-            Kind::ThreadCreate => "threadcreate",
-            Kind::Block => "block",
-            Kind::Mutex => "mutex",
+            ProfileKind::Heap => "heap",
+            ProfileKind::Allocs => "allocs",
+            ProfileKind::Goroutine => "goroutine",
+            ProfileKind::ThreadCreate => "threadcreate",
+            ProfileKind::Block => "block",
+            ProfileKind::Mutex => "mutex",
         }
     }
 
     /// What an agent can be asked for it.
     pub(crate) fn signal(self) -> Option<Signal> {
-        (self == Kind::Heap).then_some(Signal::HeapProfile)
+        (self == ProfileKind::Heap).then_some(Signal::HeapProfile)
     }
 }
 
@@ -58,7 +58,7 @@ impl Kind {
 pub(crate) struct Taken {
     pub(crate) profile: Profile,
     /// `None` where an agent answered.
-    pub(crate) cost: Option<Cost>,
+    pub(crate) cost: Option<AnswerCost>,
     /// What is missing in it.
     pub(crate) missing: Option<String>,
     /// What the user has to know of it.
@@ -74,7 +74,7 @@ pub(crate) struct Taken {
 /// # Errors
 /// Those of reading what it is made of.
 pub(crate) fn reading(
-    kind: Kind,
+    kind: ProfileKind,
     process: &Process,
     runtime: Option<&str>,
     apart: Option<Duration>,
@@ -102,7 +102,7 @@ fn together(answers: Answers<Taken>) -> Result<Taken, Error> {
     }
     let missing = missing.into_iter().chain(each.iter_mut().filter_map(|(_, taken)| taken.missing.take()));
     let missing: Vec<String> = missing.collect();
-    let cost = each.iter().filter_map(|(_, taken)| taken.cost).reduce(Cost::and);
+    let cost = each.iter().filter_map(|(_, taken)| taken.cost).reduce(AnswerCost::and);
     let (mut profiles, mut all_notes) = (Vec::new(), Vec::new());
     for (name, taken) in each {
         let Taken { mut profile, notes, .. } = taken;
@@ -138,29 +138,31 @@ pub(crate) fn difference(first: Taken, second: Taken) -> Result<Taken, Error> {
 
 /// Reads a profile from outside. Two that are compared convert their times alike, by `ticks` of the first.
 fn read(
-    kind: Kind,
+    kind: ProfileKind,
     process: &Process,
     opened: Opened,
     ticks: Option<TicksPerSecond>,
 ) -> Result<Taken, Error> {
     match kind {
-        Kind::Goroutine => goroutines(process, opened),
-        Kind::ThreadCreate => threads(process, &opened),
-        Kind::Heap | Kind::Allocs | Kind::Block | Kind::Mutex => table(kind, process, &opened, ticks),
+        ProfileKind::Goroutine => goroutines(process, opened),
+        ProfileKind::ThreadCreate => threads(process, &opened),
+        ProfileKind::Heap | ProfileKind::Allocs | ProfileKind::Block | ProfileKind::Mutex => {
+            table(kind, process, &opened, ticks)
+        }
     }
 }
 
 fn goroutines(process: &Process, opened: Opened) -> Result<Taken, Error> {
     let mapped = mappings::of(process)?;
     let time = SystemTime::now();
-    let options = Options { pause: Pause::No, system: false, goid: None };
+    let options = SnapshotOptions { pause: Pause::No, system: false, goid: None };
     let seen = stack::look(process, opened, &options)?;
     let memory = process.memory();
     let made = goroutine_profile(&seen.view, &memory, &seen.snapshot, mapped, time);
     let all = made.goroutines + made.unavailable;
     let missing = (made.unavailable > 0)
         .then(|| format!("the frames of {} of {all} goroutines could not be read", made.unavailable));
-    let cost = seen.cost().and(Cost::of_reading(memory.cost()));
+    let cost = seen.cost().and(AnswerCost::of_reading(memory.cost()));
     Ok(Taken {
         profile: made.profile,
         cost: Some(cost),
@@ -182,7 +184,7 @@ fn threads(process: &Process, opened: &Opened) -> Result<Taken, Error> {
     let made = thread_profile(view, &memory, mapped).map_err(|e| record_error(process, e))?;
     let notes = notes_of(panicking::look(process, view));
     process.check()?;
-    let cost = Cost::of_reading(opened.cost).and(Cost::of_reading(memory.cost()));
+    let cost = AnswerCost::of_reading(opened.cost).and(AnswerCost::of_reading(memory.cost()));
     let missing = made.doubt.map(|doubt| format!("the profile is doubtful: {}", doubt.why));
     Ok(Taken { profile: made.profile, cost: Some(cost), missing, notes, ticks: None, sampling: None })
 }
@@ -194,13 +196,13 @@ fn notes_of(panicking: Option<bool>) -> Vec<String> {
 
 /// The heap profile of all runtimes, or of the chosen one, as an agent would answer it.
 pub(crate) fn heap(process: &Process, runtime: Option<&str>) -> Result<Vec<u8>, Error> {
-    let answers = runtimes::ask(process, runtime, |opened| read(Kind::Heap, process, opened, None))?;
+    let answers = runtimes::ask(process, runtime, |opened| read(ProfileKind::Heap, process, opened, None))?;
     Ok(pprof::write(&together(answers)?.profile))
 }
 
 /// What the runtime keeps a table of.
 fn table(
-    kind: Kind,
+    kind: ProfileKind,
     process: &Process,
     opened: &Opened,
     ticks: Option<TicksPerSecond>,
@@ -221,7 +223,7 @@ fn table(
         let nothing = profile.samples.len() <= usize::from(!linked);
         if nothing {
             let hint = match kind {
-                Kind::Heap | Kind::Allocs => Some(format!(
+                ProfileKind::Heap | ProfileKind::Allocs => Some(format!(
                     "`gops-probe heap {}` shows what holds memory now; --enable --duration 30s switches it on for \
                          a while",
                     process.pid()
@@ -234,17 +236,17 @@ fn table(
         profile.comments.push(note.clone());
         notes.push(note);
     }
-    let cost = Cost::of_reading(opened.cost).and(Cost::of_reading(memory.cost()));
+    let cost = AnswerCost::of_reading(opened.cost).and(AnswerCost::of_reading(memory.cost()));
     Ok(Taken { profile, cost: Some(cost), missing: None, notes, ticks: converted, sampling: None })
 }
 
 /// Which profiler a profile comes from and why it is off, if it is.
-fn off(kind: Kind, profilers: &Profilers) -> Option<(&'static str, String)> {
+fn off(kind: ProfileKind, profilers: &Profilers) -> Option<(&'static str, String)> {
     let (profiler, variable, sampling) = match kind {
-        Kind::Heap | Kind::Allocs => ("memory", "MemProfileRate", profilers.memory),
-        Kind::Block => ("block", "the rate of runtime.SetBlockProfileRate", profilers.block),
-        Kind::Mutex => ("mutex", "the rate of runtime.SetMutexProfileFraction", profilers.mutex),
-        Kind::Goroutine | Kind::ThreadCreate => return None,
+        ProfileKind::Heap | ProfileKind::Allocs => ("memory", "MemProfileRate", profilers.memory),
+        ProfileKind::Block => ("block", "the rate of runtime.SetBlockProfileRate", profilers.block),
+        ProfileKind::Mutex => ("mutex", "the rate of runtime.SetMutexProfileFraction", profilers.mutex),
+        ProfileKind::Goroutine | ProfileKind::ThreadCreate => return None,
     };
     let because = match sampling {
         Sampling::Off => format!("{variable} is 0"),

@@ -1,6 +1,6 @@
 //! A table of the runtime as it was read at one time, of which a profile is made.
 
-use super::profile::Kind;
+use super::profile::ProfileKind;
 use crate::memory::Memory;
 use crate::profile::{Mapping, Profile};
 use crate::runtime::buckets::{
@@ -16,10 +16,14 @@ pub(crate) enum Reading {
 
 impl Reading {
     /// Reads the table of a profile that the runtime keeps one for.
-    pub(crate) fn take(kind: Kind, tables: &Tables<'_>, memory: &dyn Memory) -> Result<Self, BucketsError> {
+    pub(crate) fn take(
+        kind: ProfileKind,
+        tables: &Tables<'_>,
+        memory: &dyn Memory,
+    ) -> Result<Self, BucketsError> {
         Ok(match kind {
-            Kind::Block => Reading::Contention(read_block(tables, memory)?),
-            Kind::Mutex => Reading::Contention(read_mutex(tables, memory)?),
+            ProfileKind::Block => Reading::Contention(read_block(tables, memory)?),
+            ProfileKind::Mutex => Reading::Contention(read_mutex(tables, memory)?),
             _ => Reading::Memory(read_memory(tables, memory)?),
         })
     }
@@ -53,11 +57,15 @@ impl Reading {
     }
 
     /// The profile of it.
-    pub(crate) fn profile(&self, kind: Kind, tables: &Tables<'_>, mappings: Vec<Mapping>) -> Profile {
+    pub(crate) fn profile(&self, kind: ProfileKind, tables: &Tables<'_>, mappings: Vec<Mapping>) -> Profile {
         match self {
-            Reading::Memory(memory) if kind == Kind::Allocs => allocs_profile(tables, memory, mappings),
+            Reading::Memory(memory) if kind == ProfileKind::Allocs => {
+                allocs_profile(tables, memory, mappings)
+            }
             Reading::Memory(memory) => heap_profile(tables, memory, mappings),
-            Reading::Contention(events) if kind == Kind::Block => block_profile(tables, events, mappings),
+            Reading::Contention(events) if kind == ProfileKind::Block => {
+                block_profile(tables, events, mappings)
+            }
             Reading::Contention(events) => mutex_profile(tables, events, mappings),
         }
     }

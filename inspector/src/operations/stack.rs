@@ -5,9 +5,9 @@ use super::panicking;
 use crate::Error;
 use crate::memory::ReadCost;
 use crate::process::{Pid, Process};
-use crate::report::stack::Cost;
+use crate::report::stack::AnswerCost;
 use crate::runtime::open::Opened;
-use crate::runtime::snapshot::{self, Options, Snapshot};
+use crate::runtime::snapshot::{self, Snapshot, SnapshotOptions};
 use crate::runtime::view::View;
 
 /// All goroutines of a process at one time, and what it took to see them.
@@ -23,13 +23,13 @@ pub(crate) struct Seen {
 
 impl Seen {
     /// What it took.
-    pub(crate) fn cost(&self) -> Cost {
-        Cost::new(self.attach_cost, &self.snapshot)
+    pub(crate) fn cost(&self) -> AnswerCost {
+        AnswerCost::new(self.attach_cost, &self.snapshot)
     }
 }
 
 /// Looks at the goroutines of a process from outside.
-pub(crate) fn look(process: &Process, opened: Opened, options: &Options) -> Result<Seen, Error> {
+pub(crate) fn look(process: &Process, opened: Opened, options: &SnapshotOptions) -> Result<Seen, Error> {
     let Opened { view, cost: attach_cost, .. } = opened;
     let snapshot = snapshot::take(process, &view, options).map_err(|e| snapshot_error(process, e))?;
     let panicking = panicking::look(process, &view);

@@ -8,8 +8,8 @@ use crate::process::find::{self, GoProcess};
 use crate::process::{self, Process};
 use crate::runtime::open::{OpenError, Opened, RuntimeName, open_all, open_chosen};
 use crate::runtime::progress::Progress;
-use crate::runtime::snapshot::{self, Options, Pause};
-use crate::{Error, Kind};
+use crate::runtime::snapshot::{self, Pause, SnapshotOptions};
+use crate::{Error, ErrorKind};
 
 /// The shortest and the longest time between two looks.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
@@ -60,13 +60,13 @@ pub(crate) fn wait_until_stuck(
     let mut still_since = Instant::now();
     loop {
         let looked = Instant::now();
-        let options = Options { pause: Pause::No, system: false, goid: None };
+        let options = SnapshotOptions { pause: Pause::No, system: false, goid: None };
         let (mut moved, mut unseen) = (false, false);
         for (view, progress) in &mut watched {
             match snapshot::take(process, view, &options).map_err(|e| snapshot_error(process, e)) {
                 Ok(taken) => moved |= progress.has_moved(view, &taken),
                 // A thread that could not be stopped this time says nothing of the goroutines.
-                Err(error) if error.kind() == Kind::Failed => unseen = true,
+                Err(error) if error.kind() == ErrorKind::Failed => unseen = true,
                 Err(error) => return Err(error),
             }
         }

@@ -11,35 +11,35 @@ use crate::process::select::Selector;
 
 /// What a target turned out to be.
 #[derive(Debug)]
-pub(crate) enum Found {
+pub(crate) enum ResolvedTarget {
     /// A process of this machine.
     Process(Process),
     /// An agent, of which only the address is known.
     Agent(Address),
 }
 
-impl Found {
+impl ResolvedTarget {
     /// The process, if it is one.
     pub(crate) fn process(&self) -> Option<&Process> {
         match self {
-            Found::Process(process) => Some(process),
-            Found::Agent(_) => None,
+            ResolvedTarget::Process(process) => Some(process),
+            ResolvedTarget::Agent(_) => None,
         }
     }
 
     /// For what is shown to people beside many others: also by its name.
     pub(crate) fn titled(&self) -> String {
         match self {
-            Found::Process(process) => format!("{}, process {}", process.name(), process.pid()),
-            Found::Agent(address) => address.to_string(),
+            ResolvedTarget::Process(process) => format!("{}, process {}", process.name(), process.pid()),
+            ResolvedTarget::Agent(address) => address.to_string(),
         }
     }
 
     /// For messages and answers.
     pub(crate) fn named(&self) -> AgentTarget {
         match self {
-            Found::Process(process) => AgentTarget::Process(process.pid()),
-            Found::Agent(address) => AgentTarget::Address(address.clone()),
+            ResolvedTarget::Process(process) => AgentTarget::Process(process.pid()),
+            ResolvedTarget::Agent(address) => AgentTarget::Address(address.clone()),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::Error;
-use crate::capture::cpu::mode::Options;
+use crate::capture::cpu::mode::CaptureOptions;
 use crate::capture::cpu::profile::named;
 use crate::capture::cpu::session::Capture;
 use crate::native::Kernel;
@@ -46,7 +46,7 @@ impl<'o> Session<'o> {
     /// Where no sample can be taken in any way that is allowed.
     pub(crate) fn begin(
         processes: &'o [Process],
-        options: &'o Options,
+        options: &'o CaptureOptions,
         interval: Duration,
         window: Duration,
     ) -> Result<Self, Error> {

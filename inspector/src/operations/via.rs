@@ -1,10 +1,10 @@
 //! Who answers: we from outside, or the agent in the process.
 
 use super::Listener;
-use super::target::Found;
+use super::target::ResolvedTarget;
 use crate::agent::{self, Connection, Signal};
 use crate::process::Process;
-use crate::{Error, Kind};
+use crate::{Error, ErrorKind};
 
 /// Ways to an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,19 +31,19 @@ pub(crate) enum Chosen<T> {
 /// # Errors
 /// Those of `probe`, where no agent may or can answer instead; those of connecting to the agent that is wanted.
 pub(crate) fn choose<T>(
-    target: &Found,
+    target: &ResolvedTarget,
     via: Via,
     listener: &dyn Listener,
     probe: impl FnOnce(&Process) -> Result<T, Error>,
 ) -> Result<Chosen<T>, Error> {
     let process = match target {
-        Found::Process(process) => process,
-        Found::Agent(address) if via == Via::Probe => {
+        ResolvedTarget::Process(process) => process,
+        ResolvedTarget::Agent(address) if via == Via::Probe => {
             return Err(Error::Usage(format!(
                 "{address} is the address of an agent: --via probe needs a process of this machine"
             )));
         }
-        Found::Agent(address) => return Ok(Chosen::Agent(Connection::to_address(address)?)),
+        ResolvedTarget::Agent(address) => return Ok(Chosen::Agent(Connection::to_address(address)?)),
     };
     if via == Via::Agent {
         return Ok(Chosen::Agent(Connection::to_process(process)?));
@@ -53,7 +53,7 @@ pub(crate) fn choose<T>(
         Err(error) => error,
     };
     // What is not there is not there for an agent either, and what broke is better said.
-    let may_help = matches!(error.kind(), Kind::Permission | Kind::Unsupported | Kind::NotGo);
+    let may_help = matches!(error.kind(), ErrorKind::Permission | ErrorKind::Unsupported | ErrorKind::NotGo);
     if via == Via::Probe || !may_help {
         return Err(error);
     }
@@ -73,7 +73,7 @@ pub(crate) fn choose<T>(
 ///
 /// # Errors
 /// That only an agent can, and why there is none; those of connecting to it.
-pub(crate) fn agent_only(target: &Found, via: Via, signal: Signal) -> Result<Connection, Error> {
+pub(crate) fn agent_only(target: &ResolvedTarget, via: Via, signal: Signal) -> Result<Connection, Error> {
     let command = signal.command();
     if via == Via::Probe {
         return Err(Error::NeedsAgent {
@@ -83,8 +83,8 @@ pub(crate) fn agent_only(target: &Found, via: Via, signal: Signal) -> Result<Con
         });
     }
     let connected = match target {
-        Found::Agent(address) => Connection::to_address(address),
-        Found::Process(process) => Connection::to_process(process),
+        ResolvedTarget::Agent(address) => Connection::to_address(address),
+        ResolvedTarget::Process(process) => Connection::to_process(process),
     };
     connected.map_err(|error| match error {
         // That it has none is said as what the command would need.

@@ -4,12 +4,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, SystemTime};
 
-use super::profile::Kind;
+use super::profile::ProfileKind;
 use crate::process::Process;
 use crate::profile::{Frame, mappings};
 use crate::report::traceback::header_status;
 use crate::runtime::goroutine::{Epoch, Goroutine};
-use crate::runtime::snapshot::{self, Options, Pause, Snapshot};
+use crate::runtime::snapshot::{self, Pause, Snapshot, SnapshotOptions};
 use crate::runtime::stack_counts::goroutine_profile;
 use crate::runtime::view::View;
 
@@ -33,24 +33,24 @@ fn is_lock(reason: &str) -> bool {
 }
 
 /// Whether a profile is of such waits.
-fn is_of(kind: Kind, reason: &str) -> bool {
+fn is_of(kind: ProfileKind, reason: &str) -> bool {
     match kind {
-        Kind::Mutex => is_lock(reason),
-        Kind::Block => {
+        ProfileKind::Mutex => is_lock(reason),
+        ProfileKind::Block => {
             is_lock(reason)
                 || reason.starts_with("chan receive")
                 || reason.starts_with("chan send")
                 || reason.starts_with("select")
                 || matches!(reason, "sync.Cond.Wait" | "sync.WaitGroup.Wait")
         }
-        Kind::Heap | Kind::Allocs | Kind::Goroutine | Kind::ThreadCreate => false,
+        ProfileKind::Heap | ProfileKind::Allocs | ProfileKind::Goroutine | ProfileKind::ThreadCreate => false,
     }
 }
 
 impl Waiters {
     /// Looks who waits. `None` for profiles that are not of waits, and where the goroutines cannot be read: the profile can be had all
     /// the same.
-    pub(crate) fn look(kind: Kind, process: &Process, view: &View) -> Option<Self> {
+    pub(crate) fn look(kind: ProfileKind, process: &Process, view: &View) -> Option<Self> {
         let snapshot = take(kind, process, view)?;
         let waits = |g: &&Goroutine| !g.is_dead() && is_of(kind, header_status(view, g));
         let waiting: Vec<&Goroutine> = snapshot.slots.iter().map(|slot| &slot.g).filter(waits).collect();
@@ -61,13 +61,13 @@ impl Waiters {
     }
 
     /// What is to be said at the end of the time about those that wait since before its begin.
-    pub(crate) fn notes(self, kind: Kind, view: &View, process: &Process) -> Vec<String> {
+    pub(crate) fn notes(self, kind: ProfileKind, view: &View, process: &Process) -> Vec<String> {
         let mut notes = Vec::new();
         if let Some(mut snapshot) = take(kind, process, view) {
             snapshot.slots.retain(|slot| self.epochs.get(&slot.g.goid) == Some(&slot.g.epoch()));
             notes.extend(still_waiting(view, process, &snapshot));
         }
-        if kind == Kind::Mutex && self.for_locks > 0 {
+        if kind == ProfileKind::Mutex && self.for_locks > 0 {
             notes.push(format!(
                 "{} goroutines waited for locks when the profiler was switched on: of a queue that began before, the runtime \
                  has no time to measure from, so what is in this profile may be far less than what was waited; `gops-probe \
@@ -81,11 +81,11 @@ impl Waiters {
 }
 
 /// Goroutines of the program; not for what is no profile of waits.
-fn take(kind: Kind, process: &Process, view: &View) -> Option<Snapshot> {
-    if !matches!(kind, Kind::Block | Kind::Mutex) {
+fn take(kind: ProfileKind, process: &Process, view: &View) -> Option<Snapshot> {
+    if !matches!(kind, ProfileKind::Block | ProfileKind::Mutex) {
         return None;
     }
-    let options = Options { pause: Pause::No, system: false, goid: None };
+    let options = SnapshotOptions { pause: Pause::No, system: false, goid: None };
     match snapshot::take(process, view, &options) {
         Ok(snapshot) => Some(snapshot),
         Err(error) => {
@@ -159,14 +159,14 @@ mod tests {
     #[test]
     fn what_a_profile_is_of() {
         for reason in ["sync.Mutex.Lock", "sync.RWMutex.RLock", "semacquire"] {
-            assert!(is_of(Kind::Mutex, reason) && is_of(Kind::Block, reason), "{reason}");
+            assert!(is_of(ProfileKind::Mutex, reason) && is_of(ProfileKind::Block, reason), "{reason}");
         }
         for reason in ["chan receive", "chan send (nil chan)", "select", "sync.Cond.Wait"] {
-            assert!(!is_of(Kind::Mutex, reason) && is_of(Kind::Block, reason), "{reason}");
+            assert!(!is_of(ProfileKind::Mutex, reason) && is_of(ProfileKind::Block, reason), "{reason}");
         }
         for reason in ["IO wait", "sleep", "running", "finalizer wait"] {
-            assert!(!is_of(Kind::Mutex, reason) && !is_of(Kind::Block, reason), "{reason}");
+            assert!(!is_of(ProfileKind::Mutex, reason) && !is_of(ProfileKind::Block, reason), "{reason}");
         }
-        assert!(!is_of(Kind::Heap, "sync.Mutex.Lock"));
+        assert!(!is_of(ProfileKind::Heap, "sync.Mutex.Lock"));
     }
 }

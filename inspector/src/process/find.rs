@@ -18,7 +18,7 @@ use super::crew::{self, Outcome};
 use super::executable::Budget;
 use super::facts::{Stat, Status};
 use super::maps::Mapping;
-use super::programs::{Executables, Known, NotGo, recognise};
+use super::programs::{Executables, NotGo, RecognisedProgram, recognise};
 use super::{Error, Namespace, Pid, Process, pin, proc};
 
 /// A process that runs Go code.
@@ -61,7 +61,7 @@ pub struct OtherRuntime {
 
 /// What there was to see. Of each Go process it has what [`search`] was to make of it.
 #[derive(Debug)]
-pub struct Found<P = GoProcess> {
+pub struct FoundProcesses<P = GoProcess> {
     /// Go processes by pid.
     pub processes: Vec<P>,
     /// How many processes were looked at, without threads of the kernel. For [`Detail::Text`] only those of more than
@@ -86,9 +86,9 @@ pub struct Found<P = GoProcess> {
     pub bytes_read: u64,
 }
 
-impl<P> Default for Found<P> {
+impl<P> Default for FoundProcesses<P> {
     fn default() -> Self {
-        Found {
+        FoundProcesses {
             processes: Vec::new(),
             looked_at: 0,
             unreadable: 0,
@@ -126,7 +126,7 @@ pub const BYTES_OF_ONE: u64 = 1 << 30;
 ///
 /// # Errors
 /// [`Error::Proc`] where /proc cannot be listed. A process that cannot be looked into is counted.
-pub fn all(detail: Detail) -> Result<Found, Error> {
+pub fn all(detail: Detail) -> Result<FoundProcesses, Error> {
     matching(detail, |_| true)
 }
 
@@ -137,7 +137,7 @@ pub fn all(detail: Detail) -> Result<Found, Error> {
 pub fn matching(
     detail: Detail,
     filter: impl Fn(&Process) -> bool + Send + Sync + 'static,
-) -> Result<Found, Error> {
+) -> Result<FoundProcesses, Error> {
     search(detail, filter, |_, found| found)
 }
 
@@ -150,7 +150,7 @@ pub fn search<P: Send + 'static>(
     detail: Detail,
     filter: impl Fn(&Process) -> bool + Send + Sync + 'static,
     describe: impl Fn(&Process, GoProcess) -> P + Send + Sync + 'static,
-) -> Result<Found<P>, Error> {
+) -> Result<FoundProcesses<P>, Error> {
     let proc = proc::open()?;
     let pids = pids_in(proc)?;
     let search = Arc::new(Search {
@@ -163,7 +163,7 @@ pub fn search<P: Send + 'static>(
     });
     let ours = Arc::clone(&search);
     let Outcome { results, left_out } = crew::for_all(workers(proc), pids, move |pid| ours.look(pid));
-    let mut found = Found { hides_others: proc::hides_others(proc), ..Found::default() };
+    let mut found = FoundProcesses { hides_others: proc::hides_others(proc), ..FoundProcesses::default() };
     let mut processes = Vec::new();
     let left_out = left_out.into_iter().map(Seen::Unanswered);
     for seen in results.into_iter().chain(left_out) {
@@ -432,7 +432,7 @@ fn in_shared_object(
 /// apart without a look into the memory.
 fn beside_executable(
     process: &Process,
-    executable: &Known,
+    executable: &RecognisedProgram,
     cache: &Executables,
 ) -> Result<Vec<OtherRuntime>, Error> {
     // Others load nothing.
@@ -441,7 +441,7 @@ fn beside_executable(
     }
     let other = |mapping: Mapping| {
         let known = cache.of_mapping(process, &mapping).ok()?;
-        let Known { result: Ok(program), .. } = known.get()? else { return None };
+        let RecognisedProgram { result: Ok(program), .. } = known.get()? else { return None };
         let program = (build_mode(program) == Some("c-shared")).then(|| Arc::clone(program))?;
         Some(OtherRuntime { module: mapping.path, program })
     };
@@ -456,7 +456,7 @@ fn build_mode(program: &GoProgram) -> Option<&str> {
 fn describe(
     process: &Process,
     program: Arc<GoProgram>,
-    known: &Known,
+    known: &RecognisedProgram,
     detail: Detail,
 ) -> Result<GoProcess, Error> {
     let status = match detail {

@@ -16,7 +16,7 @@ use crate::patience::Waiter;
 
 /// What is known about an executable.
 #[derive(Debug)]
-pub(super) struct Known {
+pub(super) struct RecognisedProgram {
     /// The Go program that it is, or why it is none.
     pub(super) result: Result<Arc<GoProgram>, NotGo>,
     /// Linked to be loaded anywhere.
@@ -39,7 +39,7 @@ pub(super) enum NotGo {
 }
 
 /// Looks at an executable, within what all together may cost where that is given.
-pub(super) fn recognise(executable: Executable, budget: Option<&Arc<Budget>>) -> Known {
+pub(super) fn recognise(executable: Executable, budget: Option<&Arc<Budget>>) -> RecognisedProgram {
     let (executable, short) = match budget {
         Some(budget) => executable.within(budget),
         None => (executable, Arc::default()),
@@ -56,7 +56,7 @@ pub(super) fn recognise(executable: Executable, budget: Option<&Arc<Budget>>) ->
         Err(e) => Err(NotGo::Image(e)),
     };
     let (bytes_read, cut_short) = (read.load(Ordering::Relaxed), short.load(Ordering::Relaxed));
-    Known { result, position_independent, interpreted, deleted, bytes_read, cut_short }
+    RecognisedProgram { result, position_independent, interpreted, deleted, bytes_read, cut_short }
 }
 
 /// Each executable is looked at once, by whoever meets it first; the others wait for that.
@@ -74,7 +74,7 @@ type MappedId = ((u32, u32), u64);
 /// What is known about an executable, once somebody has looked at it.
 #[derive(Debug, Default)]
 pub(super) struct Slot {
-    known: OnceLock<Known>,
+    known: OnceLock<RecognisedProgram>,
     /// Who looks at it now.
     looks: Mutex<Option<Waiter>>,
     done: Condvar,
@@ -82,12 +82,12 @@ pub(super) struct Slot {
 
 impl Slot {
     /// `None` where it was not looked at, or whoever does waits for it.
-    pub(super) fn get(&self) -> Option<&Known> {
+    pub(super) fn get(&self) -> Option<&RecognisedProgram> {
         self.known.get()
     }
 
     /// Looks at it, or waits for who does; not for one that waits itself, for what does not come.
-    fn fill(&self, look: impl FnOnce() -> Known) {
+    fn fill(&self, look: impl FnOnce() -> RecognisedProgram) {
         const TICK: Duration = Duration::from_millis(50);
         let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(other) = &*looks {

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::SCHEMA;
 use super::sampling::Sampling;
-use super::stack::Cost;
+use super::stack::AnswerCost;
 use crate::agent::AgentTarget;
 use crate::process::Pid;
 use crate::profile::json::ProfileAnswer;
@@ -101,7 +101,7 @@ pub struct Saved {
     pub partial: Option<String>,
     /// What it cost the process; absent where nothing was read from its memory.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub cost: Option<Cost>,
+    pub cost: Option<AnswerCost>,
     /// How its samples were taken, where it is of samples.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sampling: Option<Sampling>,
@@ -115,7 +115,7 @@ pub struct ProfileOf {
     pub profile: &'static str,
     /// What it cost the process; absent where its agent answered.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub cost: Option<Cost>,
+    pub cost: Option<AnswerCost>,
     /// How its samples were taken, where it is of samples.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sampling: Option<Sampling>,

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::answers::Source;
 use super::go_text;
-use super::stack::Cost;
+use super::stack::AnswerCost;
 use super::traceback::header_status;
 use crate::memory::ReadCost;
 use crate::printable::printable_str;
@@ -42,7 +42,7 @@ pub struct HeapAnswer {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub panicking: Option<bool>,
     /// What it took.
-    pub cost: Cost,
+    pub cost: AnswerCost,
 }
 
 /// Sums of the heap.
@@ -203,7 +203,7 @@ impl Origin {
 impl HeapAnswer {
     /// What was read from outside.
     pub fn new(source: Source, view: &View, taken: Taken<HeapReading>, attach: ReadCost) -> Self {
-        let cost = Cost::of_stops(attach, &taken.stopped, taken.cost);
+        let cost = AnswerCost::of_stops(attach, &taken.stopped, taken.cost);
         let reading = taken.answer;
         let (spans, stacks) = (&reading.spans, &reading.stacks);
         let stats = &reading.statistics.memstats;

@@ -8,7 +8,7 @@ use super::SCHEMA;
 use super::version::{Release, RuntimeRelease, release_text, runtimes};
 use crate::agent::AgentMark;
 use crate::printable::{printable, printable_str};
-use crate::process::find::{Found, GoProcess};
+use crate::process::find::{FoundProcesses, GoProcess};
 
 /// A Go process, and the gops agent that listens in it.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub struct List {
     /// The processes, by pid.
     pub processes: Vec<Entry>,
     /// What it took.
-    pub cost: Cost,
+    pub cost: ListCost,
     /// How many processes could not be looked into.
     pub unreadable: u64,
     /// Why not, for the first of them.
@@ -110,8 +110,8 @@ pub struct Agent {
 
 /// What an answer took.
 #[derive(Debug, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Cost {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Cost"))]
+pub struct ListCost {
     /// Processes that were looked at.
     pub processes: u64,
     /// Different executables among them.
@@ -122,11 +122,11 @@ pub struct Cost {
 
 impl List {
     /// Makes the answer.
-    pub fn new(found: &Found<Listed>) -> Self {
+    pub fn new(found: &FoundProcesses<Listed>) -> Self {
         List {
             schema: SCHEMA,
             processes: found.processes.iter().map(Entry::new).collect(),
-            cost: Cost::new(found),
+            cost: ListCost::new(found),
             unreadable: found.unreadable as u64,
             unreadable_reason: found.denial.as_ref().map(ToString::to_string),
             others_hidden: found.hides_others,
@@ -145,9 +145,9 @@ impl Agent {
     }
 }
 
-impl Cost {
-    pub(super) fn new(found: &Found<Listed>) -> Self {
-        Cost {
+impl ListCost {
+    pub(super) fn new(found: &FoundProcesses<Listed>) -> Self {
+        ListCost {
             processes: found.looked_at as u64,
             executables: found.executables as u64,
             file_bytes_read: found.bytes_read,
@@ -191,7 +191,7 @@ impl Entry {
 ///
 /// # Errors
 /// Those of `out`.
-pub fn write_text(found: &Found<Listed>, verbose: bool, out: &mut dyn Write) -> io::Result<()> {
+pub fn write_text(found: &FoundProcesses<Listed>, verbose: bool, out: &mut dyn Write) -> io::Result<()> {
     let rows: Vec<[String; 5]> = found.processes.iter().map(|listed| row(&listed.process)).collect();
     let mut widths = [0; 4];
     for row in &rows {

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::answers::{Source, nanoseconds, pairs, parse_bytes};
 use super::go_text;
-use super::stack::Cost;
+use super::stack::AnswerCost;
 use crate::memory::ReadCost;
 use crate::runtime::memstats::figures::{Collector, MemStats};
 use crate::runtime::memstats::{Consistency, Difference, Reading, Taken};
@@ -44,7 +44,7 @@ pub struct MemStatsAnswer {
     pub panicking: Option<bool>,
     /// What it took. An agent does not say.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub cost: Option<Cost>,
+    pub cost: Option<AnswerCost>,
 }
 
 fn is_zero(count: &usize) -> bool {
@@ -66,7 +66,7 @@ pub struct Pause {
 impl MemStatsAnswer {
     /// What was read from outside.
     pub fn of_probe(source: Source, taken: Taken<Reading>, attach: ReadCost, zone: &TimeZone) -> Self {
-        let cost = Cost::of_stops(attach, &taken.stopped, taken.cost);
+        let cost = AnswerCost::of_stops(attach, &taken.stopped, taken.cost);
         let Reading { memstats, collector, differences, stale_spans, .. } = taken.answer;
         let collected = memstats.last_gc.filter(|&ns| ns != 0);
         let last_pause = memstats.last_pause().filter(|_| collected.is_some());

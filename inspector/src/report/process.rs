@@ -96,7 +96,7 @@ pub struct ProcessInfo {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unknown: Vec<String>,
     /// What the answer cost the process.
-    pub cost: Cost,
+    pub cost: ProcessCost,
 }
 
 /// CPU time over a period.
@@ -243,8 +243,8 @@ pub struct Variable {
 
 /// What the answer cost the process.
 #[derive(Debug, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Cost {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Cost"))]
+pub struct ProcessCost {
     /// Bytes read of its memory.
     pub bytes_read: u64,
     /// System calls made for that.
@@ -309,7 +309,7 @@ impl ProcessInfo {
             namespace_pids: if details.status.ns_pids.len() > 1 { raw_pids() } else { Vec::new() },
             tracer: details.status.tracer.map(|p| p.as_raw()),
             unknown: details.unknown.iter().map(ToString::to_string).collect(),
-            cost: Cost { bytes_read: live.cost.bytes, read_calls: live.cost.calls, bytes_written: 0 },
+            cost: ProcessCost { bytes_read: live.cost.bytes, read_calls: live.cost.calls, bytes_written: 0 },
         }
     }
 }

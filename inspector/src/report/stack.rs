@@ -265,7 +265,7 @@ impl<'v> StackReport<'v> {
     pub fn write_json(
         &self,
         pid: Pid,
-        cost: &Cost,
+        cost: &AnswerCost,
         panicking: Option<bool>,
         out: &mut dyn Write,
     ) -> io::Result<Counts> {
@@ -406,8 +406,8 @@ impl fmt::Display for States {
 
 /// What the answer cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Cost {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Cost"))]
+pub struct AnswerCost {
     /// How long all threads were stopped, or without a pause the longest that one was, in microseconds.
     pub stopped_us: u64,
     /// Of that, until the last thread had stopped.
@@ -423,7 +423,7 @@ pub struct Cost {
 }
 
 /// As `-v` says it, where all threads were stopped at once.
-impl fmt::Display for Cost {
+impl fmt::Display for AnswerCost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -438,7 +438,7 @@ impl fmt::Display for Cost {
     }
 }
 
-impl Cost {
+impl AnswerCost {
     /// How much was written, in words.
     pub fn written(&self) -> String {
         match self.bytes_written {
@@ -450,7 +450,7 @@ impl Cost {
     /// The cost of attaching and of a snapshot.
     pub fn new(attach: ReadCost, snapshot: &Snapshot) -> Self {
         let us = |d: std::time::Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
-        Cost {
+        AnswerCost {
             stopped_us: us(snapshot.stopped),
             until_stopped_us: us(snapshot.until_stopped),
             threads_stopped: snapshot.threads_stopped,
@@ -462,7 +462,7 @@ impl Cost {
 
     /// The cost of reading alone.
     pub fn of_reading(reads: ReadCost) -> Self {
-        Cost {
+        AnswerCost {
             stopped_us: 0,
             until_stopped_us: 0,
             threads_stopped: 0,
@@ -474,8 +474,8 @@ impl Cost {
 
     /// The cost of both, one after the other.
     #[must_use]
-    pub fn and(self, other: Cost) -> Cost {
-        Cost {
+    pub fn and(self, other: AnswerCost) -> AnswerCost {
+        AnswerCost {
             stopped_us: self.stopped_us.max(other.stopped_us),
             until_stopped_us: self.until_stopped_us.max(other.until_stopped_us),
             threads_stopped: self.threads_stopped + other.threads_stopped,
@@ -488,7 +488,7 @@ impl Cost {
     /// The cost of attaching, and of reading in stops.
     pub fn of_stops(attach: ReadCost, stops: &StopTimes, read: ReadCost) -> Self {
         let us = |d: std::time::Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
-        Cost {
+        AnswerCost {
             stopped_us: us(stops.total),
             until_stopped_us: us(stops.until_stopped),
             threads_stopped: stops.threads,

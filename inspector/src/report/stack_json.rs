@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
-use super::stack::Cost;
+use super::stack::AnswerCost;
 use crate::runtime::snapshot::Consistency;
 use crate::runtime::view::Evidence;
 
@@ -36,7 +36,7 @@ pub(super) struct Head<'a> {
     pub(super) panicking: Option<bool>,
     /// What it took. An agent does not say.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) cost: Option<&'a Cost>,
+    pub(super) cost: Option<&'a AnswerCost>,
     /// How the runtime's facts were found. An agent does not say.
     #[serde(skip_serializing_if = "<[Evidence]>::is_empty")]
     pub(super) evidence: &'a [Evidence],

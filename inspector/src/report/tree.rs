@@ -6,10 +6,10 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::SCHEMA;
-use super::list::{Cost, Entry, Listed, remarks};
+use super::list::{Entry, ListCost, Listed, remarks};
 use super::version::release_text;
 use crate::printable::{printable, printable_str};
-use crate::process::find::Found;
+use crate::process::find::FoundProcesses;
 
 /// All Go processes below their parents.
 #[derive(Debug, Serialize)]
@@ -20,7 +20,7 @@ pub struct Tree {
     /// The nodes as the text has them: each before those below it.
     pub nodes: Vec<Node>,
     /// What it took.
-    pub cost: Cost,
+    pub cost: ListCost,
     /// How many processes could not be looked into.
     pub unreadable: u64,
     /// Why not, for the first of them.
@@ -49,7 +49,7 @@ pub struct Node {
 
 impl Tree {
     /// Makes the answer.
-    pub fn new(found: &Found<Listed>) -> Self {
+    pub fn new(found: &FoundProcesses<Listed>) -> Self {
         let by_pid = by_pid(found);
         let node = |branch: &Branch| Node {
             depth: branch.depth as u64,
@@ -59,7 +59,7 @@ impl Tree {
         Tree {
             schema: SCHEMA,
             nodes: branches(&edges(found)).iter().map(node).collect(),
-            cost: Cost::new(found),
+            cost: ListCost::new(found),
             unreadable: found.unreadable as u64,
             unreadable_reason: found.denial.as_ref().map(ToString::to_string),
             others_hidden: found.hides_others,
@@ -75,7 +75,7 @@ struct Edge {
     pid: i32,
 }
 
-fn edges(found: &Found<Listed>) -> Vec<Edge> {
+fn edges(found: &FoundProcesses<Listed>) -> Vec<Edge> {
     let edge = |Listed { process: p, .. }: &Listed| {
         let parent = p.stat.parent.map_or(0, |p| p.as_raw());
         Edge { parent, pid: p.pid.as_raw() }
@@ -83,7 +83,7 @@ fn edges(found: &Found<Listed>) -> Vec<Edge> {
     found.processes.iter().map(edge).collect()
 }
 
-fn by_pid(found: &Found<Listed>) -> HashMap<i32, &Listed> {
+fn by_pid(found: &FoundProcesses<Listed>) -> HashMap<i32, &Listed> {
     found.processes.iter().map(|listed| (listed.process.pid.as_raw(), listed)).collect()
 }
 
@@ -142,7 +142,7 @@ fn mark_last(branches: &mut [Branch]) {
 ///
 /// # Errors
 /// Those of `out`.
-pub fn write_text(found: &Found<Listed>, verbose: bool, out: &mut dyn Write) -> io::Result<()> {
+pub fn write_text(found: &FoundProcesses<Listed>, verbose: bool, out: &mut dyn Write) -> io::Result<()> {
     let by_pid = by_pid(found);
     let text = |branch: &Branch| match by_pid.get(&branch.pid) {
         // gops shows the pid alone of what it has at the top.

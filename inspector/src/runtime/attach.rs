@@ -20,7 +20,7 @@ use crate::process::maps::Mapping;
 
 /// All that attaching needs to know of a process.
 #[allow(missing_debug_implementations, reason = "a closure has none")]
-pub struct Target<'a> {
+pub struct AttachTarget<'a> {
     /// Its mappings.
     pub mappings: &'a [Mapping],
     /// Lists its threads as its own pid namespace numbers them.
@@ -34,7 +34,7 @@ pub struct Target<'a> {
 /// # Errors
 /// Why not, and what was found out until then.
 pub fn attach(
-    target: &Target<'_>,
+    target: &AttachTarget<'_>,
     loaded: LoadedImages,
     memory: &dyn Memory,
 ) -> Result<View, (AttachError, AttachNotes)> {
@@ -43,7 +43,7 @@ pub fn attach(
 }
 
 fn attach_with(
-    target: &Target<'_>,
+    target: &AttachTarget<'_>,
     loaded: LoadedImages,
     memory: &dyn Memory,
     notes: &mut AttachNotes,

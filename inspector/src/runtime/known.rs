@@ -20,7 +20,7 @@ const MAX_PROGRAMS: usize = 32;
 
 /// What the file of a Go program says.
 #[derive(Debug)]
-pub struct Known {
+pub struct KnownProgram {
     /// What it was recognised as.
     pub program: GoProgram,
     segments: Vec<Segment>,
@@ -35,11 +35,11 @@ pub(super) struct Learned {
     pub(super) excerpt: Arc<Excerpt>,
 }
 
-impl Known {
+impl KnownProgram {
     /// Of a program that is kept by nobody.
     pub fn new(image: &Image, program: GoProgram) -> Self {
         let segments = image.segments().to_vec();
-        Known { program, segments, entry: image.entry(), learned: Mutex::default() }
+        KnownProgram { program, segments, entry: image.entry(), learned: Mutex::default() }
     }
 
     fn is_of(&self, image: &Image) -> bool {
@@ -61,7 +61,7 @@ impl Known {
 
 #[derive(Debug, Default)]
 struct Programs {
-    kept: HashMap<Contents, (Arc<Known>, u64)>,
+    kept: HashMap<Contents, (Arc<KnownProgram>, u64)>,
     /// Counts the uses: the program that was not used for the longest time is forgotten first.
     uses: u64,
 }
@@ -69,14 +69,14 @@ struct Programs {
 static PROGRAMS: LazyLock<Mutex<Programs>> = LazyLock::new(Mutex::default);
 
 impl Programs {
-    fn get(&mut self, contents: &Contents) -> Option<Arc<Known>> {
+    fn get(&mut self, contents: &Contents) -> Option<Arc<KnownProgram>> {
         self.uses += 1;
         let (known, used) = self.kept.get_mut(contents)?;
         *used = self.uses;
         Some(Arc::clone(known))
     }
 
-    fn keep(&mut self, contents: Contents, known: &Arc<Known>) {
+    fn keep(&mut self, contents: Contents, known: &Arc<KnownProgram>) {
         if self.kept.len() >= MAX_PROGRAMS
             && let Some(oldest) = self.kept.iter().min_by_key(|(_, (_, used))| *used).map(|(of, _)| *of)
         {
@@ -95,7 +95,7 @@ pub fn forget() {
 ///
 /// # Errors
 /// Where it is no image that can be read.
-pub(super) fn recognise(file: Executable) -> Result<(Image, Option<Arc<Known>>), ImageError> {
+pub(super) fn recognise(file: Executable) -> Result<(Image, Option<Arc<KnownProgram>>), ImageError> {
     let contents = file.contents();
     let image = Image::parse(Box::new(file))?;
     let kept = PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner).get(&contents);
@@ -103,7 +103,7 @@ pub(super) fn recognise(file: Executable) -> Result<(Image, Option<Arc<Known>>),
         return Ok((image, Some(known)));
     }
     let Some(program) = program::recognise(&image) else { return Ok((image, None)) };
-    let known = Arc::new(Known::new(&image, program));
+    let known = Arc::new(KnownProgram::new(&image, program));
     // What could not be read now may be readable the next time.
     if known.program.module.is_some() {
         PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner).keep(contents, &known);
@@ -132,7 +132,7 @@ mod tests {
         let (release, evidence) = (Release::Between(27, None), Vec::new());
         let program = GoProgram { release, build_info: None, evidence, contradicted: None, module: None };
         let image = Image::parse(Box::new(open(Path::new("/proc/self/exe")))).unwrap();
-        let known = Arc::new(Known::new(&image, program));
+        let known = Arc::new(KnownProgram::new(&image, program));
         assert!(known.is_of(&image) && known.learned().is_none());
         let (last, first) = contents.split_last().unwrap();
         for contents in first {

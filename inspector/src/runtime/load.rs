@@ -14,7 +14,7 @@ use symbols::pclntab::Pclntab;
 use symbols::pclntab::header::Header;
 
 use super::attach_error::AttachError;
-use super::known::{self, Known};
+use super::known::{self, KnownProgram};
 use super::modules::{Module, Modules};
 use crate::arch;
 use crate::memory::Memory;
@@ -32,7 +32,7 @@ pub(super) const MAX_TABLES: usize = 1 << 30;
 #[derive(Debug)]
 pub struct LoadedImage {
     /// What is known of its file.
-    pub known: Arc<Known>,
+    pub known: Arc<KnownProgram>,
     /// The image.
     pub image: Image,
     /// The path of its file, as the process knows it.

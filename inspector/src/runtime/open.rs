@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use symbols::moduledata;
 
-use super::attach::{AttachError, AttachNotes, Target, attach};
+use super::attach::{AttachError, AttachNotes, AttachTarget, attach};
 use super::load::{self, LoadedImages, MAX_TABLES, architecture};
 use super::view::View;
 use crate::memory::{Memory, ReadCost};
@@ -112,7 +112,7 @@ impl Runtimes {
 /// # Errors
 /// What keeps us from the first one, with its cause, where there is none that can be attached to.
 pub fn open_all(process: &Process) -> Result<Runtimes, OpenError> {
-    attach_to(process, Found::look(process)?)
+    attach_to(process, FoundImages::look(process)?)
 }
 
 /// As [`open_all`], of the one runtime that is meant: by the path of its module or that file's name; or the only one.
@@ -120,7 +120,7 @@ pub fn open_all(process: &Process) -> Result<Runtimes, OpenError> {
 /// # Errors
 /// [`OpenError::Unclear`] where that is none, or not one alone; else what keeps us from it.
 pub fn open_chosen(process: &Process, chosen: Option<&str>) -> Result<Opened, OpenError> {
-    let mut found = Found::look(process)?;
+    let mut found = FoundImages::look(process)?;
     let matching = |images: &LoadedImages| chosen.is_none_or(|name| RuntimeName::of(images).is(name));
     let all: Vec<RuntimeName> = found.images.iter().map(RuntimeName::of).collect();
     found.images.retain(matching);
@@ -152,26 +152,26 @@ pub fn open(process: &Process) -> Result<(View, ReadCost), OpenError> {
 }
 
 /// The images of a process.
-struct Found {
+struct FoundImages {
     mappings: Vec<Mapping>,
     images: Vec<LoadedImages>,
     /// Of finding them.
     cost: ReadCost,
 }
 
-impl Found {
+impl FoundImages {
     fn look(process: &Process) -> Result<Self, OpenError> {
         let mappings = process.mappings()?;
         let memory = process.memory();
         let images = load::find(process, &mappings, &memory)?;
-        Ok(Found { mappings, images, cost: memory.cost() })
+        Ok(FoundImages { mappings, images, cost: memory.cost() })
     }
 }
 
-fn attach_to(process: &Process, found: Found) -> Result<Runtimes, OpenError> {
+fn attach_to(process: &Process, found: FoundImages) -> Result<Runtimes, OpenError> {
     let tids = || threads(process.pid().as_raw());
     let target =
-        Target { mappings: &found.mappings, tids: &tids, monotonic_offset: monotonic_offset(process) };
+        AttachTarget { mappings: &found.mappings, tids: &tids, monotonic_offset: monotonic_offset(process) };
     let mut runtimes = Runtimes { opened: Vec::new(), failed: Vec::new() };
     let mut before = found.cost;
     let mut room = MAX_TABLES;

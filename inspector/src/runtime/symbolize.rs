@@ -51,7 +51,7 @@ pub struct Symbolizer<'m> {
     added: usize,
     functions: HashMap<(&'m [u8], &'m [u8]), usize>,
     /// What an entry of a logical stack stands for.
-    frames: HashMap<u64, Found<'m>>,
+    frames: HashMap<u64, FoundFrame<'m>>,
     /// Whether the function of an entry is the runtime's.
     of_runtime: HashMap<u64, bool>,
     /// What the last entry of a stack becomes, where it was inlined.
@@ -82,7 +82,7 @@ struct GoFrame<'m> {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Found<'m> {
+enum FoundFrame<'m> {
     /// `runtime.goexit`, which profiles do not have.
     Goexit,
     Frame(Frame<'m>),
@@ -180,7 +180,7 @@ impl<'m> Symbolizer<'m> {
                 rest = rest.get(known.entries..).unwrap_or_default();
                 continue;
             }
-            let Found::Frame(frame) = self.frame(entry) else {
+            let FoundFrame::Frame(frame) = self.frame(entry) else {
                 self.emit(&mut locations);
                 rest = tail;
                 continue;
@@ -340,7 +340,7 @@ impl<'m> Symbolizer<'m> {
     }
 
     /// What an entry stands for by itself (`allFrames`).
-    fn frame(&mut self, entry: u64) -> Found<'m> {
+    fn frame(&mut self, entry: u64) -> FoundFrame<'m> {
         if let Some(&found) = self.frames.get(&entry) {
             return found;
         }
@@ -349,13 +349,13 @@ impl<'m> Symbolizer<'m> {
         found
     }
 
-    fn look_up(&self, entry: u64) -> Found<'m> {
-        let nowhere = Found::Frame(Frame { pc: entry.wrapping_sub(1), go: None });
+    fn look_up(&self, entry: u64) -> FoundFrame<'m> {
+        let nowhere = FoundFrame::Frame(Frame { pc: entry.wrapping_sub(1), go: None });
         let Some((pc, place)) = self.place_of(entry) else { return nowhere };
         let chain = self.inlined_at(place);
         let Some(innermost) = chain.first() else { return nowhere };
         if innermost.name == b"runtime.goexit" {
-            return Found::Goexit;
+            return FoundFrame::Goexit;
         }
         let go = GoFrame {
             name: innermost.name,
@@ -365,7 +365,7 @@ impl<'m> Symbolizer<'m> {
             inlined: innermost.inlined,
             entry: place.module.bias.runtime(place.func.entry()).0,
         };
-        Found::Frame(Frame { pc, go: Some(go) })
+        FoundFrame::Frame(Frame { pc, go: Some(go) })
     }
 
     /// Makes a location of the deck (`emitLocation`).

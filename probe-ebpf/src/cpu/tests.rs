@@ -17,8 +17,8 @@ fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn options(loader: Loader) -> Options {
-    Options { rate: 199, whole_system: false, kernel_frames: true, stack: 4096, follow: true, loader }
+fn options(loader: Loader) -> SamplerOptions {
+    SamplerOptions { rate: 199, whole_system: false, kernel_frames: true, stack: 4096, follow: true, loader }
 }
 
 /// `None`, and a word about it, where that is denied.
@@ -46,7 +46,7 @@ fn sees_what_a_thread_does() {
     for &loader in Loader::ALL {
         let Some(mut sampler) = loaded(loader) else { return };
         sampler.measure().unwrap();
-        sampler.add(std::process::id(), &Target::default()).unwrap();
+        sampler.add(std::process::id(), &SampledTarget::default()).unwrap();
         sampler.start(&options(loader)).unwrap();
         spin(Duration::from_millis(500));
         let (mut samples, mut stacks) = (0, 0);
@@ -97,7 +97,7 @@ fn all_at_the_same_time_have_the_same() {
         sampler
             .add(
                 std::process::id(),
-                &Target { flags: crate::records::target_flags::FOLLOW, ..Target::default() },
+                &SampledTarget { flags: crate::records::target_flags::FOLLOW, ..SampledTarget::default() },
             )
             .unwrap();
         sampler.start(&options(loader)).unwrap();
@@ -358,7 +358,7 @@ mod places {
             }
             other => other.unwrap(),
         };
-        sampler.add(std::process::id(), &Target::default()).unwrap();
+        sampler.add(std::process::id(), &SampledTarget::default()).unwrap();
         let functions = [one, two, three].map(|function: extern "C" fn(u64) -> u64| function as usize as u64);
         let offsets = functions.map(offset);
         let file = std::path::Path::new("/proc/self/exe");
@@ -398,7 +398,7 @@ mod places {
         // The instructions are as they were.
         let elsewhere = Places { pid: Some(1), ..places };
         let mut sampler = Sampler::load_for_places(&options).unwrap();
-        sampler.add(std::process::id(), &Target::default()).unwrap();
+        sampler.add(std::process::id(), &SampledTarget::default()).unwrap();
         sampler.start_at(&options, &elsewhere).unwrap();
         call();
         assert_eq!(sampler.counts().unwrap().taken, 0);

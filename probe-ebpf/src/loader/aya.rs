@@ -9,17 +9,17 @@ use aya::{Btf, Ebpf, EbpfLoader, Pod, VerifierLogLevel};
 
 #[cfg(feature = "libbpf")]
 use super::Places;
-use super::{Cost, Object, Runs};
+use super::{Object, ProgramCost, Runs};
 use crate::Error;
-use crate::records::Target;
+use crate::records::SampledTarget;
 
 // SAFETY: it is `repr(C)`, has no padding, and any bytes make one.
-unsafe impl Pod for Target {}
+unsafe impl Pod for SampledTarget {}
 
 pub(super) struct Loaded {
     // Before the programs, so that it is unmapped first.
     records: RingBuf<MapData>,
-    targets: HashMap<MapData, u32, Target>,
+    targets: HashMap<MapData, u32, SampledTarget>,
     counters: PerCpuArray<MapData, u64>,
     ebpf: Ebpf,
 }
@@ -90,7 +90,7 @@ impl super::Loaded for Loaded {
         Err(no_places())
     }
 
-    fn add(&mut self, pid: u32, target: &Target) -> Result<(), Error> {
+    fn add(&mut self, pid: u32, target: &SampledTarget) -> Result<(), Error> {
         self.targets.insert(pid, target, 0).map_err(|e| Error::new("adding a target", e))
     }
 
@@ -99,9 +99,9 @@ impl super::Loaded for Loaded {
         Ok(values.iter().sum())
     }
 
-    fn cost(&self, program: &'static str) -> Option<Cost> {
+    fn cost(&self, program: &'static str) -> Option<ProgramCost> {
         let info = self.ebpf.program(program)?.info().ok()?;
-        Some(Cost { runs: info.run_count(), time: info.run_time() })
+        Some(ProgramCost { runs: info.run_count(), time: info.run_time() })
     }
 
     fn read(&mut self, each: &mut dyn FnMut(&[u8])) {

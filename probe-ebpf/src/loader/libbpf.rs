@@ -17,9 +17,9 @@ use libbpf_rs::{
 use perf_event::Builder;
 use perf_event::events::Software;
 
-use super::{Cost, Object, Places, Runs};
+use super::{Object, Places, ProgramCost, Runs};
 use crate::Error;
-use crate::records::{Runtime, Target};
+use crate::records::{Runtime, SampledTarget};
 
 pub(super) struct Loaded {
     /// Its end is the end of an attachment, so it comes before what is attached.
@@ -125,7 +125,7 @@ impl super::Loaded for Loaded {
         Ok(())
     }
 
-    fn add(&mut self, pid: u32, target: &Target) -> Result<(), Error> {
+    fn add(&mut self, pid: u32, target: &SampledTarget) -> Result<(), Error> {
         said::begin();
         let added = self.targets.update(&pid.to_ne_bytes(), &bytes_of(target), MapFlags::ANY);
         added.map_err(failed("adding a target"))
@@ -138,7 +138,7 @@ impl super::Loaded for Loaded {
         Ok(values.iter().filter_map(|value| value.first_chunk().copied()).map(u64::from_ne_bytes).sum())
     }
 
-    fn cost(&self, program: &'static str) -> Option<Cost> {
+    fn cost(&self, program: &'static str) -> Option<ProgramCost> {
         let program = self.program(program).ok()?;
         let mut info = libbpf_sys::bpf_prog_info::default();
         let mut size = u32::try_from(size_of_val(&info)).ok()?;
@@ -146,7 +146,8 @@ impl super::Loaded for Loaded {
         let result = unsafe {
             libbpf_sys::bpf_prog_get_info_by_fd(program.as_fd().as_raw_fd(), &raw mut info, &raw mut size)
         };
-        (result == 0).then(|| Cost { runs: info.run_cnt, time: Duration::from_nanos(info.run_time_ns) })
+        (result == 0)
+            .then(|| ProgramCost { runs: info.run_cnt, time: Duration::from_nanos(info.run_time_ns) })
     }
 
     fn read(&mut self, each: &mut dyn FnMut(&[u8])) {
@@ -192,7 +193,7 @@ fn set_constants(open: &mut OpenObject, object: &Object<'_>) -> Result<(), Error
 }
 
 /// As the programs have it: `repr(C)`, without padding.
-fn bytes_of(target: &Target) -> [u8; size_of::<Target>()] {
+fn bytes_of(target: &SampledTarget) -> [u8; size_of::<SampledTarget>()] {
     let runtime = |runtime: &Runtime| {
         let &Runtime { g_m, g_goid, g_labels, g_sched_pc, g_sched_sp, g_sched_bp, m_curg, unused, .. } =
             runtime;
@@ -209,7 +210,7 @@ fn bytes_of(target: &Target) -> [u8; size_of::<Target>()] {
         let halves = halves.map(u32::to_ne_bytes);
         [words.map(u64::to_ne_bytes).as_flattened(), halves.as_flattened()].concat()
     };
-    let mut bytes = [0; size_of::<Target>()];
+    let mut bytes = [0; size_of::<SampledTarget>()];
     let all = target.runtimes.iter().flat_map(runtime);
     let all = all.chain([target.count, target.flags].into_iter().flat_map(u32::to_ne_bytes));
     bytes.iter_mut().zip(all).for_each(|(byte, value)| *byte = value);
@@ -266,9 +267,9 @@ mod tests {
         };
         let last = Runtime { tls_g: -16, m_curg: 11, ..Runtime::default() };
         let runtimes = [runtime, Runtime::default(), runtime, last];
-        let target = Target { runtimes, count: 9, flags: 10 };
+        let target = SampledTarget { runtimes, count: 9, flags: 10 };
         // SAFETY: it is `repr(C)`, has no padding, and its bytes are read only.
-        let expected = unsafe { *(&raw const target).cast::<[u8; size_of::<Target>()]>() };
+        let expected = unsafe { *(&raw const target).cast::<[u8; size_of::<SampledTarget>()]>() };
         assert_eq!(bytes_of(&target), expected);
     }
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::Error;
-use crate::records::Target;
+use crate::records::SampledTarget;
 
 /// Who loads the programs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -91,7 +91,7 @@ pub struct Places<'p> {
 
 /// What the kernel says that a program cost (`bpf_stats_enabled`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Cost {
+pub struct ProgramCost {
     /// How often it ran.
     pub runs: u64,
     /// For how long in all.
@@ -111,13 +111,13 @@ pub(crate) trait Loaded {
     fn at_places(&mut self, program: &'static str, places: &Places<'_>) -> Result<(), Error>;
 
     /// Puts a target into the map `targets`.
-    fn add(&mut self, pid: u32, target: &Target) -> Result<(), Error>;
+    fn add(&mut self, pid: u32, target: &SampledTarget) -> Result<(), Error>;
 
     /// A value of the map `counters`, summed over all CPUs.
     fn counter(&self, index: u32) -> Result<u64, Error>;
 
     /// What a program cost, where that is measured.
-    fn cost(&self, program: &'static str) -> Option<Cost>;
+    fn cost(&self, program: &'static str) -> Option<ProgramCost>;
 
     /// Passes on what is in the ring buffer `records`.
     fn read(&mut self, each: &mut dyn FnMut(&[u8]));

@@ -6,5 +6,5 @@
 pub(crate) mod row;
 mod table;
 
-pub use row::{Registers, Row, Step};
+pub use row::{CfiRegisters, Row, Step};
 pub use table::FrameTable;

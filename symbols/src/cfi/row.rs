@@ -14,9 +14,9 @@ const MAX_EXPRESSION: usize = 256;
 /// Operations of an expression that are carried out.
 const MAX_OPERATIONS: u32 = 256;
 
-/// Registers of a frame, as far as they are known.
+/// CfiRegisters of a frame, as far as they are known.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Registers {
+pub struct CfiRegisters {
     columns: &'static Columns,
     /// 0 where unknown.
     values: [u64; MAX_COLUMNS],
@@ -24,7 +24,7 @@ pub struct Registers {
     known: u64,
 }
 
-impl Registers {
+impl CfiRegisters {
     /// The instruction pointer, the stack pointer and the frame pointer; the others are unknown.
     pub fn new(columns: &'static Columns, ip: u64, sp: u64, bp: u64) -> Self {
         let mut all = Self::unknown(columns);
@@ -35,7 +35,7 @@ impl Registers {
     }
 
     fn unknown(columns: &'static Columns) -> Self {
-        Registers { columns, values: [0; MAX_COLUMNS], known: 0 }
+        CfiRegisters { columns, values: [0; MAX_COLUMNS], known: 0 }
     }
 
     /// The instruction pointer: where the frame goes on.
@@ -80,7 +80,7 @@ impl Registers {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// To the caller.
-    To(Registers),
+    To(CfiRegisters),
     /// Nothing called this function: it is the first of its thread.
     End,
     /// To a caller that cannot be found: a register or a word of the stack is not known, or makes no sense.
@@ -179,11 +179,11 @@ impl Row {
     }
 
     /// The registers of the caller. `word` reads the memory of the thread.
-    pub fn step(&self, registers: &Registers, word: &mut dyn FnMut(u64) -> Option<u64>) -> Step {
+    pub fn step(&self, registers: &CfiRegisters, word: &mut dyn FnMut(u64) -> Option<u64>) -> Step {
         self.caller(registers, word).unwrap_or(Step::Lost)
     }
 
-    fn caller(&self, registers: &Registers, word: &mut dyn FnMut(u64) -> Option<u64>) -> Option<Step> {
+    fn caller(&self, registers: &CfiRegisters, word: &mut dyn FnMut(u64) -> Option<u64>) -> Option<Step> {
         let columns = self.columns;
         // That alone needs no memory.
         let ends =
@@ -198,7 +198,7 @@ impl Row {
             }
             Cfa::Expression(expression) => evaluate(expression, None, registers, word)?,
         };
-        let mut caller = Registers::unknown(columns);
+        let mut caller = CfiRegisters::unknown(columns);
         // What functions leave as they found it needs no rule.
         for &same in columns.kept {
             caller.set(same, registers.get(same));
@@ -242,7 +242,7 @@ fn bytes<'b>(expression: &UnwindExpression<usize>, section: &gimli::EhFrame<Byte
 fn evaluate(
     expression: &[u8],
     initial: Option<u64>,
-    registers: &Registers,
+    registers: &CfiRegisters,
     word: &mut dyn FnMut(u64) -> Option<u64>,
 ) -> Option<u64> {
     let encoding = Encoding { address_size: 8, format: Format::Dwarf32, version: 4 };

@@ -53,7 +53,7 @@ enum Index {
     /// As the linker sorted them: pairs of a function and its entry, relative to `header`.
     Sorted { header: u64, pairs: Vec<u8> },
     /// As they were found: the first address, the last, and the entry's offset.
-    Found(Vec<(u64, u64, usize)>),
+    FoundRule(Vec<(u64, u64, usize)>),
 }
 
 impl std::fmt::Debug for FrameTable {
@@ -66,19 +66,19 @@ impl FrameTable {
     /// Reads the table of a program; without any call frame information, or for a machine that is not supported, it is an
     /// empty one.
     pub fn load(image: Image) -> Self {
-        let found = Found::of(&image).unwrap_or_default();
+        let found = FoundRule::of(&image).unwrap_or_default();
         let mut table = FrameTable {
             image,
             section: found.section,
             addr: found.addr,
             bases: BaseAddresses::default().set_eh_frame(found.addr.0),
-            index: Index::Found(Vec::new()),
+            index: Index::FoundRule(Vec::new()),
             left: MAX_READ,
             context: UnwindContext::new(),
             rows: HashMap::new(),
             rows_size: 0,
         };
-        table.index = found.index.unwrap_or_else(|| Index::Found(table.scan()));
+        table.index = found.index.unwrap_or_else(|| Index::FoundRule(table.scan()));
         table
     }
 
@@ -91,7 +91,7 @@ impl FrameTable {
     pub fn len(&self) -> usize {
         match &self.index {
             Index::Sorted { pairs, .. } => pairs.len() / 8,
-            Index::Found(found) => found.len(),
+            Index::FoundRule(found) => found.len(),
         }
     }
 
@@ -104,7 +104,7 @@ impl FrameTable {
     pub fn size(&self) -> usize {
         let index = match &self.index {
             Index::Sorted { pairs, .. } => pairs.len(),
-            Index::Found(found) => size_of_val(found.as_slice()),
+            Index::FoundRule(found) => size_of_val(found.as_slice()),
         };
         self.section.len() + index + self.rows_size + self.image.kept()
     }
@@ -170,7 +170,7 @@ impl Index {
     /// The offset of the entry of the last function that begins at an address or before.
     fn find(&self, at: u64, section: u64) -> Option<usize> {
         match self {
-            Index::Found(found) => {
+            Index::FoundRule(found) => {
                 let next = found.partition_point(|&(start, ..)| start <= at);
                 found.get(next.checked_sub(1)?).map(|&(.., offset)| offset)
             }
@@ -194,20 +194,24 @@ impl Index {
 
 /// The section, and the index that a linker made for it.
 #[derive(Default)]
-struct Found {
+struct FoundRule {
     addr: LinkAddr,
     section: Vec<u8>,
     index: Option<Index>,
 }
 
-impl Found {
+impl FoundRule {
     fn of(image: &Image) -> Option<Self> {
         arch::machine(image.arch()).filter(|_| image.pointer_size() == 8)?;
         let by_header = image.eh_frame_hdr().and_then(|at| Self::by_header(image, at));
         by_header.or_else(|| {
             let section = sections::read(image)?.into_iter().find(|s| s.name == ".eh_frame")?;
             let size = usize::try_from(section.size).ok()?.min(MAX_SECTION);
-            Some(Found { addr: section.addr, section: image.read_vec(section.addr, size).ok()?, index: None })
+            Some(FoundRule {
+                addr: section.addr,
+                section: image.read_vec(section.addr, size).ok()?,
+                index: None,
+            })
         })
     }
 
@@ -229,7 +233,7 @@ impl Found {
             (pairs.len() == count * 8).then_some(Index::Sorted { header: at.0, pairs })
         };
         let index = if head.starts_with(&FORM) { index() } else { None };
-        Some(Found { addr, section, index })
+        Some(FoundRule { addr, section, index })
     }
 }
 

@@ -146,7 +146,7 @@ pub enum Evidence {
 
 /// A variable that was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Found {
+pub struct FoundGlobal {
     /// Where it is linked.
     pub address: LinkAddr,
     /// Why that is believed.
@@ -156,12 +156,12 @@ pub struct Found {
 /// The variables that were found, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Globals {
-    found: BTreeMap<String, Found>,
+    found: BTreeMap<String, FoundGlobal>,
 }
 
 impl Globals {
     /// The variable `name` (`runtime.allgs`), if it is known.
-    pub fn get(&self, name: &str) -> Option<Found> {
+    pub fn get(&self, name: &str) -> Option<FoundGlobal> {
         self.found.get(name).copied()
     }
 
@@ -171,7 +171,7 @@ impl Globals {
     }
 
     /// All that are known.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, Found)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&str, FoundGlobal)> {
         self.found.iter().map(|(name, found)| (name.as_str(), *found))
     }
 

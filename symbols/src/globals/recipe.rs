@@ -11,7 +11,7 @@ pub const PACKAGE: &str = "runtime.";
 
 /// What kind of thing a variable is: how well its recipes carry over to other releases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum RecipeKind {
     /// At most a word, referred to as a whole.
     Word,
     /// A string or a slice.
@@ -37,7 +37,7 @@ pub struct Witness {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recipe {
     /// What it is.
-    pub kind: Kind,
+    pub kind: RecipeKind,
     /// Its size in bytes.
     pub size: u64,
     /// Who names it.
@@ -101,9 +101,9 @@ impl FromStr for Shape {
 impl fmt::Display for Recipe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.kind {
-            Kind::Word => "word",
-            Kind::Slice => "slice",
-            Kind::Aggregate => "aggregate",
+            RecipeKind::Word => "word",
+            RecipeKind::Slice => "slice",
+            RecipeKind::Aggregate => "aggregate",
         };
         write!(f, "{kind} {}", self.size)?;
         for w in &self.witnesses {
@@ -119,9 +119,9 @@ impl FromStr for Recipe {
     fn from_str(s: &str) -> Result<Self, ParseError> {
         let mut words = s.split(' ');
         let kind = match words.next() {
-            Some("word") => Kind::Word,
-            Some("slice") => Kind::Slice,
-            Some("aggregate") => Kind::Aggregate,
+            Some("word") => RecipeKind::Word,
+            Some("slice") => RecipeKind::Slice,
+            Some("aggregate") => RecipeKind::Aggregate,
             _ => return Err(ParseError),
         };
         let size = words.next().and_then(|w| w.parse().ok()).ok_or(ParseError)?;

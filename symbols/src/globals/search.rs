@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::agreement::{self, Agreement};
 use super::solver::{self, Decoded, Program, Recipes};
-use super::{Found, Globals};
+use super::{FoundGlobal, Globals};
 use crate::image::Image;
 use crate::layout;
 use crate::pclntab::Pclntab;
@@ -23,7 +23,7 @@ pub struct Search {
 #[derive(Default)]
 struct Kept {
     /// All that was asked for; `None` where it was not found.
-    asked: BTreeMap<String, Option<Found>>,
+    asked: BTreeMap<String, Option<FoundGlobal>>,
     /// The tables that may know the version, best first.
     tables: Option<Vec<Table>>,
     decoded: Decoded,

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::recipe::{Kind, PACKAGE, Recipe, Set, Shape};
-use super::{Compilation, Evidence, Found, Globals, code};
+use super::recipe::{PACKAGE, Recipe, RecipeKind, Set, Shape};
+use super::{Compilation, Evidence, FoundGlobal, Globals, code};
 use crate::addr::LinkAddr;
 use crate::image::Image;
 use crate::pclntab::{Func, Pclntab};
@@ -239,10 +239,16 @@ impl<'p> View<'p> {
         self.functions.values().filter(|(_, same)| *same).count()
     }
 
-    fn solve(&self, image: &Image, name: &str, table: toolchain::Evidence, steady: bool) -> Option<Found> {
+    fn solve(
+        &self,
+        image: &Image,
+        name: &str,
+        table: toolchain::Evidence,
+        steady: bool,
+    ) -> Option<FoundGlobal> {
         let recipe = self.plan.recipes.get(name)?;
         let neighbour = matches!(table, toolchain::Evidence::NeighbourMinor { .. });
-        if neighbour && recipe.kind == Kind::Aggregate {
+        if neighbour && recipe.kind == RecipeKind::Aggregate {
             return None;
         }
         let mut ballot: BTreeMap<LinkAddr, Votes<'_>> = BTreeMap::new();
@@ -270,7 +276,7 @@ impl<'p> View<'p> {
         // the first among them, and none objects.
         let unanimous = winner.count == all && winner.addends.len() >= 2 && winner.addends.contains(&0);
         let prepended = PREPENDED.contains(&name);
-        if recipe.kind == Kind::Aggregate && !steady && (prepended || !unanimous) {
+        if recipe.kind == RecipeKind::Aggregate && !steady && (prepended || !unanimous) {
             return None;
         }
         let evidence = Evidence::Recipe {
@@ -280,7 +286,7 @@ impl<'p> View<'p> {
             agreeing: winner.count,
             fingerprints: winner.fingerprints,
         };
-        Some(Found { address: *address, evidence })
+        Some(FoundGlobal { address: *address, evidence })
     }
 }
 
@@ -309,10 +315,10 @@ impl<'r> Votes<'r> {
 /// Whether the variable can be there: aligned, wholly inside a segment, not among code.
 fn possible(image: &Image, address: LinkAddr, recipe: &Recipe) -> bool {
     let alignment = match recipe.kind {
-        Kind::Word => recipe.size.max(1),
-        Kind::Slice => 8,
+        RecipeKind::Word => recipe.size.max(1),
+        RecipeKind::Slice => 8,
         // It may consist of bytes.
-        Kind::Aggregate => 1,
+        RecipeKind::Aggregate => 1,
     };
     address.0.is_multiple_of(alignment)
         && image

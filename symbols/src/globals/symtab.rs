@@ -4,7 +4,7 @@ use object::elf;
 use object::endian::LittleEndian as LE;
 use object::read::elf::{SectionHeader as _, Sym as _};
 
-use super::{Evidence, Found, Globals};
+use super::{Evidence, FoundGlobal, Globals};
 use crate::addr::LinkAddr;
 use crate::image::{Image, Source};
 
@@ -78,7 +78,7 @@ fn in_table(
             globals
                 .found
                 .entry(name.to_owned())
-                .or_insert(Found { address, evidence: Evidence::SymbolTable });
+                .or_insert(FoundGlobal { address, evidence: Evidence::SymbolTable });
         }
     }
     Some(globals)

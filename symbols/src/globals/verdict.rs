@@ -9,7 +9,7 @@ use super::{Globals, VARIABLES};
 pub struct Verdict {
     /// How many were found where the symbol table has them.
     pub right: usize,
-    /// Found elsewhere, or not in the symbol table at all.
+    /// FoundGlobal elsewhere, or not in the symbol table at all.
     pub wrong: BTreeSet<&'static str>,
     /// In the symbol table, and not found.
     pub none: BTreeSet<&'static str>,
@@ -42,11 +42,11 @@ impl Verdict {
 mod tests {
     use super::*;
     use crate::addr::LinkAddr;
-    use crate::globals::{Evidence, Found};
+    use crate::globals::{Evidence, FoundGlobal};
 
     fn globals(addresses: &[(&str, u64)]) -> Globals {
         let found = |&(name, address): &(&str, u64)| {
-            (name.to_owned(), Found { address: LinkAddr(address), evidence: Evidence::SymbolTable })
+            (name.to_owned(), FoundGlobal { address: LinkAddr(address), evidence: Evidence::SymbolTable })
         };
         Globals { found: addresses.iter().map(found).collect() }
     }

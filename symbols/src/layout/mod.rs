@@ -216,7 +216,7 @@ impl Table {
 
 /// A table, and how well it fits.
 #[derive(Debug, Clone)]
-pub struct Found {
+pub struct FoundLayout {
     /// The layouts.
     pub table: Table,
     /// Where they are from.
@@ -227,13 +227,13 @@ pub struct Found {
 /// neighbouring minor. `None` for a version that is too far from all that are known.
 ///
 /// Wait reasons are taken from neighbours too; a code beyond the list is unknown.
-pub fn lookup(version: &GoVersion) -> Option<Found> {
+pub fn lookup(version: &GoVersion) -> Option<FoundLayout> {
     let sheet = toolchain::file(version)?;
     let mut table = table(sheet.file);
     if let Some(difference) = &sheet.difference {
         table.apply(difference);
     }
-    Some(Found { table, evidence: sheet.evidence })
+    Some(FoundLayout { table, evidence: sheet.evidence })
 }
 
 /// Whether `version` lies between two releases of its minor that there are tables of, or is one of them: structs then

@@ -34,7 +34,7 @@ pub(super) struct Lines {
 }
 
 /// A function at an address: of those inlined there, or the one that is called.
-pub(super) struct Found {
+pub(super) struct FoundName {
     pub(super) name: Option<String>,
     pub(super) file: Option<String>,
     pub(super) line: u32,
@@ -54,7 +54,7 @@ impl Lines {
     }
 
     /// The functions at an address, innermost first; empty where nothing is known.
-    pub(super) fn at(&self, addr: u64) -> Vec<Found> {
+    pub(super) fn at(&self, addr: u64) -> Vec<FoundName> {
         let mut all = Vec::new();
         let Ok(mut frames) = self.context.find_frames(addr).skip_all_loads() else { return all };
         while let Ok(Some(frame)) = frames.next() {
@@ -67,7 +67,7 @@ impl Lines {
             let start_line = frame.dw_die_offset.map_or(0, |offset| self.start_line(addr, offset));
             let (file, line) = frame.location.map_or((None, 0), |l| (l.file, l.line.unwrap_or(0)));
             let file = file.filter(|f| f.len() <= MAX_TEXT).map(str::to_owned);
-            all.push(Found { name, file, line, start_line });
+            all.push(FoundName { name, file, line, start_line });
         }
         all
     }

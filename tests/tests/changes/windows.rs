@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use fixtures::repetition::say;
 use fixtures::{Repetitions, Variant, binary};
-use inspector::change::Options;
+use inspector::change::ChangeOptions;
 use inspector::change::sampling::{self, Opened, Profiler};
 use inspector::change::verified::VerifiedRuntime;
 use inspector::process::Process;
@@ -19,8 +19,8 @@ use super::kills::{Victim, kill_at_random, random_instant, slay};
 use super::{ChangedFixture, FEW, PATIENCE, STATE_VARIABLE, never, tried, with_candidates};
 
 /// What a window needs, in a process that is not gops-probe itself.
-fn options(interrupted: &dyn Fn() -> bool) -> Options<'_> {
-    Options { timeout: PATIENCE, dry_run: false, interrupted, guard: binary().unwrap() }
+fn options(interrupted: &dyn Fn() -> bool) -> ChangeOptions<'_> {
+    ChangeOptions { timeout: PATIENCE, dry_run: false, interrupted, guard: binary().unwrap() }
 }
 
 /// The rates of the process: of the heap's and of the mutexes' profile.

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use fixtures::pprof as read;
-use inspector::capture::cpu::mode::{Loader, Mode, Options};
+use inspector::capture::cpu::mode::{CaptureOptions, Loader, Mode};
 use inspector::capture::cpu::profile::profile;
 use inspector::capture::cpu::session::{Captured, capture};
 use inspector::process::Process;
@@ -62,7 +62,7 @@ fn sampled(pid: u32, loader: Loader) -> Result<(Captured, usize), Failure> {
     let process = Process::pin(pid.try_into()?)?;
     let mut seconds = 2;
     loop {
-        let options = Options {
+        let options = CaptureOptions {
             rate: 99,
             duration: Duration::from_secs(seconds),
             whole_system: false,
@@ -113,12 +113,12 @@ pub(crate) fn places(_: &Machine) -> Result<Done, Failure> {
 #[cfg(feature = "libbpf")]
 pub(crate) fn places(machine: &Machine) -> Result<Done, Failure> {
     use probe_ebpf::cpu::{self, Places, Sampler};
-    use probe_ebpf::records::Target;
+    use probe_ebpf::records::SampledTarget;
 
     let version = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let mut numbers = version.split('.').map(|number| number.parse::<u32>().unwrap_or_default());
     let has = (numbers.next(), numbers.next()) >= (Some(6), Some(6));
-    let options = cpu::Options {
+    let options = cpu::CaptureOptions {
         rate: 99,
         whole_system: false,
         kernel_frames: false,
@@ -131,7 +131,7 @@ pub(crate) fn places(machine: &Machine) -> Result<Done, Failure> {
     let pid = std::process::id();
     let places = Places { file: "/proc/self/exe".as_ref(), pid: Some(pid), offsets: &offsets };
     let begun = Sampler::load_for_places(&options).and_then(|mut sampler| {
-        sampler.add(pid, &Target::default())?;
+        sampler.add(pid, &SampledTarget::default())?;
         sampler.start_at(&options, &places)?;
         Ok(sampler)
     });

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::io;
 use std::time::Duration;
 
-use probe_ebpf::cpu::{Options, Sampler};
-use probe_ebpf::records::{Record, Runtime, Target, target_flags};
+use probe_ebpf::cpu::{Sampler, SamplerOptions};
+use probe_ebpf::records::{Record, Runtime, SampledTarget, target_flags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::source::{Counts, Event, GoTarget, OnGoroutine, RawSample, Source};
@@ -15,7 +15,7 @@ use crate::process::Pid;
 #[derive(Debug)]
 pub struct Bpf {
     sampler: Sampler,
-    options: Options,
+    options: SamplerOptions,
     started: bool,
     /// What came before its sample, by CPU.
     parts: HashMap<u32, Parts>,
@@ -46,7 +46,7 @@ impl Bpf {
     ///
     /// # Errors
     /// What the kernel lacks or denies.
-    pub fn load(options: Options) -> Result<Self, probe_ebpf::Error> {
+    pub fn load(options: SamplerOptions) -> Result<Self, probe_ebpf::Error> {
         let sampler = Sampler::load(&options)?;
         Ok(Bpf { sampler, options, started: false, parts: HashMap::new() })
     }
@@ -68,7 +68,7 @@ impl Source for Bpf {
     fn add(&mut self, pid: Pid, go: &[GoTarget]) -> io::Result<()> {
         let follows = self.options.follow || self.options.whole_system;
         let follow = if follows { target_flags::FOLLOW } else { 0 };
-        let mut target = Target { flags: follow, ..Target::default() };
+        let mut target = SampledTarget { flags: follow, ..SampledTarget::default() };
         for (place, go) in target.runtimes.iter_mut().zip(go) {
             let (text_start, text_end) = go.text.first().copied().unwrap_or_default();
             *place = Runtime {

@@ -1,8 +1,8 @@
 //! Who takes the samples: the best source that works here.
 
 use super::bpf::Bpf;
-use super::known::Known;
-use super::mode::{Mode, Options};
+use super::known::SampledProgram;
+use super::mode::{CaptureOptions, Mode};
 use super::perf::{self, Perf};
 use super::privileges;
 use super::ptrace::{self, Ptrace};
@@ -27,7 +27,7 @@ pub(super) struct Chosen {
 }
 
 /// The best source that works, and what kept us from better ones.
-pub(super) fn choose(options: &Options, known: &[Known]) -> Result<Chosen, Error> {
+pub(super) fn choose(options: &CaptureOptions, known: &[SampledProgram]) -> Result<Chosen, Error> {
     let mut because = Vec::new();
     for mode in [Mode::Bpf, Mode::Perf, Mode::Ptrace] {
         if options.mode.is_some_and(|wanted| wanted != mode) {
@@ -46,8 +46,8 @@ pub(super) fn choose(options: &Options, known: &[Known]) -> Result<Chosen, Error
     Err(Error::Failed(format!("no samples can be taken: {}", because.join("; "))))
 }
 
-fn bpf(options: &Options, known: &[Known]) -> Result<(Box<dyn Source>, u32), Why> {
-    let loaded = Bpf::load(probe_ebpf::cpu::Options {
+fn bpf(options: &CaptureOptions, known: &[SampledProgram]) -> Result<(Box<dyn Source>, u32), Why> {
+    let loaded = Bpf::load(probe_ebpf::cpu::SamplerOptions {
         rate: options.rate,
         whole_system: options.whole_system,
         kernel_frames: options.kernel_frames,
@@ -61,8 +61,8 @@ fn bpf(options: &Options, known: &[Known]) -> Result<(Box<dyn Source>, u32), Why
     Ok((Box::new(source), options.rate))
 }
 
-fn perf_events(options: &Options, known: &[Known]) -> Result<(Box<dyn Source>, u32), Why> {
-    let mut source = Perf::open(perf::Options {
+fn perf_events(options: &CaptureOptions, known: &[SampledProgram]) -> Result<(Box<dyn Source>, u32), Why> {
+    let mut source = Perf::open(perf::PerfOptions {
         rate: options.rate,
         whole_system: options.whole_system,
         kernel_frames: options.kernel_frames,
@@ -74,17 +74,17 @@ fn perf_events(options: &Options, known: &[Known]) -> Result<(Box<dyn Source>, u
     Ok((Box::new(source), rate))
 }
 
-fn stops(options: &Options, known: &[Known]) -> Result<(Box<dyn Source>, u32), Why> {
+fn stops(options: &CaptureOptions, known: &[SampledProgram]) -> Result<(Box<dyn Source>, u32), Why> {
     if options.whole_system {
         return Err("it needs processes to stop: name some".into());
     }
-    let mut source = Ptrace::new(ptrace::Options { rate: options.rate, follow: options.children });
+    let mut source = Ptrace::new(ptrace::PtraceOptions { rate: options.rate, follow: options.children });
     add_all(known, &mut source)?;
     let rate = source.rate();
     Ok((Box::new(source), rate))
 }
 
-fn add_all(known: &[Known], source: &mut dyn Source) -> Result<(), Why> {
+fn add_all(known: &[SampledProgram], source: &mut dyn Source) -> Result<(), Why> {
     for known in known {
         source.add(known.pid, &known.go_targets())?;
     }

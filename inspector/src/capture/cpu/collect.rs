@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::join::join;
-use super::known::Known;
+use super::known::SampledProgram;
 use super::source::{OnGoroutine, RawSample};
 use crate::native::frame::Place;
 use crate::process::Pid;
@@ -73,7 +73,12 @@ pub struct Collected {
 
 impl Collected {
     /// Adds a sample of a process that is known, or of one that was gone before it could be.
-    pub fn add(&mut self, sample: &RawSample<'_>, known: Option<(usize, &mut Known)>, by_thread: bool) {
+    pub fn add(
+        &mut self,
+        sample: &RawSample<'_>,
+        known: Option<(usize, &mut SampledProgram)>,
+        by_thread: bool,
+    ) {
         self.quality.samples += 1;
         self.narrow += u64::from(sample.user.is_none() && !sample.in_kernel);
         let tid = by_thread.then_some(sample.tid);

@@ -3,7 +3,7 @@
 
 use super::source::RawSample;
 use crate::arch::host;
-use crate::native::frame::{Foreign, Place, Registers};
+use crate::native::frame::{Foreign, Place, SampleRegisters};
 use crate::runtime::code::CodeCache;
 
 /// A joined stack.
@@ -163,7 +163,7 @@ impl Join<'_, '_> {
 
     /// Where an interrupted Go function returns to, by its frame size: in its first and last instructions, and where it
     /// has no frame, its frame pointer is still that of its caller, who would be left out.
-    fn caller_of_leaf(&mut self, start: Registers) -> Option<u64> {
+    fn caller_of_leaf(&mut self, start: SampleRegisters) -> Option<u64> {
         let info = self.code.iter_mut().find_map(|code| code.get(start.ip))?;
         if info.top_frame || info.writes_sp {
             return None;
@@ -210,7 +210,7 @@ impl Join<'_, '_> {
     }
 
     /// Follows frame pointers in the copied stack.
-    fn follow_pointers(&mut self, from: Registers) {
+    fn follow_pointers(&mut self, from: SampleRegisters) {
         self.follow(std::iter::once(from.ip));
         // Frames of the caller end above where the stack of the called one did.
         let mut bp = from.bp;
@@ -239,7 +239,12 @@ mod tests {
     struct Fake;
 
     impl Foreign for Fake {
-        fn unwind(&mut self, start: Registers, stack: &[u8], is_go: &mut dyn FnMut(u64) -> bool) -> Unwound {
+        fn unwind(
+            &mut self,
+            start: SampleRegisters,
+            stack: &[u8],
+            is_go: &mut dyn FnMut(u64) -> bool,
+        ) -> Unwound {
             let first = Place { pc: start.ip, exact: true };
             let mut unwound = Unwound { places: vec![first], ..Unwound::default() };
             for word in stack.chunks_exact(8) {
@@ -249,7 +254,7 @@ mod tests {
                     break;
                 }
                 if is_go(pc) {
-                    unwound.entered_go = Some(Registers { ip: pc, ..start });
+                    unwound.entered_go = Some(SampleRegisters { ip: pc, ..start });
                     break;
                 }
                 unwound.places.push(Place { pc, exact: false });
@@ -272,7 +277,7 @@ mod tests {
             tid: 1,
             time: 0,
             in_kernel: false,
-            user: Some(Registers { ip: 0x1010, sp: 0x9000, bp: 0x9010 }),
+            user: Some(SampleRegisters { ip: 0x1010, sp: 0x9000, bp: 0x9010 }),
             frames: frames.to_vec(),
             resumed_after_cgo: false,
             cut: false,

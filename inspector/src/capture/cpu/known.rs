@@ -8,7 +8,7 @@ use symbols::addr::RuntimeAddr;
 use symbols::tls::{self, GPlace};
 
 use super::source::{GoOffsets, GoTarget, OnGoroutine};
-use crate::Kind;
+use crate::ErrorKind;
 use crate::memory::{Memory, ReadCost};
 use crate::native::frame::Foreign;
 use crate::native::{Files, Native};
@@ -27,7 +27,7 @@ const MAX_TABLES: usize = 1 << 30;
 
 /// A process that is sampled.
 #[allow(missing_debug_implementations, reason = "a trait object has none")]
-pub struct Known {
+pub struct SampledProgram {
     /// Its pid.
     pub pid: Pid,
     /// Its name.
@@ -72,13 +72,13 @@ struct Young {
 const MAX_TRIES: u32 = 7;
 const FIRST_WAIT: Duration = Duration::from_millis(2);
 
-impl Known {
+impl SampledProgram {
     /// Looks at a process. That it is none of Go's is no failure. `files` are shared by all that are looked at; of `others`,
     /// one that executes the same program at the same addresses has the same runtime.
     ///
     /// # Errors
     /// Where it is gone, or may not be looked at.
-    pub fn open(process: &Process, files: &Files, others: &[Known]) -> Result<Self, crate::Error> {
+    pub fn open(process: &Process, files: &Files, others: &[SampledProgram]) -> Result<Self, crate::Error> {
         let native = Native::open(process, files)?;
         let mapped = native.mappings(process);
         let executable = process.executable().ok().map(|executable| executable.id());
@@ -87,12 +87,12 @@ impl Known {
                 && other.executable == executable
                 && code(&other.mappings).eq(code(&mapped))
         });
-        let mut known = Known {
+        let mut known = SampledProgram {
             pid: process.pid(),
             name: process.name().to_owned(),
             foreign: Box::new(native),
             mappings: mapped,
-            runtimes: same.map(Known::shared_runtimes).unwrap_or_default(),
+            runtimes: same.map(SampledProgram::shared_runtimes).unwrap_or_default(),
             executable,
             attached: ReadCost::default(),
             memory: Box::new(process.memory()),
@@ -107,13 +107,13 @@ impl Known {
         {
             tracing::info!("process {}: {error}", process.pid());
             match error.kind() {
-                Kind::NotGo => {}
+                ErrorKind::NotGo => {}
                 // Native code, as far as samples go.
-                Kind::Unsupported if matches!(error, crate::Error::Process(process::Error::GccGo { .. })) => {
-                }
-                Kind::Permission => known.denied = Some(error),
+                ErrorKind::Unsupported
+                    if matches!(error, crate::Error::Process(process::Error::GccGo { .. })) => {}
+                ErrorKind::Permission => known.denied = Some(error),
                 // Its samples would be of other code than it seems to execute, or of none that can be walked.
-                Kind::Unsupported
+                ErrorKind::Unsupported
                     if matches!(error, crate::Error::Process(process::Error::Architecture { .. })) =>
                 {
                     known.denied = Some(error);
@@ -169,7 +169,11 @@ impl Known {
     ///
     /// # Errors
     /// Where it is gone, or may not be looked at.
-    pub fn open_wanted(process: &Process, files: &Files, others: &[Known]) -> Result<Self, crate::Error> {
+    pub fn open_wanted(
+        process: &Process,
+        files: &Files,
+        others: &[SampledProgram],
+    ) -> Result<Self, crate::Error> {
         let mut known = Self::open(process, files, others)?;
         known.denied.take().map_or(Ok(known), Err)
     }
@@ -272,7 +276,7 @@ impl Known {
 }
 
 /// What the function tables of programs take, each once.
-pub(super) fn tables(of: &[Known]) -> usize {
+pub(super) fn tables(of: &[SampledProgram]) -> usize {
     let views: Vec<&Rc<View>> =
         of.iter().flat_map(|known| &known.runtimes).map(|runtime| &runtime.view).collect();
     let is_first =

@@ -30,7 +30,7 @@ impl fmt::Display for Mode {
 
 /// What to capture.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Options {
+pub struct CaptureOptions {
     /// Samples of each CPU in a second.
     pub rate: u32,
     /// For how long.
@@ -49,11 +49,11 @@ pub struct Options {
     pub loader: Loader,
 }
 
-impl Options {
+impl CaptureOptions {
     /// 99 samples of each CPU in a second, for so long, as an agent takes them, with frames of the kernel; in the best way that is
     /// possible.
     pub fn lasting(duration: Duration) -> Self {
-        Options {
+        CaptureOptions {
             rate: 99,
             duration,
             whole_system: false,

@@ -17,7 +17,7 @@ use crate::{clock, stop};
 
 /// What to sample, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Options {
+pub struct PerfOptions {
     /// Samples of each CPU in a second.
     pub rate: u32,
     /// All processes, not only those that are added.
@@ -33,7 +33,7 @@ pub struct Options {
 /// Perf events that sample.
 #[derive(Debug)]
 pub struct Perf {
-    options: Options,
+    options: PerfOptions,
     events: Events,
     targets: HashSet<Pid>,
     /// Threads that have events of their own; those that these begin have them by inheritance.
@@ -60,9 +60,9 @@ impl Perf {
     ///
     /// # Errors
     /// What the kernel lacks or denies.
-    pub fn open(options: Options) -> Result<Self, Error> {
+    pub fn open(options: PerfOptions) -> Result<Self, Error> {
         let rate = options.rate.clamp(1, max_rate());
-        let options = Options { rate, ..options };
+        let options = PerfOptions { rate, ..options };
         // At a high rate less of each: the call's frame is enough for Go code.
         let stack = (STACK_BUDGET / rate).min(MAX_STACK) & !1023;
         let follow = options.follow || options.whole_system;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::UNIX_EPOCH;
 
 use super::collect::{Collected, Key};
-use super::known::{Known, KnownRuntime};
+use super::known::{KnownRuntime, SampledProgram};
 use super::session::Captured;
 use crate::native::frame::{Named, Place};
 use crate::profile::{Function, Label, LabelValue, Line, Location, Mapping, Profile, Sample, ValueType};
@@ -27,7 +27,7 @@ pub fn profile(captured: &mut Captured, kernel: &dyn Fn(u64) -> Option<Named>) -
 /// Makes a profile of samples that name programs in `programs`, taken `rate` times a second. When and for how long is left to
 /// be said.
 pub fn named(
-    programs: &mut [Known],
+    programs: &mut [SampledProgram],
     collected: &Collected,
     rate: u32,
     kernel: &dyn Fn(u64) -> Option<Named>,
@@ -128,8 +128,12 @@ fn append(profile: &mut Profile, symbols: Symbols) -> usize {
 }
 
 /// Names the stacks of a process.
-fn name_stacks(known: &mut Known, stacks: &[&[Place]], texts: &mut usize) -> (Symbols, Vec<Vec<usize>>) {
-    let Known { runtimes, foreign: native, mappings, .. } = known;
+fn name_stacks(
+    known: &mut SampledProgram,
+    stacks: &[&[Place]],
+    texts: &mut usize,
+) -> (Symbols, Vec<Vec<usize>>) {
+    let SampledProgram { runtimes, foreign: native, mappings, .. } = known;
     mappings.extend(native.added());
     let shown = mappings.clone();
     if runtimes.is_empty() {

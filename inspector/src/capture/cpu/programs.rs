@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::known::{self, Known};
+use super::known::{self, SampledProgram};
 use super::source::{RawSample, Source};
 use crate::Error;
 use crate::native::Files;
@@ -19,7 +19,7 @@ const LOST: Duration = Duration::from_secs(1);
 pub(super) struct Programs {
     /// What processes have mapped.
     pub(super) files: Files,
-    pub(super) known: Vec<Known>,
+    pub(super) known: Vec<SampledProgram>,
     /// What each process executes now; `None` where it could not be looked at.
     now: HashMap<Pid, Option<usize>>,
     /// Of processes that began meanwhile.
@@ -32,12 +32,12 @@ pub(super) struct Programs {
 struct Ahead {
     since: Instant,
     /// What is known of it, if it could be looked at already.
-    known: Option<Known>,
+    known: Option<SampledProgram>,
 }
 
 impl Programs {
     /// Adds what a process executes now; returns its index.
-    pub(super) fn add(&mut self, pid: Pid, known: Known) -> usize {
+    pub(super) fn add(&mut self, pid: Pid, known: SampledProgram) -> usize {
         self.known.push(known);
         self.now.insert(pid, Some(self.known.len() - 1));
         self.known.len() - 1
@@ -91,7 +91,7 @@ impl Programs {
     pub(super) fn known_of(&mut self, sample: &RawSample<'_>, found: &mut HashSet<usize>) -> Option<usize> {
         if let Some(&known) = self.now.get(&sample.pid) {
             if let Some(index) = known
-                && self.known.get(index).is_some_and(Known::is_due)
+                && self.known.get(index).is_some_and(SampledProgram::is_due)
                 && let others = known::tables(&self.known)
                 && self.known.get_mut(index).is_some_and(|known| known.try_again(others))
             {
@@ -129,24 +129,24 @@ impl Programs {
                 Some(known) => _ = known.try_again(others),
                 None => *known = self.open(pid),
             }
-            more |= known.as_ref().is_none_or(Known::is_young);
+            more |= known.as_ref().is_none_or(SampledProgram::is_young);
         }
         self.ahead = ahead;
         more
     }
 
-    fn open(&self, pid: Pid) -> Option<Known> {
+    fn open(&self, pid: Pid) -> Option<SampledProgram> {
         if self.known.len() + self.ahead.len() >= MAX_KNOWN {
             return None;
         }
-        let open = |process| Known::open(&process, &self.files, &self.known);
+        let open = |process| SampledProgram::open(&process, &self.files, &self.known);
         let known = Process::pin(pid).map_err(Error::from).and_then(open);
         known.inspect_err(|error| tracing::debug!("process {pid}: {error}")).ok()
     }
 }
 
 /// What is left out of programs and files, in sentences.
-pub(super) fn left_out(known: &[Known], files: &Files) -> Vec<String> {
+pub(super) fn left_out(known: &[SampledProgram], files: &Files) -> Vec<String> {
     let mut notes = files.notes();
     let programs = known.iter().filter(|known| known.is_left_out()).count();
     if programs > 0 {

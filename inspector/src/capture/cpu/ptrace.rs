@@ -16,19 +16,19 @@ use std::fs;
 use std::io;
 use std::time::{Duration, Instant};
 
-use self::target::{Running, Target, Times};
+use self::target::{Running, SampledProcess, Times};
 use self::walk::Walked;
 use super::source::{Counts, Event, GoTarget, Pauses, RawSample, Source};
 use crate::clock;
 use crate::memory::InStop;
-use crate::native::frame::Registers;
+use crate::native::frame::SampleRegisters;
 use crate::process::Pid;
 use crate::process::facts::Status;
 use crate::stop::{self, PendingStop, Raised, StopError, StopOutcome, Stopped};
 
 /// How to sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Options {
+pub struct PtraceOptions {
     /// Samples of each running thread in a second, at most [`MAX_RATE`].
     pub rate: u32,
     /// Whether processes that targets begin are followed.
@@ -57,9 +57,9 @@ const MAX_WEIGHT: u64 = 1 << 10;
 /// Samples by stops.
 #[derive(Debug)]
 pub struct Ptrace {
-    options: Options,
+    options: PtraceOptions,
     period: Duration,
-    targets: HashMap<Pid, Target>,
+    targets: HashMap<Pid, SampledProcess>,
     last_look: Option<Instant>,
     next_look: Instant,
     next_family: Instant,
@@ -79,11 +79,11 @@ pub struct Ptrace {
 
 impl Ptrace {
     /// Nothing is looked at before the first [`Source::poll`].
-    pub fn new(options: Options) -> Self {
+    pub fn new(options: PtraceOptions) -> Self {
         let rate = options.rate.clamp(1, MAX_RATE);
         let now = Instant::now();
         Ptrace {
-            options: Options { rate, ..options },
+            options: PtraceOptions { rate, ..options },
             period: Duration::from_secs(1) / rate,
             targets: HashMap::new(),
             last_look: None,
@@ -166,7 +166,7 @@ impl Ptrace {
 
     /// CPU time of threads that no look found running.
     fn all_unseen(&self) -> Duration {
-        self.unseen + self.targets.values().map(Target::unseen).sum::<Duration>()
+        self.unseen + self.targets.values().map(SampledProcess::unseen).sum::<Duration>()
     }
 
     fn random(&mut self) -> u64 {
@@ -206,7 +206,7 @@ impl Ptrace {
         let in_stop = InStop::begin(&*target.memory);
         let walked = stopped.registers(thread.tid).ok().map(|registers| {
             let walked = walk::walk(&registers, &target.go, &*target.memory);
-            (Registers { ip: registers.pc, sp: registers.sp, bp: registers.fp }, walked)
+            (SampleRegisters { ip: registers.pc, sp: registers.sp, bp: registers.fp }, walked)
         });
         let waited = Times::read(thread.pid, thread.tid).and_then(|times| times.waited);
         let since_look = stopped.seen_running().saturating_duration_since(look) + LATE;
@@ -259,7 +259,7 @@ impl Ptrace {
         }
         for (pid, parent) in begun {
             if let Entry::Vacant(place) = self.targets.entry(pid) {
-                place.insert(Target::new(pid, Vec::new(), true));
+                place.insert(SampledProcess::new(pid, Vec::new(), true));
                 each(Event::Fork { pid, parent });
             }
         }
@@ -297,7 +297,7 @@ impl Source for Ptrace {
                 "process {pid} is traced by process {tracer}, and only one can trace it: end that debugger"
             )));
         }
-        self.targets.insert(pid, Target::new(pid, go.to_vec(), false));
+        self.targets.insert(pid, SampledProcess::new(pid, go.to_vec(), false));
         Ok(())
     }
 

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::choice::{Chosen, choose};
 use super::collect::Collected;
-use super::known::Known;
-use super::mode::{Mode, Options};
+use super::known::SampledProgram;
+use super::mode::{CaptureOptions, Mode};
 use super::programs::{Programs, left_out};
 use super::source::{Counts, Event};
 use crate::Error;
@@ -18,7 +18,7 @@ use crate::process::{self, Process};
 #[allow(missing_debug_implementations, reason = "some of what is known has none")]
 pub struct Captured {
     /// The programs that were seen, as the samples name them.
-    pub known: Vec<Known>,
+    pub known: Vec<SampledProgram>,
     /// The files of their other code.
     pub files: Files,
     /// The samples.
@@ -52,7 +52,7 @@ const YOUNG: Duration = Duration::from_millis(2);
 /// Where no sample can be taken in any way that is allowed.
 pub fn capture(
     processes: &[Process],
-    options: &Options,
+    options: &CaptureOptions,
     watch: &mut dyn FnMut() -> ControlFlow<()>,
 ) -> Result<Captured, Error> {
     let mut capture = Capture::begin(processes, options)?;
@@ -77,7 +77,7 @@ pub fn capture(
 #[allow(missing_debug_implementations, reason = "a trait object has none")]
 pub struct Capture<'o> {
     processes: &'o [Process],
-    options: &'o Options,
+    options: &'o CaptureOptions,
     programs: Programs,
     chosen: Chosen,
     collected: Collected,
@@ -90,10 +90,10 @@ impl<'o> Capture<'o> {
     ///
     /// # Errors
     /// Where no sample can be taken in any way that is allowed.
-    pub fn begin(processes: &'o [Process], options: &'o Options) -> Result<Self, Error> {
+    pub fn begin(processes: &'o [Process], options: &'o CaptureOptions) -> Result<Self, Error> {
         let mut programs = Programs::default();
         for process in processes {
-            let known = Known::open_wanted(process, &programs.files, &programs.known)?;
+            let known = SampledProgram::open_wanted(process, &programs.files, &programs.known)?;
             programs.add(process.pid(), known);
         }
         let mut chosen = choose(options, &programs.known)?;
@@ -147,7 +147,7 @@ impl<'o> Capture<'o> {
     }
 
     /// What was collected since it was last asked for, and the programs that the samples name.
-    pub fn take(&mut self) -> (Collected, &mut [Known]) {
+    pub fn take(&mut self) -> (Collected, &mut [SampledProgram]) {
         (std::mem::take(&mut self.collected), &mut self.programs.known)
     }
 

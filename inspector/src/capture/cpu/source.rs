@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use crate::native::frame::Registers;
+use crate::native::frame::SampleRegisters;
 
 use crate::process::Pid;
 
@@ -21,8 +21,8 @@ pub struct RawSample<'b> {
     pub time: u64,
     /// The thread was in the kernel.
     pub in_kernel: bool,
-    /// Registers of user space; `None` where there are none to be had.
-    pub user: Option<Registers>,
+    /// SampleRegisters of user space; `None` where there are none to be had.
+    pub user: Option<SampleRegisters>,
     /// Return addresses that frame pointers led to, innermost first; without the instruction pointer.
     pub frames: Vec<u64>,
     /// `frames` begin at the goroutine's return address of its call of C; the frames of C are only in `stack`.

@@ -21,7 +21,7 @@ use super::target::TargetArgs;
 use super::tree::TreeCommand;
 use crate::Error;
 use crate::agent::socket::Listen;
-use crate::operations::profile::Kind;
+use crate::operations::profile::ProfileKind;
 use crate::process::find::Detail;
 use declaration::{
     BINARY, GC, HEAP, LIST, MEMSTATS, PPROF_ALLOCS, PPROF_BLOCK, PPROF_CPU, PPROF_GOROUTINE, PPROF_HEAP,
@@ -196,12 +196,12 @@ impl Cli {
             Some(Command::Stats(args)) => Box::new(&**args),
             Some(Command::Heap(args)) => Box::new(&**args),
             Some(Command::Trace(args)) => Box::new(&**args),
-            Some(Command::PprofHeap(args)) => profile(Kind::Heap, args),
-            Some(Command::PprofAllocs(args)) => profile(Kind::Allocs, args),
-            Some(Command::PprofGoroutine(args)) => profile(Kind::Goroutine, args),
-            Some(Command::PprofThreadcreate(args)) => profile(Kind::ThreadCreate, args),
-            Some(Command::PprofBlock(args)) => profile(Kind::Block, args),
-            Some(Command::PprofMutex(args)) => profile(Kind::Mutex, args),
+            Some(Command::PprofHeap(args)) => profile(ProfileKind::Heap, args),
+            Some(Command::PprofAllocs(args)) => profile(ProfileKind::Allocs, args),
+            Some(Command::PprofGoroutine(args)) => profile(ProfileKind::Goroutine, args),
+            Some(Command::PprofThreadcreate(args)) => profile(ProfileKind::ThreadCreate, args),
+            Some(Command::PprofBlock(args)) => profile(ProfileKind::Block, args),
+            Some(Command::PprofMutex(args)) => profile(ProfileKind::Mutex, args),
             Some(Command::PprofCpu(args)) => Box::new(&**args),
             Some(Command::Top(args)) => Box::new(&**args),
             Some(Command::Binary(args)) => Box::new(&**args),

@@ -10,7 +10,7 @@ use crate::capture::cpu::mode::Mode;
 use crate::cli::completion::targets;
 use crate::cli::duration::Period;
 use crate::cli::runtimes::RuntimeArgs;
-use crate::cli::target::{Target, TargetArgs};
+use crate::cli::target::{TargetArgs, TargetArgument};
 
 /// How a profile is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -174,7 +174,7 @@ pub struct SampledArgs {
         value_name = "TARGET", required_unless_present = "system", conflicts_with = "system",
         add = ArgValueCompleter::new(targets)
     )]
-    pub targets: Vec<Target>,
+    pub targets: Vec<TargetArgument>,
     /// Wait until such processes appear: for one minute, or as long as given (--wait=30s)
     #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "1m")]
     pub wait: Option<Period>,

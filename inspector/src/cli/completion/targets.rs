@@ -17,7 +17,7 @@ const ID: usize = 12;
 pub(in crate::cli) fn targets(begun: &OsStr) -> Vec<CompletionCandidate> {
     let Some(begun) = begun.to_str() else { return Vec::new() };
     let found = list::without_agents(Detail::All).map(|found| found.processes).unwrap_or_default();
-    let names = candidates(&found.iter().map(Target::of).collect::<Vec<_>>());
+    let names = candidates(&found.iter().map(Candidate::of).collect::<Vec<_>>());
     names
         .into_iter()
         .filter(|(value, _)| value.starts_with(begun))
@@ -29,17 +29,17 @@ pub(in crate::cli) fn targets(begun: &OsStr) -> Vec<CompletionCandidate> {
 
 /// What is known of a process that can be a target.
 #[derive(Debug)]
-struct Target<'p> {
+struct Candidate<'p> {
     pid: String,
     name: &'p str,
     about: String,
     container: Option<&'p str>,
 }
 
-impl<'p> Target<'p> {
+impl<'p> Candidate<'p> {
     fn of(process: &'p GoProcess) -> Self {
         let path = String::from_utf8_lossy(&process.path);
-        Target {
+        Candidate {
             pid: process.pid.to_string(),
             name: &process.name,
             about: format!("{} {} {path}", process.name, process.program.release),
@@ -49,7 +49,7 @@ impl<'p> Target<'p> {
 }
 
 /// All targets and what they are, as pids, then as names and as containers that mean one process.
-fn candidates(processes: &[Target<'_>]) -> Vec<(String, String)> {
+fn candidates(processes: &[Candidate<'_>]) -> Vec<(String, String)> {
     let mut all: Vec<_> = processes.iter().map(|p| (p.pid.clone(), p.about.clone())).collect();
     let one_is = |is: &dyn Fn(&str) -> bool| processes.iter().filter(|p| is(p.name)).count() == 1;
     for process in processes {
@@ -66,7 +66,7 @@ fn candidates(processes: &[Target<'_>]) -> Vec<(String, String)> {
             }
         }
     }
-    let mut containers: BTreeMap<&str, Vec<&Target<'_>>> = BTreeMap::new();
+    let mut containers: BTreeMap<&str, Vec<&Candidate<'_>>> = BTreeMap::new();
     for process in processes {
         if let Some(id) = process.container {
             containers.entry(id.get(..ID).unwrap_or(id)).or_default().push(process);
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn what_means_one_process() {
-        let process = |pid: &str, name: &'static str, container| Target {
+        let process = |pid: &str, name: &'static str, container| Candidate {
             pid: pid.to_owned(),
             name,
             about: name.to_owned(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::job::Job;
 use crate::Error;
 use crate::agent::Signal;
-use crate::capture::cpu::mode::{Loader, Options};
+use crate::capture::cpu::mode::{CaptureOptions, Loader};
 use crate::cli::args::{Common, CpuProfileArgs, SampledArgs, Via};
 use crate::cli::command::{Patience, Run};
 use crate::cli::confinement::{INSPECTING, Work};
@@ -16,7 +16,7 @@ use crate::cli::progress::Progress;
 use crate::cli::via::{Chosen, choose};
 use crate::operations::cpu;
 use crate::operations::profile::Taken;
-use crate::operations::target::Found;
+use crate::operations::target::ResolvedTarget;
 use crate::process::Process;
 use crate::report::answers::Asked;
 
@@ -74,7 +74,7 @@ fn run(args: &CpuProfileArgs, common: &Common) -> Result<(), Error> {
 
 impl SampledArgs {
     /// Finds what is to be sampled; nothing for the whole machine.
-    pub(in crate::cli) fn find(&self, common: &Common) -> Result<Vec<Found>, Error> {
+    pub(in crate::cli) fn find(&self, common: &Common) -> Result<Vec<ResolvedTarget>, Error> {
         self.targets.iter().map(|target| target.find(self.wait, common)).collect()
     }
 
@@ -85,19 +85,21 @@ impl SampledArgs {
 }
 
 /// What is asked for; nobody is the whole machine.
-pub(in crate::cli) fn asked(found: &[Found]) -> Asked {
+pub(in crate::cli) fn asked(found: &[ResolvedTarget]) -> Asked {
     match found {
         [] => Asked::Machine,
         [one] => one.named().into(),
-        several => Asked::Several(several.iter().filter_map(Found::process).map(Process::pid).collect()),
+        several => {
+            Asked::Several(several.iter().filter_map(ResolvedTarget::process).map(Process::pid).collect())
+        }
     }
 }
 
 /// Of what was found, where it is to be processes.
-pub(in crate::cli) fn processes(found: Vec<Found>) -> Result<Vec<Process>, Error> {
+pub(in crate::cli) fn processes(found: Vec<ResolvedTarget>) -> Result<Vec<Process>, Error> {
     let process = |found| match found {
-        Found::Process(process) => Ok(process),
-        Found::Agent(address) => Err(Error::Usage(format!(
+        ResolvedTarget::Process(process) => Ok(process),
+        ResolvedTarget::Agent(address) => Err(Error::Usage(format!(
             "{address} is the address of an agent, which samples only its own process: give it as the only target"
         ))),
     };
@@ -105,8 +107,8 @@ pub(in crate::cli) fn processes(found: Vec<Found>) -> Result<Vec<Process>, Error
 }
 
 /// How to capture.
-pub(in crate::cli) fn options(args: &SampledArgs, duration: Duration) -> Options {
-    Options {
+pub(in crate::cli) fn options(args: &SampledArgs, duration: Duration) -> CaptureOptions {
+    CaptureOptions {
         rate: args.rate,
         duration,
         whole_system: args.system,

@@ -17,14 +17,14 @@ use crate::cli::output;
 use crate::cli::transport::copy_from_agent;
 use crate::cli::via::agent_only;
 use crate::operations::profile::{Taken, difference};
-use crate::operations::target::Found;
+use crate::operations::target::ResolvedTarget;
 use crate::process::Pid;
 use crate::profile::json::ProfileAnswer;
 use crate::profile::text::Bounds;
 use crate::profile::{MAX_WRITTEN, WriteError, flamegraph, folded, pprof, speedscope, text};
 use crate::report::answers::{Asked, ProfileOf, Source, Sourced};
 use crate::report::sampling::Sampling;
-use crate::report::stack::Cost;
+use crate::report::stack::AnswerCost;
 
 /// Where a profile goes, and as what.
 pub(super) struct Job<'a> {
@@ -60,7 +60,7 @@ impl<'a> Job<'a> {
     /// Has an agent make it: what was found is asked, twice for the difference of two that are so far `apart`.
     pub(super) fn of_agent(
         self,
-        found: &Found,
+        found: &ResolvedTarget,
         connection: Connection,
         signal: Signal,
         way: &WayArgs,
@@ -169,7 +169,7 @@ impl<'a> Job<'a> {
     }
 
     /// Notes, and with `-v` how it was done and what it cost.
-    fn tell(&self, notes: &[String], cost: Option<Cost>, sampling: Option<&Sampling>) {
+    fn tell(&self, notes: &[String], cost: Option<AnswerCost>, sampling: Option<&Sampling>) {
         notes.iter().for_each(|note| Notice::Note.tell(self.common, note));
         if self.common.verbose == 0 {
             return;

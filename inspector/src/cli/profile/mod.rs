@@ -16,13 +16,13 @@ use super::progress::Progress;
 use super::via::{Chosen, choose};
 use crate::Error;
 use crate::operations;
-use crate::operations::profile::{Kind, reading};
-use crate::operations::target::Found;
+use crate::operations::profile::{ProfileKind, reading};
+use crate::operations::target::ResolvedTarget;
 use crate::process::Process;
 
 /// One of the profiles that the runtime keeps, and what is asked of it.
 pub(in crate::cli) struct ProfileCommand<'a>(
-    pub(in crate::cli) Kind,
+    pub(in crate::cli) ProfileKind,
     pub(in crate::cli) &'a RuntimeProfileArgs,
 );
 
@@ -41,7 +41,7 @@ impl Run for ProfileCommand<'_> {
 }
 
 /// `pprof-heap` and its like.
-fn run(kind: Kind, args: &RuntimeProfileArgs, common: &Common) -> Result<(), Error> {
+fn run(kind: ProfileKind, args: &RuntimeProfileArgs, common: &Common) -> Result<(), Error> {
     let found = args.target.find(common)?;
     if kind.signal().is_none() {
         only_from_outside(kind, &found, &args.way)?;
@@ -75,14 +75,14 @@ fn run(kind: Kind, args: &RuntimeProfileArgs, common: &Common) -> Result<(), Err
     }
 }
 
-fn only_from_outside(kind: Kind, found: &Found, way: &WayArgs) -> Result<(), Error> {
+fn only_from_outside(kind: ProfileKind, found: &ResolvedTarget, way: &WayArgs) -> Result<(), Error> {
     match found {
-        Found::Process(_) if way.via != Via::Agent => Ok(()),
+        ResolvedTarget::Process(_) if way.via != Via::Agent => Ok(()),
         _ => Err(no_agent(kind)),
     }
 }
 
-fn no_agent(kind: Kind) -> Error {
+fn no_agent(kind: ProfileKind) -> Error {
     Error::Usage(format!(
         "agents cannot answer pprof-{}: give a process of this machine, without --via agent",
         kind.name()

@@ -17,7 +17,7 @@ use super::notices::Notice;
 use super::output;
 use super::profile::cpu;
 use crate::Error;
-use crate::operations::target::Found;
+use crate::operations::target::ResolvedTarget;
 use crate::operations::top::{Round, Session, TICK};
 use crate::report::answers::{Source, Sourced};
 use crate::report::top::Sort;
@@ -52,7 +52,7 @@ impl Run for TopArgs {
 /// `top`.
 fn run(args: &TopArgs, common: &Common) -> Result<(), Error> {
     let found = args.sampled.find(common)?;
-    if let [Found::Agent(address)] = found.as_slice() {
+    if let [ResolvedTarget::Agent(address)] = found.as_slice() {
         return Err(Error::Usage(format!(
             "{address} is the address of an agent, and top samples processes of this machine; an agent can take a profile of \
              30 s: gops-probe pprof-cpu {address}"

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use symbols::layout::Table;
 
-use super::list::{self, Bucket, Kind};
+use super::list::{self, Bucket, BucketKind};
 use super::shape;
 use super::ticks::{TicksPerSecond, ticks_per_second};
 use super::{BucketsError, Tables};
@@ -94,8 +94,8 @@ pub fn read_mutex(tables: &Tables<'_>, memory: &dyn Memory) -> Result<Contention
 fn read(tables: &Tables<'_>, memory: &dyn Memory, of: Contention) -> Result<ContentionBuckets, BucketsError> {
     let view = tables.view;
     let (variable, kind) = match of {
-        Contention::Block => ("runtime.bbuckets", Kind::Block),
-        Contention::Mutex => ("runtime.xbuckets", Kind::Mutex),
+        Contention::Block => ("runtime.bbuckets", BucketKind::Block),
+        Contention::Mutex => ("runtime.xbuckets", BucketKind::Mutex),
     };
     let list = tables.at(variable)?;
     let layout = Layout::of(&view.table)?;

@@ -28,7 +28,7 @@ const CLUSTER: u64 = 16;
 
 /// `runtime.bucketType`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum BucketKind {
     Memory = 1,
     Block = 2,
     Mutex = 3,
@@ -82,7 +82,7 @@ pub(super) fn read(
     release: GoRelease,
     machine: &dyn Machine,
     list: RuntimeAddr,
-    kind: Kind,
+    kind: BucketKind,
     record: usize,
 ) -> Result<Vec<Bucket>, BucketsError> {
     let header = Header::of(table)?;
@@ -219,13 +219,13 @@ pub(super) mod tests {
     }
 
     /// The bytes of a bucket with the layout of all releases.
-    pub(crate) fn bucket(next: u64, kind: Kind, size: u64, stack: &[u64], record: &[u64]) -> Vec<u8> {
+    pub(crate) fn bucket(next: u64, kind: BucketKind, size: u64, stack: &[u64], record: &[u64]) -> Vec<u8> {
         let head = [0, next, kind as u64, hash(stack, size), size, stack.len() as u64];
         head.iter().chain(stack).chain(record).flat_map(|w| w.to_le_bytes()).collect()
     }
 
     fn read_blocks(memory: &RecordedMemory, minor: u32) -> Result<Vec<Bucket>, BucketsError> {
-        read(memory, &table(minor), GoRelease::of_minor(minor), MACHINE, LIST, Kind::Block, 16)
+        read(memory, &table(minor), GoRelease::of_minor(minor), MACHINE, LIST, BucketKind::Block, 16)
     }
 
     fn head(at: u64) -> RecordedMemory {
@@ -242,8 +242,8 @@ pub(super) mod tests {
     #[test]
     fn newest_first() {
         let memory = head(0x2000)
-            .with(0x2000, bucket(0x3000, Kind::Block, 0, &[1, 2], &[3, 4]))
-            .with(0x3000, bucket(0, Kind::Block, 0, &[], &[5, 6]));
+            .with(0x2000, bucket(0x3000, BucketKind::Block, 0, &[1, 2], &[3, 4]))
+            .with(0x3000, bucket(0, BucketKind::Block, 0, &[], &[5, 6]));
         let found = read_blocks(&memory, 24).unwrap();
         assert_eq!(found.len(), 2);
         assert_eq!(found[0].stack, [1, 2]);
@@ -254,7 +254,7 @@ pub(super) mod tests {
     #[test]
     fn across_pages() {
         let mut pages = vec![0; 3 * page_size() as usize];
-        let one = bucket(0, Kind::Block, 0, &[7; 100], &[1, 2]);
+        let one = bucket(0, BucketKind::Block, 0, &[7; 100], &[1, 2]);
         pages[4000..4000 + one.len()].copy_from_slice(&one);
         let found = read_blocks(&head(0x10_0000 + 4000).with(0x10_0000, pages), 23).unwrap();
         assert_eq!(found[0].stack, [7; 100]);
@@ -263,24 +263,24 @@ pub(super) mod tests {
     #[test]
     fn hostile_lists() {
         let cycle = head(0x2000)
-            .with(0x2000, bucket(0x3000, Kind::Block, 0, &[1], &[0, 0]))
-            .with(0x3000, bucket(0x2000, Kind::Block, 0, &[2], &[0, 0]));
+            .with(0x2000, bucket(0x3000, BucketKind::Block, 0, &[1], &[0, 0]))
+            .with(0x3000, bucket(0x2000, BucketKind::Block, 0, &[2], &[0, 0]));
         assert_eq!(why(read_blocks(&cycle, 24)), "it comes back to 0x2000");
         for wild in [8, 0x2001, u64::MAX - 7, MACHINE.max_addr()] {
             assert!(read_blocks(&head(wild), 24).is_err(), "{wild:#x}");
         }
-        let mut deep = bucket(0, Kind::Block, 0, &[1], &[0, 0]);
+        let mut deep = bucket(0, BucketKind::Block, 0, &[1], &[0, 0]);
         deep[40..48].copy_from_slice(&u64::MAX.to_le_bytes());
         assert!(why(read_blocks(&head(0x2000).with(0x2000, deep), 24)).contains("a stack of"));
-        let thirty_three = bucket(0, Kind::Block, 0, &[1; 33], &[0, 0]);
+        let thirty_three = bucket(0, BucketKind::Block, 0, &[1; 33], &[0, 0]);
         assert!(why(read_blocks(&head(0x2000).with(0x2000, thirty_three.clone()), 22)).contains("of 33"));
         assert!(read_blocks(&head(0x2000).with(0x2000, thirty_three), 23).is_ok());
-        let other = bucket(0, Kind::Mutex, 0, &[1], &[0, 0]);
+        let other = bucket(0, BucketKind::Mutex, 0, &[1], &[0, 0]);
         assert!(why(read_blocks(&head(0x2000).with(0x2000, other), 24)).contains("type 3"));
-        let mut changed = bucket(0, Kind::Block, 0, &[1], &[0, 0]);
+        let mut changed = bucket(0, BucketKind::Block, 0, &[1], &[0, 0]);
         changed[48] = 9;
         assert!(why(read_blocks(&head(0x2000).with(0x2000, changed), 24)).contains("hash"));
-        let cut = bucket(0, Kind::Block, 0, &[1], &[0]);
+        let cut = bucket(0, BucketKind::Block, 0, &[1], &[0]);
         assert!(matches!(read_blocks(&head(0x2000).with(0x2000, cut), 24), Err(BucketsError::Memory(_))));
     }
 }

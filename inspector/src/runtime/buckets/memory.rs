@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use symbols::addr::RuntimeAddr;
 use symbols::layout::Table;
 
-use super::list::{self, Bucket, Kind};
+use super::list::{self, Bucket, BucketKind};
 use super::shape;
 use super::{BucketsError, Tables};
 use crate::arch::Machine;
@@ -173,7 +173,7 @@ impl Layout {
             view.release,
             view.machine,
             list,
-            Kind::Memory,
+            BucketKind::Memory,
             shape::WITH_BYTES,
         )?;
         let size = shape::memory(&buckets).map_err(|why| BucketsError::Damaged { list, why })?;
@@ -230,8 +230,15 @@ impl Reading {
     ) -> Result<Self, BucketsError> {
         let view = tables.view;
         let before = cycle(tables, memory)?;
-        let buckets =
-            list::read(memory, &view.table, view.release, view.machine, list, Kind::Memory, layout.size)?;
+        let buckets = list::read(
+            memory,
+            &view.table,
+            view.release,
+            view.machine,
+            list,
+            BucketKind::Memory,
+            layout.size,
+        )?;
         Ok(Reading { cycle: Some(before).filter(|b| cycle(tables, memory) == Ok(*b)), buckets })
     }
 

@@ -7,7 +7,7 @@ use symbols::version::GoVersion;
 
 /// The layout for `version`: made from this very release, else from the program's own DWARF, else from a
 /// neighbouring release.
-pub(super) fn layout_for(image: &Image, version: &GoVersion) -> Option<layout::Found> {
+pub(super) fn layout_for(image: &Image, version: &GoVersion) -> Option<layout::FoundLayout> {
     let found = layout::lookup(version);
     if found.as_ref().is_some_and(|f| f.evidence == layout::Evidence::Exact) {
         return found;
@@ -16,7 +16,7 @@ pub(super) fn layout_for(image: &Image, version: &GoVersion) -> Option<layout::F
         Some(neighbour) => table.with_wait_reasons_of(&neighbour.table),
         None => table,
     });
-    dwarf.map(|table| layout::Found { table, evidence: layout::Evidence::Dwarf }).or(found)
+    dwarf.map(|table| layout::FoundLayout { table, evidence: layout::Evidence::Dwarf }).or(found)
 }
 
 /// A program with more than this and debug information is not worth the time for a layout.

@@ -47,7 +47,7 @@ pub(super) struct Fit {
 impl Fit {
     /// `None` where there is no table for the release.
     fn new(main: &Module, release: Candidate, symbols: &Arc<Symbols>) -> Option<Self> {
-        let layout::Found { table, evidence } = layout_for(&main.image, &release.version)?;
+        let layout::FoundLayout { table, evidence } = layout_for(&main.image, &release.version)?;
         let g = GFields::from_table(&table).ok()?;
         let variables = Arc::new(Variables::new(Arc::clone(symbols), release.version.clone()));
         Some(Fit { release, table: Arc::new(table), layout: evidence, g, variables })

@@ -4,7 +4,7 @@ use super::close::{self, Calm};
 use super::glist::{GList, GListError};
 use super::second::SecondWalker;
 use super::stacks::{Stack, StackWalker};
-use super::{Details, Frames, Options, Slot, SnapshotError, WORTH_A_SECOND};
+use super::{Details, Frames, Slot, SnapshotError, SnapshotOptions, WORTH_A_SECOND};
 use crate::memory::{Memory, MemoryError, RecordedMemory};
 use crate::process::Process;
 use crate::runtime::code::{AddressMap, CodeCache};
@@ -42,7 +42,7 @@ pub(super) struct Copier<'v> {
     /// Whether a slot's frames may be of another moment than its g.
     pub(super) loose: Vec<bool>,
     pub(super) walker: StackWalker<'v>,
-    options: &'v Options,
+    options: &'v SnapshotOptions,
     /// Start functions seen, and whether goroutines that begin there are the runtime's own.
     system: AddressMap<bool>,
 }
@@ -52,7 +52,7 @@ impl<'v> Copier<'v> {
         process: &'v Process,
         view: &'v View,
         memory: &'v dyn Memory,
-        options: &'v Options,
+        options: &'v SnapshotOptions,
     ) -> Result<Self, SnapshotError> {
         let list = GList::new(view.allgs.read(memory, 0)?, view.g.size);
         if list.has_duplicates() {

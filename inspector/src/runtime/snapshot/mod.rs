@@ -42,7 +42,7 @@ const FETCHES: usize = 4;
 
 /// How a snapshot is to be taken.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct SnapshotOptions {
     /// Whether the target is stopped, and for how long at most.
     pub pause: Pause,
     /// Include the runtime's own goroutines.
@@ -157,7 +157,7 @@ pub enum SnapshotError {
 ///
 /// # Errors
 /// Where nothing can be said. Single goroutines that could not be read are in the snapshot, marked.
-pub fn take(process: &Process, view: &View, options: &Options) -> Result<Snapshot, SnapshotError> {
+pub fn take(process: &Process, view: &View, options: &SnapshotOptions) -> Result<Snapshot, SnapshotError> {
     let mut tries = 0;
     loop {
         tries += 1;
@@ -181,7 +181,7 @@ pub fn take(process: &Process, view: &View, options: &Options) -> Result<Snapsho
 /// How often goroutines that were read while the process ran on are read again where they contradict themselves.
 const TRIES: u32 = 3;
 
-fn take_once(process: &Process, view: &View, options: &Options) -> Result<Snapshot, SnapshotError> {
+fn take_once(process: &Process, view: &View, options: &SnapshotOptions) -> Result<Snapshot, SnapshotError> {
     // The kernel lets go all that a thread traces when that thread ends, so nothing can stay stopped behind us.
     // Without a thread of their own they are let go at the end of the stop.
     apart("stop", || {

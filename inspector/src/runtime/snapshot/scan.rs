@@ -130,14 +130,14 @@ fn copy_stacks(memory: &dyn Memory, scanned: &mut Scanned, deadline: Instant) ->
 /// What the second reader is told: it sleeps until then, so that it takes no core from the target before.
 type Order = (Arc<Job>, Instant);
 /// What it found. Its end is not waited for, for which there is no time in a stop.
-type Found = Result<(Scanned, ReadCost), MemoryError>;
+type ScanResult = Result<(Scanned, ReadCost), MemoryError>;
 
 /// What takes time to prepare for a look at all gs.
 #[derive(Debug)]
 pub(super) struct Scan {
     epochs: Vec<Epoch>,
     buffers: Buffers,
-    second: Option<(Sender<Order>, Receiver<Found>)>,
+    second: Option<(Sender<Order>, Receiver<ScanResult>)>,
 }
 
 impl Scan {
@@ -151,7 +151,7 @@ impl Scan {
     }
 
     /// A second reader that is ready, where there is a thread for it.
-    fn second(memory: Box<dyn Memory>) -> Option<(Sender<Order>, Receiver<Found>)> {
+    fn second(memory: Box<dyn Memory>) -> Option<(Sender<Order>, Receiver<ScanResult>)> {
         let (order, ordered) = channel::<Order>();
         let (ready, is_ready) = channel();
         let (tell, found) = channel();
@@ -193,7 +193,7 @@ impl Scan {
 pub(super) struct ArmedScan {
     job: Arc<Job>,
     buffers: Buffers,
-    second: Option<(Sender<Order>, Receiver<Found>)>,
+    second: Option<(Sender<Order>, Receiver<ScanResult>)>,
 }
 
 impl ArmedScan {
@@ -212,7 +212,7 @@ impl ArmedScan {
 pub(super) struct Scanning {
     job: Arc<Job>,
     buffers: Buffers,
-    second: Option<Receiver<Found>>,
+    second: Option<Receiver<ScanResult>>,
     deadline: Instant,
 }
 

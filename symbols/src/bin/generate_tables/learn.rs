@@ -7,7 +7,7 @@ use object::{Object as _, ObjectSymbol as _};
 use symbols::addr::LinkAddr;
 use symbols::globals::code;
 pub(crate) use symbols::globals::recipe::Shape;
-use symbols::globals::recipe::{Kind, PACKAGE, Recipe, Witness};
+use symbols::globals::recipe::{PACKAGE, Recipe, RecipeKind, Witness};
 use symbols::image::Image;
 use symbols::layout::{Struct, Table};
 use symbols::moduledata;
@@ -114,7 +114,7 @@ pub(crate) fn learn(
     for (name, mut candidates) in witnesses {
         let Some(layout) = table.get(name) else { continue };
         candidates.sort_by_cached_key(|w| rank(large, minimal, w));
-        let chosen = choose(candidates, kind(layout) == Kind::Aggregate, limit);
+        let chosen = choose(candidates, kind(layout) == RecipeKind::Aggregate, limit);
         for w in &chosen {
             if let Some(code) = large.functions.get(&w.function) {
                 let shape = Shape { references: code.references.len(), fingerprint: code.fingerprint };
@@ -166,11 +166,11 @@ fn choose(candidates: Vec<Witness>, aggregate: bool, limit: Limit) -> Vec<Witnes
     chosen
 }
 
-fn kind(layout: &Struct) -> Kind {
+fn kind(layout: &Struct) -> RecipeKind {
     let fields: Vec<&str> = layout.fields().map(|(name, _)| name).collect();
     match fields.as_slice() {
-        _ if layout.size <= 8 => Kind::Word,
-        ["array", "cap", "len"] | ["len", "str"] => Kind::Slice,
-        _ => Kind::Aggregate,
+        _ if layout.size <= 8 => RecipeKind::Word,
+        ["array", "cap", "len"] | ["len", "str"] => RecipeKind::Slice,
+        _ => RecipeKind::Aggregate,
     }
 }

@@ -10,7 +10,7 @@ use aya::programs::loaded_programs;
 use aya::sys::{Stats, enable_stats};
 use fixtures::matrix::NEWEST;
 use fixtures::{Cell, Fixture, Process as Spawned, Program, Variant, build};
-use inspector::capture::cpu::mode::{Loader, Mode, Options};
+use inspector::capture::cpu::mode::{CaptureOptions, Loader, Mode};
 use inspector::capture::cpu::session::Capture;
 use inspector::process::Process;
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -288,8 +288,8 @@ fn own_cpu_time() -> Duration {
     Duration::new(used.tv_sec.unsigned_abs(), used.tv_nsec.unsigned_abs() as u32)
 }
 
-fn options(rate: u32) -> Options {
-    Options {
+fn options(rate: u32) -> CaptureOptions {
+    CaptureOptions {
         rate,
         duration: Duration::MAX,
         whole_system: false,

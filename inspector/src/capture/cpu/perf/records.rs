@@ -1,7 +1,7 @@
 //! The records in the buffers of perf events (`perf_event_open(2)`, section "MMAP layout").
 
 use crate::arch::host;
-use crate::native::frame::Registers;
+use crate::native::frame::SampleRegisters;
 
 /// What [`sample_type`](super::events) asks for is what a sample has, in this order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -15,7 +15,7 @@ pub(super) struct Sample {
     pub(super) kernel: Vec<u64>,
     /// Without the instruction pointer.
     pub(super) frames: Vec<u64>,
-    pub(super) user: Option<Registers>,
+    pub(super) user: Option<SampleRegisters>,
     pub(super) stack: Vec<u8>,
 }
 
@@ -119,7 +119,7 @@ fn sample(misc: u16, mut fields: Fields<'_>) -> Option<Sample> {
             *register = fields.word()?;
         }
         let [bp, sp, ip] = host::perf_registers(registers);
-        sample.user = (abi == ABI_64).then_some(Registers { ip, sp, bp });
+        sample.user = (abi == ABI_64).then_some(SampleRegisters { ip, sp, bp });
     }
     let size = usize::try_from(fields.word()?).ok()?;
     if size > 0 {
@@ -174,7 +174,7 @@ mod tests {
             in_kernel: true,
             kernel: vec![0x8001],
             frames: vec![0x20, 0x30],
-            user: Some(Registers { ip: 0x10, sp: 0xa0, bp: 0xb0 }),
+            user: Some(SampleRegisters { ip: 0x10, sp: 0xa0, bp: 0xb0 }),
             stack: 1u64.to_le_bytes().to_vec(),
         };
         let record = Record::parse(kind::SAMPLE, MISC_KERNEL, &bytes);

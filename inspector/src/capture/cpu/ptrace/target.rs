@@ -17,7 +17,7 @@ const MAX_THREADS: usize = 1 << 16;
 
 /// A process that is looked at.
 #[derive(Debug)]
-pub(super) struct Target {
+pub(super) struct SampledProcess {
     /// Its Go code.
     pub(super) go: Vec<GoTarget>,
     pub(super) memory: Box<dyn Memory>,
@@ -37,9 +37,9 @@ pub(super) struct Running {
     pub(super) waited: Option<Duration>,
 }
 
-impl Target {
+impl SampledProcess {
     pub(super) fn new(pid: Pid, go: Vec<GoTarget>, begun_meanwhile: bool) -> Self {
-        Target {
+        SampledProcess {
             go,
             memory: Box::new(memory_of(pid)),
             threads: HashMap::new(),

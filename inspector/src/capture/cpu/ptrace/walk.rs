@@ -112,7 +112,7 @@ fn cross(curg: u64, go: &GoTarget, grows: bool, memory: &dyn Memory) -> Option<C
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Found {
+struct FoundGoroutine {
     goroutine: OnGoroutine,
     /// Its g.
     curg: u64,
@@ -126,10 +126,10 @@ struct Found {
 
 /// The goroutine in the runtime whose code runs. In C, in the one that called it: of those that have left a goroutine for the
 /// system's stack, the one that did so last, which is furthest down on it (`runtime.cgocallback` notes where).
-fn find_in(registers: &Registers, go: &[GoTarget], memory: &dyn Memory) -> Option<Found> {
+fn find_in(registers: &Registers, go: &[GoTarget], memory: &dyn Memory) -> Option<FoundGoroutine> {
     let found = |(index, go): (usize, &GoTarget)| {
         let found = find_goroutine(registers, go, memory)?;
-        Some(Found { goroutine: OnGoroutine { runtime: index, ..found.goroutine }, ..found })
+        Some(FoundGoroutine { goroutine: OnGoroutine { runtime: index, ..found.goroutine }, ..found })
     };
     let mut all = go.iter().enumerate();
     if let [_] = go {
@@ -139,7 +139,8 @@ fn find_in(registers: &Registers, go: &[GoTarget], memory: &dyn Memory) -> Optio
         Some(this) => found(this),
         None => {
             // The vDSO is called while the thread still has the goroutine.
-            let begins = |found: &Found| if found.on_another_stack { found.system_sp } else { registers.sp };
+            let begins =
+                |found: &FoundGoroutine| if found.on_another_stack { found.system_sp } else { registers.sp };
             let outside = all.filter_map(found);
             let outside = outside.filter(|found| found.left_at.is_some() || !found.on_another_stack);
             outside.filter(|found| begins(found) >= registers.sp).min_by_key(begins)
@@ -147,7 +148,7 @@ fn find_in(registers: &Registers, go: &[GoTarget], memory: &dyn Memory) -> Optio
     }
 }
 
-fn find_goroutine(registers: &Registers, go: &GoTarget, memory: &dyn Memory) -> Option<Found> {
+fn find_goroutine(registers: &Registers, go: &GoTarget, memory: &dyn Memory) -> Option<FoundGoroutine> {
     let word = |base: u64, offset: u32| {
         memory.word(RuntimeAddr(base.checked_add(offset.into())?)).ok().filter(|&word| word != 0)
     };
@@ -163,7 +164,7 @@ fn find_goroutine(registers: &Registers, go: &GoTarget, memory: &dyn Memory) -> 
     let left_at = (curg != g && !in_go)
         .then(|| Some((word(curg, go.g.sched_sp)?, word(curg, go.g.sched_bp).unwrap_or(0))))
         .flatten();
-    Some(Found {
+    Some(FoundGoroutine {
         goroutine,
         curg,
         on_another_stack: curg != g,
