@@ -47,17 +47,17 @@ pub enum Opened<'a, 'p> {
     /// The program has switched it on, with this rate.
     AlreadyOn(u64),
     /// It is on until the window is closed.
-    Window(Box<Window<'a, 'p>>),
+    Enabled(Box<EnabledProfiler<'a, 'p>>),
 }
 
 /// The time in which a profiler is on because of us. Dropping it switches it off.
 #[derive(Debug)]
-pub struct Window<'a, 'p> {
+pub struct EnabledProfiler<'a, 'p> {
     subject: &'a VerifiedRuntime<'p>,
     journal: Journal,
     guard: Option<Guard>,
     begun: Instant,
-    /// [`Window::begun`] on CLOCK_MONOTONIC, in nanoseconds.
+    /// [`EnabledProfiler::begun`] on CLOCK_MONOTONIC, in nanoseconds.
     begun_at: i64,
     rate: u64,
     stopped: Duration,
@@ -166,14 +166,15 @@ pub fn open<'a, 'p>(
     guard.written();
     let written = writer.written().to_vec();
     let guard = Some(guard);
-    let window = Window { subject, journal, guard, begun, begun_at, rate: new_rate, stopped, written };
+    let window =
+        EnabledProfiler { subject, journal, guard, begun, begun_at, rate: new_rate, stopped, written };
     match outcome? {
-        Outcome::Written => Ok(Opened::Window(Box::new(window))),
+        Outcome::Written => Ok(Opened::Enabled(Box::new(window))),
         Outcome::Changed(changed) => Ok(Opened::AlreadyOn(changed.found)),
     }
 }
 
-impl Window<'_, '_> {
+impl EnabledProfiler<'_, '_> {
     /// The rate.
     pub fn rate(&self) -> u64 {
         self.rate
@@ -241,7 +242,7 @@ impl Window<'_, '_> {
     }
 }
 
-impl Drop for Window<'_, '_> {
+impl Drop for EnabledProfiler<'_, '_> {
     fn drop(&mut self) {
         if !self.journal.is_empty() {
             // Where it fails, the guard tries when it hears nothing more of us.

@@ -85,7 +85,7 @@ pub(crate) fn profile(
             );
             (reading, vec![note], None)
         }
-        Opened::Window(window) => {
+        Opened::Enabled(window) => {
             window.wait(request.duration, interrupted)?;
             // The profile is scaled with the rate, and so is read while it is in force.
             let mut after = Reading::take(kind, &tables, &memory).map_err(failed)?;

@@ -2,9 +2,9 @@
 //! (`runtime/traceback.go`: `goroutineheader`, `traceback2`, `printcreatedby`; before Go 1.21 `gentraceback`).
 
 mod header;
-mod kept;
 mod plan;
 mod template;
+mod text_cache;
 
 use std::io::{self, Write};
 
@@ -12,7 +12,7 @@ use symbols::addr::CodeAddr;
 use symbols::pclntab::args::{ArgToken, arg_tokens};
 use symbols::pclntab::inline::logical_frames_and_pc;
 
-use kept::Kept;
+use text_cache::TextCache;
 
 pub use header::{header_status, wait_minutes, write_header};
 
@@ -72,7 +72,7 @@ struct PcText {
 pub struct Printer<'v> {
     view: &'v View,
     level: Level,
-    kept: Kept,
+    kept: TextCache,
     /// Texts by the index of their shape, of snapshots of one process.
     templates: AddressMap<Template>,
     templates_size: usize,
@@ -99,7 +99,13 @@ pub struct PrintedFrame {
 impl<'v> Printer<'v> {
     /// A printer for goroutines of `view`.
     pub fn new(view: &'v View, level: Level) -> Self {
-        Printer { view, level, kept: Kept::default(), templates: AddressMap::default(), templates_size: 0 }
+        Printer {
+            view,
+            level,
+            kept: TextCache::default(),
+            templates: AddressMap::default(),
+            templates_size: 0,
+        }
     }
 
     /// Whether the goroutine is printed at this level.

@@ -17,11 +17,11 @@ use crate::version::GoVersion;
 #[derive(Debug)]
 pub struct Search {
     version: GoVersion,
-    kept: Mutex<Kept>,
+    kept: Mutex<SearchCache>,
 }
 
 #[derive(Default)]
-struct Kept {
+struct SearchCache {
     /// All that was asked for; `None` where it was not found.
     asked: BTreeMap<String, Option<FoundGlobal>>,
     /// The tables that may know the version, best first.
@@ -29,9 +29,9 @@ struct Kept {
     decoded: Decoded,
 }
 
-impl std::fmt::Debug for Kept {
+impl std::fmt::Debug for SearchCache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Kept").field("asked", &self.asked).finish_non_exhaustive()
+        f.debug_struct("SearchCache").field("asked", &self.asked).finish_non_exhaustive()
     }
 }
 
@@ -72,8 +72,8 @@ impl Search {
         Globals { found: found.collect() }
     }
 
-    fn solve(&self, kept: &mut Kept, image: &Image, pclntab: &Pclntab, wanted: &[&str]) -> Globals {
-        let Kept { tables, decoded, .. } = kept;
+    fn solve(&self, kept: &mut SearchCache, image: &Image, pclntab: &Pclntab, wanted: &[&str]) -> Globals {
+        let SearchCache { tables, decoded, .. } = kept;
         let mut globals = Globals::default();
         let mut program = Program { image, pclntab, decoded };
         for table in self.tables(tables) {
@@ -101,7 +101,7 @@ impl Search {
     /// Holds the runtime of the program against the table that its version has. `None` where there is none.
     pub fn agreement(&self, image: &Image, pclntab: &Pclntab) -> Option<Agreement> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let Kept { tables, decoded, .. } = &mut *kept;
+        let SearchCache { tables, decoded, .. } = &mut *kept;
         let mut program = Program { image, pclntab, decoded };
         let agreement = self.tables(tables).first_mut()?.agreement(&mut program);
         program.decoded.limit();

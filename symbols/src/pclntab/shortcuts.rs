@@ -38,11 +38,11 @@ struct Place {
 /// The kept places of the tables that were asked for.
 #[derive(Debug)]
 pub(super) struct Shortcuts {
-    kept: RwLock<Kept>,
+    kept: RwLock<PlaceCache>,
 }
 
 #[derive(Debug)]
-struct Kept {
+struct PlaceCache {
     tables: HashMap<Key, Arc<[Place]>>,
     /// How many values may still be read to find places.
     left: usize,
@@ -53,7 +53,7 @@ impl Shortcuts {
     pub(super) fn new(bytes: usize) -> Self {
         // Each value has two bytes at least: twice as many as there can be, as functions may share tables.
         let left = bytes.saturating_add(1 << 16);
-        Shortcuts { kept: RwLock::new(Kept { tables: HashMap::new(), left }) }
+        Shortcuts { kept: RwLock::new(PlaceCache { tables: HashMap::new(), left }) }
     }
 
     /// The value at `pc`, among the first values of the table: as many as `most` says, which is asked of long tables.

@@ -94,7 +94,7 @@ fn window_in_a_child() {
         _ => Profiler::Mutex,
     };
     let time = Duration::from_millis(words[3].parse().unwrap());
-    let Opened::Window(window) =
+    let Opened::Enabled(window) =
         sampling::open(&subject, profiler, words[2].parse().unwrap(), time, &options(&never)).unwrap()
     else {
         panic!("it was on already");

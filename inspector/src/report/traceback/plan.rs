@@ -1,6 +1,6 @@
 //! Which frames of a stack are printed: the filter of runtime frames, and the elision of deep stacks.
 
-use super::kept::Kept;
+use super::text_cache::TextCache;
 use super::{LogicalText, Physical};
 use crate::runtime::release::GoRelease;
 
@@ -38,7 +38,7 @@ pub(super) fn shows(frame: &LogicalText, first: bool, callee_reveals_wrapper: bo
 }
 
 /// Plans what to print of `stack`.
-pub(super) fn plan(texts: &Kept, stack: &[Physical], show_all: bool, release: GoRelease) -> Plan {
+pub(super) fn plan(texts: &TextCache, stack: &[Physical], show_all: bool, release: GoRelease) -> Plan {
     if !release.leaves_out_middle_frames() {
         return plan_before_21(texts, stack, show_all);
     }
@@ -70,7 +70,7 @@ struct Cursor {
 }
 
 struct Pass<'p> {
-    texts: &'p Kept,
+    texts: &'p TextCache,
     stack: &'p [Physical],
     show_all: bool,
 }
@@ -109,7 +109,7 @@ impl Pass<'_> {
 }
 
 /// Up to 100 physical frames, and a note where exactly so many frames were printed.
-fn plan_before_21(texts: &Kept, stack: &[Physical], show_all: bool) -> Plan {
+fn plan_before_21(texts: &TextCache, stack: &[Physical], show_all: bool) -> Plan {
     let mut plan = Plan::default();
     let mut callee_reveals_wrapper = false;
     for (physical, frame) in stack.iter().enumerate().take(MAX_BEFORE_21) {

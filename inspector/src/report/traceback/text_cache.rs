@@ -15,7 +15,7 @@ const OVERHEAD: usize = 256;
 
 /// The texts, by their instruction.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct TextCache {
     known: AddressMap<PcText>,
     interrupted: AddressMap<PcText>,
     created_by: AddressMap<Option<Vec<u8>>>,
@@ -33,9 +33,9 @@ pub(super) struct Step {
     pub(super) special: Special,
 }
 
-impl Default for Kept {
+impl Default for TextCache {
     fn default() -> Self {
-        Kept {
+        TextCache {
             known: AddressMap::default(),
             interrupted: AddressMap::default(),
             created_by: AddressMap::default(),
@@ -69,7 +69,7 @@ impl PcText {
     }
 }
 
-impl Kept {
+impl TextCache {
     /// To be called between stacks: what belongs to one must stay while it is printed.
     pub(super) fn forget_if_many(&mut self) {
         if self.size > MAX_KEPT.min(self.max) {
@@ -98,7 +98,7 @@ impl Kept {
         step
     }
 
-    /// The text of an instruction that [`Kept::step`] was asked for since the last [`Kept::forget_if_many`].
+    /// The text of an instruction that [`TextCache::step`] was asked for since the last [`TextCache::forget_if_many`].
     pub(super) fn get(&self, frame: &Physical) -> Option<&PcText> {
         let known = if frame.interrupted { &self.interrupted } else { &self.known };
         known.get(&frame.pc).or(Some(&self.unknown))
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     fn text(name: usize) -> PcText {
-        let mut text = Kept::default().unknown;
+        let mut text = TextCache::default().unknown;
         text.frames[0].name = vec![b'a'; name];
         text.words = 3;
         text
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn one_stack_with_too_many_texts() {
-        let mut kept = Kept { max: 1 << 20, ..Kept::default() };
+        let mut kept = TextCache { max: 1 << 20, ..TextCache::default() };
         for pc in 0..1000 {
             // What the walk needs is right for each.
             assert_eq!(kept.step(pc, false, || text(64 << 10)).words, 3);
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn many_stacks_one_after_the_other() {
-        let mut kept = Kept { max: 1 << 20, ..Kept::default() };
+        let mut kept = TextCache { max: 1 << 20, ..TextCache::default() };
         for stack in 0..1000 {
             kept.forget_if_many();
             for pc in 0..4 {
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn known_texts_are_not_made_again() {
-        let mut kept = Kept::default();
+        let mut kept = TextCache::default();
         kept.step(1, false, || text(10));
         assert_eq!(kept.step(1, false, || unreachable!()).words, 3);
         assert_eq!(kept.created_by(1, || None), None);
