@@ -26,29 +26,11 @@ const ALLOWED: [(&str, &[&str]); 14] = [
     ("report", &["agent", "capture", "change", "memory", "process", "profile", "runtime", "stop"]),
     (
         "operations",
-        &[
-            "agent", "capture", "change", "memory", "native", "process", "profile", "report", "runtime",
-            "stop",
-        ],
+        &["agent", "capture", "change", "memory", "native", "process", "profile", "report", "runtime"],
     ),
     // For other programs, which neither need the command line nor are needed by it.
     ("facade", &["capture", "operations", "process", "profile", "report", "runtime"]),
-    (
-        "cli",
-        &[
-            "agent",
-            "capture",
-            "change",
-            "memory",
-            "native",
-            "operations",
-            "process",
-            "profile",
-            "report",
-            "runtime",
-            "stop",
-        ],
-    ),
+    ("cli", &["agent", "capture", "change", "operations", "process", "profile", "report", "runtime", "stop"]),
 ];
 
 /// The folders that the text of a file names behind `crate::`.

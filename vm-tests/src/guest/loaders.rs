@@ -118,7 +118,7 @@ pub(crate) fn places(machine: &Machine) -> Result<Done, Failure> {
     let version = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let mut numbers = version.split('.').map(|number| number.parse::<u32>().unwrap_or_default());
     let has = (numbers.next(), numbers.next()) >= (Some(6), Some(6));
-    let options = cpu::CaptureOptions {
+    let options = cpu::SamplerOptions {
         rate: 99,
         whole_system: false,
         kernel_frames: false,
