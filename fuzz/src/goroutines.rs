@@ -50,7 +50,7 @@ impl World {
         let version = symbols::version::GoVersion::parse(&version).expect("a version");
         let wanted = ["runtime.allglen", "runtime.allgptr", "runtime.allm"];
         let globals = symbols::globals::solve(&image, &table, &version, &wanted);
-        let layout = symbols::layout::lookup(&version).expect("a table").table;
+        let layout = symbols::layout::lookup(symbols::image::Arch::Amd64, &version).expect("a table").table;
         let segments: Vec<Segment> = image.segments().iter().filter(|s| s.writable).copied().collect();
         let mut memory: Vec<(u64, Vec<u8>)> = segments
             .iter()

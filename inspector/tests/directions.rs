@@ -21,7 +21,7 @@ const ALLOWED: [(&str, &[&str]); 14] = [
     ("profile", &["process"]),
     ("runtime", &["arch", "memory", "process", "profile", "stop"]),
     ("native", &["arch", "memory", "process", "profile"]),
-    ("change", &["memory", "process", "runtime", "stop"]),
+    ("change", &["arch", "memory", "process", "runtime", "stop"]),
     ("capture", &["arch", "memory", "native", "process", "profile", "runtime", "stop"]),
     ("report", &["agent", "capture", "change", "memory", "process", "profile", "runtime", "stop"]),
     (

@@ -290,7 +290,9 @@ mod tests {
     #[test]
     fn shapes_are_those_of_the_releases() {
         for release in layout::releases() {
-            let found = layout::lookup(&GoVersion::release(release.minor, release.patch)).unwrap();
+            let found =
+                layout::lookup(crate::image::Arch::Amd64, &GoVersion::release(release.minor, release.patch))
+                    .unwrap();
             let shape = SHAPES.iter().find(|s| (s.minors.0..=s.minors.1).contains(&release.minor)).unwrap();
             let offset = |field| {
                 let field = found.table.field("runtime.moduledata", field);

@@ -3,6 +3,7 @@
 use std::sync::{LazyLock, OnceLock};
 
 use crate::experiments::{self, Difference, Effect};
+use crate::image::Arch;
 use crate::tables::{self, File};
 use crate::version::{GoVersion, OLDEST_MINOR};
 
@@ -139,8 +140,11 @@ impl Sheet {
     }
 }
 
-/// The file to use for `version`, and how well it fits.
-pub(crate) fn file(version: &GoVersion) -> Option<Sheet> {
+/// The file to use for `version` on a machine, and how well it fits. `None` also for a machine that has no files.
+pub(crate) fn file(arch: Arch, version: &GoVersion) -> Option<Sheet> {
+    if arch != Arch::Amd64 {
+        return None;
+    }
     let (file, used, evidence) = by_numbers(version)?;
     let same_minor = used.minor == version.minor;
     Some(match experiments::effect(version) {
@@ -197,8 +201,8 @@ fn by_numbers(version: &GoVersion) -> Option<(File, Release, Evidence)> {
 
 /// The files that may know `version`, best first: that of [`file`], then the one on the other side of a release that
 /// lies between two.
-pub(crate) fn files(version: &GoVersion) -> Vec<Sheet> {
-    let Some(sheet) = file(version) else { return Vec::new() };
+pub(crate) fn files(arch: Arch, version: &GoVersion) -> Vec<Sheet> {
+    let Some(sheet) = file(arch, version) else { return Vec::new() };
     let other = match (sheet.evidence, bracket(version)) {
         (Evidence::Exact, _) | (_, None) => None,
         _ if sheet.difference.is_some() => None,
@@ -271,7 +275,7 @@ mod tests {
 
     #[test]
     fn choice() {
-        let fit = |raw: &str| file(&GoVersion::parse(raw).unwrap()).map(|sheet| sheet.evidence);
+        let fit = |raw: &str| file(Arch::Amd64, &GoVersion::parse(raw).unwrap()).map(|sheet| sheet.evidence);
         let found = |raw: &str| by_numbers(&GoVersion::parse(raw).unwrap()).map(|(_, r, e)| (r, e));
         let newest = releases().last().unwrap();
         let exact = found(&newest.to_string()).unwrap();
@@ -295,7 +299,7 @@ mod tests {
             let between = GoVersion::parse(&format!("{raw}9")).unwrap();
             let (below, above) = bracket(&between).unwrap();
             assert_ne!(below, above, "{raw}");
-            assert_eq!(files(&between).len(), 2, "{raw}");
+            assert_eq!(files(Arch::Amd64, &between).len(), 2, "{raw}");
         }
         assert!(found("go1.17.13").is_none());
         assert!(found("go1.99.0").is_none());

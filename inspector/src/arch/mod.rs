@@ -59,6 +59,10 @@ pub trait Machine: Sync + std::fmt::Debug {
 
     /// `math.Exp` as Go computes it, bit for bit, for arguments up to 0.
     fn exp_of_negative(&self, x: f64) -> f64;
+
+    /// `uint64(value)` as Go's compiler converts it for this machine, also where the value does not fit
+    /// (`float64ToUint64` in `cmd/compile/internal/ssagen/ssa.go`).
+    fn float_to_uint64(&self, value: f64) -> u64;
 }
 
 /// The registers of a stopped thread that unwinding begins with.

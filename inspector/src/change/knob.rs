@@ -143,7 +143,7 @@ fn check_pacer(subject: &VerifiedRuntime<'_>, percent: i32) -> Result<(), Error>
         (found, computed, found == computed)
     } else {
         let (trigger, goal) = (controller("trigger")?, controller("heapGoal")?);
-        let (_, computed) = subject.trigger18()?.commit(percent);
+        let (_, computed) = subject.trigger18()?.commit(percent, subject.view.machine);
         // While spans are swept, the trigger is kept away, and takes the goal with it.
         (goal, computed, goal == computed || (goal == trigger && goal > computed))
     };
@@ -166,7 +166,7 @@ fn percent_words(subject: &VerifiedRuntime<'_>, percent: i32) -> Result<Vec<Word
         values.push(("gcPercentHeapGoal", subject.live()?.percent_goal(percent)));
         values.push(("sweepDistMinTrigger", 0));
     } else {
-        let (trigger, goal) = subject.trigger18()?.commit(percent);
+        let (trigger, goal) = subject.trigger18()?.commit(percent, subject.view.machine);
         values.extend([("trigger", trigger), ("heapGoal", goal)]);
     }
     let word = |(field, value)| {

@@ -1,6 +1,8 @@
 //! What the runtime's pacer computes from GOGC: the arithmetic of `gcControllerState.setGCPercent` and `commit`
 //! (runtime/mgcpacer.go), which the collector does again at the end of each cycle. Unsigned numbers wrap as Go's do.
 
+use crate::arch::Machine;
+
 /// `runtime.defaultHeapMinimum` with GOGC=100.
 const HEAP_MINIMUM: u64 = 4 << 20;
 
@@ -51,9 +53,10 @@ pub struct Trigger18 {
 impl Trigger18 {
     /// `trigger` and `heapGoal` with this percentage, once sweeping is done (`commit` of Go 1.18.0 to 1.18.10, with
     /// the redesigned pacer that all its releases are built with).
-    pub fn commit(&self, percent: i32) -> (u64, u64) {
+    pub fn commit(&self, percent: i32, machine: &dyn Machine) -> (u64, u64) {
         /// `gcGoalUtilization`.
         const GOAL_UTILIZATION: f64 = 0.25;
+        let truncated = |value| machine.float_to_uint64(value);
         let (marked, minimum) = (self.live.marked, heap_minimum(percent));
         let goal = self.live.goal(percent);
         let growth = goal.wrapping_sub(marked) as f64;
@@ -72,21 +75,10 @@ impl Trigger18 {
     }
 }
 
-/// A floating point number as a `uint64`, as Go's compiler converts it on amd64 (`float64ToUint64`), where numbers that
-/// do not fit give what the machine's instruction makes of them.
-fn truncated(value: f64) -> u64 {
-    /// 2^63.
-    const HALF: f64 = 9_223_372_036_854_775_808.0;
-    let signed = |value: f64| {
-        if value.is_nan() || !(-HALF..HALF).contains(&value) { i64::MIN } else { value as i64 }
-            .cast_unsigned()
-    };
-    if value < HALF { signed(value) } else { signed(value - HALF) | 1 << 63 }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arch::host::MACHINE;
 
     #[test]
     fn minimum() {
@@ -104,20 +96,11 @@ mod tests {
         assert_eq!(Live { marked: 0, stacks: 0, globals: 0 }.percent_goal(100), 4 << 20);
     }
 
-    #[test]
-    fn conversions_are_those_of_the_machine() {
-        assert_eq!(truncated(1.9), 1);
-        assert_eq!(truncated(1.8e19), 18_000_000_000_000_000_000);
-        assert_eq!(truncated(-1.0), u64::MAX);
-        assert_eq!(truncated(f64::NAN), 1 << 63);
-        assert_eq!(truncated(1e30), 1 << 63);
-    }
-
     /// A small heap and a large one, by hand.
     #[test]
     fn triggers_of_go_1_18() {
         let live = Live { marked: 100 << 20, stacks: 0, globals: 0 };
-        let of = |cons_mark| Trigger18 { live, heap_scan: 50 << 20, cons_mark }.commit(100);
+        let of = |cons_mark| Trigger18 { live, heap_scan: 50 << 20, cons_mark }.commit(100, MACHINE);
         // Without runway: at the goal less the minimum.
         assert_eq!(of(0.0), ((200 << 20), 200 << 20));
         // A runway of 3*0.1*50 MiB.
@@ -125,6 +108,6 @@ mod tests {
         // Never below 70 % of the growth.
         assert_eq!(of(10.0), ((170 << 20), 200 << 20));
         let small = Trigger18 { live: Live { marked: 1 << 20, ..live }, heap_scan: 0, cons_mark: 0.0 };
-        assert_eq!(small.commit(100), (4 << 20, 4 << 20));
+        assert_eq!(small.commit(100, MACHINE), (4 << 20, 4 << 20));
     }
 }

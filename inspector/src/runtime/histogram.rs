@@ -114,7 +114,10 @@ mod tests {
     #[test]
     fn both_shapes() {
         for (minor, patch, bytes, overflow) in [(19, 13, 5768, false), (24, 0, 1296, true)] {
-            let table = symbols::layout::lookup(&GoVersion::release(minor, patch)).unwrap().table;
+            let table =
+                symbols::layout::lookup(symbols::image::Arch::Amd64, &GoVersion::release(minor, patch))
+                    .unwrap()
+                    .table;
             let layout = table.get("runtime.sched").unwrap();
             let field = layout.field("timeToRun").unwrap();
             assert_eq!(field.size, bytes);

@@ -198,7 +198,8 @@ mod tests {
 
     #[test]
     fn fields_by_name() {
-        let table = symbols::layout::lookup(&GoVersion::release(24, 0)).unwrap().table;
+        let table =
+            symbols::layout::lookup(symbols::image::Arch::Amd64, &GoVersion::release(24, 0)).unwrap().table;
         let at = RuntimeAddr(0x1000);
         let memory = RecordedMemory::default().with(at.0, (0..48).collect());
         let record = Record::read(&memory, &table, "runtime.bucket", at).unwrap();

@@ -170,8 +170,12 @@ mod tests {
     #[test]
     fn every_release_has_the_fields() {
         for release in symbols::layout::releases() {
-            let table =
-                symbols::layout::lookup(&GoVersion::release(release.minor, release.patch)).unwrap().table;
+            let table = symbols::layout::lookup(
+                symbols::image::Arch::Amd64,
+                &GoVersion::release(release.minor, release.patch),
+            )
+            .unwrap()
+            .table;
             let fields = SpanFields::from_table(&table).unwrap();
             assert_eq!(fields.before_cache.is_some(), release.minor != 18, "{release}");
             let bytes = vec![0xff; fields.size];

@@ -215,7 +215,7 @@ pub fn solve_by(image: &Image, pclntab: &Pclntab, text: &str, wanted: &[&str]) -
 /// there. Nearest table first.
 pub fn suspects(image: &Image, pclntab: &Pclntab, version: &GoVersion, wanted: &str) -> Vec<LinkAddr> {
     let mut found = Vec::new();
-    for sheet in toolchain::files(version) {
+    for sheet in toolchain::files(image.arch(), version) {
         for address in solver::suspects(image, pclntab, &sheet, wanted) {
             if !found.contains(&address) {
                 found.push(address);

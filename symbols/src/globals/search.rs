@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use super::agreement::{self, Agreement};
 use super::solver::{self, Decoded, Program, Recipes};
 use super::{FoundGlobal, Globals};
-use crate::image::Image;
+use crate::image::{Arch, Image};
 use crate::layout;
 use crate::pclntab::Pclntab;
 use crate::toolchain::{self, Sheet};
@@ -76,7 +76,7 @@ impl Search {
         let SearchCache { tables, decoded, .. } = kept;
         let mut globals = Globals::default();
         let mut program = Program { image, pclntab, decoded };
-        for table in self.tables(tables) {
+        for table in self.tables(image.arch(), tables) {
             let unknown: Vec<&str> = wanted.iter().copied().filter(|w| globals.get(w).is_none()).collect();
             if unknown.is_empty() {
                 break;
@@ -103,14 +103,14 @@ impl Search {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let SearchCache { tables, decoded, .. } = &mut *kept;
         let mut program = Program { image, pclntab, decoded };
-        let agreement = self.tables(tables).first_mut()?.agreement(&mut program);
+        let agreement = self.tables(image.arch(), tables).first_mut()?.agreement(&mut program);
         program.decoded.limit();
         agreement
     }
 
-    fn tables<'k>(&self, kept: &'k mut Option<Vec<Table>>) -> &'k mut [Table] {
+    fn tables<'k>(&self, arch: Arch, kept: &'k mut Option<Vec<Table>>) -> &'k mut [Table] {
         kept.get_or_insert_with(|| {
-            let sheets = toolchain::files(&self.version).into_iter();
+            let sheets = toolchain::files(arch, &self.version).into_iter();
             let table = |sheet| Table { recipes: solver::recipes(&sheet), sheet, agreement: None };
             sheets.map(table).collect()
         })

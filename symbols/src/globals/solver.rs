@@ -336,8 +336,8 @@ mod tests {
     fn every_table_has_recipes_that_can_be_followed() {
         for release in releases() {
             let version = GoVersion::release(release.minor, release.patch);
-            let recipes = recipes(&toolchain::files(&version)[0]);
-            let layouts = layout::lookup(&version).unwrap().table;
+            let recipes = recipes(&toolchain::files(crate::image::Arch::Amd64, &version)[0]);
+            let layouts = layout::lookup(crate::image::Arch::Amd64, &version).unwrap().table;
             for (compilation, set) in recipes.common() {
                 for name in
                     ["allgs", "allglen", "allgptr", "allm", "allp", "sched", "firstmoduledata", "debug"]

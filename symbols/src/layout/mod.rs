@@ -15,6 +15,7 @@ use std::sync::OnceLock;
 pub use dwarf::{DwarfError, from_dwarf};
 
 use crate::experiments::Difference;
+use crate::image::Arch;
 use crate::tables::File;
 #[cfg(debug_assertions)]
 pub use crate::toolchain::withhold;
@@ -223,12 +224,12 @@ pub struct FoundLayout {
     pub evidence: Evidence,
 }
 
-/// The layouts for `version`: those of exactly this release, else of the nearest patch of its minor, else of a
-/// neighbouring minor. `None` for a version that is too far from all that are known.
+/// The layouts for `version` on the machine `arch`: those of exactly this release, else of the nearest patch of its minor, else of a
+/// neighbouring minor. `None` for a version that is too far from all that are known, and for a machine without tables.
 ///
 /// Wait reasons are taken from neighbours too; a code beyond the list is unknown.
-pub fn lookup(version: &GoVersion) -> Option<FoundLayout> {
-    let sheet = toolchain::file(version)?;
+pub fn lookup(arch: Arch, version: &GoVersion) -> Option<FoundLayout> {
+    let sheet = toolchain::file(arch, version)?;
     let mut table = table(sheet.file);
     if let Some(difference) = &sheet.difference {
         table.apply(difference);
@@ -267,7 +268,7 @@ mod tests {
     use super::*;
 
     fn exact(release: Release) -> Table {
-        let found = lookup(&GoVersion::release(release.minor, release.patch)).unwrap();
+        let found = lookup(Arch::Amd64, &GoVersion::release(release.minor, release.patch)).unwrap();
         assert_eq!(found.evidence, Evidence::Exact);
         found.table
     }

@@ -1,6 +1,7 @@
 //! amd64: the call pushes the return address, the frame lies below it.
 
 mod calls;
+mod convert;
 mod exp;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod host;
@@ -71,5 +72,9 @@ impl Machine for Amd64 {
 
     fn exp_of_negative(&self, x: f64) -> f64 {
         exp::exp_of_negative(x)
+    }
+
+    fn float_to_uint64(&self, value: f64) -> u64 {
+        convert::float_to_uint64(value)
     }
 }

@@ -215,7 +215,7 @@ pub(super) mod tests {
     pub(crate) const LIST: RuntimeAddr = RuntimeAddr(0x1000);
 
     pub(crate) fn table(minor: u32) -> Table {
-        symbols::layout::lookup(&GoVersion::release(minor, 0)).unwrap().table
+        symbols::layout::lookup(symbols::image::Arch::Amd64, &GoVersion::release(minor, 0)).unwrap().table
     }
 
     /// The bytes of a bucket with the layout of all releases.

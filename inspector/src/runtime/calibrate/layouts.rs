@@ -8,7 +8,7 @@ use symbols::version::GoVersion;
 /// The layout for `version`: made from this very release, else from the program's own DWARF, else from a
 /// neighbouring release.
 pub(super) fn layout_for(image: &Image, version: &GoVersion) -> Option<layout::FoundLayout> {
-    let found = layout::lookup(version);
+    let found = layout::lookup(image.arch(), version);
     if found.as_ref().is_some_and(|f| f.evidence == layout::Evidence::Exact) {
         return found;
     }

@@ -269,7 +269,10 @@ mod tests {
     fn each(mut check: impl FnMut(GoRelease, &Table)) {
         for release in layout::releases() {
             let version = GoVersion::release(release.minor, release.patch);
-            check(GoRelease::of_minor(release.minor), &layout::lookup(&version).unwrap().table);
+            check(
+                GoRelease::of_minor(release.minor),
+                &layout::lookup(symbols::image::Arch::Amd64, &version).unwrap().table,
+            );
         }
     }
 

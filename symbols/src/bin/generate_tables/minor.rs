@@ -26,7 +26,7 @@ pub(crate) fn shapes(home: &Path, builds: &Path, release: Release) -> Outcome {
     let mut shapes: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
     for known in layout::releases() {
         let version = Release::from(known).version().ok_or("not a version")?;
-        let found = layout::lookup(&version).ok_or("no table")?;
+        let found = layout::lookup(crate::image::Arch::Amd64, &version).ok_or("no table")?;
         add(&mut shapes, known.minor, &found.table)?;
     }
     let path = build::probe(&home.join("probe"), builds, release, Mode::Plain, Program::Large)?;

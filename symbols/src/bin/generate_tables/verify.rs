@@ -159,7 +159,8 @@ fn row(path: &Path, program: &str, neighbour: Option<Release>) -> Outcome<Option
         version: version.raw.clone(),
         used: match neighbour {
             Some(used) => used.to_string(),
-            None => layout::lookup(&version).map_or_else(String::new, |f| format!("{:?}", f.evidence)),
+            None => layout::lookup(crate::image::Arch::Amd64, &version)
+                .map_or_else(String::new, |f| format!("{:?}", f.evidence)),
         },
         truth: VARIABLES.iter().copied().filter(|name| truth.address(name).is_some()).collect(),
         verdict: Verdict::new(&truth, &found, neighbour.is_some()),
