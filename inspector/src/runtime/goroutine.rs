@@ -6,11 +6,11 @@ use super::fields::{GFields, MFields};
 pub mod status {
     /// Just allocated.
     pub const IDLE: u32 = 0;
-    /// On a run queue.
+    /// Waiting on a run queue.
     pub const RUNNABLE: u32 = 1;
     /// Executing Go code.
     pub const RUNNING: u32 = 2;
-    /// In a system call or C code.
+    /// Executing a system call or C code.
     pub const SYSCALL: u32 = 3;
     /// Blocked in the runtime.
     pub const WAITING: u32 = 4;

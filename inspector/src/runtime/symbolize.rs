@@ -281,7 +281,7 @@ impl<'m> Symbolizer<'m> {
         if let Some(&known) = self.of_runtime.get(&entry) {
             return known;
         }
-        // The runtime passes the unchanged entry to `runtime.FuncForPC`.
+        // `runtime.FuncForPC` receives the unchanged entry.
         let name = self.modules.lookup(entry).and_then(|p| self.inlined_at(p).first().map(|f| f.name));
         let answer = name.is_some_and(|name| {
             name.starts_with(b"runtime.")

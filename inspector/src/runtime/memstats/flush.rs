@@ -2,12 +2,10 @@
 //! the flush is computed; nothing is written.
 //!
 //! * `mcache.releaseAll`: counts objects that were allocated from the cached spans (`allocCount` minus
-//!   `allocCountBeforeCache`), and objects in tiny blocks. Before Go 1.19 the whole span was counted when
-//!   the
+//!   `allocCountBeforeCache`), and objects in tiny blocks. Before Go 1.19 the whole span was counted when the
 //!   cache took it, so the slots still free are subtracted.
-//! * `stackcache_clear`: returns free stacks to their spans. A span without stacks returns to the heap,
-//! unless a
-//!   collection is in progress.
+//! * `stackcache_clear`: returns free stacks to their spans. A span without stacks returns to the heap, unless
+//!   a collection is in progress.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -16,12 +16,12 @@ use crate::runtime::view::View;
 /// Class of a goroutine, by the way of reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
-    /// No goroutine, or one that was not requested.
+    /// Skipped: no goroutine, or one that was not requested.
     Skipped,
     /// Parked; its epoch proves whether it stayed parked.
     Parked,
-    /// Not provable by its epoch: in a system call, a coroutine, preempted, moving its stack, or not yet
-    /// parked. Such a goroutine is read only while nothing runs.
+    /// Unreliable epoch: the goroutine is in a system call, a coroutine, preempted, moving its stack, or not
+    /// yet parked. It is read only while nothing runs.
     Unsettled,
     /// Running on a thread.
     Running,

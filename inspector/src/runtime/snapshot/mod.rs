@@ -96,7 +96,7 @@ pub enum Consistency {
     /// All goroutines are of one instant. Each was read in the stop, or was read before it and was unchanged
     /// in the stop or after it.
     Instant,
-    /// Goroutines that were the same before and after the stop are of its instant. Those that moved are
+    /// Goroutines that were the same before and after the stop are of its instant. Goroutines that moved are
     /// unconfirmed.
     InstantVerifiedAfterwards,
     /// Each goroutine is consistent by itself; there is no common instant.

@@ -5,12 +5,10 @@
 //! to move. For all others, one of two ways proves that their state in the stop is the state read before:
 //!
 //! * Their gs are read once more in the stop. The duration grows with their number.
-//! * Their gs are read again after the stop. A goroutine that was read before the stop and is unchanged
-//! after it was
-//!   the same in between. This way is tried first if hardly anything moves, and is the only one if the stop
-//!   would
-//!   exceed the allowed pause. If it leaves a goroutine open and there is time, the first way follows in a
-//!   second stop.
+//! * Their gs are read again after the stop. A goroutine that was read before the stop and is unchanged after
+//!   it was the same in between. This way is tried first if hardly anything moves, and is the only one if the
+//!   stop would exceed the allowed pause. If it leaves a goroutine open and there is time, the first way
+//!   follows in a second stop.
 //!
 //! If there are so many threads that a stop of all would exceed the allowed pause, by the
 //! [forecast](super::forecast) or in practice, there is no snapshot of one instant.
@@ -231,7 +229,7 @@ fn pre_copy(copier: &mut Copier<'_>) -> Result<PreCopy, SnapshotError> {
         let last_changed = changed.len();
         movers.extend(changed);
         rounds += 1;
-        // Fewer than 30 % less than last time: these goroutines change all the time.
+        // A decrease of less than 30 % means that these goroutines change all the time.
         let shrinks = (last_changed as f64) < 0.7 * before as f64;
         if last_changed <= FEW || !shrinks || rounds >= MAX_ROUNDS {
             movers.sort_unstable();

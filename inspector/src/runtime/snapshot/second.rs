@@ -19,9 +19,9 @@ pub(super) struct Done {
     pub(super) walked: Vec<Walked>,
     /// Shapes of the unwound stacks.
     pub(super) shapes: Shapes,
-    /// Cost of its reading: bytes read and system calls.
+    /// Cost of the second thread's reading: bytes read and system calls.
     pub(super) cost: ReadCost,
-    /// Indices of the goroutines that were assigned to it.
+    /// Indices of the goroutines assigned to the second thread.
     pub(super) indices: Vec<usize>,
 }
 
