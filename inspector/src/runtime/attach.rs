@@ -1,4 +1,5 @@
-//! From the images of a runtime to the view of it: modules, release, layouts and variables, each held against live memory.
+//! Attaching to a Go runtime: builds a [`View`] from its images. Modules, release, layouts and variables are
+//! each verified against live memory.
 
 use std::sync::Arc;
 
@@ -18,21 +19,21 @@ use crate::arch;
 use crate::memory::Memory;
 use crate::process::maps::Mapping;
 
-/// All that attaching needs to know of a process.
+/// Facts about a process that attaching needs.
 #[allow(missing_debug_implementations, reason = "a closure has none")]
 pub struct AttachTarget<'a> {
-    /// Its mappings.
+    /// Memory mappings of the process.
     pub mappings: &'a [Mapping],
-    /// Lists its threads as its own pid namespace numbers them.
+    /// Lists the thread ids of the process, as numbered in its own pid namespace.
     pub tids: &'a dyn Fn() -> Vec<u64>,
-    /// Its CLOCK_MONOTONIC minus ours, in nanoseconds.
+    /// CLOCK_MONOTONIC of the process minus CLOCK_MONOTONIC of this process, in nanoseconds.
     pub monotonic_offset: i64,
 }
 
-/// Attaches to the runtime of `loaded`. Reads only.
+/// Attaches to the runtime found in `loaded`. Reads only.
 ///
 /// # Errors
-/// Why not, and what was found out until then.
+/// Returns the reason of the failure, and the evidence gathered before it.
 pub fn attach(
     target: &AttachTarget<'_>,
     loaded: LoadedImages,
@@ -89,7 +90,7 @@ fn attach_with(
         unknown.push("the finalizer goroutine's state: it is taken for idle".to_owned());
     }
     let traceback = traceback_settings(memory, &table, facts, runtime_addr("runtime.debug"), unknown);
-    // `runtime.deferreturn` is known as a wrapper, so that it is not printed, in every release.
+    // All releases treat `runtime.deferreturn` as a wrapper, so that tracebacks omit it.
     let deferreturn = modules.main().pclntab.find("runtime.deferreturn");
     let wrapper_id = deferreturn.map_or(facts.wrapper_id(), |f| f.func_id());
     let coroutine_reason =
@@ -127,7 +128,7 @@ fn attach_with(
     })
 }
 
-/// Reads `runtime.debug.tracebacklabels`, which decides whether labels are printed (from Go 1.26).
+/// Reads `runtime.debug.tracebacklabels`: 1 if tracebacks print labels (from Go 1.26).
 fn traceback_settings(
     memory: &dyn Memory,
     table: &Table,
@@ -146,7 +147,7 @@ fn traceback_settings(
     });
     match value {
         Some(v) if v <= 1 => TracebackSettings { labels: v == 1 },
-        // A value that the setting cannot have: not the setting.
+        // The setting is 0 or 1. Any other value means that the address is wrong.
         _ => {
             unknown.push("debug.tracebacklabels: labels are left out of headers".to_owned());
             TracebackSettings::default()

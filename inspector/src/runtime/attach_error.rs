@@ -1,4 +1,4 @@
-//! Why attaching fails.
+//! Errors of attaching to a process.
 
 use symbols::pclntab::PclntabError;
 use symbols::version::OLDEST_MINOR;
@@ -7,46 +7,46 @@ use super::fields::MissingField;
 use super::view::Evidence;
 use crate::memory::MemoryError;
 
-/// Why a process's Go runtime cannot be looked at.
+/// Reason why the Go runtime of a process cannot be inspected.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AttachError {
-    /// No Go module was found in it.
+    /// No Go module was found in the process.
     #[error("no Go runtime was found in it")]
     NotGo,
-    /// A Go release before the first supported one.
+    /// The Go release is older than the first supported one.
     #[error("it was built with {0}; supported are Go 1.{OLDEST_MINOR} and later")]
     TooOld(String),
-    /// Another machine.
+    /// The program is built for another architecture.
     #[error("it is a program for another architecture; supported is amd64")]
     Architecture,
-    /// Its pclntab is damaged.
+    /// The pclntab of the program is damaged.
     #[error(transparent)]
     Pclntab(#[from] PclntabError),
-    /// What is in memory is not what the file says.
+    /// Memory contents differ from the executable file.
     #[error("its memory does not hold what its file says (packed, or changed at run time): {0}")]
     Different(String),
-    /// No layout that is known fits.
+    /// No known layout fits the memory.
     #[error("no known layout of {version} fits what is in its memory ({why})")]
     NothingCalibrates {
-        /// The version, as far as known.
+        /// Go version of the program, as far as known.
         version: String,
-        /// What did not fit.
+        /// Check that failed.
         why: String,
     },
-    /// A layout table without a needed field.
+    /// A layout table lacks a needed field.
     #[error(transparent)]
     Layout(#[from] MissingField),
-    /// The target's memory.
+    /// Memory of the target cannot be read.
     #[error(transparent)]
     Memory(#[from] MemoryError),
 }
 
-/// What was found out until attaching failed.
+/// Notes collected before attaching failed.
 #[derive(Debug, Default)]
 pub struct AttachNotes {
-    /// How what is known is known.
+    /// Findings and the evidence for each.
     pub evidence: Vec<Evidence>,
-    /// What was looked for and not found.
+    /// Items that were searched for and not found.
     pub unknown: Vec<String>,
 }

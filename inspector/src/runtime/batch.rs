@@ -1,42 +1,42 @@
-//! Many places of a process read in one go: what is read together is as near to one instant as it can be.
+//! Batched reads of many places in a process. One batch keeps the reads as close to one instant as possible.
 
 use symbols::addr::RuntimeAddr;
 use symbols::layout::Field;
 
 use crate::memory::{Memory, MemoryError, Span};
 
-/// Together no more than this is read for one answer.
+/// Maximum total size of one batch, in bytes.
 const MAX_BYTES: usize = 256 << 20;
 
-/// Places to read, in the order in which they were asked for.
+/// Places to read, in the order of the requests.
 #[derive(Debug, Default)]
 pub struct Batch {
     spans: Vec<Span>,
     total: usize,
 }
 
-/// Where a place of a batch will be found among what was read.
+/// Handle of one requested place; gives access to its bytes after the read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ticket(usize);
 
 impl Batch {
-    /// Asks for `len` bytes at `at`.
+    /// Requests `len` bytes at `at`.
     pub fn add(&mut self, at: RuntimeAddr, len: usize) -> Ticket {
         self.total = self.total.saturating_add(len);
         self.spans.push(Span { addr: at.0, len });
         Ticket(self.spans.len() - 1)
     }
 
-    /// Asks for a field of the struct at `at`.
+    /// Requests a field of the struct at `at`.
     pub fn field(&mut self, at: RuntimeAddr, field: Field) -> Ticket {
         self.add(at.plus(field.offset), usize::try_from(field.size).unwrap_or_default())
     }
 
-    /// Reads all places.
+    /// Reads all requested places. A single unreadable place is absent from the result.
     ///
     /// # Errors
-    /// Where nothing can be read any more, or where it is more than any answer needs ([`MemoryError::Unmapped`]).
-    /// A single place that cannot be read is absent.
+    /// Returns a [`MemoryError`] if the memory of the target cannot be read at all. Returns
+    /// [`MemoryError::Unmapped`] if the batch is larger than any answer needs.
     pub fn read(self, memory: &dyn Memory) -> Result<Pieces, MemoryError> {
         if self.total > MAX_BYTES {
             return Err(MemoryError::Unmapped(RuntimeAddr(self.spans.first().map_or(0, |s| s.addr))));
@@ -60,7 +60,7 @@ impl Batch {
     }
 }
 
-/// What a batch read.
+/// Bytes that a batch read.
 #[derive(Debug)]
 pub struct Pieces {
     bytes: Vec<u8>,
@@ -68,19 +68,19 @@ pub struct Pieces {
 }
 
 impl Pieces {
-    /// The bytes of a place, if it could be read.
+    /// Returns the bytes of a place, or `None` if it was unreadable.
     pub fn get(&self, ticket: Ticket) -> Option<&[u8]> {
         let (at, len) = (*self.places.get(ticket.0)?)?;
         self.bytes.get(at..at.checked_add(len)?)
     }
 
-    /// A place of one, two, four or eight bytes as an unsigned number.
+    /// Returns a place of one, two, four or eight bytes as an unsigned number.
     pub fn number(&self, ticket: Ticket) -> Option<u64> {
         unsigned(self.get(ticket)?)
     }
 }
 
-/// The little-endian number of one, two, four or eight bytes.
+/// Decodes a little-endian unsigned number of one, two, four or eight bytes.
 pub fn unsigned(bytes: &[u8]) -> Option<u64> {
     if !matches!(bytes.len(), 1 | 2 | 4 | 8) {
         return None;

@@ -1,4 +1,4 @@
-//! What the unwinder has to know about an instruction, looked up once.
+//! Cached facts about instructions for the unwinder.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -7,38 +7,40 @@ use symbols::pclntab::args::{ArgToken, arg_tokens};
 
 use super::modules::{Modules, Place};
 
-/// Functions that the unwinder or the printer treats specially, recognised by their name: the runtime's numbers
-/// for them change between releases, their names do not.
+/// Functions with special treatment in the unwinder or the printer, recognised by name. The runtime changes
+/// their ids (`funcID`) between releases, but not their names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Special {
-    /// Nothing special.
+    /// Function without special treatment.
     No,
-    /// `runtime.sigpanic`, and `sigpanic0` that goes on to it: its caller was interrupted by a fault.
+    /// `runtime.sigpanic`, and `sigpanic0` which continues in it. A fault interrupted the caller.
     SigPanic,
-    /// `runtime.asyncPreempt`, `runtime.debugCallV2`: their caller was interrupted at an arbitrary instruction.
+    /// `runtime.asyncPreempt`, `runtime.debugCallV2`. The caller was interrupted at an arbitrary
+    /// instruction.
     Injected,
-    /// `runtime.cgocallback`: switches stacks, yet both can be walked through it.
+    /// `runtime.cgocallback`. It switches stacks, and yet both stacks can be unwound through it.
     CgoCallback,
-    /// `runtime.gogo`, whose last part is a function of its own, `gogo`: about to continue a goroutine from its saved registers.
+    /// `runtime.gogo`, and its last part, which is a separate function `gogo`. It is about to resume a
+    /// goroutine from saved registers.
     Gogo,
-    /// `racecall`: calls the race detector on the system stack.
+    /// `racecall`. It calls the race detector on the system stack.
     RaceCall,
 }
 
-/// What holds at an instruction.
+/// Facts about one instruction.
 #[derive(Debug, Clone)]
 pub struct PcInfo {
     /// Runtime address of the function's entry.
     pub entry: u64,
-    /// Frame size at this instruction; `None` where unknown: the walk ends before this frame.
+    /// Frame size at this instruction, in bytes. `None` if unknown: the unwinding ends before this frame.
     pub sp_delta: Option<u32>,
-    /// The outermost function of a stack.
+    /// True if the function is the outermost of a stack.
     pub top_frame: bool,
-    /// Switches stacks: its caller is not found by its frame.
+    /// True if the function switches stacks. Its frame does not lead to its caller.
     pub writes_sp: bool,
-    /// Special treatment.
+    /// Special treatment of the function.
     pub special: Special,
-    /// The words that a traceback prints as arguments: offset from the argument area, size.
+    /// Words that a traceback prints as arguments: offset from the argument area, and size.
     pub arg_slots: Box<[(u8, u8)]>,
 }
 
@@ -72,7 +74,7 @@ impl PcInfo {
     }
 }
 
-/// Program counters are well spread already: one multiplication is hash enough.
+/// Hasher for addresses. Program counters are already well spread, so one multiplication suffices.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct AddressHasher(u64);
 
@@ -96,14 +98,14 @@ impl Hasher for AddressHasher {
     }
 }
 
-/// A map keyed by addresses.
+/// Map keyed by addresses.
 pub type AddressMap<V> = HashMap<u64, V, BuildHasherDefault<AddressHasher>>;
 
-/// What a [`CodeCache`] knew.
+/// Contents of a [`CodeCache`] without its modules.
 #[derive(Debug, Default)]
 pub struct KnownCode(AddressMap<Option<PcInfo>>);
 
-/// Instructions seen so far.
+/// Cache of facts about instructions.
 #[derive(Debug)]
 pub struct CodeCache<'m> {
     modules: &'m Modules,
@@ -111,29 +113,29 @@ pub struct CodeCache<'m> {
 }
 
 impl<'m> CodeCache<'m> {
-    /// An empty cache over `modules`.
+    /// Creates an empty cache over `modules`.
     pub fn new(modules: &'m Modules) -> Self {
         CodeCache { modules, known: AddressMap::default() }
     }
 
-    /// A cache over `modules` that goes on with what an earlier one knew of them.
+    /// Creates a cache over `modules` from the contents of an earlier cache over the same modules.
     pub fn resume(modules: &'m Modules, known: KnownCode) -> Self {
         CodeCache { modules, known: known.0 }
     }
 
-    /// What it knows, to be kept beside the modules.
+    /// Returns the contents, to be stored beside the modules.
     pub fn into_known(self) -> KnownCode {
         KnownCode(self.known)
     }
 
-    /// The modules that it looks into.
+    /// Modules of the cache.
     pub fn modules(&self) -> &'m Modules {
         self.modules
     }
 
-    /// What holds at `pc`, `None` outside of Go code.
+    /// Returns the facts about the instruction at `pc`, `None` outside of Go code.
     pub fn get(&mut self, pc: u64) -> Option<&PcInfo> {
-        // Hostile stacks could make this grow without bound.
+        // Hostile stacks could otherwise make the cache grow without bound.
         if self.known.len() > MAX_KNOWN {
             self.known.clear();
         }

@@ -1,8 +1,8 @@
-//! Whether the numbers of one answer can all be true. Whatever layouts and addresses are believed, an answer that
-//! contradicts itself was read from where it is not.
+//! Detection of contradictions: numbers of one answer that cannot all be true. Such an answer was read from
+//! wrong addresses, whatever the layouts seem to say.
 //!
-//! What was read in one stop has no excuse. What was read while the process ran on may be of different moments: then it
-//! is read again, and what still does not fit is named.
+//! Numbers read in one stop must agree exactly. Numbers read from a running process may be of different
+//! moments: they are read again, and a remaining contradiction is reported.
 
 use std::collections::BTreeMap;
 
@@ -19,9 +19,9 @@ use super::view::View;
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Contradiction {
-    /// The fields of the answer that are not to be believed.
+    /// Fields of the answer that are not credible.
     pub fields: Vec<&'static str>,
-    /// What is wrong with them.
+    /// Description of the contradiction.
     pub why: String,
 }
 
@@ -29,27 +29,29 @@ fn contradiction(fields: &[&'static str], why: String) -> Contradiction {
     Contradiction { fields: fields.to_vec(), why }
 }
 
-/// The runtime's own goroutines besides one worker of the collector for each P that there has ever been: sweeper,
-/// scavenger, finalizers, cleanups (one for four CPUs), signals, trace.
+/// Maximum number of the runtime's own goroutines, besides one collector worker per P that ever existed:
+/// sweeper, scavenger, finalizers, cleanups (one per four CPUs), signals, trace.
 const OWN_GOROUTINES: u64 = 64;
-/// How many goroutines may come and go between two readings of the same counters that are equal.
+/// Maximum number of goroutines that may come and go between two equal readings of the counters.
 const UNSEEN: u64 = 64;
 
-/// Of the version that a program names: the table of its functions has a form that only other releases write.
+/// Checks the Go version that a program names. Its function table may have a form that only other releases
+/// write.
 pub fn of_version(program: &GoProgram) -> Option<Contradiction> {
     let (from, to) = program.contradicted?;
     let (named, is) = (&program.release, Release::Between(from, to));
     Some(contradiction(&["version"], format!("it would be {named}, and its function table is one of {is}")))
 }
 
-/// How many threads may be between two readings of their number that are equal: in the list and not counted yet, or counted
-/// and no longer in the list.
+/// Maximum difference of thread counts between two equal readings: threads listed but not counted yet, or
+/// counted but no longer listed.
 const THREADS_UNSEEN: u64 = 4;
 
-/// Of `pprof-threadcreate`: `listed` threads, and how many the scheduler says that there are, before and after.
+/// Checks `pprof-threadcreate`: the `listed` threads against the scheduler's thread counts `before` and
+/// `after`.
 pub fn of_threads(before: u64, listed: u64, after: u64) -> Option<Contradiction> {
     let (least, most) = (before.min(after), before.max(after));
-    // Each that came or went may have been met in the list or not.
+    // The list may contain or lack each thread that came or went.
     let slack = THREADS_UNSEEN + (most - least).saturating_mul(2) + most / 8;
     let fits = (least.saturating_sub(slack)..=most.saturating_add(slack)).contains(&listed);
     let numbers = if least == most { least.to_string() } else { format!("{least} to {most}") };
@@ -57,7 +59,7 @@ pub fn of_threads(before: u64, listed: u64, after: u64) -> Option<Contradiction>
     (!fits).then(|| contradiction(&["samples"], why()))
 }
 
-/// Of `stats`: the numbers of gops, and what was counted besides between two readings of them.
+/// Checks `stats`: two readings of the counters, and the details counted between both.
 pub fn of_stats(before: &Stats, after: &Stats, more: Option<&More>) -> Vec<Contradiction> {
     let mut found = Vec::new();
     for stats in [before, after] {
@@ -83,7 +85,8 @@ pub fn of_stats(before: &Stats, after: &Stats, more: Option<&More>) -> Vec<Contr
         found.push(contradiction(&["goroutines", "goroutines_by_state"], why));
     }
     let running = of_status(&more.states, status::RUNNING);
-    // Counted one after another: a goroutine that gave way to the next may be counted, and the next too.
+    // States are read one after another. A goroutine that gave way to the next may be counted, and the next
+    // too.
     let could = after.gomaxprocs.max(before.gomaxprocs).saturating_mul(2).saturating_add(16);
     if running > could {
         let why = format!("{running} goroutines would run on {} Ps", after.gomaxprocs);
@@ -96,29 +99,29 @@ fn of_status(states: &BTreeMap<(u32, u8), u64>, wanted: u32) -> u64 {
     states.iter().filter(|((status, _), _)| *status == wanted).map(|(_, count)| count).sum()
 }
 
-/// What a snapshot of goroutines says of them and of the threads.
+/// Counts of goroutines and threads in a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Goroutines {
-    /// That hold a goroutine.
+    /// Number of gs that hold a goroutine.
     pub live: usize,
-    /// That a thread executes.
+    /// Number of goroutines in state running.
     pub running: usize,
-    /// Of them, those of which a thread says so too.
+    /// Number of running goroutines that a thread names as its current one.
     pub known_to_threads: usize,
-    /// Threads that the runtime has; 0 where they could not be listed.
+    /// Number of threads that the runtime has; 0 if they could not be listed.
     pub threads: usize,
-    /// That wait.
+    /// Number of waiting goroutines.
     pub waiting: usize,
-    /// Of them, those that wait for what no release knows.
+    /// Number of waiting goroutines with a wait reason unknown to every release.
     pub without_reason: usize,
-    /// Whose number another one has too.
+    /// Number of goroutines with the id of another goroutine.
     pub duplicates: usize,
 }
 
 impl Goroutines {
-    /// Counts them in a snapshot.
+    /// Counts the goroutines and threads of a snapshot.
     pub fn count(view: &View, snapshot: &Snapshot) -> Self {
-        // Another release may have more of them.
+        // Another release may have more wait reasons.
         let of_neighbour = matches!(view.layout, layout::Evidence::NeighbourMinor { .. });
         let reasons = view.table.wait_reasons().len();
         let known = |code: u8| of_neighbour || reasons == 0 || usize::from(code) < reasons;
@@ -145,17 +148,20 @@ impl Goroutines {
         counts
     }
 
-    /// What of that cannot be true together: of one instant, or of moments that follow each other.
+    /// Returns the contradiction between the counts, if any. The limits depend on `consistency`: one
+    /// instant, or successive moments.
     pub fn contradiction(&self, consistency: Consistency) -> Option<String> {
         let Goroutines { live, running, known_to_threads, threads, waiting, without_reason, duplicates } =
             *self;
-        // Each was read at a moment of its own, in which another may have run.
+        // Each goroutine was read at a moment of its own. Another one may have run on the same thread at
+        // another moment.
         let could_run =
             if consistency == Consistency::Instant { threads } else { threads.saturating_mul(2) + 16 };
         if threads > 0 && running > could_run {
             return Some(format!("{running} goroutines would run on {threads} threads"));
         }
-        // A few are in between: the thread says so before the goroutine does.
+        // A few goroutines are in transition: the m names its goroutine before the goroutine's state
+        // changes.
         if consistency == Consistency::Instant && threads > 0 && running > 8 && known_to_threads * 2 < running
         {
             return Some(format!(
@@ -174,12 +180,12 @@ impl Goroutines {
     }
 }
 
-/// Of memory statistics: what must hold between their fields, beside the sums that the runtime itself takes for equal.
-/// `exact` where all are of one instant.
+/// Checks relations between the fields of memory statistics, besides the sums that the runtime itself takes
+/// as equal. `exact` is true if all fields are of one instant.
 pub fn of_memstats(stats: &MemStats, exact: bool) -> Option<Contradiction> {
     let within = |small: (&'static str, Option<u64>), large: (&'static str, Option<u64>)| {
         let (part, whole) = (small.1?, large.1?);
-        // Between two reads of a process that runs, much may be allocated.
+        // A running process may allocate much between two reads.
         let slack = if exact { 0 } else { (64 << 20) + whole };
         (part > whole.saturating_add(slack)).then(|| {
             contradiction(&[small.0, large.0], format!("{} is {part}, {} {whole}", small.0, large.0))
@@ -229,7 +235,7 @@ mod tests {
     fn numbers_of_goroutines() {
         let fine = stats(10_010, 5, 5);
         assert_eq!(of_stats(&fine, &fine, None), []);
-        // What a layout with larger locks was taken for.
+        // Counts as a wrong layout, with larger locks, would give them.
         let wrong = stats(10_006, 0, 10_000);
         assert_eq!(of_stats(&fine, &wrong, None)[0].fields, ["goroutines", "system_goroutines"]);
         let none = stats(100, 98, 5);
@@ -243,7 +249,7 @@ mod tests {
         assert_eq!(of_stats(&all, &all, Some(&parked)), []);
         let few = more(&[((status::WAITING, 3), 100)]);
         assert_eq!(of_stats(&all, &all, Some(&few))[0].fields, ["goroutines", "goroutines_by_state"]);
-        // Goroutines that come meanwhile explain it.
+        // Goroutines created between the readings explain the difference.
         let later = stats(100_005, 0, 5);
         let half = more(&[((status::WAITING, 3), 50_000)]);
         assert_eq!(of_stats(&all, &later, Some(&half)), []);
@@ -281,7 +287,7 @@ mod tests {
         assert!(unknown.contradiction(Consistency::Instant).is_some());
         assert!(Goroutines { without_reason: 50, ..fine }.contradiction(Consistency::Instant).is_some());
         assert!(Goroutines { duplicates: 50, ..fine }.contradiction(Consistency::Instant).is_some());
-        // Where threads could not be listed, nothing is said of them.
+        // Without a list of threads, no contradiction with threads is reported.
         assert_eq!(Goroutines { threads: 0, ..many }.contradiction(Consistency::Instant), None);
     }
 

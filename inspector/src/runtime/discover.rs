@@ -1,5 +1,5 @@
-//! Finding runtime globals by what they look like in memory: an independent witness to recipes, and the way in
-//! for programs whose release no recipe knows.
+//! Discovery of runtime globals by their contents in memory. It is an independent check of recipes, and the
+//! only way for programs of a release without recipe.
 
 use symbols::addr::RuntimeAddr;
 
@@ -10,14 +10,15 @@ use super::plausible::{chain, is_heap_pointer, is_m, plausible_g};
 use super::snapshot::glist::AllGs;
 use crate::memory::Memory;
 
-/// Static data beyond this is not searched: tables of constants, not runtime variables.
+/// Maximum size of static data searched, in bytes. Data beyond are tables of constants, not runtime
+/// variables.
 const MAX_DATA: u64 = 64 << 20;
 const MAX_GOROUTINES: u64 = 1 << 24;
-/// How many of the first gs of a candidate are looked at.
+/// Number of leading gs that are checked in a candidate.
 const LOOK_AT: usize = 8;
 
-/// Looks for the slice `runtime.allgs` in the main module's data: its elements are pointers to gs, the first of
-/// which is the main goroutine, number 1.
+/// Finds the slice `runtime.allgs` in the data of the main module. Its elements point to gs; one of the
+/// first is the main goroutine, id 1.
 pub fn find_allgs(memory: &dyn Memory, modules: &Modules, fields: &GFields) -> Option<AllGs> {
     let found = static_words(memory, modules, |at, words| {
         let &[ptr, len, cap, ..] = words else { return None };
@@ -43,17 +44,17 @@ pub fn find_allgs(memory: &dyn Memory, modules: &Modules, fields: &GFields) -> O
             goids.iter().all(|id| *id == 0 || goids.iter().filter(|other| *other == id).count() == 1);
         (goids.contains(&1) && unique).then_some(at)
     })?;
-    // Without `allglen` and `allgptr` their source, the slice itself, has to do.
+    // Without the variables `allglen` and `allgptr`, the words of the slice itself are used.
     Some(AllGs { len: RuntimeAddr(found + 8), ptr: RuntimeAddr(found) })
 }
 
-/// Static variables that point at an m: a handful in a real program.
+/// Maximum number of candidates: static variables that point to an m. A real program has a handful.
 const MAX_CANDIDATES: usize = 256;
-/// Of each, so much of the chain is followed to find the longest.
+/// Maximum number of ms followed in the chain of each candidate.
 const MAX_CHAIN: usize = 1024;
 
-/// Looks for `runtime.allm` in the main module's data: the newest m, from which the chain leads to one m for each
-/// of the threads.
+/// Finds `runtime.allm` in the data of the main module. It points to the newest m; the chain from there has
+/// one m per thread.
 pub fn find_allm(
     memory: &dyn Memory,
     modules: &Modules,
@@ -76,8 +77,8 @@ pub fn find_allm(
     best.map(|(_, at)| RuntimeAddr(at))
 }
 
-/// Hands each word of the main module's static data to `look`, with its address and the words behind it, until
-/// it returns something.
+/// Calls `look` for each word of the main module's static data, with its address and the word with its
+/// successors (three in all). Stops when `look` returns a value.
 fn static_words<T>(
     memory: &dyn Memory,
     modules: &Modules,

@@ -1,21 +1,21 @@
-//! The fields of `runtime.g` and `runtime.m` that a goroutine dump needs, resolved once from a layout table.
+//! Fields of `runtime.g` and `runtime.m` that a goroutine dump needs, resolved once from a layout table.
 
 use symbols::layout::Table;
 
-/// A field that the layout in use does not have.
+/// Error: the layout in use lacks a field.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the layout of {of} has no field {field}")]
 pub struct MissingField {
-    /// The struct.
+    /// Name of the struct.
     pub of: &'static str,
-    /// The field.
+    /// Name of the field.
     pub field: &'static str,
 }
 
-/// Offsets in `runtime.g`, in bytes.
+/// Field offsets in `runtime.g`, in bytes.
 #[derive(Debug, Clone)]
 pub struct GFields {
-    /// The size of a g.
+    /// Size of a g in bytes.
     pub size: usize,
     pub(super) stack_lo: usize,
     pub(super) stack_hi: usize,
@@ -34,11 +34,11 @@ pub struct GFields {
     pub(super) startpc: usize,
     pub(super) ancestors: usize,
     pub(super) labels: usize,
-    /// From Go 1.21.
+    /// Offset of `parentGoid`. From Go 1.21.
     pub(super) parent_goid: Option<usize>,
-    /// `syncGroup` in Go 1.24, `bubble` from 1.25.
+    /// Offset of `syncGroup` in Go 1.24, of `bubble` from Go 1.25.
     pub(super) bubble: Option<usize>,
-    /// From Go 1.25.
+    /// Offset of `runningCleanups`. From Go 1.25.
     pub(super) running_cleanups: Option<usize>,
 }
 
@@ -77,20 +77,20 @@ impl GFields {
     }
 }
 
-/// Far more than a `runtime.g` or `runtime.m` has had.
+/// Maximum size of a `runtime.g` or `runtime.m`, in bytes. Real ones are much smaller.
 const MAX_SIZE: usize = 1 << 16;
 
-/// Offsets in `runtime.m`, in bytes.
+/// Field offsets in `runtime.m`, in bytes.
 #[derive(Debug, Clone)]
 pub struct MFields {
-    /// The size of an m.
+    /// Size of an m in bytes.
     pub size: usize,
     pub(super) g0: usize,
     pub(super) gsignal: usize,
     pub(super) procid: usize,
     pub(super) curg: usize,
     pub(super) id: usize,
-    /// Within a minor release this has moved: see calibration.
+    /// Offset of `alllink`. The field has moved within a minor release, so calibration verifies it.
     pub alllink: usize,
     pub(super) vdso_sp: Option<usize>,
     pub(super) vdso_pc: Option<usize>,

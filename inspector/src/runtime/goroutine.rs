@@ -1,33 +1,33 @@
-//! `runtime.g` and `runtime.m` as values.
+//! Values of `runtime.g` and `runtime.m`.
 
 use super::fields::{GFields, MFields};
 
-/// `g.atomicstatus` without the scan bit (`runtime/runtime2.go`, Go 1.18–1.27).
+/// Values of `g.atomicstatus` without the scan bit (`runtime/runtime2.go`, Go 1.18–1.27).
 pub mod status {
     /// Just allocated.
     pub const IDLE: u32 = 0;
-    /// On a run queue.
+    /// Waiting on a run queue.
     pub const RUNNABLE: u32 = 1;
     /// Executing Go code.
     pub const RUNNING: u32 = 2;
-    /// In a system call or C code.
+    /// Executing a system call or C code.
     pub const SYSCALL: u32 = 3;
     /// Blocked in the runtime.
     pub const WAITING: u32 = 4;
-    /// Unused, exited or being initialised.
+    /// Unused, exited, or not yet initialised.
     pub const DEAD: u32 = 6;
-    /// Its stack is being moved.
+    /// Stack is being moved.
     pub const COPYSTACK: u32 = 8;
     /// Stopped itself for a preemption.
     pub const PREEMPTED: u32 = 9;
-    /// Found to be leaked by the garbage collector (from Go 1.26).
+    /// Reported as leaked by the garbage collector (from Go 1.26).
     pub const LEAKED: u32 = 10;
-    /// Kept for a thread that C created (from Go 1.26).
+    /// Reserved for a thread that C created (from Go 1.26).
     pub const DEADEXTRA: u32 = 11;
-    /// Set in addition while the garbage collector scans the stack.
+    /// Flag added while the garbage collector scans the stack.
     pub const SCAN: u32 = 0x1000;
 
-    /// All that [`name`] can give for a status that the runtime has.
+    /// All names that [`name`] returns for known states.
     pub const NAMES: [&str; 10] = [
         "idle",
         "runnable",
@@ -41,7 +41,7 @@ pub mod status {
         "waiting for cgo callback",
     ];
 
-    /// As the runtime prints them (`gStatusStrings`).
+    /// Returns the name of a state as the runtime prints it (`gStatusStrings`).
     pub fn name(status: u32) -> &'static str {
         match status {
             IDLE => "idle",
@@ -59,55 +59,56 @@ pub mod status {
     }
 }
 
-/// What a `runtime.g` holds, as read at one moment. Addresses are runtime addresses.
+/// Contents of a `runtime.g`, read at one moment. Addresses are runtime addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Goroutine {
-    /// Where the g is.
+    /// Address of the g.
     pub addr: u64,
-    /// Its number.
+    /// Goroutine id.
     pub goid: u64,
-    /// The goroutine that created it; 0 where unknown (before Go 1.21).
+    /// Id of the goroutine that created this one; 0 if unknown (before Go 1.21).
     pub parent_goid: u64,
-    /// Its status with the scan bit as read.
+    /// Status as read, including the scan bit.
     pub raw_status: u32,
     /// Index of the wait reason.
     pub wait_reason: u8,
-    /// Counts, modulo 256, how often it left the running state.
+    /// Number of times, modulo 256, that the goroutine left the running state.
     pub tracking_seq: u8,
-    /// Runs a cleanup of user code (from Go 1.25).
+    /// True if the goroutine runs a cleanup of user code (from Go 1.25).
     pub running_cleanups: bool,
-    /// Since when it waits, on the monotonic clock in nanoseconds; 0 until a garbage collection saw it wait.
+    /// Start of the wait on the monotonic clock, in nanoseconds; 0 until a garbage collection saw the
+    /// goroutine wait.
     pub waitsince: i64,
-    /// The m that runs it, 0 if none.
+    /// Address of the m that runs the goroutine, 0 if none.
     pub m: u64,
-    /// The m it is locked to, 0 if none.
+    /// Address of the m that the goroutine is locked to, 0 if none.
     pub lockedm: u64,
-    /// Its stack's lower end.
+    /// Lower end of the stack.
     pub stack_lo: u64,
-    /// Its stack's upper end.
+    /// Upper end of the stack.
     pub stack_hi: u64,
     /// Saved stack pointer.
     pub sched_sp: u64,
     /// Saved program counter.
     pub sched_pc: u64,
-    /// Stack pointer at entry to the system call, 0 outside.
+    /// Stack pointer at entry to the system call, 0 outside of one.
     pub syscallsp: u64,
     /// Program counter at entry to the system call.
     pub syscallpc: u64,
-    /// The pc of the `go` statement.
+    /// Program counter of the `go` statement.
     pub gopc: u64,
-    /// The entry of its function.
+    /// Entry address of the goroutine's function.
     pub startpc: u64,
     /// Address of the recorded ancestors, 0 if none.
     pub ancestors: u64,
-    /// Address of its profiler labels, 0 if none.
+    /// Address of the profiler labels, 0 if none.
     pub labels: u64,
-    /// Address of its synctest bubble or group, 0 if none.
+    /// Address of the synctest bubble or group, 0 if none.
     pub bubble: u64,
 }
 
 impl Goroutine {
-    /// Parses the bytes of a g that is at `addr`; what lies beyond `bytes` is 0.
+    /// Parses the bytes of a g at `addr`. Fields beyond `bytes` are 0.
     pub fn parse(fields: &GFields, addr: u64, bytes: &[u8]) -> Self {
         let word = |at: usize| load::<8>(bytes, at).map_or(0, u64::from_le_bytes);
         let byte = |at: usize| bytes.get(at).copied().unwrap_or(0);
@@ -137,33 +138,34 @@ impl Goroutine {
         }
     }
 
-    /// Its status without the scan bit.
+    /// Returns the status without the scan bit.
     pub fn status(&self) -> u32 {
         self.raw_status & !status::SCAN
     }
 
-    /// Whether the garbage collector holds it for a scan of its stack.
+    /// Returns true if the garbage collector holds the goroutine to scan its stack.
     pub fn is_scanned(&self) -> bool {
         self.raw_status & status::SCAN != 0
     }
 
-    /// Whether it is parked and has a thread all the same: the thread is about to run it, has not yet counted that it stopped, or
-    /// goes on with it on a system stack (`runtime.execute`, `casgstatus` before `dropg`, `casGToWaiting`; Go 1.18–1.27).
+    /// Returns true if the goroutine is parked or runnable but still has a thread. The thread is about to
+    /// run it, has not yet recorded the stop, or continues for it on a system stack (`runtime.execute`,
+    /// `casgstatus` before `dropg`, `casGToWaiting`; Go 1.18–1.27).
     pub fn is_parked_on_thread(&self) -> bool {
         self.m != 0 && matches!(self.status(), status::WAITING | status::RUNNABLE | status::LEAKED)
     }
 
-    /// Whether there is no goroutine in this g.
+    /// Returns true if the g holds no goroutine.
     pub fn is_dead(&self) -> bool {
         matches!(self.status(), status::IDLE | status::DEAD | status::DEADEXTRA)
     }
 
-    /// Whether `sp` is in its stack.
+    /// Returns true if `sp` is in the goroutine's stack.
     pub fn stack_contains(&self, sp: u64) -> bool {
         self.stack_lo <= sp && sp < self.stack_hi
     }
 
-    /// Whether its stack, if it has one, is of a size and at a place that a stack can have.
+    /// Returns true if the stack has a plausible size and address.
     pub fn has_plausible_stack(&self) -> bool {
         self.stack_lo < self.stack_hi
             && self.stack_hi - self.stack_lo <= MAX_STACK
@@ -171,7 +173,7 @@ impl Goroutine {
             && self.stack_hi < 1 << 56
     }
 
-    /// See [`Epoch`].
+    /// Returns the current [`Epoch`] of the goroutine.
     pub fn epoch(&self) -> Epoch {
         Epoch {
             goid: self.goid,
@@ -185,12 +187,13 @@ impl Goroutine {
     }
 }
 
-/// What must not change between two readings of a g for the stack read between them to be of one piece.
+/// Values that must be equal in two readings of a g for the stack read in between to be consistent.
 ///
-/// The scan bit comes and goes without a change of the stack; the tracking sequence alone betrays a goroutine that
-/// ran and parked again at the same place (`runtime.casgstatus`). It has eight bits, so who stops 256 times between two
-/// readings seems to be in the same epoch: what was read in between has to be shown to be of one piece by other means.
-/// `g.m` is set from before a thread runs it until after it has been counted as stopped (`runtime.execute`, `dropg`).
+/// The scan bit may change without a change of the stack. Only the tracking sequence reveals a goroutine
+/// that ran and parked again at the same place (`runtime.casgstatus`). The sequence has eight bits: a
+/// goroutine that stops 256 times between two readings seems to be in the same epoch. Consistency of the
+/// stack must then be shown by other means. `g.m` is set before a thread runs the goroutine, and stays set
+/// until after the stop is recorded (`runtime.execute`, `dropg`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Epoch {
     goid: u64,
@@ -203,8 +206,8 @@ pub struct Epoch {
 }
 
 impl Epoch {
-    /// Whether the g of which `bytes` are a copy is still in this epoch. This is all that is done to each g while
-    /// the target is stopped.
+    /// Returns true if the g copied to `bytes` is still in this epoch. While the target is stopped, this is
+    /// the only work for each g.
     pub fn holds(&self, fields: &GFields, bytes: &[u8]) -> bool {
         let is = |at: usize, value: u64| load::<8>(bytes, at) == Some(value.to_le_bytes());
         let status = load::<4>(bytes, fields.atomicstatus).map(u32::from_le_bytes);
@@ -221,34 +224,35 @@ impl Epoch {
     }
 }
 
-/// Go limits stacks to 1 GB by default, a program may raise that.
+/// Maximum plausible stack size in bytes. Go limits stacks to 1 GB by default; a program may raise the
+/// limit.
 const MAX_STACK: u64 = 1 << 40;
 
-/// What a `runtime.m` holds, as read at one moment.
+/// Contents of a `runtime.m`, read at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct M {
-    /// Where the m is.
+    /// Address of the m.
     pub addr: u64,
-    /// Its number.
+    /// Id of the m.
     pub id: i64,
-    /// Its thread's id in the target's pid namespace; 0 for an m without a thread.
+    /// Thread id in the target's pid namespace; 0 for an m without a thread.
     pub procid: u64,
-    /// The goroutine that it runs, 0 if none.
+    /// Address of the goroutine that the m runs, 0 if none.
     pub curg: u64,
-    /// Its scheduling goroutine.
+    /// Address of the scheduling goroutine.
     pub g0: u64,
-    /// Its signal-handling goroutine.
+    /// Address of the signal-handling goroutine.
     pub gsignal: u64,
-    /// The next older m.
+    /// Address of the next older m.
     pub alllink: u64,
-    /// Stack pointer of the caller of a vDSO function, 0 outside.
+    /// Stack pointer of the caller of a vDSO function, 0 outside of one.
     pub vdso_sp: u64,
-    /// Program counter of that caller.
+    /// Program counter of the caller of the vDSO function.
     pub vdso_pc: u64,
 }
 
 impl M {
-    /// Parses the bytes of an m that is at `addr`; what lies beyond `bytes` is 0.
+    /// Parses the bytes of an m at `addr`. Fields beyond `bytes` are 0.
     pub fn parse(fields: &MFields, addr: u64, bytes: &[u8]) -> Self {
         let word = |at: usize| load::<8>(bytes, at).map_or(0, u64::from_le_bytes);
         let optional = |at: Option<usize>| at.map_or(0, word);
@@ -266,7 +270,7 @@ impl M {
     }
 }
 
-/// The `N` bytes at `at`.
+/// Returns the `N` bytes at `at`.
 fn load<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
     bytes.get(at..at.checked_add(N)?)?.try_into().ok()
 }

@@ -1,41 +1,43 @@
-//! `runtime.timeHistogram`: how often something took how long (`runtime/histogram.go`).
+//! Histogram of durations: `runtime.timeHistogram` (`runtime/histogram.go`).
 
 use symbols::layout::{Field, Table};
 
 use super::batch::unsigned;
 
-/// Durations between two bounds.
+/// Number of durations between two bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Bucket {
-    /// From this many nanoseconds on.
+    /// Lower bound in nanoseconds, inclusive.
     pub from_ns: u64,
-    /// Shorter than this; absent in the last one.
+    /// Upper bound in nanoseconds, exclusive; absent in the last bucket.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub below_ns: Option<u64>,
-    /// How many.
+    /// Number of durations.
     pub count: u64,
 }
 
-/// Counts of durations. Their sum is the number of times.
+/// Counts of durations by bucket.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Histogram {
-    /// The buckets that are not empty, shortest first.
+    /// Non-empty buckets, shortest durations first.
     pub buckets: Vec<Bucket>,
-    /// Durations that a clock which went backwards made negative.
+    /// Number of negative durations, caused by a clock that went backwards.
     pub negative: u64,
 }
 
-/// Sub-buckets of each power of two up to Go 1.19, and how many powers there are.
+/// Number of sub-buckets per power of two up to Go 1.19. `OLD_COUNTS` is the number of all buckets.
 const OLD_SUB: u64 = 16;
 const OLD_COUNTS: usize = 45 * 16;
-/// The same from Go 1.20 on; the first bucket reaches to 2^8.
+/// Number of sub-buckets per power of two from Go 1.20; the first group ends at 2^8. `NEW_COUNTS` is the
+/// number of all buckets.
 const NEW_SUB: u64 = 4;
 const NEW_COUNTS: usize = 40 * 4;
 
 impl Histogram {
-    /// Reads the histogram that the field `name` of `of` is, out of the bytes of that struct. `None` where there is none.
+    /// Reads the histogram in the field `name` of the struct `of`, from the bytes of that struct. Returns
+    /// `None` if the field is no histogram.
     pub fn read(table: &Table, of: &str, name: &str, bytes: &[u8]) -> Option<Self> {
         let words = |field: Field| -> Option<Vec<u64>> {
             let at = usize::try_from(field.offset).ok()?;
@@ -61,12 +63,12 @@ impl Histogram {
         Some(Histogram { buckets: buckets.collect(), negative: word("underflow").unwrap_or(0) })
     }
 
-    /// How many durations there are.
+    /// Returns the number of all durations.
     pub fn total(&self) -> u64 {
         self.buckets.iter().map(|b| b.count).fold(0, u64::saturating_add)
     }
 
-    /// The bucket in which the `percent`th percent of the durations ends.
+    /// Returns the bucket of the given percentile.
     pub fn percentile(&self, percent: u64) -> Option<Bucket> {
         let rank = (u128::from(self.total()) * u128::from(percent)).div_ceil(100);
         let mut seen = 0u128;
@@ -77,8 +79,8 @@ impl Histogram {
     }
 }
 
-/// The lower edge of a bucket up to Go 1.19: exact up to 16, then sixteenths of each power of two. The last one takes
-/// all that is longer.
+/// Returns the lower bound of a bucket up to Go 1.19: exact up to 16, then sixteenths of each power of two.
+/// The last bucket takes all longer durations.
 fn old_edge(index: u64) -> u64 {
     let (power, sub) = (index / OLD_SUB, index % OLD_SUB);
     match power {
@@ -87,8 +89,8 @@ fn old_edge(index: u64) -> u64 {
     }
 }
 
-/// The lower edge of a bucket from Go 1.20 on: quarters of 2^8, then of each power of two. The one behind the last is
-/// that of overflow.
+/// Returns the lower bound of a bucket from Go 1.20: quarters of 2^8, then quarters of each power of two.
+/// The bucket after the last one is that of overflows.
 fn new_edge(index: u64) -> u64 {
     let (power, sub) = (index / NEW_SUB, index % NEW_SUB);
     match power {
@@ -104,7 +106,7 @@ mod tests {
 
     #[test]
     fn edges() {
-        // As `timeHistogramMetricsBuckets` computes them.
+        // Expected values from `timeHistogramMetricsBuckets`.
         assert_eq!([0, 15, 16, 17, 31, 32, 33].map(old_edge), [0, 15, 16, 17, 31, 32, 34]);
         assert_eq!([0, 3, 4, 5, 7, 8, 9].map(new_edge), [0, 192, 256, 320, 448, 512, 640]);
         assert_eq!(new_edge(NEW_COUNTS as u64), 1 << 47);

@@ -1,8 +1,8 @@
-//! What was learned of a program, kept for its next process: a file that is the same one, byte for byte, says the same. What is
-//! in the memory of a process is held against it each time, as for a program that is new.
+//! Cache of knowledge about programs, for their next processes. Two files that are byte for byte equal yield
+//! the same knowledge. The memory of each process is verified against it, as for a new program.
 //!
-//! It is kept in our memory alone. Whoever may write a file that we would trust could make us give wrong answers about the
-//! programs of others, and to look into one again takes a few milliseconds.
+//! The cache exists only in memory. A trusted cache file would let its writer cause wrong answers about
+//! programs of other users. Analysing a program again takes only a few milliseconds.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
@@ -15,20 +15,20 @@ use symbols::program::{self, GoProgram};
 use super::calibrate::Fit;
 use crate::process::executable::{Contents, Executable};
 
-/// So many programs are kept, each with a megabyte or less.
+/// Maximum number of cached programs, each of a megabyte or less.
 const MAX_PROGRAMS: usize = 32;
 
-/// What the file of a Go program says.
+/// Knowledge from the file of a Go program.
 #[derive(Debug)]
 pub struct KnownProgram {
-    /// What it was recognised as.
+    /// Recognised Go program.
     pub program: GoProgram,
     segments: Vec<Segment>,
     entry: LinkAddr,
     learned: Mutex<Option<Learned>>,
 }
 
-/// What attaching to a process of the program found in its file.
+/// Findings in the file of a program from an earlier attachment.
 #[derive(Debug, Clone)]
 pub(super) struct Learned {
     pub(super) fit: Arc<Fit>,
@@ -36,7 +36,7 @@ pub(super) struct Learned {
 }
 
 impl KnownProgram {
-    /// Of a program that is kept by nobody.
+    /// Creates the knowledge about a program without storing it in the cache.
     pub fn new(image: &Image, program: GoProgram) -> Self {
         let segments = image.segments().to_vec();
         KnownProgram { program, segments, entry: image.entry(), learned: Mutex::default() }
@@ -50,7 +50,7 @@ impl KnownProgram {
         self.learned.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Keeps what fitted a process, where the file alone led to it.
+    /// Stores the fit of a process if the file alone determined it.
     pub(super) fn learn(&self, fit: &Arc<Fit>, pclntab: &Pclntab) {
         if fit.is_of_file() {
             let learned = Learned { fit: Arc::clone(fit), excerpt: Arc::new(pclntab.excerpt()) };
@@ -62,7 +62,7 @@ impl KnownProgram {
 #[derive(Debug, Default)]
 struct Programs {
     kept: HashMap<Contents, (Arc<KnownProgram>, u64)>,
-    /// Counts the uses: the program that was not used for the longest time is forgotten first.
+    /// Counter of uses. The least recently used program is removed first.
     uses: u64,
 }
 
@@ -86,15 +86,15 @@ impl Programs {
     }
 }
 
-/// Forgets all programs: the next process of each is as that of a new one.
+/// Clears the cache of programs. Each program is analysed again for its next process.
 pub fn forget() {
     *PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner) = Programs::default();
 }
 
-/// Recognises the Go image of a file; `None` where it is none.
+/// Recognises the Go image of a file. Returns `None` if the file is no Go image.
 ///
 /// # Errors
-/// Where it is no image that can be read.
+/// Returns an [`ImageError`] if the file is no readable image.
 pub(super) fn recognise(file: Executable) -> Result<(Image, Option<Arc<KnownProgram>>), ImageError> {
     let contents = file.contents();
     let image = Image::parse(Box::new(file))?;
@@ -104,7 +104,7 @@ pub(super) fn recognise(file: Executable) -> Result<(Image, Option<Arc<KnownProg
     }
     let Some(program) = program::recognise(&image) else { return Ok((image, None)) };
     let known = Arc::new(KnownProgram::new(&image, program));
-    // What could not be read now may be readable the next time.
+    // A module that is unreadable now may be readable the next time, so only complete results are cached.
     if known.program.module.is_some() {
         PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner).keep(contents, &known);
     }

@@ -1,8 +1,9 @@
-//! The Go images of a process, which of them share a runtime, and whether they are in its memory as their files say.
+//! Go images of a process: groups them by runtime, and verifies memory against their files.
 //!
-//! A program has one runtime, and so has each shared object that was built for programs of other languages
-//! (`-buildmode=c-shared`). Plugins, and what is linked with `-linkshared`, have code but no runtime of their own: the
-//! runtime that loaded them leads to them by `moduledata.next` (`runtime/symtab.go`, Go 1.18–1.27).
+//! A program has one runtime. Each shared object built for programs of other languages
+//! (`-buildmode=c-shared`) has its own runtime too. Plugins and images linked with `-linkshared` have code
+//! but no runtime of their own: the runtime that loaded them links to them by `moduledata.next`
+//! (`runtime/symtab.go`, Go 1.18–1.27).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,39 +22,43 @@ use crate::memory::Memory;
 use crate::process::maps::{self, Mapping};
 use crate::process::{self, Error, Process};
 
-/// No process maps so many different files; a bound for hostile ones.
+/// Maximum number of different mapped files. A bound for hostile processes.
 const MAX_FILES: usize = 4096;
-/// More Go images than a process loads.
+/// Maximum number of Go images in a process.
 const MAX_IMAGES: usize = 256;
-/// What the function tables of all modules of a process may take together, in bytes: twice what the largest may have.
+/// Maximum total size of the function tables of all modules of a process, in bytes. It is twice the limit of
+/// a single table.
 pub(super) const MAX_TABLES: usize = 1 << 30;
 
-/// A Go image of a process and where its file is mapped.
+/// Go image of a process, and the address of its file in memory.
 #[derive(Debug)]
 pub struct LoadedImage {
-    /// What is known of its file.
+    /// Knowledge about the file.
     pub known: Arc<KnownProgram>,
-    /// The image.
+    /// Parsed image.
     pub image: Image,
-    /// The path of its file, as the process knows it.
+    /// Path of the file, as seen by the process.
     pub name: String,
-    /// Where it is loaded.
+    /// Difference between runtime addresses and link addresses.
     pub bias: LoadBias,
 }
 
 /// All Go images of one runtime.
 #[derive(Debug)]
 pub struct LoadedImages {
-    /// The one that holds the runtime.
+    /// Image that contains the runtime.
     pub main: LoadedImage,
-    /// Those that it loaded, in the order of `moduledata.next`: plugins, and programs and libraries that share it.
+    /// Images loaded by the runtime, in the order of `moduledata.next`: plugins, and programs and libraries
+    /// that share the runtime.
     pub others: Vec<LoadedImage>,
 }
 
-/// Finds the Go images of a process, by runtime: the executable's first. `memory` is that of the process.
+/// Finds the Go images of a process, grouped by runtime; that of the executable comes first. `memory` is the
+/// memory of the process.
 ///
 /// # Errors
-/// Where there is none, or they are of a machine that is not supported.
+/// Returns an [`Error`] if the process has no Go image, or if the images are for an unsupported
+/// architecture.
 pub fn find(
     process: &Process,
     mappings: &[Mapping],
@@ -71,7 +76,7 @@ pub fn find(
     Ok(by_runtime(images, &next))
 }
 
-/// The executable, if it is Go's.
+/// Loads the executable, or returns `None` if it is no Go program.
 fn executable(process: &Process, mappings: &[Mapping]) -> Result<Option<LoadedImage>, Error> {
     let (image, known) = known::recognise(process.executable()?).map_err(|e| process.unusable(&e))?;
     let Some(known) = known else { return Ok(None) };
@@ -91,7 +96,7 @@ fn loaded(process: &Process, mapping: &Mapping) -> Option<LoadedImage> {
     Some(LoadedImage { known, image, name: String::from_utf8_lossy(&mapping.path).into_owned(), bias })
 }
 
-/// For each image the one that its `moduledata.next` leads to.
+/// Returns for each image the index of the image that its `moduledata.next` points to.
 fn links(images: &[LoadedImage], memory: &dyn Memory) -> Vec<Option<usize>> {
     let place = |loaded: &LoadedImage| {
         loaded.known.program.module.as_ref().map(|(_, data)| loaded.bias.runtime(data.addr))
@@ -99,7 +104,7 @@ fn links(images: &[LoadedImage], memory: &dyn Memory) -> Vec<Option<usize>> {
     let places: HashMap<u64, usize> =
         images.iter().enumerate().filter_map(|(i, loaded)| Some((place(loaded)?.0, i))).collect();
     let next = |loaded: &LoadedImage| {
-        // There is nothing that it could lead to.
+        // A single image has no other image to link to.
         let at = place(loaded).filter(|_| images.len() > 1)?;
         moduledata::next_offsets().find_map(|offset| {
             let next = memory.word(at.plus(offset as u64)).ok().filter(|&next| next != at.0)?;
@@ -109,7 +114,7 @@ fn links(images: &[LoadedImage], memory: &dyn Memory) -> Vec<Option<usize>> {
     images.iter().map(next).collect()
 }
 
-/// Puts those together that lead to each other, whatever a hostile process makes of its links.
+/// Groups images that link to each other. A hostile process may have arbitrary links.
 fn by_runtime(images: Vec<LoadedImage>, next: &[Option<usize>]) -> Vec<LoadedImages> {
     let orders = orders(next);
     let mut images: Vec<Option<LoadedImage>> = images.into_iter().map(Some).collect();
@@ -124,7 +129,8 @@ fn by_runtime(images: Vec<LoadedImage>, next: &[Option<usize>]) -> Vec<LoadedIma
     found
 }
 
-/// Chains of indices, each index once: from those that nothing leads to, then what is left, which are circles.
+/// Computes chains of indices; each index occurs once. Chains start at indices without predecessor, then at
+/// the remaining ones, which form cycles.
 fn orders(next: &[Option<usize>]) -> Vec<Vec<usize>> {
     let mut is_led_to = vec![false; next.len()];
     for &to in next.iter().flatten() {
@@ -153,7 +159,7 @@ fn orders(next: &[Option<usize>]) -> Vec<Vec<usize>> {
     found
 }
 
-/// Names the machine of an image, where it is none whose runtime can be read.
+/// Returns a description of the machine of an image, or `None` if its runtime is supported.
 fn foreign(image: &Image) -> Option<String> {
     if arch::machine(image.arch()).is_some() && image.pointer_size() == 8 {
         return None;
@@ -166,10 +172,11 @@ fn foreign(image: &Image) -> Option<String> {
     Some(format!("a Go program for {machine}"))
 }
 
-/// The modules of a runtime, each held against memory: its own one, and those that it loaded.
+/// Loads the modules of a runtime, each verified against memory: the main module, and the modules that it
+/// loaded.
 ///
 /// # Errors
-/// Where its own one is not as its file says.
+/// Returns an [`AttachError`] if the main module in memory differs from its file.
 pub(super) fn modules(
     LoadedImages { main, others }: LoadedImages,
     memory: &dyn Memory,
@@ -193,12 +200,12 @@ pub(super) fn modules(
     let by: Vec<String> = program.evidence.iter().map(ToString::to_string).collect();
     note("version", program.release.to_string(), by.join(", "));
     let mut modules = Modules::single(Module { name, image, pclntab, data, bias });
-    // Before anything is calibrated: what runs in their code is as plausible as the rest.
+    // Other modules are added before calibration, so that code in them counts as plausible.
     add_others(&mut modules, others, memory, note, unknown);
     Ok(modules)
 }
 
-/// Whether the moduledata in memory is the one of the file.
+/// Checks that the moduledata in memory equals that of the file.
 fn confirm_module(
     memory: &dyn Memory,
     header: &Header,
@@ -242,8 +249,8 @@ fn add_others(
     }
 }
 
-/// Where the executable is loaded. The auxiliary vector says so, but its file's mode keeps out whoever has only
-/// CAP_SYS_PTRACE and not its owner's uid; the memory map serves then.
+/// Determines the load address of the executable. Prefers the auxiliary vector; its file mode excludes a
+/// reader that has only CAP_SYS_PTRACE and not the uid of the owner. In that case the memory map is used.
 fn executable_bias(process: &Process, mappings: &[Mapping], image: &Image) -> LoadBias {
     let by_entry = || bias_by_entry(image, &process.read("auxv", "read the auxiliary vector").ok()?);
     let by_path = || {
@@ -253,7 +260,8 @@ fn executable_bias(process: &Process, mappings: &[Mapping], image: &Image) -> Lo
     by_entry().or_else(by_path).unwrap_or_default()
 }
 
-/// Where the program's own image is loaded, from its entry point as the kernel noted it (`AT_ENTRY`).
+/// Computes the load bias of the program's own image from the entry point in the auxiliary vector
+/// (`AT_ENTRY`).
 pub fn bias_by_entry(image: &Image, auxv: &[u8]) -> Option<LoadBias> {
     const AT_ENTRY: u64 = 9;
     let entry = auxv.chunks_exact(16).find_map(|pair| {
@@ -263,10 +271,10 @@ pub fn bias_by_entry(image: &Image, auxv: &[u8]) -> Option<LoadBias> {
     Some(LoadBias::between(image.entry(), RuntimeAddr(entry)))
 }
 
-/// Where an image is loaded, from a mapping of its file.
+/// Computes the load bias of an image from a mapping of its file.
 pub fn bias_by_mapping(image: &Image, mapping: &Mapping) -> Option<LoadBias> {
     let page = arch::page_size();
-    // Two segments may share a page of the file, but not what may be done with it.
+    // Two segments may share a page of the file, but then differ in their permissions.
     let segment = image
         .segments()
         .iter()
@@ -274,7 +282,7 @@ pub fn bias_by_mapping(image: &Image, mapping: &Mapping) -> Option<LoadBias> {
     Some(LoadBias::between(LinkAddr(segment.start.0 & !(page - 1)), RuntimeAddr(mapping.start)))
 }
 
-/// The shared objects that the process has mapped, each once, with one of their mappings.
+/// Returns the shared objects that the process has mapped, each once, with one of their mappings.
 fn shared_objects<'m>(process: &Process, mappings: &'m [Mapping]) -> impl Iterator<Item = &'m Mapping> {
     process.shared_objects_of(mappings).into_iter().take(MAX_FILES)
 }
@@ -291,10 +299,11 @@ mod tests {
     fn images_that_lead_to_each_other_share_a_runtime() {
         assert_eq!(orders(&[]), Vec::<Vec<usize>>::new());
         assert_eq!(orders(&[None, None]), [[0], [1]]);
-        // A program with two plugins, beside a library; a library that shares the program's runtime, and comes first.
+        // Images: a program with two plugins beside a library, then a library first that shares the
+        // program's runtime.
         assert_eq!(orders(&[Some(2), None, Some(3), None]), [vec![0, 2, 3], vec![1]]);
         assert_eq!(orders(&[None, Some(0)]), [[1, 0]]);
-        // Circles, two that lead to the same one, and one that leads nowhere.
+        // Links: cycles, two images with the same successor, and a link to no image.
         assert_eq!(orders(&[Some(1), Some(0), Some(2)]), [vec![0, 1], vec![2]]);
         assert_eq!(orders(&[Some(2), Some(2), None]), [vec![0, 2], vec![1]]);
         assert_eq!(orders(&[Some(7)]), [[0]]);

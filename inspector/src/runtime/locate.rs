@@ -1,4 +1,4 @@
-//! Where variables of the runtime are in a process.
+//! Addresses of runtime variables in a process.
 
 use std::sync::{Arc, OnceLock};
 
@@ -9,25 +9,25 @@ use symbols::version::GoVersion;
 use super::modules::Module;
 use super::view::View;
 
-/// The variables of a program, as far as somebody asked for them: in its symbol table where there is one, else by recipes. Each is
-/// looked for once.
+/// Variables of a program, found on demand: in its symbol table if present, otherwise by recipes. Each
+/// variable is searched once.
 #[derive(Debug)]
 pub struct Variables {
     symbols: Arc<Symbols>,
     search: Search,
 }
 
-/// What the symbol table of a program says of all variables that there are recipes for, once somebody asks.
+/// Variables in the symbol table of a program, out of all those with recipes. Read on first use.
 #[derive(Debug, Default)]
 pub struct Symbols(OnceLock<Globals>);
 
 impl Variables {
-    /// Those of a program of this version, whose symbol table says what is in `symbols`.
+    /// Creates an empty set for a program of this version. `symbols` holds the contents of its symbol table.
     pub fn new(symbols: Arc<Symbols>, version: GoVersion) -> Self {
         Variables { symbols, search: Search::new(version) }
     }
 
-    /// Finds the `wanted` ones. `module` is the program's each time.
+    /// Finds the `wanted` variables. Each call needs the same `module`, that of the program.
     pub fn locate(&self, module: &Module, wanted: &[&str]) -> Located {
         let known = self.symbols.0.get_or_init(|| globals::from_symtab(&module.image, globals::VARIABLES));
         let (named, others): (Vec<&str>, Vec<&str>) =
@@ -39,15 +39,15 @@ impl Variables {
         Located { globals, bias: module.bias }
     }
 
-    /// How much of the program's runtime is that of its version.
+    /// Measures how much of the program's runtime code equals that of its version.
     pub fn agreement(&self, module: &Module) -> Option<Agreement> {
         self.search.agreement(&module.image, &module.pclntab)
     }
 }
 
-/// Variables of the runtime that were found in a process. What was not found, or not beyond doubt, is absent.
+/// Runtime variables found in a process. A variable that was not found, or not with certainty, is absent.
 ///
-/// Whoever uses one still checks it by its meaning.
+/// The user of a variable must still check its value for plausibility.
 #[derive(Debug, Clone)]
 pub struct Located {
     globals: Globals,
@@ -55,12 +55,12 @@ pub struct Located {
 }
 
 impl Located {
-    /// Where `name` (`runtime.allgs`) is.
+    /// Address of the variable `name`, such as `runtime.allgs`.
     pub fn at(&self, name: &str) -> Option<RuntimeAddr> {
         self.globals.address(name).map(|link| self.bias.runtime(link))
     }
 
-    /// How `name` was found, in words; empty where it was not.
+    /// Describes the evidence for `name`; empty if the variable was not found.
     pub fn how(&self, name: &str) -> String {
         match self.globals.get(name).map(|f| f.evidence) {
             None => String::new(),
@@ -74,7 +74,8 @@ impl Located {
 }
 
 impl View {
-    /// Finds variables of its runtime. The first time costs up to a millisecond where there is no symbol table.
+    /// Finds variables of the runtime. The first search takes up to a millisecond if there is no symbol
+    /// table.
     pub fn locate(&self, wanted: &[&str]) -> Located {
         self.variables.locate(self.modules.main(), wanted)
     }

@@ -1,4 +1,4 @@
-//! The Go runtime seen from outside.
+//! Inspection of a Go runtime from outside.
 
 pub mod attach;
 mod attach_error;

@@ -1,42 +1,42 @@
-//! The Go modules of a process: its program, plugins, Go shared objects.
+//! Go modules of a process: its program, plugins and Go shared objects.
 
 use symbols::addr::{LinkAddr, LoadBias, RuntimeAddr};
 use symbols::image::Image;
 use symbols::moduledata::Moduledata;
 use symbols::pclntab::{Func, Pclntab};
 
-/// A Go module as loaded into a process.
+/// Go module as loaded into a process.
 #[derive(Debug)]
 pub struct Module {
-    /// What file it came from, for messages.
+    /// File of the module, for messages.
     pub name: String,
-    /// Its ELF image.
+    /// ELF image of the module.
     pub image: Image,
-    /// Its functions.
+    /// Function table of the module.
     pub pclntab: Pclntab,
-    /// The linker's description of it.
+    /// Linker's description of the module.
     pub data: Moduledata,
-    /// Where it was loaded.
+    /// Difference between runtime addresses and link addresses.
     pub bias: LoadBias,
 }
 
-/// A place in the code of a module.
+/// Place in the code of a module.
 #[derive(Debug, Clone, Copy)]
 pub struct Place<'m> {
-    /// The module.
+    /// Module that contains the place.
     pub module: &'m Module,
-    /// The function that holds it.
+    /// Function that contains the place.
     pub func: Func<'m>,
-    /// The address as the module's file has it.
+    /// Address of the place in the module's file.
     pub link: LinkAddr,
 }
 
-/// All Go modules of a process, the one that holds the runtime first.
+/// All Go modules of a process. The first one contains the runtime.
 #[derive(Debug)]
 pub struct Modules(Vec<Module>);
 
 impl Modules {
-    /// A process with one Go module.
+    /// Creates the list for a process with one Go module.
     pub fn single(module: Module) -> Self {
         Modules(vec![module])
     }
@@ -46,23 +46,23 @@ impl Modules {
         self.0.push(module);
     }
 
-    /// The module that holds the runtime.
+    /// Module that contains the runtime.
     pub fn main(&self) -> &Module {
-        // Neither constructor leaves it empty.
+        // The list is never empty: no constructor creates an empty one.
         &self.0[0]
     }
 
-    /// All of them.
+    /// Iterates over all modules.
     pub fn iter(&self) -> impl Iterator<Item = &Module> {
         self.0.iter()
     }
 
-    /// Reads the function tables of all of them as a whole.
+    /// Reads the whole function tables of all modules.
     pub fn read_tables(&self) {
         self.0.iter().for_each(|module| module.pclntab.read_all());
     }
 
-    /// The function whose code holds `pc`.
+    /// Returns the function that contains `pc`.
     pub fn lookup(&self, pc: u64) -> Option<Place<'_>> {
         self.0.iter().find_map(|module| {
             let link = module.bias.link(RuntimeAddr(pc));
@@ -71,7 +71,7 @@ impl Modules {
         })
     }
 
-    /// The runtime address of a function of the main module.
+    /// Returns the runtime address of a function of the main module.
     pub fn function(&self, name: &str) -> Option<u64> {
         let main = self.main();
         main.pclntab.find(name).map(|f| main.bias.runtime(f.entry()).0)

@@ -1,9 +1,9 @@
-//! Function names: how they are printed, and which are left out.
+//! Function names: their printed form, and the selection of functions that are printed.
 
 use super::release::GoRelease;
 
-/// The name as a traceback prints it (`printFuncName`): type arguments as `[...]` from Go 1.21 on (before, the linker
-/// wrote them so), `panic` for `runtime.gopanic`.
+/// Returns the name as a traceback prints it (`printFuncName`): `panic` for `runtime.gopanic`, and type
+/// arguments as `[...]` from Go 1.21. Before Go 1.21 the linker shortened type arguments.
 pub fn printed_name(name: &[u8], release: GoRelease) -> Vec<u8> {
     if name == b"runtime.gopanic" {
         return b"panic".to_vec();
@@ -21,7 +21,7 @@ pub fn printed_name(name: &[u8], release: GoRelease) -> Vec<u8> {
     if !release.has_generic_methods() || !inner.contains(&b'[') {
         return [head, b"[...]", tail].concat();
     }
-    // From Go 1.27 a generic method of a generic type keeps what stands between its two lists.
+    // From Go 1.27 a generic method of a generic type keeps the text between both type argument lists.
     match between_lists(inner) {
         Between::One => [head, b"[...]", tail].concat(),
         Between::Two(first_end, second_start) => {
@@ -32,14 +32,14 @@ pub fn printed_name(name: &[u8], release: GoRelease) -> Vec<u8> {
 }
 
 enum Between {
-    /// One list, with lists inside.
+    /// One list, which may contain further lists.
     One,
-    /// Two lists: where the first ends, where the second begins.
+    /// Two lists: end of the first, and start of the second.
     Two(usize, usize),
     Malformed,
 }
 
-/// `inner` is what stands between the first `[` and the last `]` (`funcNamePiecesForPrint`).
+/// Finds the lists in `inner`, the text between the first `[` and the last `]` (`funcNamePiecesForPrint`).
 fn between_lists(inner: &[u8]) -> Between {
     let mut depth = 1i32;
     let (mut close, mut open) = (None, None);
@@ -71,8 +71,8 @@ fn between_lists(inner: &[u8]) -> Between {
     }
 }
 
-/// Whether a traceback without runtime frames prints the function (`showfuncinfo`, but for wrappers and panics, which
-/// depend on their neighbours).
+/// Returns true if a traceback without runtime frames prints the function (`showfuncinfo`). Wrappers and
+/// panics are excluded, because they depend on neighbouring frames.
 pub fn is_shown(name: &[u8], release: GoRelease) -> bool {
     if release.shows_finalizer_loops() && matches!(name, b"runtime.runFinalizers" | b"runtime.runCleanups") {
         return true;
@@ -80,7 +80,8 @@ pub fn is_shown(name: &[u8], release: GoRelease) -> bool {
     name.contains(&b'.') && (!name.starts_with(b"runtime.") || is_exported_runtime(name, release))
 }
 
-/// `isExportedRuntime`: before Go 1.23 only the letter after the package counts.
+/// Returns true if a function of the runtime counts as exported (`isExportedRuntime`). Before Go 1.23 only
+/// the letter after the package name decides.
 fn is_exported_runtime(name: &[u8], release: GoRelease) -> bool {
     let Some(name) = name.strip_prefix(b"runtime.") else { return false };
     let upper = |part: &[u8]| part.first().is_some_and(u8::is_ascii_uppercase);

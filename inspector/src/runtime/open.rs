@@ -1,4 +1,4 @@
-//! From a pinned process to its Go runtimes: one in most, one more for each library with a runtime of its own.
+//! Opening the Go runtimes of a pinned process: usually one, plus one per library with its own runtime.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -13,45 +13,45 @@ use crate::process::maps::Mapping;
 use crate::process::{self, Pid, Process};
 use crate::stop;
 
-/// A process has no more runtimes than this; a bound for hostile ones.
+/// Maximum number of runtimes in a process. A bound for hostile processes.
 const MAX_RUNTIMES: usize = 32;
 
-/// Why no runtime of a process can be seen, or not the one that is meant.
+/// Reason why no runtime of a process, or not the requested one, can be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// The process cannot be looked at, or is none of Go's.
+    /// The process cannot be inspected, or is not a Go process.
     #[error(transparent)]
     Process(#[from] process::Error),
-    /// A runtime is there, and cannot be attached to.
+    /// The process has a runtime, but attaching to it failed.
     #[error("process {pid}: {error}")]
     Attach {
-        /// The process.
+        /// Process id.
         pid: Pid,
-        /// Why not.
+        /// Reason of the failure.
         error: AttachError,
-        /// What was found out until then.
+        /// Findings before the failure.
         notes: AttachNotes,
     },
-    /// There is more of it than is looked at.
+    /// A limit was exceeded.
     #[error("process {pid}: {what}")]
     TooMuch {
-        /// The process.
+        /// Process id.
         pid: Pid,
-        /// Of what.
+        /// Description of the exceeded limit.
         what: String,
     },
-    /// It is not clear which runtime is meant.
+    /// The requested runtime is ambiguous or absent.
     #[error("{0}")]
     Unclear(String),
 }
 
-/// Which runtime of a process is meant.
+/// Name of a runtime within a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuntimeName {
-    /// The path of the module that holds it, as the process knows it: its executable or a shared object.
+    /// Path of the module with the runtime, as seen by the process: its executable or a shared object.
     pub module: String,
-    /// The Go release that built it, as far as it is known.
+    /// Go release that built the module, as far as known.
     pub release: String,
 }
 
@@ -63,12 +63,12 @@ impl RuntimeName {
         }
     }
 
-    /// Whether somebody means it by `name`: the path of its module, or its file's name.
+    /// Returns true if `name` is the path of the module or its file name.
     pub fn is(&self, name: &str) -> bool {
         self.module == name || self.file() == name
     }
 
-    /// The file's name, without its folders.
+    /// Returns the file name without folders.
     pub fn file(&self) -> &str {
         self.module.rsplit('/').next().unwrap_or_default()
     }
@@ -80,28 +80,28 @@ impl fmt::Display for RuntimeName {
     }
 }
 
-/// A runtime that was attached to.
+/// Runtime after successful attaching.
 #[derive(Debug)]
 pub struct Opened {
-    /// Which one.
+    /// Name of the runtime.
     pub name: RuntimeName,
-    /// How it can be seen.
+    /// View of the runtime.
     pub view: View,
-    /// What it cost to attach.
+    /// Cost of attaching: bytes read and system calls.
     pub cost: ReadCost,
 }
 
-/// The runtimes of a process.
+/// Runtimes of a process.
 #[derive(Debug)]
 pub struct Runtimes {
-    /// Those that were attached to, the executable's first.
+    /// Opened runtimes; that of the executable comes first.
     pub opened: Vec<Opened>,
-    /// Those that could not be, and why.
+    /// Runtimes that could not be opened, with the reason.
     pub failed: Vec<(RuntimeName, OpenError)>,
 }
 
 impl Runtimes {
-    /// Whether an answer has to say which runtime it is of.
+    /// Returns true if the process has several runtimes, so that an answer must name its runtime.
     pub fn are_several(&self) -> bool {
         self.opened.len() + self.failed.len() > 1
     }
@@ -110,15 +110,17 @@ impl Runtimes {
 /// Finds all Go runtimes of a process and attaches to each. Reads only.
 ///
 /// # Errors
-/// What keeps us from the first one, with its cause, where there is none that can be attached to.
+/// Returns the [`OpenError`] of the first runtime if no runtime can be opened.
 pub fn open_all(process: &Process) -> Result<Runtimes, OpenError> {
     attach_to(process, FoundImages::look(process)?)
 }
 
-/// As [`open_all`], of the one runtime that is meant: by the path of its module or that file's name; or the only one.
+/// Opens one runtime, chosen by the path of its module or by its file name. Without a choice, opens the only
+/// runtime.
 ///
 /// # Errors
-/// [`OpenError::Unclear`] where that is none, or not one alone; else what keeps us from it.
+/// Returns [`OpenError::Unclear`] if the choice fits no runtime or several. Returns another [`OpenError`] if
+/// the runtime cannot be opened.
 pub fn open_chosen(process: &Process, chosen: Option<&str>) -> Result<Opened, OpenError> {
     let mut found = FoundImages::look(process)?;
     let matching = |images: &LoadedImages| chosen.is_none_or(|name| RuntimeName::of(images).is(name));
@@ -143,19 +145,19 @@ pub fn open_chosen(process: &Process, chosen: Option<&str>) -> Result<Opened, Op
     opened.pop().ok_or_else(|| process.not_go("no Go runtime was found in it").into())
 }
 
-/// As [`open_chosen`], of the only one.
+/// Opens the only runtime of a process, as [`open_chosen`] without a choice.
 ///
 /// # Errors
-/// As there.
+/// Returns the same errors as [`open_chosen`].
 pub fn open(process: &Process) -> Result<(View, ReadCost), OpenError> {
     open_chosen(process, None).map(|opened| (opened.view, opened.cost))
 }
 
-/// The images of a process.
+/// Images of a process.
 struct FoundImages {
     mappings: Vec<Mapping>,
     images: Vec<LoadedImages>,
-    /// Of finding them.
+    /// Cost of finding the images.
     cost: ReadCost,
 }
 
@@ -197,7 +199,7 @@ fn attach_to(process: &Process, found: FoundImages) -> Result<Runtimes, OpenErro
                 runtimes.opened.push(Opened { name, view, cost: memory.cost() });
             }
             Err((error, notes)) => {
-                // A process that is gone explains everything that it did not hold.
+                // An ended process explains everything that was missing.
                 process.check()?;
                 runtimes.failed.push((name, explain(process, error, notes)));
             }
@@ -210,7 +212,7 @@ fn attach_to(process: &Process, found: FoundImages) -> Result<Runtimes, OpenErro
     Ok(runtimes)
 }
 
-/// Says where the last module leads to one whose file was not found.
+/// Adds a note if the last module links to a module without a known file.
 fn note_unknown_module(memory: &dyn Memory, view: &mut View) {
     let Some(next_offset) = moduledata::next_offset(view.release.minor()) else { return };
     let Some(last) = view.modules.iter().last() else { return };
@@ -220,7 +222,7 @@ fn note_unknown_module(memory: &dyn Memory, view: &mut View) {
     }
 }
 
-/// Thread ids as the target's own pid namespace numbers them.
+/// Returns the thread ids of a process, as numbered in its own pid namespace.
 fn threads(pid: i32) -> Vec<u64> {
     match stop::namespaced_threads(pid) {
         Some(map) => map.into_keys().collect(),
@@ -230,7 +232,7 @@ fn threads(pid: i32) -> Vec<u64> {
     }
 }
 
-/// By how much the target's CLOCK_MONOTONIC is ahead of ours, in nanoseconds (time namespaces).
+/// Returns the target's CLOCK_MONOTONIC minus that of this process, in nanoseconds (time namespaces).
 fn monotonic_offset(process: &Process) -> i64 {
     let offset = |text: &[u8]| -> Option<i64> {
         let text = std::str::from_utf8(text).ok()?;
@@ -239,7 +241,7 @@ fn monotonic_offset(process: &Process) -> i64 {
         seconds.checked_mul(1_000_000_000)?.checked_add(nanoseconds)
     };
     let theirs = process.read("timens_offsets", "read the time namespace").ok().and_then(|t| offset(&t));
-    // We never change our namespace of time.
+    // This process never changes its time namespace.
     static OURS: OnceLock<i64> = OnceLock::new();
     let ours = || std::fs::read("/proc/self/timens_offsets").ok().and_then(|t| offset(&t)).unwrap_or(0);
     theirs.unwrap_or(0).saturating_sub(*OURS.get_or_init(ours))

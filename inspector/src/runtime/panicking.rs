@@ -1,17 +1,17 @@
-//! Whether a program is about to end: it panics, has met a fatal error, or was sent a signal that makes it dump its
-//! goroutines. It may take long to write that down, where nobody reads its standard error.
+//! Detection of a program that is about to end: by a panic, a fatal error, or a signal that makes it dump
+//! its goroutines. Writing the dump may take long if no process reads its standard error.
 
 use super::view::View;
 use crate::memory::Memory;
 
-/// `runtime.panicking`: by how many threads the program is being brought down at this moment (`startpanic_m` counts it
-/// up, runtime/panic.go of Go 1.18 to 1.27; four bytes in each).
+/// Name of `runtime.panicking`: number of threads that now bring the program down. `startpanic_m` increments
+/// it (`runtime/panic.go`, Go 1.18 to 1.27; four bytes in each).
 const VARIABLE: &str = "runtime.panicking";
 
-/// Whether the program of `view` is being brought down by a panic, a fatal error or a signal. `None` where the variable
-/// is not found, or holds what it never does.
+/// Returns true if a panic, a fatal error or a signal is now ending the program of `view`. `None` if the
+/// variable is not found or holds an impossible value.
 pub fn is_panicking(view: &View, memory: &dyn Memory) -> Option<bool> {
-    /// Each counts itself once.
+    /// Each thread counts itself once.
     const MAX_THREADS: u32 = 1 << 20;
     let at = view.locate(&[VARIABLE]).at(VARIABLE)?;
     let mut word = [0; 4];

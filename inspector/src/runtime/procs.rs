@@ -1,4 +1,4 @@
-//! `runtime.allp`: the Ps, each of which runs Go code on one thread.
+//! Ps of the runtime (`runtime.allp`). Each P runs Go code on one thread.
 
 use symbols::addr::RuntimeAddr;
 use symbols::layout::{Field, Table};
@@ -8,51 +8,51 @@ use super::locate::Located;
 use super::source::SourceError;
 use crate::memory::Memory;
 
-/// More Ps than any machine has CPUs.
+/// Maximum number of Ps, more than any machine has CPUs.
 const MAX_PROCS: u64 = 4096;
 
-/// `p.status` of a P that has nothing to do (`_Pidle`).
+/// Value of `p.status` for an idle P (`_Pidle`).
 const IDLE: u64 = 0;
-/// The last status that there is (`_Pdead`).
+/// Largest value of `p.status` (`_Pdead`).
 const LAST_STATUS: u64 = 4;
 
-/// What a P says of itself.
+/// State of a P.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct P {
-    /// `p.status`: 0 idle, 1 running, 2 in a system call, 3 stopped by the collector, 4 unused.
+    /// Value of `p.status`: 0 idle, 1 running, 2 in a system call, 3 stopped by the collector, 4 unused.
     pub status: u64,
-    /// Its cache of spans and stacks; 0 for one that has none.
+    /// Address of the P's cache of spans and stacks; 0 if it has none.
     pub mcache: u64,
-    /// Odd while it changes the counters of the heap.
+    /// Sequence number of the heap counters, odd during a change by this P.
     pub stats_seq: u64,
-    /// Unused gs that it keeps.
+    /// Number of unused gs cached by the P.
     pub free_gs: u64,
 }
 
 impl P {
-    /// Whether it has nothing to do.
+    /// Returns true if the P is idle.
     pub fn is_idle(&self) -> bool {
         self.status == IDLE
     }
 }
 
-/// Where the Ps are, and what is where in one.
+/// Addresses of the Ps, and field offsets in a P.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Procs {
     allp: RuntimeAddr,
     gomaxprocs: RuntimeAddr,
-    /// id, status, mcache, statsSeq, `gFree.n` (from Go 1.25 `gFree.size`).
+    /// Fields: id, status, mcache, statsSeq, `gFree.n` (from Go 1.25 `gFree.size`).
     fields: [Field; 5],
 }
 
 impl Procs {
-    /// The variables that are needed.
+    /// Variables that must be located.
     pub(crate) const WANTED: [&str; 2] = ["runtime.allp", "runtime.gomaxprocs"];
 
-    /// Takes them from what was found.
+    /// Selects the variables and fields from `found` and `table`.
     ///
     /// # Errors
-    /// What is missing.
+    /// Returns a [`SourceError`] that names the missing variable or layout.
     pub(crate) fn find(found: &Located, table: &Table) -> Result<Self, SourceError> {
         let at = |name: &'static str| found.at(name).ok_or(SourceError::Missing(name));
         let field = |name| table.field("runtime.p", name);
@@ -67,18 +67,18 @@ impl Procs {
         })
     }
 
-    /// How many Ps there have been at most: the list keeps its room when GOMAXPROCS is lowered.
+    /// Returns the maximum number of Ps so far. The list keeps its capacity when GOMAXPROCS is lowered.
     ///
     /// # Errors
-    /// Where that cannot be read.
+    /// Returns a [`SourceError`] if the number cannot be read.
     pub(crate) fn most(&self, memory: &dyn Memory) -> Result<u64, SourceError> {
         Ok(memory.word(self.allp.plus(16))?)
     }
 
-    /// The Ps, each of which knows its own place in the list. There are as many as GOMAXPROCS says.
+    /// Reads the Ps, as many as GOMAXPROCS. Each P stores its own index in the list, which is verified.
     ///
     /// # Errors
-    /// Where they cannot be read, or are none.
+    /// Returns a [`SourceError`] if the Ps cannot be read or are implausible.
     pub(crate) fn read(&self, memory: &dyn Memory) -> Result<Vec<P>, SourceError> {
         let mut batch = Batch::default();
         let slice = batch.add(self.allp, 16);

@@ -1,4 +1,4 @@
-//! Whether the goroutines of a program's own code get anywhere between two snapshots.
+//! Detection of progress: whether the goroutines of a program's own code move between two snapshots.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -7,25 +7,25 @@ use super::goroutine::{Goroutine, status};
 use super::snapshot::{Frames, Slot, Snapshot};
 use super::view::View;
 
-/// What snapshots of one process show of its progress.
+/// Progress of one process, as seen in successive snapshots.
 #[derive(Debug, Default)]
 pub struct Progress {
-    /// Path of the main module; without it all goroutines count that are not the runtime's own.
+    /// Path of the main module. Without it, all goroutines count except the runtime's own.
     module: Option<String>,
     last: Option<HashMap<u64, u64>>,
 }
 
 impl Progress {
-    /// Progress of the code of a main module, by its path in the build info.
+    /// Creates the progress of a main module, given by its path in the build info.
     pub fn of(module: Option<&str>) -> Self {
         Progress { module: module.filter(|path| !path.is_empty()).map(str::to_owned), last: None }
     }
 
-    /// Whether something has moved since the snapshot before: a goroutine of the module has begun, ended, run, or waits
-    /// elsewhere. The first snapshot has none before it, so everything has moved.
+    /// Returns true if something has moved since the previous snapshot: a goroutine of the module has begun,
+    /// ended, run, or waits elsewhere. The first snapshot has no predecessor and always returns true.
     ///
-    /// A goroutine that ran and waits at the same place again is told by `g.trackingSeq`, which the runtime increments when a
-    /// goroutine stops running (`runtime.casgstatus`, Go 1.18–1.27).
+    /// A goroutine that ran and waits at the same place again is detected by `g.trackingSeq`. The runtime
+    /// increments it when a goroutine stops running (`runtime.casgstatus`, Go 1.18–1.27).
     pub fn has_moved(&mut self, view: &View, snapshot: &Snapshot) -> bool {
         let own: Vec<&Slot> =
             snapshot.slots.iter().filter(|slot| self.is_own(view, snapshot, slot)).collect();
@@ -57,7 +57,7 @@ fn pcs<'s>(snapshot: &'s Snapshot, slot: &Slot) -> &'s [u64] {
     }
 }
 
-/// What changes whenever a goroutine runs.
+/// Computes a hash that changes whenever a goroutine runs.
 fn mark(snapshot: &Snapshot, slot: &Slot) -> u64 {
     let mut hasher = DefaultHasher::new();
     let g = &slot.g;
@@ -65,7 +65,7 @@ fn mark(snapshot: &Snapshot, slot: &Slot) -> u64 {
     hasher.finish()
 }
 
-/// Whether a function is of the module's packages or their tests, or of package main.
+/// Returns true if a function belongs to the module's packages, their tests, or package main.
 fn is_of_module(function: &[u8], module: &[u8]) -> bool {
     let package = package(function);
     if package == b"main" {
@@ -77,8 +77,8 @@ fn is_of_module(function: &[u8], module: &[u8]) -> bool {
     }
 }
 
-/// The path of the package of a function: all before the first point behind the last slash, but for type arguments. The
-/// linker writes a point within the last element of a path as `%2e`.
+/// Returns the package path of a function: the text before the first dot after the last slash, ignoring type
+/// arguments. The linker writes a dot within the last path element as `%2e`.
 fn package(function: &[u8]) -> &[u8] {
     let plain = function.split(|&b| b == b'[').next().unwrap_or(function);
     let base = plain.iter().rposition(|&b| b == b'/').map_or(0, |slash| slash + 1);

@@ -1,37 +1,37 @@
-//! Structs of the runtime as read out of a process.
+//! Runtime structs read from a process.
 
 use symbols::addr::RuntimeAddr;
 use symbols::layout::{Field, Struct, Table};
 
 use crate::memory::{Memory, MemoryError};
 
-/// Larger than any struct that is read whole (`runtime.mheap` has some 60 KiB).
+/// Maximum size in bytes of a struct that is read whole (`runtime.mheap` has about 60 KiB).
 const MAX_SIZE: u64 = 1 << 20;
 
-/// Why a struct or a field of it could not be had.
+/// Reason why a struct or one of its fields is unavailable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecordError {
-    /// The layout table does not have it.
+    /// The layout table lacks the struct.
     #[error("the layout of {of} is not known")]
     NoLayout {
-        /// The struct.
+        /// Name of the struct.
         of: String,
     },
-    /// The layout in use has no such field, or not one of that size.
+    /// The layout in use lacks the field, or has it with another size.
     #[error("the layout of {of} has no field {field} of that size")]
     NoField {
-        /// The struct.
+        /// Name of the struct.
         of: String,
-        /// The field.
+        /// Name of the field.
         field: String,
     },
-    /// The target's memory.
+    /// Memory of the target cannot be read.
     #[error(transparent)]
     Memory(#[from] MemoryError),
 }
 
-/// The bytes of a struct, whose fields are asked for by the names that the runtime's source has.
+/// Bytes of a struct. Fields are accessed by their names in the runtime's source.
 #[derive(Debug, Clone)]
 pub struct Record<'t> {
     of: &'t str,
@@ -41,10 +41,11 @@ pub struct Record<'t> {
 }
 
 impl<'t> Record<'t> {
-    /// Reads the struct or variable `of` (`runtime.mheap_`) that is at `at`.
+    /// Reads the struct or variable `of`, such as `runtime.mheap_`, at the address `at`.
     ///
     /// # Errors
-    /// [`RecordError::NoLayout`]; those of reading.
+    /// Returns [`RecordError::NoLayout`] if the struct has no layout, and [`RecordError::Memory`] if it
+    /// cannot be read.
     pub fn read(
         memory: &dyn Memory,
         table: &'t Table,
@@ -56,10 +57,10 @@ impl<'t> Record<'t> {
         Ok(Record { of, layout, at, bytes: memory.bytes(at, len)? })
     }
 
-    /// The same struct from bytes that were read already.
+    /// Creates the record from bytes that were read already.
     ///
     /// # Errors
-    /// [`RecordError::NoLayout`].
+    /// Returns [`RecordError::NoLayout`] if the struct has no layout.
     pub fn parse(
         table: &'t Table,
         of: &'t str,
@@ -69,41 +70,41 @@ impl<'t> Record<'t> {
         Ok(Record { of, layout: layout(table, of)?, at, bytes })
     }
 
-    /// Where it is.
+    /// Address of the struct in the process.
     pub fn at(&self) -> RuntimeAddr {
         self.at
     }
 
-    /// Its bytes.
+    /// Bytes of the struct.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Whether its layout has this field.
+    /// Returns true if the layout has this field.
     pub fn has(&self, field: &str) -> bool {
         self.layout.field(field).is_some()
     }
 
-    /// Where a field is in it.
+    /// Returns the offset and size of a field.
     ///
     /// # Errors
-    /// [`RecordError::NoField`].
+    /// Returns [`RecordError::NoField`] if the layout lacks the field.
     pub fn place(&self, field: &str) -> Result<Field, RecordError> {
         self.layout.field(field).ok_or_else(|| self.missing(field))
     }
 
-    /// The address of a field in the process.
+    /// Returns the address of a field in the process.
     ///
     /// # Errors
-    /// [`RecordError::NoField`].
+    /// Returns [`RecordError::NoField`] if the layout lacks the field.
     pub fn address(&self, field: &str) -> Result<RuntimeAddr, RecordError> {
         Ok(self.at.plus(self.place(field)?.offset))
     }
 
-    /// The bytes of a field.
+    /// Returns the bytes of a field.
     ///
     /// # Errors
-    /// [`RecordError::NoField`].
+    /// Returns [`RecordError::NoField`] if the layout lacks the field.
     pub fn field(&self, field: &str) -> Result<&[u8], RecordError> {
         let place = self.place(field)?;
         let slice = || {
@@ -113,50 +114,51 @@ impl<'t> Record<'t> {
         slice().ok_or_else(|| self.missing(field))
     }
 
-    /// A field of eight bytes.
+    /// Returns an unsigned field of eight bytes.
     ///
     /// # Errors
-    /// [`RecordError::NoField`].
+    /// Returns [`RecordError::NoField`] if the layout lacks a field of that size.
     pub fn u64(&self, field: &str) -> Result<u64, RecordError> {
         self.array(field).map(u64::from_le_bytes)
     }
 
-    /// A field of eight bytes with a sign.
+    /// Returns a signed field of eight bytes.
     ///
     /// # Errors
-    /// [`RecordError::NoField`].
+    /// Returns [`RecordError::NoField`] if the layout lacks a field of that size.
     pub fn i64(&self, field: &str) -> Result<i64, RecordError> {
         self.array(field).map(i64::from_le_bytes)
     }
 
-    /// A field of eight bytes that holds a floating point number.
+    /// Returns a floating point field of eight bytes.
     ///
     /// # Errors
-    /// [`RecordError::NoField`].
+    /// Returns [`RecordError::NoField`] if the layout lacks a field of that size.
     pub fn f64(&self, field: &str) -> Result<f64, RecordError> {
         self.array(field).map(f64::from_le_bytes)
     }
 
-    /// A field of four bytes.
+    /// Returns an unsigned field of four bytes.
     ///
     /// # Errors
-    /// [`RecordError::NoField`].
+    /// Returns [`RecordError::NoField`] if the layout lacks a field of that size.
     pub fn u32(&self, field: &str) -> Result<u32, RecordError> {
         self.array(field).map(u32::from_le_bytes)
     }
 
-    /// A field of four bytes with a sign.
+    /// Returns a signed field of four bytes.
     ///
     /// # Errors
-    /// [`RecordError::NoField`].
+    /// Returns [`RecordError::NoField`] if the layout lacks a field of that size.
     pub fn i32(&self, field: &str) -> Result<i32, RecordError> {
         self.array(field).map(i32::from_le_bytes)
     }
 
-    /// An unsigned field of one, two, four or eight bytes, whose size changed between releases.
+    /// Returns an unsigned field of one, two, four or eight bytes, for fields that changed their size
+    /// between releases.
     ///
     /// # Errors
-    /// [`RecordError::NoField`].
+    /// Returns [`RecordError::NoField`] if the layout lacks a field of such a size.
     pub fn unsigned(&self, field: &str) -> Result<u64, RecordError> {
         let bytes = self.field(field)?;
         if !matches!(bytes.len(), 1 | 2 | 4 | 8) {
@@ -167,10 +169,10 @@ impl<'t> Record<'t> {
         Ok(u64::from_le_bytes(word))
     }
 
-    /// A field that is an array of words.
+    /// Returns a field that is an array of words.
     ///
     /// # Errors
-    /// [`RecordError::NoField`].
+    /// Returns [`RecordError::NoField`] if the layout lacks the field.
     pub fn words(&self, field: &str) -> Result<Vec<u64>, RecordError> {
         let words = self.field(field)?.chunks_exact(8);
         Ok(words.filter_map(|w| w.try_into().ok().map(u64::from_le_bytes)).collect())

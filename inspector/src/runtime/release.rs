@@ -1,5 +1,5 @@
-//! Which release the runtime of a process is of; what releases differ in is in [`facts`]. The linker's build info says so, but it can be wiped, and whoever
-//! links can write anything into it (`-X runtime.buildVersion=…`).
+//! Go release of a runtime. Differences between releases are in [`facts`]. The linker's build info names the
+//! release, but it can be stripped, and the linker accepts any text for it (`-X runtime.buildVersion=…`).
 
 mod facts;
 
@@ -13,28 +13,28 @@ use symbols::version::GoVersion;
 use super::modules::Modules;
 use crate::memory::Memory;
 
-/// Who says so.
+/// Source of a release number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// The build info in the file.
+    /// Build info in the file.
     BuildInfo,
-    /// The string `runtime.buildVersion` in memory, found by those who use it.
+    /// String `runtime.buildVersion` in memory, found through the code that uses it.
     Memory,
-    /// Nobody: it is one of the releases that the program's tables and functions allow.
+    /// No explicit source: the release is one of those that the program's tables and functions allow.
     Functions,
 }
 
-/// A release that may be the one.
+/// Release that may be the right one.
 #[derive(Debug, Clone)]
 pub struct Candidate {
-    /// The release.
+    /// Release number.
     pub version: GoVersion,
-    /// Who says so.
+    /// Source of the release number.
     pub source: Source,
 }
 
-/// The releases to try, the likeliest first. What is named is tried only where the functions of the runtime do not
-/// contradict it; where it does not fit what is in memory, all others that the functions allow are tried, newest first.
+/// Returns the releases to try, most likely first. A named release is included only if the functions of the
+/// runtime do not contradict it. All other releases allowed by the functions follow, newest first.
 pub fn candidates(program: &GoProgram, modules: &Modules, memory: &dyn Memory) -> Vec<Candidate> {
     let (from, to) = match (&program.release, &program.module) {
         (Release::Between(from, to), _) => (*from, *to),
@@ -47,7 +47,7 @@ pub fn candidates(program: &GoProgram, modules: &Modules, memory: &dyn Memory) -
         Release::Between(..) => in_memory(modules, memory, from, to).map(|v| (v, Source::Memory)),
     };
     let named = named.filter(|(version, _)| allowed(version.minor));
-    // Whatever the program calls itself, its build settings name the experiments.
+    // The build settings name the experiments, whatever release the program claims.
     let experiments = program.build_info.as_ref().and_then(|info| info.setting("GOEXPERIMENT")).unwrap_or("");
     let release = |minor, patch| GoVersion::release(minor, patch).with_experiments(experiments);
     let others = layout::releases().filter(|r| allowed(r.minor)).map(|r| release(r.minor, r.patch));

@@ -1,4 +1,4 @@
-//! Where the frames of a goroutine begin, above all of one that a thread is running.
+//! Start points for unwinding a goroutine, in particular one that a thread is running.
 
 mod race;
 
@@ -12,25 +12,25 @@ use super::view::View;
 use crate::memory::Memory;
 use crate::stop::Registers;
 
-/// Why a goroutine's frames could not be begun with.
+/// Reason why a goroutine's frames have no start point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NoStart {
-    /// Neither registers nor saved values point into its stack.
+    /// Neither registers nor saved values point into the goroutine's stack.
     #[error("its thread is at {pc:#x} on another stack and nothing is saved")]
     NothingSaved {
-        /// Where the thread is.
+        /// Program counter of the thread.
         pc: u64,
     },
-    /// The thread that runs it is not known or could not be stopped.
+    /// The thread that runs the goroutine is unknown or could not be stopped.
     #[error("its thread could not be looked at")]
     NoThread,
-    /// Its saved stack pointer is not in its stack: it is being moved.
+    /// The saved stack pointer is outside of the goroutine's stack, which is being moved.
     #[error("its stack is being moved")]
     Moving,
 }
 
-/// Where the frames of a goroutine that no thread runs begin (`unwinder.initAt` with its saved values).
+/// Determines the start point of a goroutine that no thread runs (`unwinder.initAt` with its saved values).
 pub fn saved_start(g: &Goroutine) -> Result<Start, NoStart> {
     let (pc, sp, syscall) =
         if g.syscallsp != 0 { (g.syscallpc, g.syscallsp, true) } else { (g.sched_pc, g.sched_sp, false) };
@@ -40,10 +40,10 @@ pub fn saved_start(g: &Goroutine) -> Result<Start, NoStart> {
     Ok(Start { pc, sp, hi: g.stack_hi, interrupted: false, syscall })
 }
 
-/// More stacks in a row (signal handler on g0 on …) than a thread has.
+/// Maximum number of stack switches in a row (signal handler on g0 on …).
 const MAX_SWITCHES: usize = 4;
 
-/// Where the frames of a goroutine begin that a stopped thread with `registers` runs.
+/// Determines the start point of a goroutine that a stopped thread with `registers` runs.
 pub fn running_start(
     view: &View,
     memory: &dyn Memory,
@@ -73,8 +73,8 @@ pub fn running_start(
             None => break,
         }
     }
-    // On a system stack: whoever switched to it saved where the goroutine was. The runtime zeroes the saved
-    // stack pointer when the goroutine goes on.
+    // The thread is on a system stack. The code that switched to it saved the position of the goroutine. The
+    // runtime zeroes the saved stack pointer when the goroutine continues.
     if g.syscallsp != 0 && g.stack_contains(g.syscallsp) {
         return saved_start(g);
     }
@@ -97,7 +97,8 @@ fn on_own_stack(
 ) -> Result<Start, NoStart> {
     let begin = |pc, sp, interrupted, syscall| Start { pc, sp, hi: g.stack_hi, interrupted, syscall };
     let Some(info) = walker.code().get(pc).cloned() else {
-        // Foreign code on the goroutine's stack (race detector, vDSO): its caller, if a call lies behind it.
+        // Foreign code on the goroutine's stack (race detector, vDSO): starts at its caller if a call
+        // precedes the return address.
         if pc == 0 || g.syscallsp == 0 {
             let machine = walker.machine();
             let end = machine.frame_end(sp, 0).unwrap_or(sp);
@@ -114,21 +115,23 @@ fn on_own_stack(
     }
     let caller = caller_behind_call(memory, walker, pc, sp);
     if info.writes_sp && caller.is_some() {
-        // A function that switches stacks, but has not yet or has already switched back: its caller is where
-        // its frame says, as the call before the return address shows.
+        // The function switches stacks, but has not switched yet or has already switched back. Its frame
+        // leads to its caller, as the call before the return address shows.
         return Ok(begin(pc, sp, true, true));
     }
     if let Some((ret, end)) = caller
         && walker.code().get(ret).is_some_and(|caller| caller.writes_sp)
         && caller_behind_call(memory, walker, ret, end).is_some()
     {
-        // The same, while it saves where it is (`gosave_systemstack_switch`): begin with the one that switches.
+        // The same case while the function saves its position (`gosave_systemstack_switch`): starts at the
+        // function that switches.
         return Ok(begin(ret, end, false, true));
     }
     Ok(begin(pc, sp, true, false))
 }
 
-/// The return address of the frame at `pc` and `sp`, if there is a call before it, and where the frame ends.
+/// Returns the return address of the frame at `pc` and `sp`, and the end of the frame. `None` unless a call
+/// precedes the return address.
 fn caller_behind_call(
     memory: &dyn Memory,
     walker: &mut StackWalker<'_>,
@@ -142,7 +145,7 @@ fn caller_behind_call(
     follows_call(memory, walker, ret).then_some((ret, end))
 }
 
-/// Whether `ret` is in Go code right behind a call.
+/// Returns true if `ret` is in Go code directly after a call.
 fn follows_call(memory: &dyn Memory, walker: &mut StackWalker<'_>, ret: u64) -> bool {
     let machine = walker.machine();
     if walker.code().get(ret).is_none() {
@@ -153,8 +156,8 @@ fn follows_call(memory: &dyn Memory, walker: &mut StackWalker<'_>, ret: u64) -> 
     machine.call_before(&code, ret).is_some()
 }
 
-/// Where a signal interrupted the thread, if `sp` is on its signal stack: found by the way back that the kernel
-/// was given, so that C frames of a foreign handler do not matter.
+/// Returns the place where a signal interrupted the thread, if `sp` is on its signal stack. Searches for the
+/// return address that the kernel was given, so frames of a foreign C handler do not matter.
 fn interrupted_by_signal(
     view: &View,
     memory: &dyn Memory,
@@ -185,5 +188,5 @@ fn interrupted_by_signal(
     None
 }
 
-/// Go gives its threads 32 KB; C libraries may give more.
+/// Maximum size of a signal stack in bytes. Go gives its threads 32 KB; C libraries may give more.
 const MAX_SIGNAL_STACK: usize = 1 << 20;

@@ -1,29 +1,29 @@
-//! What a runtime is set to right now, whatever its environment said when it began: the program may have changed it
-//! (`runtime.GOMAXPROCS`, `debug.SetGCPercent`, `debug.SetMemoryLimit`).
+//! Current settings of a runtime. The program may have changed them since its start (`runtime.GOMAXPROCS`,
+//! `debug.SetGCPercent`, `debug.SetMemoryLimit`), so they may differ from its environment.
 
 use symbols::addr::RuntimeAddr;
 
 use super::view::View;
 use crate::memory::Memory;
 
-/// Settings that were read and verified; `None` for what could not be.
+/// Verified settings; `None` for a setting that could not be read or verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Settings {
-    /// How many threads run Go code at once.
+    /// Maximum number of threads that run Go code at once (GOMAXPROCS).
     pub gomaxprocs: Option<u32>,
-    /// By how many percent the heap may grow until the next collection; -1 is `off`.
+    /// Heap growth in percent until the next collection (GOGC); -1 is `off`.
     pub gogc: Option<i32>,
-    /// The soft memory limit in bytes; `i64::MAX` is none. From Go 1.19.
+    /// Soft memory limit in bytes; `i64::MAX` means no limit. From Go 1.19.
     pub memory_limit: Option<i64>,
 }
 
 const WANTED: &[&str] = &["runtime.gomaxprocs", "runtime.allp", "runtime.gcController"];
-/// More than a runtime can be set to, in any release.
+/// Upper bound of GOMAXPROCS in any release.
 const MAX_PROCS: u32 = 1 << 16;
-/// `runtime.defaultHeapMinimum`: the heap at which the first collection begins with GOGC=100.
+/// Heap size in bytes at which the first collection begins with GOGC=100 (`runtime.defaultHeapMinimum`).
 const HEAP_MINIMUM: u64 = 4 << 20;
 
-/// Reads the settings. Each address is held against what else must be true of it.
+/// Reads the settings. Each value is verified against a related value.
 pub fn read(view: &View, memory: &dyn Memory) -> Settings {
     if view.confirm_layouts().is_err() {
         return Settings::default();
@@ -39,19 +39,19 @@ pub fn read(view: &View, memory: &dyn Memory) -> Settings {
     }
 }
 
-/// The runtime keeps as many ps as it may run threads.
+/// Reads GOMAXPROCS and verifies it: the runtime keeps as many Ps.
 fn gomaxprocs(memory: &dyn Memory, at: Option<RuntimeAddr>, allp: Option<RuntimeAddr>) -> Option<u32> {
     let value = u32::from_le_bytes(array(memory, at?)?);
     let ps = memory.word(allp?.plus(8)).ok()?;
     ((1..=MAX_PROCS).contains(&value) && ps == u64::from(value)).then_some(value)
 }
 
-/// GOGC and the memory limit. The least heap follows from GOGC while that is not `off`.
+/// Reads GOGC and the memory limit. The minimum heap size verifies GOGC.
 fn controller(view: &View, memory: &dyn Memory, at: RuntimeAddr) -> Option<(Option<i32>, Option<i64>)> {
     let field = |name| view.table.field("runtime.gcControllerState", name).map(|f| at.plus(f.offset));
     let gogc = i32::from_le_bytes(array(memory, field("gcPercent")?)?);
     let least = memory.word(field("heapMinimum")?).ok()?;
-    // `setGCPercent` computes with whatever an unsigned -1 gives.
+    // `setGCPercent` computes the minimum even for -1, converted to unsigned.
     let fits = gogc >= -1 && least == HEAP_MINIMUM.wrapping_mul(i64::from(gogc).cast_unsigned()) / 100;
     fits.then_some(())?;
     let limit = field("memoryLimit").and_then(|at| Some(i64::from_le_bytes(array(memory, at)?)));

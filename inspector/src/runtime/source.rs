@@ -1,44 +1,44 @@
-//! Why numbers of a runtime cannot be had.
+//! Errors of reading numbers of a runtime.
 
 use symbols::globals::Agreement;
 use symbols::layout::Release;
 
 use crate::memory::MemoryError;
 
-/// See the module.
+/// Reason why numbers of a runtime are unavailable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SourceError {
-    /// The target's memory.
+    /// Memory of the target cannot be read.
     #[error(transparent)]
     Memory(#[from] MemoryError),
     /// A variable of the runtime was not found.
     #[error("{0} was not found in it")]
     Missing(&'static str),
-    /// The layout in use lacks something.
+    /// The layout in use lacks a struct or a field.
     #[error("the layout of {0} is not known")]
     Layout(&'static str),
-    /// It was built with experiments of which nobody knows what they change.
+    /// The program was built with experiments of unknown effect on layouts.
     #[error(
         "it is built with GOEXPERIMENT={experiments}, and what that changes is not known; {} of {} functions of its runtime \
          are those of {used}, too few to take its layouts for the same",
         code.same, code.present
     )]
     Experiments {
-        /// Their names.
+        /// Names of the experiments.
         experiments: String,
-        /// The release whose layouts they are held against.
+        /// Release that supplies the layouts.
         used: Release,
-        /// How alike the code is.
+        /// Agreement of the runtime's code with that release.
         code: Agreement,
     },
-    /// What was read cannot be what it should.
+    /// The values read are implausible.
     #[error("{0}")]
     Implausible(String),
 }
 
 impl SourceError {
-    /// What was read cannot be what it should.
+    /// Creates a [`SourceError::Implausible`].
     pub(crate) fn implausible(what: impl Into<String>) -> Self {
         SourceError::Implausible(what.into())
     }

@@ -1,18 +1,20 @@
-//! `runtime.mspan`: a run of pages of the heap, cut into objects of one size, or used for stacks and the like.
+//! Heap spans (`runtime.mspan`): runs of pages of the heap, divided into objects of one size, or used for
+//! stacks and similar data.
 
 use symbols::layout::{Field, Table};
 
 use super::batch::unsigned;
 
-/// Bytes of a page of the heap (`runtime.pageSize`).
+/// Page size of the heap in bytes (`runtime.pageSize`).
 pub const PAGE: u64 = 8192;
-/// How many size classes there are; class 0 are large objects.
+/// Number of size classes; class 0 is that of large objects.
 pub const CLASSES: usize = 68;
-/// How many span classes there are: each size class with and without pointers.
+/// Number of span classes: each size class with and without pointers.
 pub const SPAN_CLASSES: usize = 2 * CLASSES;
 
-/// The size of the objects of each class (`runtime.class_to_size`, from Go 1.25
-/// `internal/runtime/gc.SizeClassToSize`), the same in Go 1.18–1.27. What a span says of itself is held against it.
+/// Object sizes of the classes in bytes (`runtime.class_to_size`, from Go 1.25
+/// `internal/runtime/gc.SizeClassToSize`), the same in Go 1.18–1.27. The fields of a span are verified
+/// against them.
 pub const SIZES: [u16; CLASSES] = [
     0, 8, 16, 24, 32, 48, 64, 80, 96, 112, 128, 144, 160, 176, 192, 208, 224, 240, 256, 288, 320, 352, 384,
     416, 448, 480, 512, 576, 640, 704, 768, 896, 1024, 1152, 1280, 1408, 1536, 1792, 2048, 2304, 2688, 3072,
@@ -20,23 +22,23 @@ pub const SIZES: [u16; CLASSES] = [
     14336, 16384, 18432, 19072, 20480, 21760, 24576, 27264, 28672, 32768,
 ];
 
-/// The bytes of an object of a class.
+/// Returns the object size of a class in bytes.
 pub fn size_of_class(class: usize) -> u64 {
     SIZES.get(class).copied().unwrap_or(0).into()
 }
 
-/// The values of `mspan.state` (`runtime.mSpanState`).
+/// Values of `mspan.state` (`runtime.mSpanState`).
 pub mod state {
-    /// Holds objects.
+    /// Span with objects.
     pub const IN_USE: u8 = 1;
-    /// Holds stacks, work buffers or pointer bitmaps.
+    /// Span with stacks, work buffers or pointer bitmaps.
     pub const MANUAL: u8 = 2;
 }
 
-/// Where the fields of a span are.
+/// Field offsets of a span.
 #[derive(Debug, Clone, Copy)]
 pub struct SpanFields {
-    /// The size of a span.
+    /// Size of the span struct in bytes.
     pub size: usize,
     start: Field,
     npages: Field,
@@ -48,15 +50,15 @@ pub struct SpanFields {
     span_class: Field,
     state: Field,
     elem_size: Field,
-    /// From Go 1.19.
+    /// Field `allocCountBeforeCache`. From Go 1.19.
     before_cache: Option<Field>,
 }
 
-/// Larger than any span has been.
+/// Maximum size of the span struct in bytes, in any release.
 const MAX_SIZE: u64 = 1 << 12;
 
 impl SpanFields {
-    /// Takes them from `table`; `None` where one is missing.
+    /// Takes the offsets from `table`; `None` if a field is missing.
     pub fn from_table(table: &Table) -> Option<Self> {
         let layout = table.get("runtime.mspan").filter(|l| l.size <= MAX_SIZE)?;
         Some(SpanFields {
@@ -76,35 +78,35 @@ impl SpanFields {
     }
 }
 
-/// What a span says of itself.
+/// Contents of a span struct.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct MSpan {
-    /// Its first byte.
+    /// Address of the first byte.
     pub start: u64,
-    /// Its pages.
+    /// Number of pages.
     pub npages: u64,
-    /// Objects before it are allocated.
+    /// Index of the first object that may be free; all objects before it are allocated.
     pub freeindex: u64,
-    /// How many objects it has room for.
+    /// Maximum number of objects.
     pub nelems: u64,
-    /// Where the bits of its allocated objects are, as of the last sweep.
+    /// Address of the bitmap of allocated objects, as of the last sweep.
     pub alloc_bits: u64,
-    /// How far it is swept, relative to the heap's.
+    /// Sweep generation, relative to that of the heap.
     pub sweepgen: u32,
-    /// How many objects (or stacks) in it are allocated.
+    /// Number of allocated objects (or stacks).
     pub alloc_count: u64,
-    /// `sizeclass << 1 | noscan`.
+    /// Span class: `sizeclass << 1 | noscan`.
     pub span_class: u8,
-    /// See [`state`].
+    /// State of the span: see [`state`].
     pub state: u8,
-    /// Bytes of an object.
+    /// Object size in bytes.
     pub elem_size: u64,
-    /// How many were allocated when a P took it for its cache; `None` before Go 1.19.
+    /// Number of objects allocated when a P took the span for its cache; `None` before Go 1.19.
     pub before_cache: Option<u64>,
 }
 
 impl MSpan {
-    /// Parses the bytes of a span; what lies beyond `bytes` is 0.
+    /// Parses the bytes of a span. Fields beyond `bytes` are 0.
     pub fn parse(fields: &SpanFields, bytes: &[u8]) -> Self {
         let number = |field: Field| {
             let at = || {
@@ -129,26 +131,27 @@ impl MSpan {
         }
     }
 
-    /// Bytes of its pages. A process can say anything: it saturates.
+    /// Returns the size of the pages in bytes. Saturates, because a process may report any number.
     pub fn bytes(&self) -> u64 {
         self.npages.saturating_mul(PAGE)
     }
 
-    /// Its size class.
+    /// Returns the size class.
     pub fn class(&self) -> usize {
         usize::from(self.span_class >> 1)
     }
 
-    /// Whether its objects hold no pointers.
+    /// Returns true if the objects hold no pointers.
     pub fn is_noscan(&self) -> bool {
         self.span_class & 1 != 0
     }
 
-    /// Whether what it says of objects fits together: their size is that of its class, and they fit into its pages.
+    /// Returns true if the fields fit together: the object size is that of the class, and the objects fit
+    /// into the pages.
     pub fn is_sane(&self) -> bool {
         let size_fits = match self.class() {
             0 => self.nelems == 1 && (1..=self.bytes()).contains(&self.elem_size),
-            // Spans of small objects with pointers have these in the span, from Go 1.22.
+            // From Go 1.22, spans of small objects with pointers contain the pointer bitmaps too.
             class => self.elem_size == size_of_class(class) && self.elem_size != 0,
         };
         size_fits

@@ -1,4 +1,4 @@
-//! Profiles that count: goroutines by their stacks, and threads by the stacks that created them (`runtime/pprof`:
+//! Counting profiles: goroutines by stacks, and threads by the stacks that created them (`runtime/pprof`:
 //! `goroutine`, `threadcreate`; Go 1.18–1.27).
 
 use std::collections::HashMap;
@@ -17,35 +17,36 @@ use super::view::View;
 use crate::memory::Memory;
 use crate::profile::{Label, LabelValue, Mapping, Profile, Sample, ValueType};
 
-/// The most frames of a goroutine, where the process does not say how many (`debug.profstackdepth`, from Go 1.23).
+/// Maximum number of frames of a goroutine, if the process does not report it (`debug.profstackdepth`, from
+/// Go 1.23).
 const DEPTH: usize = 128;
-/// As many as that can be set to (`maxProfStackDepth`).
+/// Maximum value of `debug.profstackdepth` (`maxProfStackDepth`).
 const MAX_DEPTH: usize = 1024;
-/// The same before Go 1.23 (`runtime.StackRecord`).
+/// Maximum number of frames before Go 1.23 (`runtime.StackRecord`).
 const OLD_DEPTH: usize = 32;
 
-/// Entries of a stack, the labels of whoever has it, and how many have both.
+/// Row of a profile: stack entries, labels, and the number of goroutines or threads with both.
 type Row = ((Vec<u64>, Vec<Label>), i64);
 
-/// Entries of `m.createstack`.
+/// Number of entries in `m.createstack`.
 const CREATE_DEPTH: usize = 32;
 
-/// A profile of goroutines, and how well it is known.
+/// Goroutine profile, and its completeness.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GoroutineProfile {
-    /// The profile.
+    /// Profile of goroutines by stack.
     pub profile: Profile,
-    /// Goroutines in it.
+    /// Number of goroutines in the profile.
     pub goroutines: usize,
-    /// Goroutines that are not, since their frames could not be read.
+    /// Number of goroutines missing from the profile because their frames could not be read.
     pub unavailable: usize,
 }
 
-/// Makes the profile `goroutine` of a snapshot that was taken at `time`: each stack, with each set of labels, and how
-/// many goroutines have it (`goroutineProfileWithLabels`, `saveg`, `printCountProfile`).
+/// Builds the profile `goroutine` of a snapshot taken at `time`: each stack with each set of labels, and the
+/// number of goroutines (`goroutineProfileWithLabels`, `saveg`, `printCountProfile`).
 ///
-/// As in the runtime's, there are no goroutines of the runtime itself, and a stack ends after so many frames as the
-/// runtime would keep.
+/// As in the runtime, system goroutines are excluded, and stacks are cut at the runtime's maximum number of
+/// frames.
 pub fn goroutine_profile(
     view: &View,
     memory: &dyn Memory,
@@ -96,27 +97,28 @@ pub fn goroutine_profile(
     GoroutineProfile { profile, goroutines, unavailable }
 }
 
-/// A profile of what created threads, and what is doubtful about it.
+/// Profile of the creation of threads, and doubts about it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ThreadProfile {
-    /// The profile.
+    /// Profile of threads by the stack that created them.
     pub profile: Profile,
-    /// Why not all of it can be true, however often it was read.
+    /// Contradiction that remained after all readings.
     pub doubt: Option<Contradiction>,
 }
 
-/// How often the list of threads is read again where it contradicts what the scheduler counts.
+/// Maximum number of readings of the list of threads if it contradicts the scheduler's count.
 const TRIES: u32 = 6;
-/// A thread that comes or goes is counted and in the list in less.
+/// Delay between readings. A starting or ending thread is both counted and listed in less time.
 const BETWEEN: Duration = Duration::from_millis(10);
 
-/// Makes the profile `threadcreate`: the stacks that threads were created by, and how many threads each
-/// (`runtime.ThreadCreateProfile`). Most threads have none.
+/// Builds the profile `threadcreate`: the stacks that created threads, and the number of threads of each
+/// (`runtime.ThreadCreateProfile`). Most threads have no such stack.
 ///
-/// From Go 1.23 on, `runtime/pprof` fills each of these stacks up with places that are nowhere; they are not in here.
+/// From Go 1.23, `runtime/pprof` pads each of these stacks with places outside of any code; this profile
+/// omits the padding.
 ///
 /// # Errors
-/// Where a thread's struct cannot be read, or is none.
+/// Returns a [`RecordError`] if the struct of a thread cannot be read or is implausible.
 pub fn thread_profile(
     view: &View,
     memory: &dyn Memory,
@@ -138,7 +140,7 @@ pub fn thread_profile(
             }
             _ => None,
         };
-        // A thread that ends meanwhile leaves its struct to others.
+        // Another use may overwrite the struct of a thread that ends meanwhile.
         if (rows.is_ok() && doubt.is_none()) || tries >= TRIES {
             break (time, rows?, doubt);
         }
@@ -149,7 +151,7 @@ pub fn thread_profile(
     Ok(ThreadProfile { profile, doubt })
 }
 
-/// What created each thread, and how many were created there.
+/// Returns the stacks that created threads, and the number of threads of each.
 fn created(view: &View, memory: &dyn Memory, place: u64) -> Result<Vec<Row>, RecordError> {
     let mut counts: HashMap<(Vec<u64>, Vec<Label>), i64> = HashMap::new();
     for m in view.read_ms(memory) {
@@ -157,7 +159,8 @@ fn created(view: &View, memory: &dyn Memory, place: u64) -> Result<Vec<Row>, Rec
         memory.read(RuntimeAddr(m.addr).plus(place), &mut words)?;
         let words = words.chunks_exact(8).filter_map(|w| w.try_into().ok().map(u64::from_le_bytes));
         let stack: Vec<u64> = words.take_while(|&pc| pc != 0).collect();
-        // Whatever the layout says, what is elsewhere is no stack, and only the runtime creates threads.
+        // A real stack has only known functions, and starts in the runtime, because only the runtime creates
+        // threads. Anything else means that the layout is wrong.
         let name = |pc: u64| view.modules.lookup(pc.saturating_sub(1)).map(|place| place.func.name());
         let by_runtime = |pc: &u64| name(*pc).is_some_and(|name| name.starts_with(b"runtime."));
         if stack.iter().any(|&pc| name(pc).is_none()) || !stack.first().is_none_or(by_runtime) {
@@ -170,16 +173,16 @@ fn created(view: &View, memory: &dyn Memory, place: u64) -> Result<Vec<Row>, Rec
     Ok(rows)
 }
 
-/// How many threads the scheduler says that there are (`runtime.mcount`).
+/// Number of threads by the scheduler's count (`runtime.mcount`).
 struct ThreadCount {
-    /// `sched.mnext`: the next one's number.
+    /// Address of `sched.mnext`: the id of the next thread.
     next: RuntimeAddr,
-    /// `sched.nmfreed`: how many have ended.
+    /// Address of `sched.nmfreed`: the number of ended threads.
     freed: RuntimeAddr,
 }
 
 impl ThreadCount {
-    /// `None` where the scheduler's variables are not found: then nothing can be compared.
+    /// Finds the scheduler's variables. Returns `None` if they are not found; nothing can be compared then.
     fn find(view: &View) -> Option<Self> {
         let at = view.locate(&["runtime.sched"]).at("runtime.sched")?;
         let field = |name| {
@@ -195,8 +198,8 @@ impl ThreadCount {
     }
 }
 
-/// Where an m has its `createstack`. Where the list of ms was found to be linked elsewhere than in the layout, which is of
-/// a neighbouring release then, what lies shortly behind that link has moved with it.
+/// Returns the offset of `createstack` in an m. If the list of ms is linked at another offset than in the
+/// layout (of a neighbouring release), fields shortly after the link have moved with it.
 fn created_by(view: &View) -> Result<u64, RecordError> {
     view.confirm_layouts().map_err(|_| no_stacks())?;
     let field = |name| view.table.field("runtime.m", name).ok_or_else(no_stacks);
@@ -240,11 +243,11 @@ fn counted(
     }
 }
 
-/// The program counters of a walked stack as if all were return addresses: one more than the instruction that each
-/// stands for (`unwinder.symPC`).
+/// Returns the program counters of an unwound stack as if all were return addresses: one more than the
+/// address of the instruction (`unwinder.symPC`).
 fn returned(view: &View, code: &mut CodeCache<'_>, shape: &Shape, depth: usize) -> Vec<u64> {
     let mut interrupted = shape.interrupted;
-    // No frame has less than one entry, unless it is of a wrapper.
+    // Each frame has at least one entry, except frames of wrappers.
     let wanted = shape.pcs.iter().take(depth.saturating_mul(2));
     wanted
         .map(|&pc| {

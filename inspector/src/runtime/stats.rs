@@ -1,4 +1,4 @@
-//! Numbers of goroutines, Ps and threads, read while the process runs.
+//! Counts of goroutines, Ps and threads, read while the process runs.
 
 use std::collections::BTreeMap;
 
@@ -16,39 +16,40 @@ use super::source::SourceError;
 use super::view::View;
 use crate::memory::Memory;
 
-/// The four numbers of gops.
+/// Numbers that gops reports, and related counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stats {
-    /// `runtime.NumGoroutine()`.
+    /// Number of goroutines (`runtime.NumGoroutine()`).
     pub goroutines: u64,
-    /// The count of the profile `threadcreate`: threads that the runtime has created and not forgotten.
+    /// Count of the profile `threadcreate`: threads created by the runtime and not released.
     pub threads: u64,
-    /// GOMAXPROCS.
+    /// Value of GOMAXPROCS.
     pub gomaxprocs: u64,
-    /// `runtime.NumCPU()`: CPUs that the process could use when it began.
+    /// Number of CPUs usable by the process at its start (`runtime.NumCPU()`).
     pub num_cpu: Option<u64>,
-    /// Goroutines of the runtime itself, which the first number leaves out.
+    /// Number of system goroutines, which `goroutines` excludes.
     pub system_goroutines: u64,
-    /// Ps that have nothing to do.
+    /// Number of idle Ps.
     pub idle_procs: u64,
-    /// All gs, with a goroutine or without.
+    /// Number of all gs, with a goroutine or without.
     pub gs: u64,
-    /// Of them, those that are kept for later.
+    /// Number of gs kept for later use.
     pub free_gs: u64,
-    /// As many Ps as there are, or were before GOMAXPROCS was lowered.
+    /// Maximum number of Ps so far; larger than GOMAXPROCS after it was lowered.
     pub most_procs: u64,
 }
 
-/// What else can be counted. What a release does not have, or could not be found, is absent.
+/// Further counts. Counts that a release lacks, or that were not found, are absent.
 #[derive(Debug, Clone, Default)]
 pub struct More {
-    /// Goroutines of the program by status and wait reason, as numbered in the runtime. Not of one instant.
+    /// Number of the program's goroutines by status and wait reason, as numbered in the runtime. Not of one
+    /// instant.
     pub states: BTreeMap<(u32, u8), u64>,
-    /// `off`, `mark` or `mark termination`.
+    /// Phase of the collector: `off`, `mark` or `mark termination`.
     pub phase: Option<&'static str>,
-    /// Collections that began.
+    /// Number of collections begun.
     pub cycles: Option<u64>,
-    /// See there.
+    /// Distributions of durations.
     pub histograms: Histograms,
 }
 
@@ -56,20 +57,20 @@ pub struct More {
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Histograms {
-    /// How long goroutines waited for a P when they could run (`/sched/latencies:seconds`).
+    /// Time that runnable goroutines waited for a P (`/sched/latencies:seconds`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scheduling_latency: Option<Histogram>,
-    /// How long the world stood still for the collector (`/gc/pauses:seconds`, from Go 1.22
+    /// Duration of stop-the-world pauses of the collector (`/gc/pauses:seconds`, from Go 1.22
     /// `/sched/pauses/total/gc:seconds`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gc_pause: Option<Histogram>,
-    /// How long it took until it did (`/sched/pauses/stopping/gc:seconds`, from Go 1.22).
+    /// Time to stop the world for the collector (`/sched/pauses/stopping/gc:seconds`, from Go 1.22).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gc_stopping: Option<Histogram>,
-    /// The same for other reasons.
+    /// Duration of stop-the-world pauses for other reasons (from Go 1.22).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub other_pause: Option<Histogram>,
-    /// Until it did.
+    /// Time to stop the world for other reasons (from Go 1.22).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub other_stopping: Option<Histogram>,
 }
@@ -85,10 +86,10 @@ const WANTED: &[&str] = &[
     "runtime.memstats",
 ];
 
-/// Larger than each struct that is read whole.
+/// Maximum size in bytes of a struct that is read whole.
 const MAX_SIZE: u64 = 1 << 20;
 
-/// Where all of it is in a process.
+/// Sources of the counts in a process.
 #[derive(Debug)]
 pub struct Counters<'v> {
     view: &'v View,
@@ -100,7 +101,7 @@ impl<'v> Counters<'v> {
     /// Finds the variables.
     ///
     /// # Errors
-    /// What is missing.
+    /// Returns a [`SourceError`] that names the missing variable or layout.
     pub fn find(view: &'v View) -> Result<Self, SourceError> {
         view.confirm_layouts()?;
         let found = view.locate(WANTED);
@@ -108,13 +109,14 @@ impl<'v> Counters<'v> {
         Ok(Counters { view, found, procs })
     }
 
-    /// Reads gops' numbers.
+    /// Reads the numbers that gops reports.
     ///
     /// # Errors
-    /// Where they cannot be read, or not be what they should.
+    /// Returns a [`SourceError`] if the numbers cannot be read or are implausible.
     pub fn read(&self, memory: &dyn Memory) -> Result<Stats, SourceError> {
         let table = &self.view.table;
-        // By the table of another minor release it is not found, as its fields may have moved.
+        // With the table of another minor release `runtime.sched` is not located, because its fields may
+        // have moved.
         let Some(sched) = self.found.at("runtime.sched") else { return self.counted(memory) };
         let field = |name| table.field("runtime.sched", name);
         let free: Vec<_> = match (field("gFree.n"), field("gFree.stack.size"), field("gFree.noStack.size")) {
@@ -154,7 +156,7 @@ impl<'v> Counters<'v> {
         Ok(self.view.read_ms(memory).len() as u64)
     }
 
-    /// The same numbers without what the scheduler counts: each goroutine is looked at.
+    /// Reads the same numbers without the scheduler's counts, by looking at each goroutine.
     fn counted(&self, memory: &dyn Memory) -> Result<Stats, SourceError> {
         let procs = self.procs.read(memory)?;
         let (mut goroutines, mut system_goroutines) = (0u64, 0u64);
@@ -167,7 +169,7 @@ impl<'v> Counters<'v> {
         let allglen = batch.add(self.view.allgs.len, 8);
         let pieces = batch.read(memory)?;
         let living = goroutines.saturating_add(system_goroutines);
-        // Goroutines come meanwhile.
+        // New goroutines may start meanwhile.
         let gs = pieces.number(allglen).unwrap_or(0).max(living);
         Ok(Stats {
             goroutines: goroutines.max(1),
@@ -182,10 +184,10 @@ impl<'v> Counters<'v> {
         })
     }
 
-    /// Reads the rest: looks at every goroutine.
+    /// Reads the further counts by looking at every goroutine.
     ///
     /// # Errors
-    /// Where nothing can be read any more.
+    /// Returns a [`SourceError`] if the memory of the target cannot be read.
     pub fn more(&self, memory: &dyn Memory) -> Result<More, SourceError> {
         let table = &self.view.table;
         let mut batch = Batch::default();
@@ -218,7 +220,7 @@ impl<'v> Counters<'v> {
         Ok(states)
     }
 
-    /// Looks at every goroutine that lives, and says whether it is one of the runtime's own.
+    /// Calls `look` for every live goroutine, with true if it is a system goroutine.
     fn each_goroutine(
         &self,
         memory: &dyn Memory,
@@ -248,16 +250,17 @@ impl<'v> Counters<'v> {
     }
 }
 
-/// When a goroutine has to be the runtime's own. Those that run finalizers and cleanups are the program's while they do.
+/// Time at which a goroutine counts as a system goroutine. Goroutines that run finalizers and cleanups
+/// belong to the program while they do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum When {
     Now,
-    /// As `sched.ngsys` counts.
+    /// At its creation, as `sched.ngsys` counts.
     Created,
 }
 
 impl Histograms {
-    /// Takes them from the bytes of `runtime.sched` and `runtime.memstats`.
+    /// Takes the distributions from the bytes of `runtime.sched` and `runtime.memstats`.
     pub fn read(table: &Table, sched: &[u8], memstats: &[u8]) -> Self {
         let in_sched = |name| Histogram::read(table, "runtime.sched", name, sched);
         Histograms {

@@ -1,10 +1,11 @@
-//! From the addresses of stacks to named places, as `runtime/pprof` of the release that built the program writes them
+//! Symbolization: converts stack addresses to named places, as `runtime/pprof` of the program's release does
 //! (`runtime/pprof/proto.go`, `runtime/symtab.go`; Go 1.18–1.27).
 //!
-//! The runtime keeps two kinds of stacks. In a *logical* one each entry stands for one frame of the source: a call that
-//! was inlined has an entry of its own, which points at a mark in the function that it was inlined into. Runs of such
-//! entries are put back together into one location with several lines. In a *physical* one each entry is a return
-//! address, whose inlined frames are found first. All entries are one more than the address that they stand for.
+//! The runtime keeps two kinds of stacks. In a *logical* stack each entry stands for one source frame. An
+//! inlined call has an entry of its own, which points to a mark in the function that it was inlined into.
+//! Runs of such entries are joined into one location with several lines. In a *physical* stack each entry is
+//! a return address, and its inlined frames are looked up first. All entries are one more than the address
+//! that they stand for.
 
 use std::collections::HashMap;
 
@@ -17,56 +18,57 @@ use super::release::GoRelease;
 use super::view::View;
 use crate::profile::{Function, Line, Location, Mapping};
 
-/// Longer than any name or path that a Go compiler writes.
+/// Maximum length of a name or path in bytes. Go compilers write shorter ones.
 const MAX_TEXT: usize = 64 << 10;
-/// Names and files of all functions together. A damaged function table can name the same bytes many times.
+/// Maximum total size of names and paths in bytes. A damaged function table can name the same bytes many
+/// times.
 const MAX_TEXTS: usize = 256 << 20;
 
-/// Frames that are added to all stacks together: inlined calls of a damaged function table may be a thousand at each
-/// address. What is beyond is not expanded.
+/// Maximum number of frames added to all stacks. A damaged function table may have a thousand inlined calls
+/// at each address. Frames beyond are not expanded.
 const MAX_ADDED: usize = 32 << 20;
 
-/// What the stacks of a profile refer to.
+/// Symbols that the stacks of a profile refer to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Symbols {
-    /// What is mapped where.
+    /// Mapped files and their address ranges.
     pub mappings: Vec<Mapping>,
     /// Places in code.
     pub locations: Vec<Location>,
-    /// Functions.
+    /// Functions of the places.
     pub functions: Vec<Function>,
 }
 
-/// Names the addresses of stacks, each of them once.
+/// Symbolizer of stack addresses. Each address is looked up once.
 #[derive(Debug)]
 pub struct Symbolizer<'m> {
     modules: &'m Modules,
     release: GoRelease,
     wrapper_id: u8,
     symbols: Symbols,
-    /// For each mapping: whether something in it was looked up, and whether that failed once.
+    /// Look-ups by mapping: whether any was made, and whether any failed.
     tried: Vec<(bool, bool)>,
     texts: usize,
     room: usize,
     added: usize,
     functions: HashMap<(&'m [u8], &'m [u8]), usize>,
-    /// What an entry of a logical stack stands for.
+    /// Frames by entry of a logical stack.
     frames: HashMap<u64, FoundFrame<'m>>,
-    /// Whether the function of an entry is the runtime's.
+    /// True for entries in functions of the runtime, by entry.
     of_runtime: HashMap<u64, bool>,
-    /// What the last entry of a stack becomes, where it was inlined.
+    /// Expansion of the last entry of a stack, if it was inlined, by entry.
     tails: HashMap<u64, Option<Vec<u64>>>,
-    /// Locations by the first of the entries that they are made of.
+    /// Locations by the first of their entries.
     known: HashMap<u64, Known<'m>>,
     deck: Deck<'m>,
 }
 
-/// A frame as `runtime.Frames` has it.
+/// Frame with the fields of `runtime.Frames`.
 #[derive(Debug, Clone, Copy)]
 struct Frame<'m> {
-    /// The entry minus one, except at the entry point of a function.
+    /// Program counter: the entry minus one, except at the entry point of a function.
     pc: u64,
-    /// `None` where the address is in no Go function.
+    /// Go frame, `None` if the address is in no Go function.
     go: Option<GoFrame<'m>>,
 }
 
@@ -83,7 +85,7 @@ struct GoFrame<'m> {
 
 #[derive(Debug, Clone, Copy)]
 enum FoundFrame<'m> {
-    /// `runtime.goexit`, which profiles do not have.
+    /// `runtime.goexit`, which profiles omit.
     Goexit,
     Frame(Frame<'m>),
 }
@@ -91,12 +93,12 @@ enum FoundFrame<'m> {
 #[derive(Debug, Clone, Copy)]
 struct Known<'m> {
     location: usize,
-    /// How many entries it is made of.
+    /// Number of entries of the location.
     entries: usize,
     first: Frame<'m>,
 }
 
-/// Entries that may be one location (`runtime/pprof.pcDeck`).
+/// Entries that may form one location (`runtime/pprof.pcDeck`).
 #[derive(Debug, Default)]
 struct Deck<'m> {
     entries: Vec<u64>,
@@ -104,14 +106,14 @@ struct Deck<'m> {
 }
 
 impl<'m> Deck<'m> {
-    /// Adds a frame if it is the caller of what is there, which was inlined into it.
+    /// Adds a frame if the frames in the deck were inlined into it.
     fn try_add(&mut self, entry: u64, frame: Frame<'m>, release: GoRelease) -> bool {
         if let Some(last) = self.frames.last() {
             let (Some(last), Some(new)) = (last.go, frame.go) else { return false };
             if !last.inlined || last.entry != new.entry {
                 return false;
             }
-            // A function is not inlined into itself: this is recursion.
+            // A function is never inlined into itself, so equal names mean recursion.
             let same = if release.tells_recursion_by_printed_names() {
                 printed_name(last.name, release) == printed_name(new.name, release)
             } else {
@@ -128,12 +130,13 @@ impl<'m> Deck<'m> {
 }
 
 impl<'m> Symbolizer<'m> {
-    /// Names code of the process of `view`, in which `mappings` are mapped ([`of`](crate::profile::mappings::of)).
+    /// Creates a symbolizer for the process of `view` with these `mappings`
+    /// ([`of`](crate::profile::mappings::of)).
     pub fn new(view: &'m View, mappings: Vec<Mapping>) -> Self {
         Self::of(&view.modules, view.release, view.wrapper_id, mappings)
     }
 
-    /// Names code of `modules`, which `release` built; `wrapper_id` is that of the view.
+    /// Creates a symbolizer for `modules` built by `release`; `wrapper_id` is that of the view.
     pub fn of(modules: &'m Modules, release: GoRelease, wrapper_id: u8, mappings: Vec<Mapping>) -> Self {
         Symbolizer {
             modules,
@@ -153,15 +156,16 @@ impl<'m> Symbolizer<'m> {
         }
     }
 
-    /// The same for texts of so many bytes, where others of the same answer have used some of the room already.
+    /// Limits the total size of texts to `bytes`, if other parts of the same answer have used some of the
+    /// limit already.
     #[must_use]
     pub fn with_room(mut self, bytes: usize) -> Self {
         self.room = bytes.min(MAX_TEXTS);
         self
     }
 
-    /// The locations of a logical stack, the innermost first (`appendLocsForStack`). Empty for one that is nothing but
-    /// the end of a goroutine's stack.
+    /// Returns the locations of a logical stack, innermost first (`appendLocsForStack`). Empty for a stack
+    /// with only the end of a goroutine's stack.
     pub fn logical(&mut self, stack: &[u64]) -> Vec<usize> {
         let expanded = self.with_last_expanded(stack);
         let mut rest = expanded.as_deref().unwrap_or(stack);
@@ -202,14 +206,15 @@ impl<'m> Symbolizer<'m> {
         locations
     }
 
-    /// The locations of a physical stack, the innermost first: return addresses, from an unwinder. As the runtime
-    /// walks its own stacks (`runtime.tracebackPCs`), up to `limit` logical frames.
+    /// Returns the locations of a physical stack, innermost first. Its entries are return addresses from an
+    /// unwinder. The result has up to `limit` logical frames, as when the runtime unwinds its own stacks
+    /// (`runtime.tracebackPCs`).
     pub fn physical(&mut self, stack: &[u64], limit: usize) -> Vec<usize> {
         let expanded = self.expand(stack, limit);
         self.logical(&expanded)
     }
 
-    /// The logical stack of a physical one, up to `limit` frames (`runtime.tracebackPCs`).
+    /// Converts a physical stack to a logical one, with up to `limit` frames (`runtime.tracebackPCs`).
     pub fn expand(&mut self, stack: &[u64], limit: usize) -> Vec<u64> {
         let mut expanded = Vec::with_capacity(stack.len().min(limit));
         let mut elide = true;
@@ -235,9 +240,10 @@ impl<'m> Symbolizer<'m> {
         expanded
     }
 
-    /// The logical stack of one that the runtime walked by frame pointers and expanded where it skipped frames, up to
-    /// `limit` frames (`runtime/pprof.expandInlinedFrames`, from Go 1.23). A stack without any Go function becomes one
-    /// entry that is nowhere.
+    /// Converts a stack that the runtime recorded by frame pointers to a logical one, with up to `limit`
+    /// frames. The runtime has already expanded it where it skipped frames
+    /// (`runtime/pprof.expandInlinedFrames`, from Go 1.23). A stack without any Go function becomes one
+    /// entry outside of any code.
     pub fn expand_partial(&mut self, stack: &[u64], limit: usize) -> Vec<u64> {
         let mut expanded = Vec::with_capacity(stack.len().min(limit));
         let mut rest = stack.iter().copied().peekable();
@@ -269,13 +275,13 @@ impl<'m> Symbolizer<'m> {
         expanded
     }
 
-    /// Whether the function at an entry of a logical stack is one of the runtime, which a heap profile leaves out where
-    /// they are the innermost.
+    /// Returns true if the function at an entry of a logical stack belongs to the runtime. A heap profile
+    /// omits such functions at the inner end.
     pub fn is_of_runtime(&mut self, entry: u64) -> bool {
         if let Some(&known) = self.of_runtime.get(&entry) {
             return known;
         }
-        // `runtime.FuncForPC` is asked about the entry as it is.
+        // `runtime.FuncForPC` receives the unchanged entry.
         let name = self.modules.lookup(entry).and_then(|p| self.inlined_at(p).first().map(|f| f.name));
         let answer = name.is_some_and(|name| {
             name.starts_with(b"runtime.")
@@ -285,7 +291,7 @@ impl<'m> Symbolizer<'m> {
         answer
     }
 
-    /// What the stacks refer to.
+    /// Returns the symbols of all stacks.
     pub fn finish(mut self) -> Symbols {
         for (mapping, &(tried, failed)) in self.symbols.mappings.iter_mut().zip(&self.tried) {
             mapping.symbolized = tried && !failed;
@@ -293,8 +299,8 @@ impl<'m> Symbolizer<'m> {
         self.symbols
     }
 
-    /// A stack that was cut off in the middle of inlined calls gets the rest of them
-    /// (`runtime_expandFinalInlineFrame`); `None` where nothing is to be added.
+    /// Completes a stack that was cut in the middle of inlined calls (`runtime_expandFinalInlineFrame`).
+    /// Returns `None` if nothing is missing.
     fn with_last_expanded(&mut self, stack: &[u64]) -> Option<Vec<u64>> {
         let (&last, before) = stack.split_last()?;
         if !self.tails.contains_key(&last) {
@@ -323,7 +329,7 @@ impl<'m> Symbolizer<'m> {
         Some(expanded)
     }
 
-    /// Where an entry is, and the address that it stands for (`runtime.Frames.Next`).
+    /// Returns the address that an entry stands for, and its place (`runtime.Frames.Next`).
     fn place_of(&self, entry: u64) -> Option<(u64, Place<'m>)> {
         let place = self.modules.lookup(entry)?;
         let before = if place.link > place.func.entry() { 1 } else { 0 };
@@ -339,7 +345,7 @@ impl<'m> Symbolizer<'m> {
         place.module.bias.runtime(frame.pc).0.wrapping_add(1)
     }
 
-    /// What an entry stands for by itself (`allFrames`).
+    /// Returns the frame of a single entry (`allFrames`).
     fn frame(&mut self, entry: u64) -> FoundFrame<'m> {
         if let Some(&found) = self.frames.get(&entry) {
             return found;
@@ -368,7 +374,7 @@ impl<'m> Symbolizer<'m> {
         FoundFrame::Frame(Frame { pc, go: Some(go) })
     }
 
-    /// Makes a location of the deck (`emitLocation`).
+    /// Creates a location from the deck (`emitLocation`).
     fn emit(&mut self, locations: &mut Vec<usize>) {
         let entries = std::mem::take(&mut self.deck.entries);
         let frames = std::mem::take(&mut self.deck.frames);
@@ -402,7 +408,7 @@ impl<'m> Symbolizer<'m> {
             self.texts += bytes.len();
             String::from_utf8_lossy(bytes).into_owned()
         };
-        // From Go 1.21 on, type arguments are written in full; before, the linker had shortened them already.
+        // From Go 1.21 type arguments are written in full; before, the linker has already shortened them.
         let name = text(frame.name);
         let file = text(frame.file);
         let function = Function { system_name: name.clone(), name, file, start_line: frame.start_line };
@@ -413,7 +419,7 @@ impl<'m> Symbolizer<'m> {
     }
 }
 
-/// Whether a wrapper that called this is left out of stacks (`elideWrapperCalling`).
+/// Returns true if stacks omit a wrapper that called this function (`elideWrapperCalling`).
 fn elides_wrapper(callee: &LogicalFrame<'_>) -> bool {
     !matches!(callee.name, b"runtime.gopanic" | b"runtime.sigpanic" | b"runtime.panicwrap")
 }
@@ -438,7 +444,7 @@ mod tests {
         assert!(!deck.try_add(2, frame("other", 200, false), GO_1_27), "of another function");
         assert!(!deck.try_add(2, frame("inner[int]", 100, true), GO_1_27), "recursion");
         assert!(!deck.try_add(2, Frame { pc: 0, go: None }, GO_1_27), "not of Go");
-        // Go 1.21 took names without type arguments for the same.
+        // Go 1.21 compares names without type arguments.
         assert!(!deck.try_add(2, frame("inner[string]", 100, true), GO_1_21));
         assert!(deck.try_add(2, frame("inner[string]", 100, true), GO_1_22));
         assert!(deck.try_add(3, frame("outer", 100, false), GO_1_27));

@@ -1,5 +1,5 @@
-//! Walking a goroutine's stack by frame sizes (`runtime/traceback.go`: `unwinder`, before Go 1.21
-//! `gentraceback`). A pure function over stack words: where they come from is the caller's business.
+//! Unwinding of a goroutine's stack by frame sizes (`runtime/traceback.go`: `unwinder`, before Go 1.21
+//! `gentraceback`). A pure function over stack words; the caller supplies the words.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -8,87 +8,89 @@ use super::code::{CodeCache, Special};
 use super::release::GoRelease;
 use crate::arch::Machine;
 
-/// Where the walk reads the stack.
+/// Source of stack words.
 pub trait StackWords {
-    /// The word at `addr`, `None` where it is not part of the stack or cannot be read.
+    /// Returns the word at `addr`, `None` if it is outside of the stack or unreadable.
     fn word(&mut self, addr: u64) -> Option<u64>;
 }
 
-/// Where a walk begins.
+/// Start point of an unwinding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Start {
     /// Program counter.
     pub pc: u64,
     /// Stack pointer.
     pub sp: u64,
-    /// The stack's upper end; no frame reaches beyond.
+    /// Upper end of the stack; no frame reaches beyond it.
     pub hi: u64,
-    /// The pc is where a thread was interrupted, not where a call returns to.
+    /// True if the pc is the place where a thread was interrupted, and not a return address.
     pub interrupted: bool,
-    /// The registers were saved on entry to a system call: a stack switch of the innermost function came later.
+    /// True if the registers were saved on entry to a system call, before any stack switch by the innermost
+    /// function.
     pub syscall: bool,
 }
 
-/// Why a walk ended.
+/// Reason why an unwinding ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// At the outermost function: complete.
+    /// Outermost function reached: the stack is complete.
     Complete,
-    /// At a function that switches stacks: what called it is not on this stack. Go's own traceback ends there too.
+    /// Function that switches stacks. Its caller is not on this stack. Go's own traceback ends there too.
     StackSwitch,
-    /// The pc to begin with is not in Go code.
+    /// The first pc is not in Go code.
     UnknownPc(u64),
-    /// A return address that is not in Go code, and the function that has it.
+    /// Return address outside of Go code.
     UnexpectedReturn {
-        /// Entry of the function whose return address it is.
+        /// Entry of the function with this return address.
         entry: u64,
-        /// The return address.
+        /// Unexpected return address.
         ret: u64,
     },
-    /// A return address of 0: the stack's bottom without the usual outermost function.
+    /// Return address of 0: bottom of the stack without the usual outermost function.
     ZeroReturn,
     /// Code without frame sizes (foreign code linked into the text).
     NoFrameInfo(u64),
-    /// A frame beyond the stack's end, or a word that could not be read.
+    /// Frame beyond the end of the stack, or an unreadable word.
     OutOfStack(u64),
     /// More frames than any stack holds.
     TooManyFrames,
 }
 
 impl End {
-    /// Whether all frames up to the goroutine's first function were found.
+    /// Returns true if all frames up to the goroutine's first function were found.
     pub fn is_complete(self) -> bool {
         matches!(self, End::Complete)
     }
 }
 
-/// A walked stack.
+/// Unwound stack.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Walk {
-    /// Program counters of the physical frames, innermost first: return addresses but for the first one and
-    /// for callers of injected calls.
+    /// Program counters of the physical frames, innermost first. They are return addresses, except for the
+    /// first one and for callers of injected calls.
     pub pcs: Vec<u64>,
-    /// The stack pointer of the innermost frame; the others follow from the frame sizes.
+    /// Stack pointer of the innermost frame; those of the others follow from the frame sizes.
     pub sp: u64,
-    /// The argument words of the frames that print any, in order of the frames.
+    /// Argument words of all frames that print any, in the order of the frames.
     pub args: Vec<u64>,
-    /// Frames whose argument words were not kept: the middle of a stack so deep that nobody prints it.
+    /// Frames without stored argument words: the middle of a very deep stack, which no traceback prints.
     pub skipped: Range<usize>,
-    /// Argument words of the last frames of a deep stack, until it ends.
+    /// Argument words of the last frames of a deep stack, kept during the unwinding.
     tail: VecDeque<Vec<u64>>,
-    /// Whether the first pc is where a thread was interrupted.
+    /// True if the first pc is the place where a thread was interrupted.
     pub interrupted: bool,
 }
 
-/// A gigabyte of stack, Go's limit, in smallest frames would be more; real recursions are not.
+/// Maximum number of frames. A gigabyte of stack, Go's limit, could hold more of the smallest frames, but
+/// real recursions do not.
 pub const MAX_FRAMES: usize = 4 << 20;
 
-/// Of a deep stack, the argument words of so many frames are kept at each end. A traceback prints 50.
+/// Number of frames at each end of a deep stack whose argument words are kept. A traceback prints 50.
 const KEEP_ARGS: usize = 2048;
 
-/// Walks the stack from `start`. `walk` is overwritten.
+/// Unwinds the stack from `start`. Overwrites `walk`.
 ///
-/// Each frame's end lies above the one before, so the walk ends with the stack at the latest.
+/// The end of each frame lies above the previous one, so the unwinding ends at the latest with the stack.
 pub fn walk(
     machine: &dyn Machine,
     code: &mut CodeCache<'_>,
@@ -107,7 +109,7 @@ pub fn walk(
 }
 
 impl Walk {
-    /// Keeps the argument words of the frame that was found last.
+    /// Stores the argument words of the frame found last.
     fn keep_args(&mut self, words: impl Iterator<Item = u64>) {
         if self.pcs.len() <= KEEP_ARGS {
             self.args.extend(words);
@@ -134,7 +136,7 @@ fn frames(
 ) -> End {
     let Start { mut pc, mut sp, hi, interrupted, syscall } = start;
     if pc == 0 {
-        // A call of a nil function: begin with the caller.
+        // Call of a nil function: starts with the caller.
         match stack.word(sp) {
             Some(ret) => pc = ret,
             None => return End::OutOfStack(sp),
@@ -158,7 +160,7 @@ fn frames(
         };
         walk.pcs.push(pc);
         let args = machine.args(fp);
-        // The arguments of the outermost frames may lie at the very end of the stack, or beyond.
+        // Arguments of the outermost frames may lie at the very end of the stack, or beyond it.
         let words = info.arg_slots.iter();
         walk.keep_args(
             words.map(|&(offset, size)| slot(stack, args.wrapping_add(u64::from(offset)), size, hi)),
@@ -182,7 +184,7 @@ fn frames(
     }
 }
 
-/// The little-endian value of `size` bytes at `addr`, which need not be aligned to a word.
+/// Returns the little-endian value of `size` bytes at `addr`, which may be unaligned.
 fn slot(stack: &mut dyn StackWords, addr: u64, size: u8, hi: u64) -> u64 {
     let base = addr & !7;
     let shift = (addr & 7) * 8;
@@ -194,8 +196,8 @@ fn slot(stack: &mut dyn StackWords, addr: u64, size: u8, hi: u64) -> u64 {
     if size < 8 { value & ((1 << (8 * u32::from(size))) - 1) } else { value }
 }
 
-/// Whether the frame at `pc`, called by the one at `callee`, was interrupted there rather than calling: a fault
-/// or an injected preemption (`unwinder.next`; before Go 1.21 only a fault counted).
+/// Returns true if the caller of `callee` was interrupted at its pc, rather than calling: a fault or an
+/// injected preemption (`unwinder.next`; before Go 1.21 only a fault counted).
 pub fn caller_was_interrupted(callee: Special, release: GoRelease) -> bool {
     match callee {
         Special::SigPanic => true,
@@ -204,12 +206,12 @@ pub fn caller_was_interrupted(callee: Special, release: GoRelease) -> bool {
     }
 }
 
-/// A copy of a part of a stack, from its address on.
+/// Copy of a part of a stack.
 #[derive(Debug, Clone, Copy)]
 pub struct StackCopy<'b> {
-    /// Where the copy begins.
+    /// Address of the first byte of the copy.
     pub start: u64,
-    /// Its bytes.
+    /// Bytes of the copy.
     pub bytes: &'b [u8],
 }
 

@@ -1,5 +1,4 @@
-//! A Go runtime as it can be seen from outside: where its variables are, how its structs are laid out, and how
-//! each of that is known.
+//! View of a Go runtime from outside: addresses of variables, layouts of structs, and the evidence for each.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,15 +18,15 @@ use super::source::SourceError;
 use crate::arch::Machine;
 use crate::memory::Memory;
 
-/// How something was found out.
+/// Evidence for one finding.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Evidence {
-    /// What it is about: `version`, `allgs`, `layout` …
+    /// Subject of the finding: `version`, `allgs`, `layout` …
     pub of: String,
-    /// What was found.
+    /// Value found.
     pub found: String,
-    /// How, and how well it is confirmed.
+    /// Method, and degree of confirmation.
     pub by: String,
 }
 
@@ -37,59 +36,63 @@ impl fmt::Display for Evidence {
     }
 }
 
-/// What the runtime's traceback settings are in the target (`runtime.debug`).
+/// Traceback settings of the target (`runtime.debug`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TracebackSettings {
-    /// Profiler labels are part of a goroutine's header (`tracebacklabels`, from Go 1.26).
+    /// True if the header of a goroutine contains profiler labels (`tracebacklabels`, from Go 1.26).
     pub labels: bool,
 }
 
-/// See the module.
+/// View of a Go runtime from outside.
 #[derive(Debug)]
 pub struct View {
-    /// Its Go code.
+    /// Go modules of the runtime.
     pub modules: Modules,
-    /// The rules of its machine.
+    /// Rules of the machine.
     pub machine: &'static dyn Machine,
-    /// Its Go version where that is known exactly.
+    /// Go version, if known exactly.
     pub version: Option<GoVersion>,
-    /// The release whose tables fit, with the program's experiments: its own, or one that it may be.
+    /// Release with fitting tables, with the program's experiments: the program's own release, or a
+    /// candidate for it.
     pub fitting: GoVersion,
-    /// The minor release whose text formats and layouts are used.
+    /// Minor release of the text formats and layouts in use.
     pub release: GoRelease,
     /// Layouts and wait reasons.
     pub table: Arc<Table>,
-    /// How well the layouts fit the release.
+    /// Evidence that the layouts fit the release.
     pub layout: layout::Evidence,
-    /// Where its variables are.
+    /// Finder of the runtime's variables.
     pub variables: Arc<Variables>,
-    /// How much of the runtime's code is that of the release, where the layouts are not beyond doubt by themselves.
+    /// Agreement of the runtime's code with that of the release. Present if the layouts are not certain by
+    /// themselves.
     pub code: Option<Agreement>,
     /// Layout of a g.
     pub g: GFields,
     /// Layout of an m.
     pub m: MFields,
-    /// The list of all gs.
+    /// Address of the list of all gs.
     pub allgs: AllGs,
-    /// The head of the list of all ms; without it running goroutines have no registers.
+    /// Address of the head of the list of all ms. Without it, running goroutines have no registers.
     pub allm: Option<RuntimeAddr>,
-    /// `runtime.sigreturn__sigaction` or its predecessor: the way back from Go's signal handlers.
+    /// Address of `runtime.sigreturn__sigaction` or its predecessor: the return address of Go's signal
+    /// handlers.
     pub sigreturn: Option<u64>,
-    /// Executable mappings that are not Go's: C libraries, the vDSO.
+    /// Executable mappings without Go code: C libraries, the vDSO.
     pub foreign_code: Vec<(u64, u64)>,
-    /// The number by which the runtime knows wrapper functions (`abi.FuncIDWrapper`).
+    /// Function id of wrappers (`abi.FuncIDWrapper`).
     pub wrapper_id: u8,
-    /// The index of the wait reason of a goroutine that is a coroutine at rest.
+    /// Index of the wait reason of a coroutine at rest.
     pub coroutine_reason: Option<u8>,
-    /// Where the state of the finalizer goroutine is (`runtime.fingStatus`, `fingRunning` before Go 1.20).
+    /// Address of the state of the finalizer goroutine (`runtime.fingStatus`, `fingRunning` before Go 1.20).
     pub finalizer_state: Option<RuntimeAddr>,
-    /// How the target wants tracebacks.
+    /// Traceback settings of the target.
     pub traceback: TracebackSettings,
-    /// The target's CLOCK_MONOTONIC minus ours, in nanoseconds (time namespaces).
+    /// CLOCK_MONOTONIC of the target minus CLOCK_MONOTONIC of this process, in nanoseconds (time
+    /// namespaces).
     pub monotonic_offset: i64,
-    /// How all this is known.
+    /// Evidence for all findings.
     pub evidence: Vec<Evidence>,
-    /// What could not be found or confirmed, and what answers that costs.
+    /// Items that could not be found or confirmed, and the effect on answers.
     pub unknown: Vec<String>,
 }
 
@@ -109,11 +112,11 @@ impl View {
         Some(M::parse(&self.m, addr, &bytes))
     }
 
-    /// Whether structs other than those that were held against live memory can be believed: not where experiments of
-    /// which nobody knows what they change may have changed them, unless the code that uses them is that of the release.
+    /// Confirms the layouts of structs that were not verified against live memory. Experiments of unknown
+    /// effect may have changed them, unless the code that uses them equals that of the release.
     ///
     /// # Errors
-    /// [`SourceError::Layout`]'s brother for all of them: what is not known, and why.
+    /// Returns [`SourceError::Experiments`] if the layouts are not certain.
     pub fn confirm_layouts(&self) -> Result<(), SourceError> {
         let layout::Evidence::OtherExperiments { used } = self.layout else { return Ok(()) };
         let code = self.code.unwrap_or_default();
@@ -124,18 +127,18 @@ impl View {
         Err(SourceError::Experiments { experiments, used, code })
     }
 
-    /// All ms, newest first.
+    /// Reads all ms, newest first.
     pub fn read_ms(&self, memory: &dyn Memory) -> Vec<M> {
         let head = self.allm.and_then(|at| memory.word(at).ok()).unwrap_or(0);
         super::plausible::chain(memory, &self.m, head, super::plausible::MAX_THREADS)
     }
 
-    /// Whether code at `addr` is not Go's.
+    /// Returns true if the code at `addr` is not Go code.
     pub fn is_foreign_code(&self, addr: u64) -> bool {
         self.foreign_code.iter().any(|&(start, end)| start <= addr && addr < end)
     }
 
-    /// Whether the goroutine is one of the runtime's own, which a traceback leaves out by default
+    /// Returns true if the goroutine is a system goroutine, which a traceback omits by default
     /// (`runtime.isSystemGoroutine`).
     pub fn is_system_goroutine(&self, g: &Goroutine, finalizer_runs_user_code: bool) -> bool {
         let Some(place) = self.modules.lookup(g.startpc) else { return false };
@@ -147,8 +150,8 @@ impl View {
         }
     }
 
-    /// Whether the finalizer goroutine is in user code right now (`fingRunningFinalizer`, bit 1 of `fingStatus`
-    /// from Go 1.20; a bool before).
+    /// Returns true if the finalizer goroutine is in user code right now (`fingRunningFinalizer`, bit 1 of
+    /// `fingStatus` from Go 1.20; a bool before).
     pub fn finalizer_runs_user_code(&self, memory: &dyn Memory) -> bool {
         let Some(at) = self.finalizer_state else { return false };
         let mut word = [0u8; 4];

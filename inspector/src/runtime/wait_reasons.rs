@@ -1,14 +1,16 @@
-//! The target's own table of wait reasons (`runtime.waitReasonStrings`).
+//! Wait reasons of the target, from its own table (`runtime.waitReasonStrings`).
 
 use symbols::addr::RuntimeAddr;
 
 use crate::memory::Memory;
 
-/// More wait reasons than a byte can number, longer than any is.
+/// Maximum number of wait reasons: the number of values of a byte. `MAX_WAIT_REASON` is the maximum length
+/// of one in bytes.
 const MAX_WAIT_REASONS: u64 = 256;
 const MAX_WAIT_REASON: u64 = 128;
 
-/// Reads an array of strings up to what cannot be one; `None` where it does not begin as the wait reasons do.
+/// Reads an array of strings up to the first implausible one. Returns `None` if its start differs from that
+/// of the wait reasons.
 pub fn read(memory: &dyn Memory, at: RuntimeAddr) -> Option<Vec<String>> {
     let mut reasons = Vec::new();
     for i in 0..MAX_WAIT_REASONS {

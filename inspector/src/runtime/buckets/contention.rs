@@ -1,5 +1,5 @@
-//! Blocking and contended locks: the profiles `block` and `mutex` (`runtime.BlockProfile`, `runtime.MutexProfile`,
-//! `runtime/pprof.printCountCycleProfile`).
+//! Blocking and lock contention: the profiles `block` and `mutex` (`runtime.BlockProfile`,
+//! `runtime.MutexProfile`, `runtime/pprof.printCountCycleProfile`).
 
 use std::collections::HashMap;
 use std::time::SystemTime;
@@ -15,49 +15,50 @@ use crate::profile::{Mapping, Profile, Sample, ValueType};
 use crate::runtime::record::{Record, RecordError};
 use crate::runtime::symbolize::Symbolizer;
 
-/// How often a table is read until two readings agree.
+/// Maximum number of readings of a table. Reading stops when two readings agree.
 const MAX_READINGS: usize = 4;
 
-/// Which of the two.
+/// Kind of contention profile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Contention {
-    /// Waiting for channels, locks, conditions, where it was waited.
+    /// Waiting for channels, locks and conditions, attributed to the place of the wait.
     Block,
-    /// Waiting for locks, where they were released.
+    /// Waiting for locks, attributed to the place of the unlock.
     Mutex,
 }
 
-/// Events at one place.
+/// Contention events at one place.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ContentionBucket {
-    /// The stack, the innermost entry first: logical up to Go 1.22, mostly physical from 1.23 on.
+    /// Stack, innermost entry first: logical up to Go 1.22, mostly physical from Go 1.23.
     pub stack: Vec<u64>,
-    /// How many events; an estimate, as only some are sampled. From Go 1.20 on the runtime scales what it counts.
+    /// Number of events, estimated because only some are sampled. The runtime scales the number when it
+    /// records, from Go 1.20.
     pub count: f64,
-    /// How long they took, in ticks of the processor.
+    /// Duration of the events, in processor ticks.
     pub cycles: i64,
 }
 
-/// What was sampled in a process.
+/// Sampled contention events of a process.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ContentionBuckets {
-    /// Of what.
+    /// Kind of contention.
     pub of: Contention,
-    /// Longest first.
+    /// Sampled events by place, longest first.
     pub buckets: Vec<ContentionBucket>,
-    /// Ticks in a second.
+    /// Processor ticks per second.
     pub ticks: TicksPerSecond,
-    /// One in how many events is a sample *now* (`mutexprofilerate`), where that scales the profile: of locks, up to Go
-    /// 1.19.
+    /// Current sampling rate (`mutexprofilerate`): one of so many events is sampled. Present only if it
+    /// scales the profile, which is for locks up to Go 1.19.
     pub fraction: Option<u64>,
-    /// The most frames that a stack is expanded to (`debug.profstackdepth`, from Go 1.23).
+    /// Maximum number of frames in an expanded stack (`debug.profstackdepth`, from Go 1.23).
     pub max_depth: usize,
-    /// When it was read.
+    /// Time of the reading.
     pub time: SystemTime,
 }
 
 impl ContentionBuckets {
-    /// What was counted since an `earlier` reading of the same process.
+    /// Returns the events counted since an `earlier` reading of the same process.
     #[must_use]
     pub fn since(&self, earlier: &ContentionBuckets) -> ContentionBuckets {
         let before: HashMap<&[u64], (f64, i64)> =
@@ -75,18 +76,19 @@ impl ContentionBuckets {
     }
 }
 
-/// Reads what blocked in a process, without stopping it.
+/// Reads the blocking events of a process without stopping it.
 ///
 /// # Errors
-/// [`BucketsError`].
+/// Returns a [`BucketsError`] if the table or one of its variables cannot be read.
 pub fn read_block(tables: &Tables<'_>, memory: &dyn Memory) -> Result<ContentionBuckets, BucketsError> {
     read(tables, memory, Contention::Block)
 }
 
-/// Reads which locks were contended in a process, without stopping it.
+/// Reads the contended locks of a process without stopping it.
 ///
 /// # Errors
-/// [`BucketsError`]; up to Go 1.19 also where the sampling rate is not found, which its values depend on.
+/// Returns a [`BucketsError`] if the table or one of its variables cannot be read. Up to Go 1.19 the
+/// sampling rate is also required, because the values depend on it.
 pub fn read_mutex(tables: &Tables<'_>, memory: &dyn Memory) -> Result<ContentionBuckets, BucketsError> {
     read(tables, memory, Contention::Mutex)
 }
@@ -102,8 +104,8 @@ fn read(tables: &Tables<'_>, memory: &dyn Memory, of: Contention) -> Result<Cont
     let take = || list::read(memory, &view.table, view.release, view.machine, list, kind, layout.size);
     let mut time = SystemTime::now();
     let mut raw = take()?;
-    // An event that is counted right now has changed its count and not yet its ticks. Where events never end, a row
-    // may be one event off: the runtime itself reports another one the next moment.
+    // The runtime updates the count of an event before its ticks, so one reading may split an event. If
+    // events never pause, a row may be one event off; the runtime itself adds another event the next moment.
     for _ in 1..MAX_READINGS {
         time = SystemTime::now();
         let before = std::mem::replace(&mut raw, take()?);
@@ -123,7 +125,7 @@ fn read(tables: &Tables<'_>, memory: &dyn Memory, of: Contention) -> Result<Cont
         _ => None,
     };
     let max_depth = if view.release.has_profile_depth() { depth(tables, memory)? } else { usize::MAX };
-    // With nothing to convert, nothing is waited for.
+    // An empty table needs no conversion, so no calibration delay is spent.
     let ticks = if buckets.is_empty() {
         TicksPerSecond::Calibrated(1_000_000_000)
     } else {
@@ -132,10 +134,10 @@ fn read(tables: &Tables<'_>, memory: &dyn Memory, of: Contention) -> Result<Cont
     Ok(ContentionBuckets { of, buckets, ticks, fraction, max_depth, time })
 }
 
-/// `debug.profstackdepth` where nobody sets it.
+/// Default value of `debug.profstackdepth`.
 const DEPTH: usize = 128;
 
-/// `debug.profstackdepth`: up to `maxProfStackDepth`, 1024.
+/// Reads `debug.profstackdepth`, limited to 1024 (`maxProfStackDepth`).
 fn depth(tables: &Tables<'_>, memory: &dyn Memory) -> Result<usize, BucketsError> {
     if shape::is_borrowed(tables.view) {
         return Ok(DEPTH);
@@ -145,7 +147,7 @@ fn depth(tables: &Tables<'_>, memory: &dyn Memory) -> Result<usize, BucketsError
     Ok(usize::try_from(debug.i32("profstackdepth")?).unwrap_or(0).min(1024))
 }
 
-/// Where the fields of a `runtime.blockRecord` are.
+/// Field offsets of a `runtime.blockRecord`.
 struct Layout {
     size: usize,
     count: usize,
@@ -176,12 +178,12 @@ impl Layout {
     }
 }
 
-/// The profile `block`.
+/// Builds the profile `block`.
 pub fn block_profile(tables: &Tables<'_>, buckets: &ContentionBuckets, mappings: Vec<Mapping>) -> Profile {
     profile(tables, buckets, mappings)
 }
 
-/// The profile `mutex`.
+/// Builds the profile `mutex`.
 pub fn mutex_profile(tables: &Tables<'_>, buckets: &ContentionBuckets, mappings: Vec<Mapping>) -> Profile {
     profile(tables, buckets, mappings)
 }
@@ -223,7 +225,7 @@ fn profile(tables: &Tables<'_>, buckets: &ContentionBuckets, mappings: Vec<Mappi
     }
 }
 
-/// How many events, and how long they took in nanoseconds.
+/// Returns the number of events and their duration in nanoseconds.
 fn values(
     bucket: &ContentionBucket,
     of: Contention,
@@ -231,7 +233,7 @@ fn values(
     ticks_per_nanosecond: f64,
 ) -> (i64, i64) {
     let mut count = bucket.count as i64;
-    // A sample of an event that is rarer than sampled counts less than one.
+    // A sample may count less than one event if the event is rarer than the sampling rate.
     if of == Contention::Block && count == 0 {
         count = 1;
     }

@@ -1,8 +1,8 @@
-//! A list of profile buckets (`runtime.bucket`, linked by `allnext`).
+//! List of profile buckets (`runtime.bucket`, linked by `allnext`).
 //!
-//! Buckets are never freed nor moved, and all of one but its record is as it is from before it joins the list, at the
-//! head. So whatever is reachable from a head that was read once can be read at leisure. They lie close together
-//! (`persistentalloc`), so they are read by pages and not one by one.
+//! Buckets are never freed or moved. A new bucket joins the list at the head, and everything but its record
+//! is constant from then on. Therefore all buckets reachable from a head can be read later without a race.
+//! Buckets lie close together (`persistentalloc`), so the list is read by pages and not one by one.
 
 use std::collections::{HashMap, HashSet};
 
@@ -15,18 +15,19 @@ use crate::memory::{Memory, Span};
 use crate::runtime::record::RecordError;
 use crate::runtime::release::GoRelease;
 
-/// More than a program has that is profiled for weeks; each is a different stack or size.
+/// Maximum number of buckets in a list. Each is a different stack or size; a program profiled for weeks has
+/// fewer.
 const MAX_BUCKETS: usize = 1 << 19;
-/// Of all stacks together.
+/// Maximum number of stack entries in all buckets of a list.
 const MAX_ENTRIES: usize = 8 << 20;
-/// Read in all, with what lies between buckets.
+/// Maximum number of bytes read for one list, including gaps between buckets.
 const MAX_BYTES: usize = 2 << 30;
-/// Kept at a time.
+/// Maximum number of cached pages.
 const MAX_PAGES: usize = 8 << 10;
-/// Read at a time.
+/// Number of pages read at once.
 const CLUSTER: u64 = 16;
 
-/// `runtime.bucketType`.
+/// Type of a bucket (`runtime.bucketType`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BucketKind {
     Memory = 1,
@@ -34,18 +35,18 @@ pub(super) enum BucketKind {
     Mutex = 3,
 }
 
-/// A bucket and the bytes of its record.
+/// Profile bucket and the bytes of its record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Bucket {
-    /// Where it is.
+    /// Address of the bucket.
     pub(super) at: u64,
-    /// Size of the objects, in a list of allocations.
+    /// Size of the objects in bytes, in a list of allocations.
     pub(super) size: u64,
     pub(super) stack: Vec<u64>,
     pub(super) record: Vec<u8>,
 }
 
-/// Where the fields of a bucket are.
+/// Field offsets of a `runtime.bucket`.
 struct Header {
     size: usize,
     allnext: usize,
@@ -75,7 +76,7 @@ impl Header {
     }
 }
 
-/// Reads the list whose head is at `list`, newest bucket first; each has a record of `record` bytes.
+/// Reads the list with its head at `list`, newest bucket first. Each bucket has a record of `record` bytes.
 pub(super) fn read(
     memory: &dyn Memory,
     table: &Table,
@@ -131,7 +132,7 @@ pub(super) fn read(
     Ok(buckets)
 }
 
-/// What a bucket is found by (`runtime.stkbucket`).
+/// Computes the hash of a bucket (`runtime.stkbucket`).
 pub(super) fn hash(stack: &[u64], size: u64) -> u64 {
     let mut h = 0u64;
     let mut add = |word: u64| {
@@ -145,10 +146,10 @@ pub(super) fn hash(stack: &[u64], size: u64) -> u64 {
     h ^ (h >> 11)
 }
 
-/// Pages of the target, as they were when they were first needed.
+/// Cached pages of the target, with the contents of the first access.
 struct Pages<'a> {
     memory: &'a dyn Memory,
-    /// Of a page, in bytes.
+    /// Page size in bytes.
     size: u64,
     pages: HashMap<u64, Vec<u8>>,
     read: usize,
@@ -167,7 +168,7 @@ impl Pages<'_> {
                     Some(bytes) => buf.copy_from_slice(bytes),
                     None => return Err(BucketsError::Memory(unmapped(here))),
                 },
-                // Not a whole page can be read there, but maybe this.
+                // The whole page is unreadable; the requested part may still be readable.
                 (None, Some(buf)) => self.memory.read(RuntimeAddr(here), buf)?,
                 (_, None) => return Err(BucketsError::Memory(unmapped(here))),
             }
@@ -176,7 +177,7 @@ impl Pages<'_> {
         Ok(())
     }
 
-    /// A page, if all of it can be read; its neighbours are read with it.
+    /// Returns a page if all of it is readable. Neighbouring pages are read in the same call.
     fn page(&mut self, number: u64, list: RuntimeAddr) -> Result<Option<&[u8]>, BucketsError> {
         if !self.pages.contains_key(&number) {
             if self.pages.len() >= MAX_PAGES {
@@ -218,7 +219,7 @@ pub(super) mod tests {
         symbols::layout::lookup(symbols::image::Arch::Amd64, &GoVersion::release(minor, 0)).unwrap().table
     }
 
-    /// The bytes of a bucket with the layout of all releases.
+    /// Builds the bytes of a bucket; all releases share this layout.
     pub(crate) fn bucket(next: u64, kind: BucketKind, size: u64, stack: &[u64], record: &[u64]) -> Vec<u8> {
         let head = [0, next, kind as u64, hash(stack, size), size, stack.len() as u64];
         head.iter().chain(stack).chain(record).flat_map(|w| w.to_le_bytes()).collect()

@@ -1,4 +1,5 @@
-//! Sampled allocations: the profiles `heap` and `allocs` (`runtime.MemProfile`, `runtime/pprof/protomem.go`).
+//! Sampled allocations: the profiles `heap` and `allocs` (`runtime.MemProfile`,
+//! `runtime/pprof/protomem.go`).
 
 use std::collections::HashMap;
 use std::thread::sleep;
@@ -17,28 +18,28 @@ use crate::runtime::record::{Record, RecordError};
 use crate::runtime::release::GoRelease;
 use crate::runtime::symbolize::Symbolizer;
 
-/// How often the table is read until two readings agree.
+/// Maximum number of readings of the table. Reading stops when two readings agree.
 const MAX_READINGS: usize = 12;
-/// What is waited after a reading that does not agree with the one before, so that who publishes gets a CPU.
+/// Delay after a reading that differs from the previous one. Gives CPU time to the thread that publishes.
 const BETWEEN_READINGS: Duration = Duration::from_millis(2);
-/// `runtime.mProfCycleWrap`: cycles are below it.
+/// Upper bound of cycle numbers (`runtime.mProfCycleWrap`).
 const CYCLE_WRAP: u32 = 3 * (2 << 24);
 
-/// How many sampled objects were allocated and freed, and their bytes (`runtime.memRecordCycle`).
+/// Numbers of sampled objects allocated and freed, and their bytes (`runtime.memRecordCycle`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
-    /// Objects allocated.
+    /// Number of objects allocated.
     pub allocs: u64,
-    /// Objects freed.
+    /// Number of objects freed.
     pub frees: u64,
-    /// Bytes allocated.
+    /// Number of bytes allocated.
     pub alloc_bytes: u64,
-    /// Bytes freed.
+    /// Number of bytes freed.
     pub free_bytes: u64,
 }
 
 impl Counts {
-    /// What was counted since `earlier`.
+    /// Returns the difference to `earlier` counts.
     #[must_use]
     pub fn since(self, earlier: Counts) -> Counts {
         Counts {
@@ -49,7 +50,7 @@ impl Counts {
         }
     }
 
-    /// Both together.
+    /// Returns the sum of both counts.
     #[must_use]
     pub fn plus(self, other: Counts) -> Counts {
         Counts {
@@ -61,38 +62,38 @@ impl Counts {
     }
 }
 
-/// Objects of one size that were allocated at one place.
+/// Sampled objects of one size, allocated at one place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemoryBucket {
-    /// The size of each object in bytes.
+    /// Size of each object in bytes.
     pub size: u64,
-    /// The logical stack, the innermost entry first.
+    /// Logical stack, innermost entry first.
     pub stack: Vec<u64>,
-    /// What the profile says of them.
+    /// Counts that the profile reports.
     pub published: Counts,
-    /// What is counted in all, with what the profile does not say yet: allocations since the last collections. Frees
-    /// are counted by sweeping only, so this has more that is still in use than there is.
+    /// All counts, including those that the profile does not report yet: allocations since the last
+    /// collections. Only sweeping counts frees, so these counts show more objects in use than really are.
     pub counted: Counts,
 }
 
-/// The sampled allocations of a process.
+/// Sampled allocations of a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemoryBuckets {
-    /// `MemProfileRate`: a sample each so many bytes. 0 or less where it is off now.
+    /// Sampling rate (`MemProfileRate`): one sample per so many bytes. 0 or less if sampling is off now.
     pub rate: i64,
-    /// Newest first.
+    /// Sampled allocations by place and size, newest bucket first.
     pub buckets: Vec<MemoryBucket>,
-    /// No collection has published anything yet, so everything counted is published.
+    /// True if no collection has published anything yet. All counts are then reported.
     pub before_first_collection: bool,
-    /// Two readings agreed: no collection was at work on the table meanwhile.
+    /// True if two readings agreed, so that no collection changed the table during the reading.
     pub consistent: bool,
-    /// When it was read.
+    /// Time of the reading.
     pub time: SystemTime,
 }
 
 impl MemoryBuckets {
-    /// What was counted since an `earlier` reading of the same process. It is published as it is: nothing waits for
-    /// collections. Of objects that were allocated before, frees are not in it.
+    /// Returns the allocations counted since an `earlier` reading of the same process. All of them are
+    /// reported, without waiting for collections. Frees of objects allocated before `earlier` are excluded.
     #[must_use]
     pub fn since(&self, earlier: &MemoryBuckets) -> MemoryBuckets {
         let before: HashMap<(u64, &[u64]), Counts> =
@@ -100,7 +101,7 @@ impl MemoryBuckets {
         let buckets = self.buckets.iter().filter_map(|bucket| {
             let known = before.get(&(bucket.size, bucket.stack.as_slice())).copied().unwrap_or_default();
             let mut counts = bucket.counted.since(known);
-            // An object of before that was freed meanwhile is none that this is about.
+            // Frees of objects allocated before the window are not part of the result.
             counts.frees = counts.frees.min(counts.allocs);
             counts.free_bytes = counts.free_bytes.min(counts.alloc_bytes);
             (counts.allocs > 0).then(|| MemoryBucket {
@@ -119,7 +120,8 @@ impl MemoryBuckets {
     }
 }
 
-/// Where the counts of a record are (`runtime.memRecord`: what is published, and three slots that will be).
+/// Offsets of the counts in a record (`runtime.memRecord`): published counts, and three slots of future
+/// counts.
 struct Layout {
     size: usize,
     active: usize,
@@ -127,7 +129,7 @@ struct Layout {
     cycle: usize,
     allocs: usize,
     frees: usize,
-    /// Absent from Go 1.27 on, where they are counts times size.
+    /// Offsets of the byte counts. Absent from Go 1.27, where bytes are counts times object size.
     bytes: Option<(usize, usize)>,
 }
 
@@ -161,7 +163,8 @@ impl Layout {
         })
     }
 
-    /// That of the release, or where the table in use is of another one, that which the records have.
+    /// Returns the layout of the release. If the table in use belongs to another release, returns the layout
+    /// that the records in memory show.
     fn in_use(tables: &Tables<'_>, memory: &dyn Memory, list: RuntimeAddr) -> Result<Self, BucketsError> {
         let view = tables.view;
         if !shape::is_borrowed(view) {
@@ -204,8 +207,8 @@ impl Layout {
         self.counts(bucket, self.future + slot * self.cycle)
     }
 
-    /// What `runtime.MemProfile` would publish before it reports: what is to be published in this cycle. That slot is
-    /// empty where that was done already.
+    /// Returns the counts that `runtime.MemProfile` would report: published counts plus the slot due in this
+    /// cycle. The slot is empty if the runtime has already published it.
     fn published(&self, bucket: &Bucket, cycle: u32) -> Counts {
         self.active(bucket).plus(self.future(bucket, cycle as usize % 3))
     }
@@ -216,7 +219,7 @@ impl Layout {
 }
 
 struct Reading {
-    /// `None` where a cycle began meanwhile.
+    /// Number of the profile cycle, `None` if a new cycle began during the reading.
     cycle: Option<u32>,
     buckets: Vec<Bucket>,
 }
@@ -242,10 +245,11 @@ impl Reading {
         Ok(Reading { cycle: Some(before).filter(|b| cycle(tables, memory) == Ok(*b)), buckets })
     }
 
-    /// Whether nothing was published between two readings, so that nothing was half published in the later one.
+    /// Returns true if nothing was published between two readings. The later reading then holds no
+    /// half-published bucket.
     fn agrees(&self, later: &Reading, layout: &Layout) -> bool {
         let (Some(cycle), true) = (later.cycle, later.cycle == self.cycle) else { return false };
-        // New buckets come first, and have nothing to publish yet.
+        // New buckets are at the head of the list and have nothing to publish yet.
         let Some(new) = later.buckets.len().checked_sub(self.buckets.len()) else { return false };
         let (new, old) = later.buckets.split_at(new);
         let published = |bucket: &Bucket| layout.published(bucket, cycle);
@@ -254,21 +258,22 @@ impl Reading {
             && old.iter().zip(&self.buckets).all(|(a, b)| published(a) == published(b))
     }
 
-    /// Whether no bucket has anything left to publish in this cycle. A bucket that has may be at just that
-    /// (`runtime.mProf_FlushLocked`): it is added first and taken away then, so it can be there twice. Who publishes may have been
-    /// taken off its CPU there, so that two readings agree on it.
+    /// Returns true if no bucket has counts left to publish in this cycle. The runtime adds the counts of a
+    /// slot to the published ones first and clears the slot then (`runtime.mProf_FlushLocked`), so in
+    /// between they are present twice. The publishing thread may lose its CPU at that point, so that two
+    /// readings agree on such a state.
     fn is_published(&self, layout: &Layout, cycle: u32) -> bool {
         self.buckets.iter().all(|bucket| layout.future(bucket, cycle as usize % 3) == Counts::default())
     }
 }
 
-/// Reads the sampled allocations of a process, without stopping it.
+/// Reads the sampled allocations of a process without stopping it.
 ///
-/// What a collection publishes it moves from bucket to bucket, under a lock that is of no use to us. So the table is
-/// read until two readings agree.
+/// A collection publishes bucket by bucket, under a lock that an outside reader cannot take. Therefore the
+/// table is read until two readings agree.
 ///
 /// # Errors
-/// [`BucketsError`].
+/// Returns a [`BucketsError`] if the table or one of its variables cannot be read.
 pub fn read_memory(tables: &Tables<'_>, memory: &dyn Memory) -> Result<MemoryBuckets, BucketsError> {
     let rate = memory.word(tables.at("runtime.MemProfileRate")?)?.cast_signed();
     let list = tables.at("runtime.mbuckets")?;
@@ -302,7 +307,8 @@ pub fn read_memory(tables: &Tables<'_>, memory: &dyn Memory) -> Result<MemoryBuc
     Ok(MemoryBuckets { rate, buckets: buckets.collect(), before_first_collection, consistent, time })
 }
 
-/// The number of the profile's cycle: `mProfCycle`, whose lowest bit is a flag; up to Go 1.18 in `mProf`.
+/// Reads the number of the profile cycle. From Go 1.19 it is in `mProfCycle`, with a flag in the lowest bit;
+/// up to Go 1.18 it is in `mProf`.
 fn cycle(tables: &Tables<'_>, memory: &dyn Memory) -> Result<u32, BucketsError> {
     let view = tables.view;
     let cycle = if view.release.has_profile_cycle() {
@@ -319,12 +325,12 @@ fn cycle(tables: &Tables<'_>, memory: &dyn Memory) -> Result<u32, BucketsError> 
     Ok(cycle)
 }
 
-/// The profile `heap`: what is in use by default.
+/// Builds the profile `heap`, with memory in use as the default sample type.
 pub fn heap_profile(tables: &Tables<'_>, buckets: &MemoryBuckets, mappings: Vec<Mapping>) -> Profile {
     profile(tables, buckets, mappings, 3)
 }
 
-/// The profile `allocs`: the same, but what was allocated by default.
+/// Builds the profile `allocs`, with allocated memory as the default sample type.
 pub fn allocs_profile(tables: &Tables<'_>, buckets: &MemoryBuckets, mappings: Vec<Mapping>) -> Profile {
     profile(tables, buckets, mappings, 1)
 }
@@ -350,7 +356,7 @@ fn profile(
             rules,
         );
         let used = scaled(in_use, in_use_bytes, bucket.size, buckets.rate, rules);
-        // Where sums of bytes are kept, it is computed from them.
+        // Releases that keep sums of bytes compute the object size from those sums.
         let size = match counts.allocs.cast_signed() {
             _ if rules.release.has_one_size_per_bucket() => Some(bucket.size.cast_signed()),
             allocs if allocs > 0 => Some(counts.alloc_bytes.cast_signed() / allocs).filter(|s| *s != 0),
@@ -392,25 +398,25 @@ fn profile(
     }
 }
 
-/// The stack without the functions of the runtime at its inner end, unless nothing else is in it.
+/// Returns the stack without runtime functions at its inner end, unless only those are in it.
 fn locations(symbolizer: &mut Symbolizer<'_>, stack: &[u64]) -> Vec<usize> {
     let first = stack.iter().position(|&entry| !symbolizer.is_of_runtime(entry)).unwrap_or(0);
     let locations = symbolizer.logical(stack.get(first..).unwrap_or_default());
     if locations.is_empty() && first > 0 { symbolizer.logical(stack) } else { locations }
 }
 
-/// How the program computes estimates.
+/// Rules by which the inspected program computes estimates.
 #[derive(Debug, Clone, Copy)]
 struct Rules {
     release: GoRelease,
     machine: &'static dyn Machine,
 }
 
-/// Estimates all objects and their bytes from those sampled (`scaleHeapSample`).
+/// Estimates the number and bytes of all objects from the sampled ones (`scaleHeapSample`).
 ///
-/// An object of `size` is sampled with probability 1-exp(-size/rate).
+/// The sampling probability of an object of `size` bytes is 1-exp(-size/rate).
 fn scaled(count: i64, bytes: i64, size: u64, rate: i64, rules: Rules) -> (i64, i64) {
-    // The size is that of the bucket where all have one, else it is the mean.
+    // The object size is that of the bucket if the bucket has one size, otherwise the mean.
     let (given, exact) = if rules.release.has_one_size_per_bucket() {
         let size = size.cast_signed();
         (size, count.wrapping_mul(size))
@@ -442,7 +448,7 @@ mod tests {
         assert_eq!(scaled(3, 48, 16, 1, GO_1_24), (3, 48));
         assert_eq!(scaled(3, 0, 16, 0, GO_1_27), (3, 48));
         assert_eq!(scaled(0, 0, 16, 524_288, GO_1_24), (0, 0));
-        // 16 bytes at one sample in 512 KiB: some 32768 objects each.
+        // One sampled object of 16 bytes at one sample per 512 KiB stands for about 32768 objects.
         assert_eq!(scaled(1, 16, 16, 524_288, GO_1_24), (32_768, 524_296));
         assert_eq!(scaled(1, 16, 16, 524_288, GO_1_27), (32_768, 524_296));
         assert_eq!(scaled(2, 2 << 30, 1 << 30, 524_288, GO_1_24), (2, 2 << 30));
@@ -470,7 +476,7 @@ mod tests {
         let after = reading(vec![bucket(3, counts(2, 1)), bucket(1, counts(6, 4)), bucket(2, counts(7, 3))]);
         let window = after.since(&before);
         let seen: Vec<_> = window.buckets.iter().map(|b| (b.stack[0], b.published)).collect();
-        // Of the three that were freed at 1, only one can be of those that were allocated since.
+        // Three objects were freed at place 1, but only one was allocated since the first reading.
         assert_eq!(seen, [(3, counts(2, 1)), (1, counts(1, 1))]);
         assert!(!window.before_first_collection && window.rate == 512);
     }
@@ -495,7 +501,7 @@ mod tests {
     #[test]
     fn what_is_just_being_published_is_not_consistent() {
         let layout = Layout::of(&list::tests::table(24)).unwrap();
-        // Allocations of `active`, and of the three cycles to come; four words each.
+        // Allocations in `active` and in the three future cycles. Each slot has four words.
         let reading = |allocs: [u64; 4]| Reading {
             cycle: Some(4),
             buckets: vec![Bucket {
@@ -507,7 +513,7 @@ mod tests {
         };
         let agrees = |allocs| reading(allocs).agrees(&reading(allocs), &layout);
         assert!(agrees([5, 1, 0, 2]));
-        // Published, and not taken away yet: five would be counted as ten.
+        // The slot is published and not cleared yet: five would be counted as ten.
         assert!(!agrees([5, 1, 5, 2]));
     }
 }

@@ -1,6 +1,6 @@
-//! The runtime's own profiles: the tables of sampled allocations, of blocking and of contended locks, read from a running
-//! process without a pause (`runtime/mprof.go`; Go 1.18–1.27), and made into the profiles that `runtime/pprof` of that
-//! process would write at the same instant.
+//! Profiles kept by the Go runtime: sampled allocations, blocking and contended locks (`runtime/mprof.go`;
+//! Go 1.18–1.27). The tables are read from a running process without a pause. The result equals the profiles
+//! that `runtime/pprof` of that process would write at the same instant.
 
 mod contention;
 mod list;
@@ -23,7 +23,7 @@ pub use memory::{Counts, MemoryBucket, MemoryBuckets, allocs_profile, heap_profi
 pub use sampling::{Profilers, Sampling};
 pub use ticks::{TicksPerSecond, ticks_per_second};
 
-/// The variables that are needed, in the releases that have them.
+/// Variables needed for the profiles, each in the releases that have it.
 pub const WANTED: &[&str] = &[
     "runtime.mbuckets",
     "runtime.bbuckets",
@@ -38,33 +38,33 @@ pub const WANTED: &[&str] = &[
     "runtime.debug",
 ];
 
-/// Why a table could not be read.
+/// Reason why a profile table could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BucketsError {
-    /// A variable that it takes was not found, or not beyond doubt.
+    /// A required variable was not found, or not with certainty.
     #[error("{0} was not found in this program")]
     NotFound(&'static str),
-    /// What is there is no such table.
+    /// Memory at the expected address holds no profile table.
     #[error("the list at {list} is not one of profile buckets: {why}")]
     Damaged {
-        /// The variable that holds its head.
+        /// Address of the variable that holds the head of the list.
         list: RuntimeAddr,
-        /// What is wrong with it.
+        /// Description of the damage.
         why: String,
     },
-    /// More than any program has.
+    /// The list has more buckets than any program has.
     #[error("the list at {0} has more profile buckets than are read")]
     TooMany(RuntimeAddr),
-    /// A struct of the runtime.
+    /// A runtime struct could not be read.
     #[error(transparent)]
     Record(#[from] RecordError),
-    /// The target's memory.
+    /// Memory of the target cannot be read.
     #[error(transparent)]
     Memory(#[from] MemoryError),
 }
 
-/// Where a process has its profiles.
+/// Locations of the profile tables of a process.
 #[derive(Debug, Clone)]
 pub struct Tables<'v> {
     view: &'v View,
@@ -72,17 +72,18 @@ pub struct Tables<'v> {
 }
 
 impl<'v> Tables<'v> {
-    /// Finds them. Costs some milliseconds in a stripped program; what is not found is missed when it is needed.
+    /// Locates the tables. Takes some milliseconds in a stripped program. A missing variable becomes an
+    /// error only when it is needed.
     pub fn locate(view: &'v View) -> Self {
         Tables { view, located: view.locate(WANTED) }
     }
 
-    /// The runtime that they are of.
+    /// Runtime that owns the tables.
     pub fn view(&self) -> &'v View {
         self.view
     }
 
-    /// Where its variables are.
+    /// Addresses of the variables of the tables.
     pub fn located(&self) -> &Located {
         &self.located
     }

@@ -1,42 +1,45 @@
-//! Whether a process samples at all, and how often.
+//! Sampling state of the runtime's profilers, and their rates.
 
 use super::Tables;
 use crate::memory::Memory;
 
-/// Whether a profiler of the runtime takes samples.
+/// Sampling state of one profiler of the runtime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Sampling {
-    /// It does. The rate is as the runtime has it: a sample each so many bytes (`MemProfileRate`), of each event that
-    /// takes so many ticks of the processor (`blockprofilerate`), of one in so many events (`mutexprofilerate`).
+    /// The profiler takes samples. The rate has the unit of the runtime: bytes per sample
+    /// (`MemProfileRate`), ticks of the processor per sample (`blockprofilerate`), or events per sample
+    /// (`mutexprofilerate`).
     On {
-        /// At least 1.
+        /// Sampling rate, at least 1.
         rate: u64,
     },
-    /// It does not; what there is is from before.
+    /// The profiler is off; existing samples are from earlier.
     Off,
-    /// It does not because the linker found no use of the profile in the program (`disableMemoryProfiling`).
+    /// The profiler is off because the linker found no use of the profile in the program
+    /// (`disableMemoryProfiling`).
     NotLinked,
-    /// The variable was not found, or holds what it cannot hold.
+    /// The variable was not found, or holds an impossible value.
     Unknown,
 }
 
-/// What each of the profilers does.
+/// Sampling states of all profilers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Profilers {
-    /// Of allocations (`heap`, `allocs`).
+    /// Allocation profiler (`heap`, `allocs`).
     pub memory: Sampling,
-    /// Of blocking on channels and locks.
+    /// Profiler of blocking on channels and locks.
     pub block: Sampling,
-    /// Of contended locks.
+    /// Profiler of contended locks.
     pub mutex: Sampling,
 }
 
-/// A larger rate takes no samples: more bytes than a machine has, more ticks than a process lives.
+/// Maximum plausible rate. A larger one takes no samples: it exceeds the bytes of any machine and the ticks
+/// in the life of a process.
 const MAX_RATE: i64 = 1 << 56;
 
 impl Profilers {
-    /// Asks a process.
+    /// Reads the sampling states from a process.
     pub fn read(tables: &Tables<'_>, memory: &dyn Memory) -> Self {
         let mut profilers = Profilers {
             memory: rate(tables, memory, "runtime.MemProfileRate"),
@@ -54,14 +57,14 @@ fn rate(tables: &Tables<'_>, memory: &dyn Memory, name: &str) -> Sampling {
     let value = tables.located.at(name).and_then(|at| memory.word(at).ok());
     match value.map(u64::cast_signed) {
         Some(rate @ 1..=MAX_RATE) => Sampling::On { rate: rate.unsigned_abs() },
-        // -1 too is set to switch one off.
+        // Programs also set -1 to switch a profiler off.
         Some(-1 | 0) => Sampling::Off,
         _ => Sampling::Unknown,
     }
 }
 
-/// The linker's flag; where it is not found, what the linker goes by: whether the program has the function that reads the
-/// profile (`cmd/link/internal/ld`).
+/// Returns true if the linker disabled memory profiling. Reads the linker's flag. Without the flag, applies
+/// the linker's rule: the program lacks the function that reads the profile (`cmd/link/internal/ld`).
 fn not_linked(tables: &Tables<'_>, memory: &dyn Memory) -> bool {
     let view = tables.view;
     let mut flag = [0];

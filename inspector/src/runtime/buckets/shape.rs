@@ -1,27 +1,32 @@
-//! The form of a bucket's record where no table of the program's own minor release says it: by what lies in memory.
+//! Form of a bucket's record, derived from memory. Used if no layout table of the program's own minor
+//! release gives it.
 //!
-//! Buckets come one behind the other out of one allocator (`persistentalloc`), so where two of a list are neighbours
-//! their distance tells how large a record is. What a record has to say is held against what must be true of it.
+//! One allocator (`persistentalloc`) places buckets one behind the other. The distance of two neighbours in
+//! a list therefore gives the record size. The contents of a record are checked against conditions that
+//! always hold.
 
 use super::list::Bucket;
 use crate::runtime::view::View;
 
-/// What lies in front of a bucket's stack, in bytes (`runtime.bucket`). Its fields are proven by each bucket's hash.
+/// Number of bytes before the stack of a bucket (`runtime.bucket`). The hash of each bucket proves the
+/// header fields.
 const HEADER: u64 = 48;
-/// Records with both counts and bytes (up to Go 1.26), and with counts alone.
+/// Size in bytes of records with counts and byte sums (up to Go 1.26). `COUNTS` is the size of records with
+/// counts alone.
 pub(super) const WITH_BYTES: usize = 4 * 32;
 pub(super) const COUNTS: usize = 4 * 16;
-/// Objects that no program has allocated.
+/// Upper bound of allocated objects that no program reaches.
 const MAX_COUNT: u64 = 1 << 48;
 
-/// Whether the layouts in use are of another minor release than the program's, or of a candidate for it.
+/// Returns true if the layouts in use belong to another minor release, or to a candidate for the release.
 pub(super) fn is_borrowed(view: &View) -> bool {
     use symbols::layout::Evidence::{Candidate, NeighbourMinor};
     matches!(view.layout, NeighbourMinor { .. } | Candidate { .. })
 }
 
-/// The size of a record by the distance of neighbours. `None` where a list has too few buckets to tell: where there is room
-/// for a bucket of another list between two, beside a record of the `largest` size, they are no neighbours.
+/// Returns the record size in bytes, from the distance of neighbours. `None` if the list has too few buckets
+/// to tell. Two buckets are not neighbours if, beside a record of the `largest` size, a bucket of another
+/// list fits between them.
 fn size(buckets: &[Bucket], largest: u64) -> Option<u64> {
     let mut places: Vec<(u64, u64)> =
         buckets.iter().map(|bucket| (bucket.at, HEADER + 8 * bucket.stack.len() as u64)).collect();
@@ -33,10 +38,10 @@ fn size(buckets: &[Bucket], largest: u64) -> Option<u64> {
         .min()
 }
 
-/// The size of the records in a list of allocations that was read with records of [`WITH_BYTES`].
+/// Returns the record size in a list of allocations, which was read with records of [`WITH_BYTES`].
 ///
 /// # Errors
-/// Where they have no form that is known.
+/// Returns a description if the records have no known form.
 pub(super) fn memory(buckets: &[Bucket]) -> Result<usize, String> {
     let words = |bucket: &Bucket| -> Vec<u64> {
         let words = bucket.record.chunks_exact(8);
@@ -58,7 +63,7 @@ pub(super) fn memory(buckets: &[Bucket]) -> Result<usize, String> {
         sum(1) <= sum(0) && sum(0) <= MAX_COUNT
     };
     match size(buckets, WITH_BYTES as u64) {
-        // The process runs: a bucket may be caught between its counts and its bytes.
+        // The process runs, so a bucket may be caught between the updates of its counts and its bytes.
         Some(size) if size == WITH_BYTES as u64 && fitting + used.len() / 20 >= used.len() => Ok(WITH_BYTES),
         Some(size) if size == COUNTS as u64 && used.iter().all(counts) => Ok(COUNTS),
         None if used.is_empty() || fitting == used.len() => Ok(WITH_BYTES),
@@ -67,10 +72,11 @@ pub(super) fn memory(buckets: &[Bucket]) -> Result<usize, String> {
     }
 }
 
-/// Whether the records in a list of waiting are a number of events and their ticks, as in all releases so far.
+/// Checks that the records of a contention list hold a number of events and their ticks, as in all releases
+/// so far.
 ///
 /// # Errors
-/// Where they are not.
+/// Returns a description if the records have another form.
 pub(super) fn contention(buckets: &[Bucket]) -> Result<(), String> {
     const SIZE: u64 = 16;
     if let Some(size) = size(buckets, SIZE).filter(|size| *size != SIZE) {
@@ -82,7 +88,7 @@ pub(super) fn contention(buckets: &[Bucket]) -> Result<(), String> {
         else {
             return false;
         };
-        // A whole number taken for a fraction is one with more zeros than any estimate has.
+        // An integer misread as a float is far smaller than any estimate.
         (count == 0.0 || (1e-9..1e18).contains(&count)) && ticks >= 0
     };
     if buckets.iter().all(fits) { Ok(()) } else { Err("its records are not events and ticks".to_owned()) }
@@ -119,7 +125,7 @@ mod tests {
         let good = |at| bucket(at, &[3.0f64.to_bits(), 77]);
         assert_eq!(contention(&[good(0x1000), good(0x1000 + next)]), Ok(()));
         assert!(contention(&[good(0x1000), good(0x1000 + next + 8)]).is_err());
-        // A bucket of another list lies between them.
+        // A bucket of another list lies between the two buckets.
         assert_eq!(contention(&[good(0x1000), good(0x1000 + next + 272)]), Ok(()));
         assert!(contention(&[bucket(0x1000, &[3, 77])]).is_err());
         assert!(contention(&[bucket(0x1000, &[3.0f64.to_bits(), u64::MAX])]).is_err());

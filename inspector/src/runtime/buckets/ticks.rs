@@ -1,4 +1,4 @@
-//! How many ticks of the processor make a second.
+//! Processor ticks per second.
 
 use std::time::Duration;
 
@@ -8,20 +8,22 @@ use crate::clock;
 use crate::memory::Memory;
 use crate::runtime::record::Record;
 
-/// Ticks of the processor (`cputicks`) in a second of CLOCK_MONOTONIC, and where that is from.
+/// Processor ticks (`cputicks`) per second of CLOCK_MONOTONIC, and the source of the number.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum TicksPerSecond {
-    /// The runtime has computed it, and computes it only once.
+    /// Value computed by the runtime. The runtime computes it only once.
     Runtime(i64),
-    /// It has not yet. This is what it would compute now, from the start of the process on (from Go 1.22).
+    /// Value that the runtime would compute now, measured since the start of the process (from Go 1.22). The
+    /// runtime has not computed it yet.
     SinceStart(i64),
-    /// Measured by us, as the runtime does before Go 1.22: the variable was not found, or is still empty.
+    /// Value measured by this process, as the runtime does before Go 1.22. Used if the variable was not
+    /// found or is still empty.
     Calibrated(i64),
 }
 
 impl TicksPerSecond {
-    /// The number.
+    /// Returns the number of ticks per second.
     pub fn value(self) -> i64 {
         match self {
             TicksPerSecond::Runtime(v) | TicksPerSecond::SinceStart(v) | TicksPerSecond::Calibrated(v) => v,
@@ -29,17 +31,17 @@ impl TicksPerSecond {
     }
 }
 
-/// `minTimeForTicksPerSecond`, in nanoseconds.
+/// Minimum time since the start of the process, in nanoseconds (`minTimeForTicksPerSecond`).
 const MIN_SINCE_START: i64 = 5_000_000;
-/// How long the runtime measures before Go 1.22.
+/// Duration of the measurement, as in the runtime before Go 1.22.
 const MEASURED: Duration = Duration::from_millis(100);
-/// No processor counts slower or faster; what lies outside is something else.
+/// Plausible range of ticks per second of any processor.
 const PLAUSIBLE: std::ops::RangeInclusive<i64> = 1_000_000..=100_000_000_000;
 
-/// `runtime.ticksPerSecond` of a process. Waits up to a tenth of a second where it has to be measured.
+/// Determines `runtime.ticksPerSecond` of a process. A measurement, if needed, takes a tenth of a second.
 ///
 /// # Errors
-/// Where the target's memory cannot be read any more.
+/// Returns a [`BucketsError`] if the memory of the target cannot be read.
 pub fn ticks_per_second(tables: &Tables<'_>, memory: &dyn Memory) -> Result<TicksPerSecond, BucketsError> {
     if let Some(at) = tables.located.at("runtime.ticks") {
         let ticks = Record::read(memory, &tables.view.table, "runtime.ticks", at)?;
@@ -71,10 +73,10 @@ fn calibrate() -> i64 {
     i64::try_from(ticks).unwrap_or(i64::MAX).max(1)
 }
 
-/// How often both clocks are read for one pair: we may be interrupted in between.
+/// Number of readings of both clocks for one pair. An interrupt may fall between the two clocks.
 const TRIES: usize = 8;
 
-/// CLOCK_MONOTONIC in nanoseconds, and the processor's counter, of the same moment.
+/// Reads CLOCK_MONOTONIC in nanoseconds and the processor's counter at the same moment.
 fn now() -> (i64, i64) {
     let pair = || {
         let before = clock::monotonic();

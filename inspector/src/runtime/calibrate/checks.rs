@@ -1,5 +1,5 @@
-//! Holding layouts and globals against live memory before anything is read by them. A table of another patch
-//! release can be wrong in a single field without any symptom but missing data.
+//! Checks of layouts and globals against live memory, before anything is read with them. A table of another
+//! patch release can be wrong in a single field, with missing data as the only symptom.
 
 use crate::memory::{Memory, Span};
 use crate::runtime::fields::{GFields, MFields};
@@ -8,30 +8,30 @@ use crate::runtime::modules::Modules;
 use crate::runtime::plausible::{chain, plausible_g};
 use crate::runtime::snapshot::glist::AllGs;
 
-/// How many gs are looked at, spread over all.
+/// Maximum number of gs checked, spread over all gs.
 const SAMPLE: usize = 256;
-/// The target runs: some gs are caught in the middle of a change.
+/// Fraction of plausible gs that suffices. The target runs, so some gs are caught in the middle of a change.
 const GOOD_ENOUGH: f64 = 0.9;
 
-/// What a check of gs found.
+/// Result of a check of gs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct GCheck {
-    /// gs that hold a goroutine.
+    /// Number of checked gs that hold a goroutine.
     pub looked_at: usize,
-    /// Of them, those in which everything fits.
+    /// Number of checked gs with plausible values in all fields.
     pub good: usize,
-    /// gs whose number another one has too.
+    /// Number of gs with the goroutine id of another g.
     pub duplicates: usize,
 }
 
 impl GCheck {
-    /// Whether the layout and the address of `allgs` can be believed.
+    /// Returns true if the layout and the address of `allgs` are credible.
     pub fn passes(&self) -> bool {
         self.looked_at > 0 && self.duplicates == 0 && self.good as f64 >= GOOD_ENOUGH * self.looked_at as f64
     }
 }
 
-/// Checks a sample of all gs against what must hold in each.
+/// Checks a sample of all gs against conditions that hold in each g.
 pub fn check_gs(memory: &dyn Memory, modules: &Modules, fields: &GFields, allgs: &AllGs) -> GCheck {
     let mut check = GCheck::default();
     let Ok(addrs) = allgs.read(memory, 0) else { return check };
@@ -60,22 +60,24 @@ pub fn check_gs(memory: &dyn Memory, modules: &Modules, fields: &GFields, allgs:
     check
 }
 
-/// What a check of ms found.
+/// Result of a check of ms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct MCheck {
-    /// Length of the chain.
+    /// Length of the chain of ms.
     pub ms: usize,
-    /// Threads of the process that an m of the chain has.
+    /// Number of ms in the chain with a thread of the process.
     pub threads_found: usize,
-    /// ms whose thread the process does not have: the layout is wrong, or it has just ended.
+    /// Number of ms with a thread that the process does not have. Either the layout is wrong, or the thread
+    /// has just ended.
     pub strangers: usize,
-    /// ms whose scheduling goroutine does not point back.
+    /// Number of ms with a scheduling goroutine (g0) that does not point back to the m.
     pub broken: usize,
 }
 
-/// Follows the ms from `head`, with the target's `tids` (as its own pid namespace numbers them).
+/// Follows the chain of ms from `head` and compares it with the thread ids `tids`. The ids are those of the
+/// target's own pid namespace.
 pub fn check_ms(memory: &dyn Memory, fields: &MFields, g: &GFields, head: u64, tids: &[u64]) -> MCheck {
-    // A hostile process could make each of many checks long.
+    // A hostile process could make each of many checks long, so the chain is limited.
     let ms = chain(memory, fields, head, 2 * tids.len() + 64);
     let with_thread = || ms.iter().filter(|m| m.procid != 0);
     MCheck {
@@ -86,7 +88,7 @@ pub fn check_ms(memory: &dyn Memory, fields: &MFields, g: &GFields, head: u64, t
     }
 }
 
-/// How many ms have a scheduling goroutine that does not point back.
+/// Counts the ms with a scheduling goroutine (g0) that does not point back to the m.
 fn broken(memory: &dyn Memory, g: &GFields, ms: &[M]) -> usize {
     let spans: Vec<Span> = ms.iter().map(|m| Span { addr: m.g0.wrapping_add(g.m as u64), len: 8 }).collect();
     let (mut words, mut failed) = (vec![0; 8 * spans.len()], Vec::new());
@@ -94,7 +96,7 @@ fn broken(memory: &dyn Memory, g: &GFields, ms: &[M]) -> usize {
         return ms.len();
     }
     for i in failed {
-        // No m is there.
+        // An unreadable word counts as broken: no m has this address.
         if let Some(word) = words.get_mut(8 * i..8 * i + 8) {
             word.fill(0xff);
         }
@@ -102,8 +104,8 @@ fn broken(memory: &dyn Memory, g: &GFields, ms: &[M]) -> usize {
     ms.iter().zip(words.chunks_exact(8)).filter(|(m, word)| **word != m.addr.to_le_bytes()).count()
 }
 
-/// Finds `m.alllink` where the table's is wrong (Go 1.24 moved it between patch releases): the offset whose
-/// chain covers the most threads.
+/// Finds the offset of `m.alllink` if the table's offset is wrong (Go 1.24 moved the field between patch
+/// releases). Selects the offset with the chain that covers the most threads.
 pub fn find_alllink(
     memory: &dyn Memory,
     fields: &MFields,

@@ -1,12 +1,12 @@
-//! The layouts to try: those of a release, or the program's own.
+//! Candidate layouts: of a known release, or from the program's own DWARF.
 
 use symbols::image::Image;
 use symbols::layout::{self, Table};
 use symbols::sections;
 use symbols::version::GoVersion;
 
-/// The layout for `version`: made from this very release, else from the program's own DWARF, else from a
-/// neighbouring release.
+/// Selects the layout for `version`. Prefers a table of exactly this release, then the program's own DWARF,
+/// then a neighbouring release.
 pub(super) fn layout_for(image: &Image, version: &GoVersion) -> Option<layout::FoundLayout> {
     let found = layout::lookup(image.arch(), version);
     if found.as_ref().is_some_and(|f| f.evidence == layout::Evidence::Exact) {
@@ -19,19 +19,21 @@ pub(super) fn layout_for(image: &Image, version: &GoVersion) -> Option<layout::F
     dwarf.map(|table| layout::FoundLayout { table, evidence: layout::Evidence::Dwarf }).or(found)
 }
 
-/// A program with more than this and debug information is not worth the time for a layout.
+/// Maximum size of an executable file for reading its debug information, in bytes. A larger file takes too
+/// long.
 const MAX_FILE: u64 = 1 << 30;
 
-/// Whether a program has debug information, which is not said to be usable.
+/// Returns true if a program has debug information. It may still be unusable.
 pub(crate) fn has_debug_info(image: &Image) -> bool {
     let sections = sections::read(image).unwrap_or_default();
     sections.iter().any(|s| s.name == ".debug_info" || s.name == ".zdebug_info")
 }
 
-/// The layouts that a program's own debug information has.
+/// Reads the layouts from the program's own debug information.
 pub(crate) fn own_dwarf(image: &Image) -> Option<Table> {
     let source = image.source();
-    // Most have none, and to read a hundred megabytes takes longer than all the rest.
+    // Most programs have no debug information. Reading a hundred megabytes takes longer than everything
+    // else.
     if !has_debug_info(image) || source.len() > MAX_FILE {
         return None;
     }

@@ -1,4 +1,4 @@
-//! Which release, which layouts and which variables fit what is in the memory of a process, found out together.
+//! Calibration: finds the release, layouts and variables that together fit the memory of a process.
 
 mod checks;
 mod layouts;
@@ -25,16 +25,17 @@ use super::snapshot::glist::AllGs;
 use super::wait_reasons;
 use crate::memory::Memory;
 
-/// What fits a process.
+/// Release, layouts and variables that fit a process.
 pub(super) struct Calibrated {
     pub(super) fit: Arc<Fit>,
-    /// With the wait reasons of the process.
+    /// Layout table, with the wait reasons of the process.
     pub(super) table: Arc<Table>,
     pub(super) allgs: AllGs,
     pub(super) globals: Located,
 }
 
-/// What a release makes of a program, as far as the file alone says. It fits a process where its memory agrees.
+/// Layouts and variables of a program under one candidate release, from the file alone. They fit a process
+/// if its memory agrees.
 #[derive(Debug)]
 pub(super) struct Fit {
     pub(super) release: Candidate,
@@ -45,7 +46,7 @@ pub(super) struct Fit {
 }
 
 impl Fit {
-    /// `None` where there is no table for the release.
+    /// Builds the fit for a release, or returns `None` if no table exists for the release.
     fn new(main: &Module, release: Candidate, symbols: &Arc<Symbols>) -> Option<Self> {
         let layout::FoundLayout { table, evidence } = layout_for(&main.image, &release.version)?;
         let g = GFields::from_table(&table).ok()?;
@@ -53,12 +54,14 @@ impl Fit {
         Some(Fit { release, table: Arc::new(table), layout: evidence, g, variables })
     }
 
-    /// Whether the file alone led to it, so that it comes first for each process of the program.
+    /// Returns true if the file alone determined the release. Such a fit is tried first for each process of
+    /// the program.
     pub(super) fn is_of_file(&self) -> bool {
         self.release.source == Source::BuildInfo
     }
 
-    /// Holds the code of the runtime against the release's, where the layout is not beyond doubt by itself.
+    /// Compares the code of the runtime with that of the release. Returns `None` if the layout is certain
+    /// without this check.
     pub(super) fn code(&self, main: &Module) -> Option<Agreement> {
         let certain = match self.layout {
             layout::Evidence::Exact => self.release.source == Source::BuildInfo,
@@ -82,8 +85,8 @@ const WANTED: &[&str] = &[
     "runtime.waitReasonStrings",
 ];
 
-/// Finds the layout of g and the address of allgs that fit live memory together. What fitted an earlier process of the program
-/// is tried first, as any other.
+/// Finds the layout of g and the address of allgs that together fit live memory. The fit of an earlier
+/// process of the same program is tried first and checked like any other.
 pub(super) fn calibrate(
     memory: &dyn Memory,
     modules: &Modules,
@@ -111,7 +114,7 @@ pub(super) fn calibrate(
             Some((found, String::from("found by its contents")))
         };
         let by_name = by_name.map(|allgs| (allgs, globals.how("runtime.allgptr")));
-        // Slower than a recipe, so only if that fails.
+        // The search in memory is slower than a recipe, so it runs only after the recipe failed.
         for (allgs, how) in by_name.into_iter().chain(std::iter::once_with(by_looks).flatten()) {
             let check = check_gs(memory, modules, &fit.g, &allgs);
             if check.passes() {
@@ -142,8 +145,8 @@ pub(super) fn calibrate(
     Err(AttachError::NothingCalibrates { version: program.release.to_string(), why: failure })
 }
 
-/// Takes the wait reasons from the target where no table is of its very release: their order changes between
-/// releases (`runtime.waitReasonStrings`).
+/// Takes the wait reasons from the target unless the table is of exactly its release. The order of wait
+/// reasons changes between releases (`runtime.waitReasonStrings`).
 fn with_live_wait_reasons(
     memory: &dyn Memory,
     globals: &Located,

@@ -1,4 +1,4 @@
-//! The list of ms, held against the threads of the process.
+//! List of ms, verified against the threads of the process.
 
 use symbols::addr::RuntimeAddr;
 
@@ -9,10 +9,10 @@ use crate::runtime::fields::{GFields, MFields};
 use crate::runtime::locate::Located;
 use crate::runtime::modules::Modules;
 
-/// How often the list of ms and that of threads are compared until they fit.
+/// Maximum number of comparisons between the list of ms and the list of threads.
 const CHECKS: u32 = 4;
 
-/// Finds the list of ms, and corrects `m.alllink` where the table is wrong.
+/// Finds the list of ms, and corrects `m.alllink` if the table is wrong.
 pub(crate) fn find_ms(
     memory: &dyn Memory,
     modules: &Modules,
@@ -27,9 +27,10 @@ pub(crate) fn find_ms(
     let by_looks =
         || Some((discover::find_allm(memory, modules, &table_m, g)?, String::from("found by its contents")));
     for (at, how) in by_name.into_iter().chain(std::iter::once_with(by_looks).flatten()) {
-        // A thread that C created has an m only while it runs Go.
+        // A thread created by C has an m only while it runs Go code.
         let covers = |check: &MCheck| check.broken == 0 && check.strangers <= 1 + check.ms / 8;
-        // Threads come and go between the two lists, in programs that have just begun many at a time.
+        // Threads start and end between the two lists. Programs that have just started create many at a
+        // time.
         let Some((head, tids, mut check)) = (0..CHECKS).find_map(|i| {
             let head = memory.word(at).ok()?;
             let tids = threads();

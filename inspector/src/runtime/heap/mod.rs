@@ -1,9 +1,10 @@
-//! What holds the memory of a process: every span of its heap, by size class, and every stack.
+//! Memory use of a process: every span of the heap by size class, and every stack.
 //!
-//! The list of all spans grows with the heap: reading them takes about a millisecond for each 10,000, which is 80 MB of
-//! small objects. So the list is first read while the process runs, which also shows how long that takes. Where that is
-//! within the allowed pause, it is read again in a stop of all threads together with the statistics of the runtime, whose
-//! sums it then has to meet. Else what was read stands, and is labelled approximate.
+//! The list of all spans grows with the heap. Reading takes about a millisecond per 10,000 spans, which is
+//! 80 MB of small objects. The list is first read while the process runs, and the duration is measured. If
+//! the duration is within the allowed pause, the list is read again in a stop of all threads, together with
+//! the runtime's statistics; both must then agree. Otherwise the first result is returned, labelled
+//! approximate.
 
 mod stacks;
 mod walk;
@@ -21,40 +22,40 @@ use crate::memory::Memory;
 use crate::process::Process;
 use walk::SpanList;
 
-/// All of it.
+/// Memory use of a heap and of all stacks.
 #[derive(Debug)]
 pub struct HeapReading {
-    /// The spans.
+    /// Spans by size class.
     pub spans: Spans,
-    /// The stacks of goroutines, read while the process ran.
+    /// Stacks of goroutines, read while the process ran.
     pub stacks: Stacks,
-    /// The statistics of the same instant.
+    /// Runtime statistics of the same instant as the spans.
     pub statistics: Reading,
-    /// Whether the process was not stopped because that would have taken longer than allowed.
+    /// True if the process was not stopped because the stop would have exceeded the allowed pause.
     pub too_large_to_stop: bool,
 }
 
 impl HeapReading {
-    /// Whether the objects in spans are those that the statistics count.
+    /// Returns true if the objects in spans equal those in the statistics.
     pub fn adds_up(&self) -> bool {
         let stats = &self.statistics.memstats;
         stats.heap_alloc == Some(self.spans.bytes()) && stats.heap_objects == Some(self.spans.objects())
     }
 }
 
-/// Whether and for how long the process may be stopped.
+/// Permission to stop the process, and the maximum duration of the stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeapPause {
-    /// About so long at most.
+    /// Approximate maximum duration of the stop.
     AtMost(Duration),
-    /// Not at all.
+    /// No stop allowed.
     No,
 }
 
-/// Reads the heap of a runtime of `process`; of stacks and large objects the `top` largest by themselves.
+/// Reads the heap of a runtime of `process`. Lists the `top` largest stacks and large objects individually.
 ///
 /// # Errors
-/// Where it cannot be read, or not be believed.
+/// Returns a [`TakeError`] if the heap cannot be read or is not credible.
 pub fn take(
     process: &Process,
     view: &View,
@@ -64,7 +65,7 @@ pub fn take(
 ) -> Result<Taken<HeapReading>, TakeError> {
     let memory = process.memory();
     let stacks = Stacks::read(view, &memory, top)?;
-    // Read for how long it takes, and so that as little as possible is left to do in a stop.
+    // Measures the duration of a reading, and leaves as little as possible to do in a stop.
     let list = SpanList::read(sources, &memory)?;
     let begun = Instant::now();
     list.walk(&memory, top)?;
@@ -74,7 +75,7 @@ pub fn take(
         HeapPause::AtMost(most) if took > most => (Wanted::Approximate, true),
         HeapPause::AtMost(_) => (Wanted::Instant, false),
     };
-    // The list is moved to the thread that stops, and stays there from one try to the next.
+    // The list moves to the thread that stops the process, and remains there between attempts.
     let list = Mutex::new(list);
     let exact = |(spans, reading): &(Spans, Reading)| match wanted {
         Wanted::Instant => {
@@ -103,10 +104,10 @@ pub fn take(
     Ok(Taken { answer, consistency, stopped, stops, cost })
 }
 
-/// The spans and statistics of a process that does not run.
+/// Reads the spans and statistics of a process that does not run.
 ///
 /// # Errors
-/// Where they cannot be read, or not be believed.
+/// Returns a [`SourceError`] if they cannot be read or are not credible.
 pub fn read_spans(
     view: &View,
     sources: &Sources,
@@ -116,5 +117,5 @@ pub fn read_spans(
     Ok((list.walk(memory, TOP)?, read(view, sources, memory)?))
 }
 
-/// How many of the largest are shown by themselves where nobody says.
+/// Default number of largest stacks and large objects listed individually.
 pub const TOP: usize = 10;

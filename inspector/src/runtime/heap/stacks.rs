@@ -1,4 +1,4 @@
-//! The stacks of goroutines.
+//! Stacks of goroutines.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -9,45 +9,45 @@ use crate::runtime::snapshot::glist::GList;
 use crate::runtime::source::SourceError;
 use crate::runtime::view::View;
 
-/// Where a goroutine was started: what it runs, and the code that started it.
+/// Origin of a goroutine: its function, and the code that started it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Creator {
-    /// The entry of its function.
+    /// Entry address of the goroutine's function.
     pub startpc: u64,
-    /// The pc of the `go` statement; 0 for the first goroutine and the runtime's own.
+    /// Program counter of the `go` statement; 0 for the first goroutine and the runtime's own.
     pub gopc: u64,
 }
 
-/// A goroutine with a large stack.
+/// Goroutine with a large stack.
 #[derive(Debug, Clone, Copy)]
 pub struct GoroutineStack {
-    /// The goroutine.
+    /// Goroutine that owns the stack.
     pub g: Goroutine,
-    /// Bytes of its stack.
+    /// Size of the stack in bytes.
     pub bytes: u64,
-    /// Of them, those that it uses now; `None` while it runs.
+    /// Bytes of the stack now in use; `None` while the goroutine runs.
     pub used: Option<u64>,
 }
 
-/// How many goroutines share a place, and what their stacks take.
+/// Number of goroutines of one place, and the total size of their stacks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sum {
-    /// Goroutines.
+    /// Number of goroutines.
     pub goroutines: u64,
-    /// Bytes of their stacks.
+    /// Total size of their stacks in bytes.
     pub bytes: u64,
 }
 
 /// All stacks, counted one after another while the process runs.
 #[derive(Debug, Default)]
 pub struct Stacks {
-    /// Of goroutines.
+    /// Stacks of live goroutines.
     pub total: Sum,
-    /// Of goroutines that ended, kept for new ones.
+    /// Stacks of ended goroutines, kept for new ones.
     pub ended: Sum,
-    /// The largest, the largest first.
+    /// Largest stacks, in descending order.
     pub largest: Vec<GoroutineStack>,
-    /// By where the goroutines were started; the largest sums first.
+    /// Sums by origin of the goroutines, largest first.
     pub by_creator: Vec<(Creator, Sum)>,
 }
 
@@ -58,14 +58,15 @@ impl Sum {
     }
 }
 
-/// More places than a program has `go` statements. A process that lies has no more of our memory for it.
+/// Maximum number of origins; no program has as many `go` statements. Limits the memory that a hostile
+/// process can make this reader use.
 const MAX_CREATORS: usize = 1 << 16;
 
 impl Stacks {
-    /// Looks at each goroutine, keeping the `top` largest.
+    /// Reads each goroutine and keeps the `top` largest stacks.
     ///
     /// # Errors
-    /// Where they cannot be listed.
+    /// Returns a [`SourceError`] if the goroutines cannot be listed.
     pub fn read(view: &View, memory: &dyn Memory, top: usize) -> Result<Self, SourceError> {
         let failed = |error| SourceError::implausible(format!("its goroutines cannot be listed: {error}"));
         let list = GList::new(view.allgs.read(memory, 0).map_err(failed)?, view.g.size);
@@ -91,7 +92,7 @@ impl Stacks {
             if top == 0 {
                 return;
             }
-            // Of equal stacks that of the older goroutine, which comes first.
+            // Of equal stacks, the one of the older goroutine comes first.
             largest.push(Reverse((bytes, u64::MAX - g.goid)));
             kept.insert(u64::MAX - g.goid, g);
             if largest.len() > top

@@ -1,4 +1,4 @@
-//! `mheap_.allspans`: every span that there is or was.
+//! Walk over `mheap_.allspans`: all present and former spans.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -12,22 +12,22 @@ use crate::runtime::snapshot::glist::GList;
 use crate::runtime::source::SourceError;
 use crate::runtime::spans::{CLASSES, MSpan, SpanFields, size_of_class, state};
 
-/// 128 GB of the smallest spans.
+/// Maximum number of spans: 128 GB of the smallest spans.
 const MAX_SPANS: u64 = 1 << 24;
-/// A running process may have a span half made here and there; more than one in so many is something else.
+/// Tolerance for spans under construction in a running process: one in so many spans, and a few more.
 const TOLERATED: usize = 100;
 
-/// Spans of one class, with pointers or without.
+/// Spans of one class, with or without pointers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Half {
-    /// Spans.
+    /// Number of spans.
     pub spans: u64,
-    /// Bytes of them.
+    /// Total size of the spans in bytes.
     pub span_bytes: u64,
-    /// Allocated objects in them.
+    /// Number of allocated objects in the spans.
     pub objects: u64,
-    /// Bytes of those.
+    /// Total size of the allocated objects in bytes.
     pub object_bytes: u64,
 }
 
@@ -48,74 +48,74 @@ impl Half {
         }
     }
 
-    /// Bytes that its spans have beyond its objects: what is free in them, and what the sizes waste.
+    /// Returns the bytes of the spans beyond their objects: free slots, and waste due to the size class.
     pub fn unused_bytes(&self) -> u64 {
         self.span_bytes.saturating_sub(self.object_bytes)
     }
 }
 
-/// A size class.
+/// Size class of heap objects.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Class {
-    /// Bytes of an object of it; 0 for large objects, each of which has a span to itself.
+    /// Object size in bytes; 0 for large objects, each of which has a span to itself.
     pub size: u64,
-    /// Objects that can hold pointers.
+    /// Objects that may hold pointers.
     pub scan: Half,
-    /// Objects that cannot.
+    /// Objects without pointers.
     pub noscan: Half,
 }
 
 impl Class {
-    /// Both.
+    /// Returns the sum of both halves.
     pub fn both(&self) -> Half {
         self.scan.plus(self.noscan)
     }
 }
 
-/// An object with a span to itself.
+/// Heap object with a span to itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LargeObject {
-    /// Its bytes.
+    /// Size of the object in bytes.
     pub bytes: u64,
-    /// Where it is.
+    /// Address of the object.
     pub addr: u64,
-    /// It cannot hold pointers.
+    /// True if the object cannot hold pointers.
     pub noscan: bool,
 }
 
-/// All spans, counted.
+/// Counts of all spans.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spans {
-    /// By size class; the first is that of large objects.
+    /// Counts by size class; the first class is that of large objects.
     pub classes: Vec<Class>,
-    /// The largest objects, the largest first.
+    /// Largest objects, in descending order.
     pub largest: Vec<LargeObject>,
     /// Spans of stacks, work buffers and pointer bitmaps.
     pub manual: Half,
-    /// Entries of the list that are no spans now.
+    /// Number of list entries that are not spans at present.
     pub unused: u64,
-    /// Spans that could not be read, or were in change.
+    /// Number of spans that were unreadable or in the middle of a change.
     pub skipped: u64,
 }
 
 impl Spans {
-    /// All objects.
+    /// Returns the sum over all size classes.
     pub fn total(&self) -> Half {
         self.classes.iter().map(Class::both).fold(Half::default(), Half::plus)
     }
 
-    /// Bytes of all objects.
+    /// Returns the total size of all objects in bytes.
     pub fn bytes(&self) -> u64 {
         self.total().object_bytes
     }
 
-    /// All objects.
+    /// Returns the number of all objects.
     pub fn objects(&self) -> u64 {
         self.total().objects
     }
 }
 
-/// The list of all spans.
+/// List of all spans.
 #[derive(Debug)]
 pub(super) struct SpanList {
     fields: SpanFields,
@@ -133,7 +133,7 @@ impl SpanList {
         Ok(SpanList { fields, list })
     }
 
-    /// Adds the spans that were made since.
+    /// Adds the spans created since the last reading of the list.
     pub(super) fn refresh(&mut self, sources: &Sources, memory: &dyn Memory) -> Result<(), SourceError> {
         let new = addresses(sources, memory, self.list.len())?;
         if !new.is_empty() {
@@ -143,7 +143,7 @@ impl SpanList {
         Ok(())
     }
 
-    /// Reads every span.
+    /// Reads and counts every span.
     pub(super) fn walk(&self, memory: &dyn Memory, top: usize) -> Result<Spans, SourceError> {
         let class = |class| Class { size: size_of_class(class), ..Class::default() };
         let mut spans = Spans {
@@ -190,8 +190,8 @@ impl SpanList {
     }
 }
 
-/// The addresses of the spans from index `from` on. The list only grows, but moves when it does: a copy that is not in use
-/// any more is as good up to its length.
+/// Reads the addresses of the spans from index `from` on. The list only grows, but its array may move then.
+/// The old array remains valid up to its own length.
 fn addresses(sources: &Sources, memory: &dyn Memory, from: usize) -> Result<Vec<u64>, SourceError> {
     let mut last = None;
     for _ in 0..TRIES {
@@ -203,7 +203,7 @@ fn addresses(sources: &Sources, memory: &dyn Memory, from: usize) -> Result<Vec<
         let at = RuntimeAddr(array.wrapping_add(8 * from as u64));
         match memory.bytes(at, 8 * count) {
             Ok(bytes) => {
-                // What was given back to the system or used anew meanwhile is not the list.
+                // The old array may be freed or reused during the reading, so its contents are discarded.
                 let again = sources.all_spans(memory)?;
                 if again.0 == array && again.1 >= len {
                     return Ok(bytes.chunks_exact(8).filter_map(unsigned).collect());
@@ -215,7 +215,7 @@ fn addresses(sources: &Sources, memory: &dyn Memory, from: usize) -> Result<Vec<
     Err(last.map_or_else(|| SourceError::implausible("its list of spans moves all the time"), Into::into))
 }
 
-/// The list moves when it has doubled.
+/// Maximum number of attempts to read the list. Its array moves only when the length has doubled.
 const TRIES: u32 = 4;
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! From the bytes to the numbers: `runtime.readmemstats_m` (`runtime/mstats.go`; Go 1.18: `updatememstats`).
+//! Computation of statistics from raw bytes, as in `runtime.readmemstats_m` (`runtime/mstats.go`; Go 1.18:
+//! `updatememstats`).
 
 use symbols::layout::Table;
 
@@ -11,67 +12,69 @@ use crate::runtime::release::GoRelease;
 use crate::runtime::source::SourceError;
 use crate::runtime::spans::size_of_class;
 
-/// The statistics, and how well they fit together.
+/// Statistics and their consistency.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reading {
-    /// What `runtime.ReadMemStats` would have said.
+    /// Result that `runtime.ReadMemStats` would have returned.
     pub memstats: MemStats,
-    /// What the runtime knows beyond it.
+    /// Collector state beyond `runtime.MemStats`.
     pub collector: Collector,
-    /// Sums that the runtime itself takes for equal, and by how much they differ. All are zero at an instant at which no
-    /// thread was in the middle of changing one.
+    /// Non-zero differences of sums that the runtime itself takes as equal. There are none at an instant at
+    /// which no thread is in the middle of an update.
     pub differences: Vec<Difference>,
-    /// A thread was changing the heap, or the counters of it.
+    /// True if a thread was changing the heap or its counters.
     pub in_change: bool,
-    /// Spans in caches that the runtime would sweep before it counts: what that would free is not known here.
+    /// Number of cached spans that the runtime would sweep before counting. The effect of that sweep is
+    /// unknown from outside.
     pub stale_spans: usize,
-    /// Spans of stacks that the runtime would give back before it counts. The structures of these go to the P that reads, and
-    /// where that has no room for them they leave `MSpanInuse` too: which P that would be is not known here.
+    /// Number of stack spans that the runtime would free before counting. Their structures go to the P that
+    /// reads. If that P has no room, the structures also leave `MSpanInuse`; which P reads is unknown from
+    /// outside.
     pub stack_spans: usize,
-    /// The counters moved from one part into another while they were read.
+    /// True if the counters moved from one part to another during the reading.
     pub generation_changed: bool,
 }
 
-/// Two ways to count the same that differ.
+/// Difference of two counts of the same quantity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Difference {
-    /// What is counted.
+    /// Name of the quantity.
     pub of: &'static str,
-    /// By how many bytes.
+    /// Difference in bytes.
     pub bytes: i64,
 }
 
 impl Reading {
-    /// Whether it is what the runtime would have said at that instant.
+    /// Returns true if the reading equals the runtime's own result at that instant.
     pub fn is_exact(&self) -> bool {
         self.differences.is_empty() && !self.in_change && self.stale_spans == 0 && !self.generation_changed
     }
 
-    /// Whether the differences are such as arise while a process runs.
+    /// Returns true if the differences are no larger than those in a running process.
     pub fn is_plausible(&self) -> bool {
         let sys = self.memstats.sys.unwrap_or(0);
-        // Of a heap that changes as fast as memory allows, between two readings of one batch.
+        // Upper bound for a heap that changes as fast as memory allows, between two reads of one batch.
         let bound = (sys / 2).saturating_add(64 << 20);
         self.differences.iter().all(|d| d.bytes.unsigned_abs() <= bound)
     }
 }
 
-/// Everything but the three parts of the heap's counters, under one name for all releases.
+/// Counters of all releases under common names, except the three parts of the heap's counters.
 struct Counters {
     heap_in_use: u64,
     heap_free: u64,
     heap_released: u64,
     next_gc: u64,
     trigger: u64,
-    /// (what, one way, another way)
+    /// Sums: name, first way of counting, second way of counting.
     sums: Vec<(&'static str, u64, u64)>,
 }
 
-/// Computes the statistics of what was read.
+/// Computes the statistics from raw bytes.
 ///
 /// # Errors
-/// Where it cannot be what it should: then nothing of it is to be believed.
+/// Returns a [`SourceError`] if the values are impossible. No part of the reading is then credible.
 pub fn compute(
     table: &Table,
     release: GoRelease,
@@ -120,7 +123,7 @@ fn compute_records(
         *sum = sum.wrapping_add(more);
     }
     heap.tiny = heap.tiny.wrapping_add(raw.caches.tiny);
-    // Stacks are given back only while no collection is under way.
+    // The runtime frees stack spans only while no collection is in progress.
     let (stack_spans, given_back) = if raw.gcphase == Some(0) { raw.caches.free_stacks() } else { (0, 0) };
     heap.in_stacks = heap.in_stacks.wrapping_sub(given_back);
     if !heap.is_sane() {
@@ -150,7 +153,7 @@ fn compute_records(
     })
 }
 
-/// Go 1.18: no memory limit; the heap's sizes are in `memstats`, and the goal is stored.
+/// Counters of Go 1.18. It has no memory limit; the heap sizes are in `memstats`, and the goal is stored.
 fn before_limits(
     stats: &Record<'_>,
     control: &Record<'_>,
@@ -179,7 +182,8 @@ fn before_limits(
     })
 }
 
-/// Go 1.19 and later: all that the pacer needs is in `gcController`, and the goal is computed whenever it is asked for.
+/// Counters of Go 1.19 and later. All inputs of the pacer are in `gcController`, and the goal is computed on
+/// demand.
 fn with_limits(
     release: GoRelease,
     stats: &Record<'_>,
@@ -230,7 +234,7 @@ fn with_limits(
     })
 }
 
-/// Bytes that the runtime has from the system for itself, beside the heap's address space.
+/// Returns the bytes that the runtime obtained from the system for itself, outside the heap's address space.
 fn elsewhere(stats: &Record<'_>) -> Result<u64, RecordError> {
     ["stacks_sys", "mspan_sys", "mcache_sys", "buckhash_sys", "gcMiscSys", "other_sys"]
         .iter()
@@ -250,7 +254,7 @@ fn memstats(
     let alloc = heap.total_alloc().wrapping_sub(heap.total_free());
     let objects = heap.mallocs().wrapping_sub(heap.frees());
     let sys = heap_sys.wrapping_add(heap.beside_heap()).wrapping_add(elsewhere(stats)?);
-    // A process cannot have more than there are addresses for.
+    // A process cannot have more memory than there are addresses.
     let sizes =
         [heap_in_use, heap_free, heap_released, heap_sys, sys, raw.heap.span_in_use, raw.heap.cache_in_use];
     if sizes.into_iter().chain([alloc, objects]).any(|number| number > most) {
@@ -293,14 +297,14 @@ fn memstats(
         num_gc: Some(stats.u32("numgc")?.into()),
         num_forced_gc: Some(stats.u32("numforcedgc")?.into()),
         gc_cpu_fraction: Some(stats.f64("gc_cpu_fraction")?).filter(|f| f.is_finite()),
-        // The runtime says this whatever `memstats.enablegc` is.
+        // The runtime reports true whatever the value of `memstats.enablegc` is.
         enable_gc: Some(true),
         debug_gc: Some(false),
         by_size: Some(by_size.collect()),
     })
 }
 
-/// `sweepDrainedMask`: all is swept, and nobody sweeps.
+/// Sweep state after completion (`sweepDrainedMask`): everything is swept, and no sweeper is active.
 const SWEPT: u64 = 1 << 31;
 
 fn collector(
@@ -315,7 +319,7 @@ fn collector(
     let gogc = control.i32("gcPercent").ok().filter(|&percent| percent >= -1).map(i64::from);
     let limit = control.i64("memoryLimit").ok().filter(|&limit| (0..i64::MAX).contains(&limit));
     let limit = limit.and_then(|limit| u64::try_from(limit).ok());
-    // Without either there will be no collection, and what the formulas give is no size.
+    // Without GOGC and without a limit there is no next collection, and the computed values are not sizes.
     let off = gogc == Some(-1) && limit.is_none();
     let work = raw.work.as_deref();
     let in_work = |name: &str| {
@@ -332,7 +336,7 @@ fn collector(
         heap_marked_bytes: size("heapMarked"),
         phase: raw.gcphase.map(phase_name),
         cycles: in_work("cycles").and_then(crate::runtime::batch::unsigned),
-        // Up to Go 1.18 nothing else than the mask is kept in it either.
+        // Up to Go 1.18 the word also holds nothing but the mask.
         sweep_done: raw.sweep_state.map(|state| state == SWEPT),
         heap_scan_bytes: size("heapScan"),
         stack_scan_bytes: size(release.stack_scan_field()),
@@ -350,7 +354,7 @@ pub(crate) fn phase_name(phase: u64) -> &'static str {
     }
 }
 
-/// `work.cpuStats`, whose fields were renamed in Go 1.23.
+/// Reads `work.cpuStats`. Go 1.23 renamed its fields.
 fn cpu_times<'r>(table: &Table, in_work: &dyn Fn(&str) -> Option<&'r [u8]>) -> Option<CpuTimes> {
     table.field("runtime.work", "cpuStats")?;
     let time = |name: &str| {
@@ -376,7 +380,7 @@ fn cpu_times<'r>(table: &Table, in_work: &dyn Fn(&str) -> Option<&'r [u8]>) -> O
         user_ns: time("UserTime")?,
         total_ns: time("TotalTime")?,
     };
-    // The runtime adds these up itself; where they do not, they are not what they should be.
+    // The runtime computes the total as this sum. A different sum means that the fields are wrong.
     let gc = [times.gc_assist_ns, times.gc_dedicated_ns, times.gc_idle_ns, times.gc_pause_ns];
     let sum = gc.into_iter().fold(0, i64::wrapping_add);
     (sum == times.gc_total_ns).then_some(times)

@@ -1,11 +1,11 @@
-//! What the Ps keep to themselves. `runtime.ReadMemStats` has them give it back first (`flushallmcaches`); from outside
-//! that is computed instead: nothing is written.
+//! Per-P caches. `runtime.ReadMemStats` flushes them first (`flushallmcaches`). From outside, the effect of
+//! the flush is computed; nothing is written.
 //!
-//! * `mcache.releaseAll`: objects that were allocated from the spans of a cache count (`allocCount` minus
-//!   `allocCountBeforeCache`; before Go 1.19 the whole span was counted when the cache took it, so that what is still free
-//!   in it is taken off), and so do objects in tiny blocks.
-//! * `stackcache_clear`: free stacks go back to their spans; a span with no stack left is given back to the heap, unless
-//!   a collection is under way.
+//! * `mcache.releaseAll`: counts objects that were allocated from the cached spans (`allocCount` minus
+//!   `allocCountBeforeCache`), and objects in tiny blocks. Before Go 1.19 the whole span was counted when the
+//!   cache took it, so the slots still free are subtracted.
+//! * `stackcache_clear`: returns free stacks to their spans. A span without stacks returns to the heap, unless
+//!   a collection is in progress.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,17 +19,17 @@ use crate::runtime::plausible::is_heap_pointer;
 use crate::runtime::source::SourceError;
 use crate::runtime::spans::{CLASSES, MSpan, PAGE, SPAN_CLASSES, SpanFields, state};
 
-/// Where the fields of a cache are.
+/// Field offsets of a cache.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CacheFields {
     size: usize,
     alloc: Field,
     tiny_allocs: Field,
     stack_cache: Field,
-    /// Bytes of one of the lists of stacks, and where its head is in it.
+    /// Size of one list of stacks in bytes. `list_head` is the offset of its head.
     list_size: usize,
     list_head: usize,
-    /// `heapArena.spans`.
+    /// Offset of `heapArena.spans`.
     arena_spans: u64,
 }
 
@@ -50,22 +50,22 @@ impl CacheFields {
     }
 }
 
-/// A span that a P allocates from.
+/// Span that a P allocates from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Cached {
     pub(super) span: MSpan,
-    /// Its place in the cache says what it holds.
+    /// Span class, given by the index in the cache.
     pub(super) span_class: usize,
 }
 
-/// A span of which Ps keep free stacks.
+/// Span with free stacks cached by Ps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct StackSpan {
     pub(super) span: MSpan,
     pub(super) kept: u64,
 }
 
-/// All that the caches hold.
+/// Contents of all caches.
 #[derive(Debug, Default)]
 pub(super) struct Caches {
     pub(super) spans: Vec<Cached>,
@@ -73,13 +73,14 @@ pub(super) struct Caches {
     pub(super) tiny: u64,
 }
 
-/// A cache holds at most 32 KiB of each of four sizes of stacks, the smallest of 2 KiB (`_StackCacheSize`).
+/// Maximum number of stacks in a list. A cache holds at most 32 KiB of each of four stack sizes, the
+/// smallest of 2 KiB (`_StackCacheSize`).
 const MAX_STACKS: usize = 64;
-/// A linear address space of 48 bits in arenas of 64 MiB (`runtime.arenaIndex`).
+/// Size of a heap arena: 64 MiB, in a linear address space of 48 bits (`runtime.arenaIndex`).
 const ARENA: u64 = 64 << 20;
 const ARENAS: u64 = 1 << 22;
 
-/// Up to when a span that is not in use is looked at; the runtime's dummy has none of these set.
+/// Returns true for the runtime's dummy span, which has none of these fields set.
 fn is_dummy(span: &MSpan) -> bool {
     span.start == 0 && span.nelems == 0 && span.npages == 0
 }
@@ -117,8 +118,8 @@ impl Caches {
         Ok(caches)
     }
 
-    /// How many objects of each class were allocated from cached spans and are not counted yet; from Go 1.19 on none
-    /// is counted too much. The second number: bytes.
+    /// Returns the number of objects of each class that were allocated from cached spans and are not counted
+    /// yet, and their bytes. From Go 1.19 no number is negative.
     pub(super) fn allocated(&self) -> ([u64; CLASSES], u64) {
         let (mut counts, mut bytes) = ([0u64; CLASSES], 0u64);
         for Cached { span, .. } in &self.spans {
@@ -134,27 +135,28 @@ impl Caches {
         (counts, bytes)
     }
 
-    /// How many cached spans are of before the sweep that is under way. The runtime would sweep them first, and count
-    /// what that frees.
+    /// Returns the number of cached spans from before the current sweep. The runtime would sweep them first
+    /// and count the freed objects.
     pub(super) fn stale(&self, sweepgen: u32) -> usize {
         self.spans.iter().filter(|c| c.span.sweepgen == sweepgen.wrapping_add(1)).count()
     }
 
-    /// The spans that have no stack left once those are given back that Ps keep, and their bytes.
+    /// Returns the number of spans without stacks after the cached stacks return to them, and the bytes of
+    /// these spans.
     pub(super) fn free_stacks(&self) -> (usize, u64) {
         let empty = || self.stacks.iter().filter(|s| s.kept >= s.span.alloc_count);
         (empty().count(), empty().map(|s| s.span.bytes()).fold(0, u64::saturating_add))
     }
 }
 
-/// Reads the spans at `held`, which are (place in a cache, address), and holds each against its place.
+/// Reads the spans `held` (index in a cache, address), and verifies each against its index.
 fn cached(
     memory: &dyn Memory,
     fields: &SpanFields,
     held: &[(usize, u64)],
 ) -> Result<Vec<Cached>, SourceError> {
     let mut batch = Batch::default();
-    // Most places hold the same dummy.
+    // Most entries hold the same dummy span.
     let mut tickets: BTreeMap<u64, Ticket> = BTreeMap::new();
     for &(_, addr) in held {
         if !addr.is_multiple_of(8) || addr < 1 << 16 {
@@ -173,7 +175,7 @@ fn cached(
             continue;
         }
         let span_class = index % SPAN_CLASSES;
-        // A span has one owner.
+        // A span has only one owner.
         if !span.is_sane() || usize::from(span.span_class) != span_class || !seen.insert(addr) {
             return Err(wrong());
         }
@@ -182,7 +184,7 @@ fn cached(
     Ok(spans)
 }
 
-/// Follows the lists of free stacks, all of them one step at a time, and finds the spans they are of.
+/// Follows all lists of free stacks in parallel, one step at a time, and finds the spans of the stacks.
 fn stacks(
     memory: &dyn Memory,
     sources: &Sources,
@@ -200,7 +202,7 @@ fn stacks(
         free.extend_from_slice(&heads);
         heads = numbers(memory, heads.iter().copied())?.into_iter().flatten().collect();
     }
-    // A list that bites its own tail would count a stack many times.
+    // A cyclic list would count a stack many times.
     free.sort_unstable();
     free.dedup();
     let arenas = |stack: u64| {
@@ -233,7 +235,7 @@ fn stacks(
     Ok(spans.collect())
 }
 
-/// The words at `places`.
+/// Reads the words at `places`.
 fn numbers(memory: &dyn Memory, places: impl Iterator<Item = u64>) -> Result<Vec<Option<u64>>, MemoryError> {
     let mut batch = Batch::default();
     let tickets: Vec<Ticket> = places.map(|at| batch.add(RuntimeAddr(at), 8)).collect();

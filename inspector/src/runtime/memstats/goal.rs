@@ -1,12 +1,12 @@
-//! At which heap size a collection begins and is to be done (`runtime/mgcpacer.go`: `heapGoalInternal`,
-//! `memoryLimitHeapGoal`, `trigger`).
+//! Heap sizes at which a collection begins and has to be complete (`runtime/mgcpacer.go`:
+//! `heapGoalInternal`, `memoryLimitHeapGoal`, `trigger`).
 
 use crate::runtime::release::GoRelease;
 
-/// The pacer's state that both follow from, Go 1.19 and later.
+/// State of the pacer, from which goal and trigger follow. Go 1.19 and later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Pacer {
-    /// The release: newer ones leave more room below the memory limit.
+    /// Go release; newer ones leave more room below the memory limit.
     pub(super) release: GoRelease,
     pub(super) percent_goal: u64,
     pub(super) memory_limit: u64,
@@ -16,22 +16,22 @@ pub(super) struct Pacer {
     pub(super) heap_alloc: u64,
     pub(super) heap_marked: u64,
     pub(super) sweep_min_trigger: u64,
-    /// The heap size at which the cycle under way began; all ones outside of one.
+    /// Heap size at which the current cycle began; all ones outside of a cycle.
     pub(super) triggered: u64,
     pub(super) runway: u64,
 }
 
-/// Room that the runtime leaves below the memory limit (`memoryLimitMinHeapGoalHeadroom`).
+/// Minimum room below the memory limit, in bytes (`memoryLimitMinHeapGoalHeadroom`).
 const HEADROOM: u64 = 1 << 20;
-/// `memoryLimitHeapGoalHeadroomPercent`.
+/// Room below the memory limit in percent (`memoryLimitHeapGoalHeadroomPercent`).
 const HEADROOM_PERCENT: u64 = 3;
-/// `heapGoalInternal.minRunway`.
+/// Minimum distance of the goal from the trigger, in bytes (`heapGoalInternal.minRunway`).
 const MIN_RUNWAY: u64 = 64 << 10;
-/// `runtime.defaultHeapMinimum`.
+/// Minimum heap goal in bytes (`runtime.defaultHeapMinimum`).
 const HEAP_MINIMUM: u64 = 4 << 20;
 
 impl Pacer {
-    /// The heap goal, and the least trigger that goes with it.
+    /// Returns the heap goal and the corresponding minimum trigger.
     fn goal_and_least_trigger(&self) -> (u64, u64) {
         let limited = self.limited_goal();
         if limited < self.percent_goal {
@@ -39,19 +39,19 @@ impl Pacer {
         }
         let mut goal = self.percent_goal.max(self.sweep_min_trigger);
         if self.triggered != u64::MAX {
-            // As the runtime's own, this sum wraps.
+            // This sum wraps, as in the runtime.
             goal = goal.max(self.triggered.wrapping_add(MIN_RUNWAY));
         }
         (goal, self.sweep_min_trigger)
     }
 
-    /// `runtime.MemStats.NextGC`.
+    /// Returns the heap goal (`runtime.MemStats.NextGC`).
     pub(super) fn goal(&self) -> u64 {
         self.goal_and_least_trigger().0
     }
 
     fn limited_goal(&self) -> u64 {
-        // The runtime has these two never exceed what is mapped; one that does is not to be believed anyway.
+        // In the runtime these two never exceed the mapped memory. Values that do are not credible anyway.
         let other = self.mapped_ready.wrapping_sub(self.heap_free).wrapping_sub(self.heap_alloc);
         let over = self.mapped_ready.saturating_sub(self.memory_limit);
         let taken = other.wrapping_add(over);
@@ -68,7 +68,7 @@ impl Pacer {
         goal.max(self.heap_marked)
     }
 
-    /// The heap size at which the next cycle begins.
+    /// Returns the heap size at which the next cycle begins.
     pub(super) fn trigger(&self) -> u64 {
         let (goal, least) = self.goal_and_least_trigger();
         let Some(room) = goal.checked_sub(self.heap_marked).filter(|&room| room > 0) else { return goal };
@@ -107,11 +107,11 @@ mod tests {
         assert_eq!(IDLE.goal(), 8 * MIB);
         assert_eq!(Pacer { sweep_min_trigger: 9 * MIB, ..IDLE }.goal(), 9 * MIB);
         assert_eq!(Pacer { triggered: 8 * MIB, ..IDLE }.goal(), 8 * MIB + 65536);
-        // Eight of the twelve are no heap: 20 - 8 = 12, minus 1 MiB of room.
+        // Eight of the twelve MiB are not heap: 20 - 8 = 12, minus 1 MiB of room.
         let limit = Pacer { memory_limit: 20 * MIB, percent_goal: 100 * MIB, ..IDLE };
         assert_eq!(limit.goal(), 11 * MIB);
         assert_eq!(Pacer { memory_limit: 5 * MIB, ..limit }.goal(), 4 * MIB);
-        // Three percent from Go 1.21 on.
+        // Room of three percent from Go 1.21.
         let large = Pacer { memory_limit: 8 * MIB + 1000 * MIB, percent_goal: u64::MAX, ..IDLE };
         assert_eq!(large.goal(), 1000 * MIB - 1000 * MIB / 100 * 3);
         assert_eq!(Pacer { release: GoRelease::of_minor(20), ..large }.goal(), 999 * MIB);

@@ -1,14 +1,14 @@
-//! `runtime.heapStatsDelta`: the counters of the heap, which are kept in three parts.
+//! Heap counters of `runtime.heapStatsDelta`, which the runtime keeps in three parts.
 
 use symbols::layout::Table;
 
 use crate::runtime::batch::unsigned;
 use crate::runtime::spans::{CLASSES, size_of_class};
 
-/// In how many parts the runtime keeps its counters (`consistentHeapStats.stats`).
+/// Number of parts of the counters (`consistentHeapStats.stats`).
 const PARTS: usize = 3;
 
-/// The sum of the parts. Counters of bytes at this moment can be negative in a part, never in the sum.
+/// Sum of the parts. A byte counter may be negative in one part, but never in the sum.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct HeapStats {
     pub(super) committed: u64,
@@ -16,7 +16,7 @@ pub(super) struct HeapStats {
     pub(super) in_heap: u64,
     pub(super) in_stacks: u64,
     pub(super) in_work_bufs: u64,
-    /// Up to Go 1.24.
+    /// Bytes of pointer bitmaps. Up to Go 1.24.
     pub(super) in_ptr_scalar_bits: u64,
     pub(super) tiny: u64,
     pub(super) large_alloc: u64,
@@ -28,7 +28,7 @@ pub(super) struct HeapStats {
 }
 
 impl HeapStats {
-    /// Sums the parts up, as `consistentHeapStats.unsafeRead` does. `None` where the layout is not as known.
+    /// Sums the parts, as `consistentHeapStats.unsafeRead` does. Returns `None` if the layout is unknown.
     pub(super) fn sum(table: &Table, parts: &[u8]) -> Option<Self> {
         let layout = table.get("runtime.heapStatsDelta")?;
         let size = usize::try_from(layout.size).ok().filter(|&size| size > 0)?;
@@ -72,34 +72,36 @@ impl HeapStats {
         counts.iter().enumerate().map(of_class).fold(0, u64::wrapping_add)
     }
 
-    /// Bytes allocated since the start.
+    /// Returns the bytes allocated since the start.
     pub(super) fn total_alloc(&self) -> u64 {
         self.large_alloc.wrapping_add(Self::bytes(&self.small_allocs))
     }
 
-    /// Bytes freed since the start.
+    /// Returns the bytes freed since the start.
     pub(super) fn total_free(&self) -> u64 {
         self.large_free.wrapping_add(Self::bytes(&self.small_frees))
     }
 
-    /// Objects allocated since the start; those that share a tiny block count each.
+    /// Returns the number of objects allocated since the start. Objects that share a tiny block count
+    /// individually.
     pub(super) fn mallocs(&self) -> u64 {
         let small = self.small_allocs.iter().copied().fold(0, u64::wrapping_add);
         self.large_allocs.wrapping_add(small).wrapping_add(self.tiny)
     }
 
-    /// Objects freed since the start; of a tiny block only the block lives.
+    /// Returns the number of objects freed since the start. Objects of a tiny block count as freed; only the
+    /// block counts as live.
     pub(super) fn frees(&self) -> u64 {
         let small = self.small_frees.iter().copied().fold(0, u64::wrapping_add);
         self.large_frees.wrapping_add(small).wrapping_add(self.tiny)
     }
 
-    /// Bytes of stacks and structures that are cut out of the heap.
+    /// Returns the bytes of stacks and structures allocated from the heap's address space.
     pub(super) fn beside_heap(&self) -> u64 {
         self.in_stacks.wrapping_add(self.in_work_bufs).wrapping_add(self.in_ptr_scalar_bits)
     }
 
-    /// Whether nothing is negative that cannot be, and nothing was freed that was not allocated.
+    /// Returns true if no non-negative counter is negative, and no more was freed than allocated.
     pub(super) fn is_sane(&self) -> bool {
         let positive = [
             self.committed,

@@ -1,8 +1,9 @@
-//! `runtime.MemStats` from outside: what `runtime.ReadMemStats` would return at an instant, without calling it.
+//! `runtime.MemStats` from outside: the result of `runtime.ReadMemStats` at an instant, without a call of
+//! it.
 //!
-//! It is computed from the runtime's own counters by the runtime's own formulas. What `ReadMemStats` changes before it reads
-//! them is computed too: see [`flush`](self). The runtime takes some sums for equal and dies where they are not; here
-//! they are the proof that what was read is what it should be.
+//! The runtime's own counters and formulas give the result. Changes that `ReadMemStats` makes before it
+//! reads them are computed too: see [`flush`](self). The runtime takes some sums as equal and aborts if they
+//! differ; here they prove that the right values were read.
 
 mod compute;
 pub mod figures;
@@ -21,10 +22,11 @@ use crate::memory::Memory;
 use crate::runtime::source::SourceError;
 use crate::runtime::view::View;
 
-/// The statistics of a process that does not run, or that is known to change nothing meanwhile: of an instant.
+/// Reads the statistics of a process that does not run, or that changes nothing during the reading. They are
+/// of one instant.
 ///
 /// # Errors
-/// What is missing or does not fit together.
+/// Returns a [`SourceError`] if a value is missing or the values contradict each other.
 pub fn read(view: &View, sources: &Sources, memory: &dyn Memory) -> Result<Reading, SourceError> {
     let raw = sources.read(memory)?;
     compute(&view.table, view.release, sources, &raw)

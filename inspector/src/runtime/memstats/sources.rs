@@ -1,4 +1,4 @@
-//! Where the numbers are in a process, and reading all of them in as few calls as can be.
+//! Sources of the statistics in a process: finds them and reads all of them in as few calls as possible.
 
 use symbols::addr::RuntimeAddr;
 use symbols::layout::{Field, Table};
@@ -24,7 +24,7 @@ const WANTED: &[&str] = &[
     "runtime.sweep",
 ];
 
-/// Fields of `runtime.mheap_`, each read by itself: the whole struct is large.
+/// Fields of `runtime.mheap_`, each read separately because the whole struct is large.
 #[derive(Debug, Clone, Copy)]
 struct HeapFields {
     lock: Field,
@@ -38,7 +38,7 @@ struct HeapFields {
     cache_in_use: Field,
 }
 
-/// Everything about a process that is known before its numbers are read.
+/// Addresses and layouts of a process, known before its statistics are read.
 #[derive(Debug)]
 pub struct Sources {
     pub(super) machine: &'static dyn Machine,
@@ -63,14 +63,14 @@ fn size_of(table: &Table, name: &'static str, most: u64) -> Result<usize, Source
     size.and_then(|size| usize::try_from(size).ok()).ok_or(SourceError::Layout(name))
 }
 
-/// Larger than each struct that is read whole.
+/// Maximum size in bytes of a struct that is read whole.
 const MAX_SIZE: u64 = 1 << 20;
 
 impl Sources {
-    /// Finds the variables and fields that the statistics are made of.
+    /// Finds the variables and fields that make up the statistics.
     ///
     /// # Errors
-    /// What is missing.
+    /// Returns a [`SourceError`] that names the missing variable or layout.
     pub fn find(view: &View) -> Result<Self, SourceError> {
         view.confirm_layouts()?;
         let found = view.locate(WANTED);
@@ -109,7 +109,7 @@ impl Sources {
     }
 }
 
-/// All bytes that the statistics are made of, as read at one time.
+/// All bytes that make up the statistics, read at one time.
 #[derive(Debug)]
 pub struct Raw {
     pub(crate) memstats: Vec<u8>,
@@ -120,14 +120,14 @@ pub struct Raw {
     pub(crate) procs: Vec<P>,
     pub(crate) heap: Heap,
     pub(super) caches: Caches,
-    /// `heapStats.gen` before and after all else was read.
+    /// Values of `heapStats.gen` before and after everything else was read.
     pub(super) generations: (u64, u64),
 }
 
 /// Words of `runtime.mheap_`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Heap {
-    /// Not 0: somebody was changing it.
+    /// Lock word. Not 0: a thread was changing the heap.
     pub(crate) lock: u64,
     pub(crate) sweepgen: u32,
     pub(crate) arenas: u64,
@@ -154,7 +154,7 @@ impl HeapTickets {
             *number = pieces.number(ticket).ok_or_else(unreadable)?;
         }
         let [lock, sweepgen, arenas, span_size, span_in_use, cache_size, cache_in_use] = numbers;
-        // The allocators of spans and caches know how large these are.
+        // The allocators of spans and caches store the sizes of both structs.
         if span_size != sources.spans.size as u64 || cache_size != sources.cache_size {
             return Err(SourceError::Implausible(format!(
                 "its heap has spans of {span_size} and caches of {cache_size} bytes, where {} and {} are known",
@@ -167,15 +167,15 @@ impl HeapTickets {
 }
 
 impl Sources {
-    /// Where the fields of a span are.
+    /// Field offsets of a span.
     pub(crate) fn span_fields(&self) -> &SpanFields {
         &self.spans
     }
 
-    /// The array of all spans, and its length.
+    /// Reads the address of the array of all spans, and its length.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// Returns a [`SourceError`] if the array's head cannot be read.
     pub(crate) fn all_spans(&self, memory: &dyn Memory) -> Result<(u64, u64), SourceError> {
         let mut batch = Batch::default();
         let array = batch.field(self.heap, self.heap_fields.spans);
@@ -185,10 +185,10 @@ impl Sources {
         pieces.number(array).zip(pieces.number(len)).ok_or_else(unreadable)
     }
 
-    /// Reads everything. Nothing else of the answer needs the process: it may run on.
+    /// Reads everything. The rest of the computation does not need the process, which may run on.
     ///
     /// # Errors
-    /// Where memory cannot be read, or is not what it should be.
+    /// Returns a [`SourceError`] if memory cannot be read or holds implausible values.
     pub fn read(&self, memory: &dyn Memory) -> Result<Raw, SourceError> {
         let mut batch = Batch::default();
         let generation = batch.field(self.memstats, self.gen_field);

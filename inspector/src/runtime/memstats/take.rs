@@ -1,4 +1,4 @@
-//! Reading the statistics of a running process: in a short stop of all threads, or without one.
+//! Reading the statistics of a running process, in a short stop of all threads or without one.
 
 use std::time::Duration;
 
@@ -12,66 +12,68 @@ use crate::runtime::view::View;
 use crate::stop::{HOLD, StopError, StopTimes};
 use crate::threads;
 
-/// Whether the target is stopped.
+/// Requested consistency, which decides whether the target is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
-    /// All threads, for as long as reading takes.
+    /// Stop of all threads for the duration of the reading.
     Instant,
-    /// Not at all.
+    /// No stop.
     Approximate,
 }
 
-/// How the numbers hold together.
+/// Consistency of the numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum Consistency {
-    /// All are of one instant.
+    /// All numbers are of one instant.
     Instant,
-    /// All are of one instant, but in it a thread was changing some of them: they may differ from each other a little.
+    /// All numbers are of one instant at which a thread was changing some of them. They may differ slightly
+    /// from each other.
     InstantInChange,
-    /// They were read one after another while the process ran on.
+    /// Numbers were read one after another while the process ran on.
     Approximate,
 }
 
-/// Statistics, and what it took to read them.
+/// Statistics, and the cost of reading them.
 #[derive(Debug)]
 pub struct Taken<T> {
-    /// What was read.
+    /// Result of the reading.
     pub answer: T,
-    /// How it holds together.
+    /// Consistency of the result.
     pub consistency: Consistency,
-    /// How long all threads were stopped, all stops together.
+    /// Total duration of all stops of all threads.
     pub stopped: StopTimes,
-    /// How often they were stopped.
+    /// Number of stops.
     pub stops: u32,
-    /// What reading cost.
+    /// Cost of the reading: bytes read and system calls.
     pub cost: ReadCost,
 }
 
-/// Why there are no statistics.
+/// Reason why statistics are unavailable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TakeError {
-    /// What was read, or could not be.
+    /// A source is missing, unreadable or implausible.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// Its threads could not be stopped.
+    /// Threads of the process could not be stopped.
     #[error("its threads could not be stopped: {0}")]
     Stop(#[from] StopError),
 }
 
-/// A stop may fall into the middle of a change. That is seen, and tried again this often.
+/// Maximum number of attempts. A stop may fall into the middle of a change; that is detected, and the
+/// reading is repeated.
 const TRIES: u32 = 8;
-/// What reading takes at most, by far.
+/// Generous upper bound of the duration of a reading.
 const READING: Duration = HOLD;
-/// Changes take microseconds, unless the thread that makes one has lost its CPU.
+/// Delay between attempts. Changes take microseconds, unless the thread that makes one has lost its CPU.
 const BETWEEN: Duration = Duration::from_millis(2);
 
 /// Reads the statistics of a runtime of `process`.
 ///
 /// # Errors
-/// Where they cannot be had, or not believed.
+/// Returns a [`TakeError`] if the statistics are unavailable or not credible.
 pub fn take(
     process: &Process,
     view: &View,
@@ -80,7 +82,7 @@ pub fn take(
 ) -> Result<Taken<Reading>, TakeError> {
     let exact = |reading: &Reading| match wanted {
         Wanted::Instant => reading.is_exact(),
-        // Sums differ by what happened between two reads.
+        // Sums differ by the changes between two reads.
         Wanted::Approximate => !reading.generation_changed && reading.is_plausible(),
     };
     let taken = take_with(
@@ -105,12 +107,14 @@ pub fn take(
     Ok(taken)
 }
 
-/// Reads something until it is `exact`, or was tried often enough: each time in a stop of its own, or without one.
+/// Reads until the result is `exact` or the attempts are exhausted. Each attempt runs in a stop of its own,
+/// or without a stop.
 ///
-/// Reading takes about as long as `expected` in a stop; `finish` makes the answer of what was read, once the process runs on.
+/// A reading in a stop takes about `expected`. `finish` computes the answer from the read data after the
+/// process runs on.
 ///
 /// # Errors
-/// Those of stopping, and of the last try to read.
+/// Returns a [`TakeError`] if stopping fails, or if the last attempt to read fails.
 pub fn take_with<R, T: Send>(
     process: &Process,
     wanted: Wanted,
@@ -143,7 +147,7 @@ pub fn take_with<R, T: Send>(
                     result
                 }
             };
-            // What the stop missed is there now; and all else that another stop would miss.
+            // Absent pages are fetched now, together with all others that another stop would miss.
             if memory.fetch_absent() && tries < TRIES {
                 let _again_in_the_stop = read(&memory);
                 continue;
@@ -170,7 +174,7 @@ pub fn take_with<R, T: Send>(
             }
         }
     };
-    // The kernel lets go all that a thread traces when that thread ends, so nothing can stay stopped behind us.
-    // Without a thread of their own they are let go at the end of the stop.
+    // The kernel releases all threads traced by a thread when that thread ends, so nothing can stay stopped.
+    // Without a separate thread the release comes at the end of the stop.
     threads::apart("stop", work)
 }

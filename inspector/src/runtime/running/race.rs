@@ -1,6 +1,7 @@
-//! Goroutines in a call to the race detector (`runtime/race_*.s`, Go 1.18–1.27): it runs on the system stack like
-//! no other, for `racecall` saves nothing in the goroutine's g. It keeps the goroutine's stack pointer in a register
-//! that C functions preserve: it is still there, or in the frame of the first of them that used the register.
+//! Goroutines in a call to the race detector (`runtime/race_*.s`, Go 1.18–1.27). The detector runs on the
+//! system stack, and `racecall` saves nothing in the goroutine's g. Instead, it keeps the goroutine's stack
+//! pointer in a register that C functions preserve. The value is still in that register, or in the frame of
+//! the first C function that used the register.
 
 use symbols::addr::RuntimeAddr;
 
@@ -12,11 +13,12 @@ use crate::runtime::snapshot::stacks::StackWalker;
 use crate::runtime::view::View;
 use crate::stop::Registers;
 
-/// The race detector's frames are small; its reports of races, which are not, happen rarely.
+/// Maximum size of the race detector's frames in bytes. Its frames are small, except in rare reports of
+/// races.
 const MAX_FRAMES_OF_IT: u64 = 64 << 10;
 
-/// A program counter in `racecall` and the goroutine's stack pointer there, if its thread is in a call to the race
-/// detector on the system stack and exactly one stack pointer is possible.
+/// Returns a program counter in `racecall` and the goroutine's stack pointer there. Requires that the thread
+/// is in a call to the race detector on the system stack, and that exactly one stack pointer is possible.
 pub(super) fn in_detector(
     view: &View,
     memory: &dyn Memory,
@@ -26,7 +28,7 @@ pub(super) fn in_detector(
     registers: Registers,
 ) -> Option<(u64, u64)> {
     if is_racecall(walker, registers.pc) {
-        // Just switched, or about to switch back.
+        // The thread has just switched, or is about to switch back.
         return fits(memory, walker, g, registers.pc, registers.kept)
             .then_some((registers.pc, registers.kept));
     }
@@ -43,7 +45,7 @@ pub(super) fn in_detector(
     for candidate in saved.chain([registers.kept]) {
         if found != Some(candidate) && fits(memory, walker, g, pc, candidate) {
             if found.is_some() {
-                // One of them is left from an earlier call.
+                // Several candidates fit; all but one are left from earlier calls.
                 return None;
             }
             found = Some(candidate);
@@ -56,7 +58,7 @@ fn is_racecall(walker: &mut StackWalker<'_>, pc: u64) -> bool {
     walker.code().get(pc).is_some_and(|info| info.special == Special::RaceCall)
 }
 
-/// Whether `racecall` at `pc` can have been called with this stack pointer.
+/// Returns true if a call of `racecall` at `pc` is possible with this stack pointer.
 fn fits(memory: &dyn Memory, walker: &mut StackWalker<'_>, g: &Goroutine, pc: u64, sp: u64) -> bool {
     g.stack_contains(sp) && sp.is_multiple_of(8) && caller_behind_call(memory, walker, pc, sp).is_some()
 }

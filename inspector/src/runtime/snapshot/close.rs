@@ -1,8 +1,10 @@
-//! Reading a goroutine and its stack so shortly one after the other that nothing can have come between unseen.
+//! Close reading: a goroutine and its stack are read so shortly one after the other that no unnoticed change
+//! fits in between.
 //!
-//! What tells a goroutine that ran and waits at the same place again is `g.trackingSeq`, in eight bits: one that stops
-//! running 256 times between two looks seems not to have moved, and the stack that was read between the looks may be of
-//! another moment. So the g, its stack and the g again are read by one call, in less time than so many stops take.
+//! `g.trackingSeq` reveals a goroutine that ran and waits at the same place again. It has only eight bits:
+//! after 256 stops between two readings the goroutine seems unmoved, and the stack read in between may be of
+//! another moment. Therefore one call reads the g, its stack and the g again, in less time than 256 stops
+//! take.
 
 use std::time::{Duration, Instant};
 
@@ -15,64 +17,66 @@ use crate::runtime::goroutine::Goroutine;
 use crate::runtime::unwind::Start;
 use crate::stop;
 
-/// Less than what 256 stops of a goroutine take: 25 ns each, where `runtime.Gosched` takes some 50 at least.
+/// Lower bound of the duration of 256 stops of a goroutine: 25 ns each, while `runtime.Gosched` takes at
+/// least some 50 ns.
 const LEAST_ROUND: Duration = Duration::from_nanos(256 * 25);
-/// Goroutines that are read by one call: with more of them it would take longer than that.
+/// Number of goroutines read by one call. A call with more of them would take longer than [`LEAST_ROUND`].
 const TOGETHER: usize = 4;
-/// Attempts at one that moves, or whose stack cannot be read in so short a time.
+/// Maximum number of attempts for a goroutine that moves, or whose stack cannot be read fast enough.
 const ATTEMPTS: usize = 6;
 
-/// Threads of which it is looked at whether they sleep: of more it takes too long.
+/// Maximum number of threads whose sleep state is checked. More would take too long.
 const MAX_SLEEPERS: usize = 32;
 
-/// A process in which nothing runs: while that holds, no goroutine comes round, and what is read has only to be the same after it.
+/// State of a process in which nothing runs. During it no goroutine can return to the same place unnoticed,
+/// so a reading only has to be unchanged afterwards.
 pub(super) struct Calm {
     tids: Vec<i32>,
     used: Duration,
 }
 
 impl Calm {
-    /// `None` where something runs, or it takes too long to know.
+    /// Begins the observation. Returns `None` if a thread runs, or if checking takes too long.
     pub(super) fn begin(pid: i32) -> Option<Self> {
         let tids = sleepers(pid)?;
         Some(Calm { tids, used: clock::used_by(pid)? })
     }
 
-    /// Whether it has lasted until now: all sleep again, and together they have used less time than 256 stops take. What a thread used
-    /// is counted when it goes to sleep.
+    /// Returns true if the process has been calm until now: all threads sleep again, and their total CPU
+    /// time is less than 256 stops take. The kernel updates the CPU time of a thread when it goes to sleep.
     pub(super) fn lasted(&self, pid: i32) -> bool {
         sleepers(pid).is_some_and(|tids| tids == self.tids)
             && clock::used_by(pid).is_some_and(|used| used.saturating_sub(self.used) < LEAST_ROUND)
     }
 }
 
-/// All threads of a process, where they are few and each sleeps.
+/// Returns all threads of a process, if they are few and all sleep.
 fn sleepers(pid: i32) -> Option<Vec<i32>> {
     let tids = stop::threads(pid).ok().filter(|tids| tids.len() <= MAX_SLEEPERS)?;
     tids.iter().all(|&tid| stop::state(tid) == Some('S')).then_some(tids)
 }
 
-/// What came of reading a goroutine.
+/// Result of reading a goroutine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reading {
-    /// Its frames are those of the g in the slot: of one moment.
+    /// The frames belong to the g in the slot, at one moment.
     OfOnePiece,
-    /// It is of this class, and was not read.
+    /// The goroutine is of this class and was not read.
     Other(Class),
-    /// It moved each time.
+    /// The goroutine moved in each attempt.
     Moving,
 }
 
-/// What one call returned of a goroutine.
+/// Result of one call for one goroutine.
 enum Attempt {
     Proven,
-    /// The same before and after, but there was time enough to come round.
+    /// Equal before and after, but the call was too slow to exclude 256 stops.
     Slow,
     Changed,
 }
 
-/// Reads the stacks of the parked ones among `indices`, whose gs were read just before; returns those that it did not
-/// prove to be of one piece.
+/// Reads the stacks of the parked goroutines among `indices`; their gs were read just before. Returns the
+/// goroutines whose stacks were not proven consistent.
 pub(super) fn read_stacks(copier: &mut Copier<'_>, indices: &[usize]) -> Result<Vec<usize>, MemoryError> {
     let mut open = Vec::new();
     for chunk in indices.chunks(TOGETHER) {
@@ -87,9 +91,9 @@ pub(super) fn read_stacks(copier: &mut Copier<'_>, indices: &[usize]) -> Result<
     Ok(open)
 }
 
-/// Reads a goroutine anew. What is in its slot afterwards is of one piece, if this says so.
+/// Reads a goroutine again. On [`Reading::OfOnePiece`] the contents of its slot are consistent.
 pub(super) fn read(copier: &mut Copier<'_>, index: usize) -> Result<Reading, MemoryError> {
-    // Two readings that say the same do where one takes too long: a deep stack, a slow machine.
+    // Two equal readings suffice if one reading is too slow: deep stack, slow machine.
     let mut before = None;
     for _ in 0..ATTEMPTS {
         let addr = copier.list.addr(index);
@@ -160,7 +164,7 @@ fn attempt(copier: &mut Copier<'_>, starts: &[(usize, Start)]) -> Result<Vec<Att
             let g = Goroutine::parse(&view.g, copier.list.addr(index), second);
             let whole = is_short && stack.len() as u64 == start.hi.saturating_sub(start.sp);
             let walked = copier.walker.walk_window(memory, start, stack);
-            // What the g refers to is read behind it.
+            // Data that the g refers to is read afterwards.
             let details = Details::read(view, memory, &g);
             let still = !Details::has_any(&g)
                 || view.read_g(memory, g.addr).is_some_and(|now| now.epoch() == g.epoch());

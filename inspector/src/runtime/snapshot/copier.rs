@@ -13,37 +13,37 @@ use crate::runtime::running::{NoStart, saved_start};
 use crate::runtime::unwind::Start;
 use crate::runtime::view::View;
 
-/// How a goroutine can be read.
+/// Class of a goroutine, by the way of reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
-    /// There is none, or it is not asked for.
+    /// Skipped: no goroutine, or one that was not requested.
     Skipped,
-    /// Parked, and its epoch tells whether it stayed so.
+    /// Parked; its epoch proves whether it stayed parked.
     Parked,
-    /// Its epoch does not tell: in a system call, a coroutine, preempted, its stack being moved, not yet parked. To be
-    /// read only while nothing runs.
+    /// Unreliable epoch: the goroutine is in a system call, a coroutine, preempted, moving its stack, or not
+    /// yet parked. It is read only while nothing runs.
     Unsettled,
-    /// A thread runs it.
+    /// Running on a thread.
     Running,
 }
 
-/// The goroutines read so far.
+/// Goroutines read so far.
 pub(super) struct Copier<'v> {
     pub(super) process: &'v Process,
     pub(super) view: &'v View,
     pub(super) memory: &'v dyn Memory,
     pub(super) list: GList,
     pub(super) slots: Vec<Slot>,
-    /// The epoch of each slot's g, close together: a stop is too short to look into the slots.
+    /// Epochs of the gs in all slots, stored compactly. A stop is too short to access the slots.
     pub(super) epochs: Vec<Epoch>,
     pub(super) buffer: Vec<u8>,
-    /// Whether a slot needs no more verification.
+    /// True for slots that need no more verification.
     pub(super) settled: Vec<bool>,
-    /// Whether a slot's frames may be of another moment than its g.
+    /// True for slots with frames that may be of another moment than the g.
     pub(super) loose: Vec<bool>,
     pub(super) walker: StackWalker<'v>,
     options: &'v SnapshotOptions,
-    /// Start functions seen, and whether goroutines that begin there are the runtime's own.
+    /// Start functions seen so far; true if goroutines that begin there are system goroutines.
     system: AddressMap<bool>,
 }
 
@@ -58,7 +58,7 @@ impl<'v> Copier<'v> {
         if list.has_duplicates() {
             return Err(GListError::Duplicate.into());
         }
-        // In a stop nothing is waited for, and no file is read.
+        // Tables are read beforehand, so that a stop needs no waiting and no file access.
         view.modules.read_tables();
         let mut copier = Copier {
             process,
@@ -78,7 +78,7 @@ impl<'v> Copier<'v> {
         Ok(copier)
     }
 
-    /// Makes a slot for each g of the list.
+    /// Creates a slot for each g of the list.
     fn grow(&mut self) {
         self.slots.reserve_exact(self.list.len() - self.slots.len());
         for index in self.slots.len()..self.list.len() {
@@ -90,7 +90,7 @@ impl<'v> Copier<'v> {
         self.loose.resize(self.slots.len(), false);
     }
 
-    /// Adds gs that were created since; returns their indices.
+    /// Adds gs created since the last reading of the list, and returns their indices.
     pub(super) fn add_new(&mut self) -> Result<std::ops::Range<usize>, SnapshotError> {
         let from = self.list.len();
         let new = self.view.allgs.read(self.memory, from)?;
@@ -101,13 +101,13 @@ impl<'v> Copier<'v> {
         Ok(from..self.list.len())
     }
 
-    /// Adds gs without arranging them for reading, for which there is no time in a stop.
+    /// Adds gs without arranging them for reading. A stop leaves no time for arranging.
     pub(super) fn append(&mut self, new: &[u64]) {
         self.list.append(new);
         self.grow();
     }
 
-    /// Puts a freshly read g into its slot, without frames.
+    /// Stores a freshly read g in its slot, without frames.
     pub(super) fn put(&mut self, index: usize, g: Goroutine) {
         if let (Some(slot), Some(epoch)) = (self.slots.get_mut(index), self.epochs.get_mut(index)) {
             *epoch = g.epoch();
@@ -133,8 +133,8 @@ impl<'v> Copier<'v> {
         }
     }
 
-    /// Whether `g` is one of the runtime's own for as long as it lives; those that run finalizers and cleanups
-    /// are so only at times.
+    /// Returns true if `g` is a system goroutine for its whole life. Goroutines that run finalizers and
+    /// cleanups are system goroutines only at times.
     fn is_always_system(&mut self, g: &Goroutine) -> bool {
         let view = self.view;
         *self
@@ -143,7 +143,7 @@ impl<'v> Copier<'v> {
             .or_insert_with(|| view.is_system_goroutine(&Goroutine { running_cleanups: true, ..*g }, true))
     }
 
-    /// Reads all goroutines once: each piece of gs, then the stacks of those that are parked, by two threads where
+    /// Reads all goroutines once: each piece of gs, then the stacks of the parked ones. Uses two threads if
     /// there are many.
     pub(super) fn read_all(&mut self) -> Result<(), MemoryError> {
         let pieces = self.list.pieces();
@@ -182,8 +182,8 @@ impl<'v> Copier<'v> {
         })
     }
 
-    /// Reads the gs of a piece and their stacks for the first time; returns their indices. Where nothing runs, all stacks are read
-    /// together, else each closely.
+    /// Reads the gs of a piece and their stacks for the first time, and returns their indices. If nothing
+    /// runs, all stacks are read together, otherwise each closely.
     pub(super) fn read_new_piece(
         &mut self,
         piece: std::ops::Range<usize>,
@@ -202,7 +202,7 @@ impl<'v> Copier<'v> {
         Ok(seen)
     }
 
-    /// Reads the gs of a piece into their slots; returns their indices.
+    /// Reads the gs of a piece into their slots, and returns their indices.
     pub(super) fn read_piece(&mut self, piece: std::ops::Range<usize>) -> Result<Vec<usize>, MemoryError> {
         let (view, slots, epochs) = (self.view, &mut self.slots, &mut self.epochs);
         let mut seen = Vec::new();
@@ -218,8 +218,8 @@ impl<'v> Copier<'v> {
         Ok(seen)
     }
 
-    /// Reads all gs again, and the stacks of parked ones that changed, `closely` where these are not too many; returns
-    /// which changed.
+    /// Reads all gs again, and the stacks of parked goroutines that changed. Reads them `closely` unless
+    /// there are too many. Returns the indices of changed gs.
     pub(super) fn reread_changed(&mut self, closely: bool) -> Result<Vec<usize>, MemoryError> {
         let mut all = Vec::new();
         for piece in self.list.pieces() {
@@ -235,8 +235,8 @@ impl<'v> Copier<'v> {
         Ok(all)
     }
 
-    /// Reads the stacks of the parked ones among `indices`, whose gs were read just before, and remembers which are
-    /// `loose`.
+    /// Reads the stacks of the parked goroutines among `indices`, whose gs were read just before. Marks the
+    /// unproven ones as `loose`.
     pub(super) fn read_stacks_closely(&mut self, indices: &[usize]) -> Result<(), MemoryError> {
         let open = close::read_stacks(self, indices)?;
         self.mark_loose(indices, false);
@@ -252,8 +252,8 @@ impl<'v> Copier<'v> {
         }
     }
 
-    /// Reads the gs of a piece again. Returns those that left their epoch; their slots hold the new state, without
-    /// frames, and the frames of the others are still theirs.
+    /// Reads the gs of a piece again and returns those that left their epoch. The slots of these hold the
+    /// new state without frames; the frames of all others remain valid.
     pub(super) fn compare_piece(&mut self, piece: std::ops::Range<usize>) -> Result<Vec<usize>, MemoryError> {
         let (view, slots, epochs) = (self.view, &mut self.slots, &mut self.epochs);
         let mut changed = Vec::new();
@@ -272,8 +272,8 @@ impl<'v> Copier<'v> {
         Ok(changed)
     }
 
-    /// Reads the gs of a piece again and settles those that are still in their epoch; returns the others, their
-    /// slots as they were.
+    /// Reads the gs of a piece again and settles those that are still in their epoch. Returns the others,
+    /// with unchanged slots.
     pub(super) fn settle_unchanged(
         &mut self,
         piece: std::ops::Range<usize>,
@@ -298,12 +298,12 @@ impl<'v> Copier<'v> {
         Ok(changed)
     }
 
-    /// Whether all that there is to read is settled.
+    /// Returns true if everything that can be read is settled.
     pub(super) fn is_complete(&self) -> bool {
         self.slots.iter().zip(&self.settled).all(|(slot, &settled)| settled || slot.g.is_dead())
     }
 
-    /// The parked ones whose frames may be of another moment than their g.
+    /// Returns the parked goroutines with frames that may be of another moment than their g.
     pub(super) fn loose_ones(&mut self) -> Vec<usize> {
         let all = 0..self.slots.len();
         let is_loose = |index: &usize| self.loose.get(*index) == Some(&true);
@@ -317,8 +317,8 @@ impl<'v> Copier<'v> {
             .collect()
     }
 
-    /// Of `indices`, those that are not settled by being unchanged, because their epoch does not tell or a thread runs
-    /// them.
+    /// Returns those of `indices` that equal readings cannot settle, because their epoch proves nothing or a
+    /// thread runs them.
     pub(super) fn hot(&mut self, indices: impl IntoIterator<Item = usize>) -> Vec<usize> {
         let is_hot = |&index: &usize| {
             let g = self.slots.get(index).map(|slot| slot.g);
@@ -327,13 +327,13 @@ impl<'v> Copier<'v> {
         indices.into_iter().filter(is_hot).collect()
     }
 
-    /// Walks the stacks of the parked ones among `indices`.
+    /// Unwinds the stacks of the parked goroutines among `indices`.
     pub(super) fn read_stacks(&mut self, indices: &[usize]) -> Result<(), MemoryError> {
         let starts = self.starts(indices);
         self.walk(&starts)
     }
 
-    /// Where the walks of the parked ones among `indices` begin.
+    /// Returns the start points of the parked goroutines among `indices`.
     pub(super) fn starts(&mut self, indices: &[usize]) -> Vec<(usize, Start)> {
         let mut starts: Vec<(usize, Start)> = Vec::with_capacity(indices.len());
         for &index in indices {
@@ -347,7 +347,8 @@ impl<'v> Copier<'v> {
         starts
     }
 
-    /// Where the frames of the goroutine in a slot begin by what it saved; remembers if nowhere.
+    /// Returns the start point of the goroutine in a slot from its saved values. Marks the slot as
+    /// unavailable if there is none.
     pub(super) fn start(&mut self, index: usize, g: &Goroutine) -> Option<Start> {
         match saved_start(g) {
             Ok(start) => Some(start),
@@ -364,9 +365,9 @@ impl<'v> Copier<'v> {
         }
     }
 
-    /// Walks a stack that was copied from its start to its upper end.
+    /// Unwinds a stack that was copied from its start to its upper end.
     pub(super) fn walk_copied(&mut self, index: usize, start: Start, bytes: &[u8]) {
-        // There is nothing to be read beyond: what is there now is not what was.
+        // Nothing beyond the copy may be read: memory may have changed since.
         let stack = self.walker.walk_window(&RecordedMemory::default(), start, bytes);
         if let Some(slot) = self.slots.get_mut(index) {
             slot.frames = Frames::Walked(stack);
@@ -380,7 +381,7 @@ impl<'v> Copier<'v> {
         }
     }
 
-    /// Walks stacks into their slots.
+    /// Unwinds stacks into their slots.
     pub(super) fn walk(&mut self, starts: &[(usize, Start)]) -> Result<(), MemoryError> {
         let (view, memory, slots) = (self.view, self.memory, &mut self.slots);
         self.walker.walk_many(memory, starts, |index, stack| {

@@ -1,4 +1,4 @@
-//! What a goroutine's header needs from outside its g: labels, ancestors, the number of its bubble.
+//! Data for a goroutine's header that lies outside of its g: labels, ancestors, bubble id.
 
 use symbols::addr::RuntimeAddr;
 
@@ -6,44 +6,44 @@ use crate::memory::Memory;
 use crate::runtime::goroutine::Goroutine;
 use crate::runtime::view::View;
 
-/// A recorded ancestor (`runtime.ancestorInfo`, with GODEBUG=tracebackancestors).
+/// Recorded ancestor (`runtime.ancestorInfo`, with GODEBUG=tracebackancestors).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ancestor {
-    /// Its number.
+    /// Goroutine id of the ancestor.
     pub goid: u64,
-    /// The pc of the `go` statement that created it.
+    /// Program counter of the `go` statement that created the ancestor.
     pub gopc: u64,
-    /// Where it was when it created its child: return addresses, innermost first.
+    /// Return addresses of the ancestor at the creation of its child, innermost first.
     pub pcs: Vec<u64>,
 }
 
-/// Profiler labels in the order in which the runtime keeps them.
+/// Profiler labels in the order of the runtime.
 pub type Labels = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// See the module.
+/// Data that a g refers to: labels, ancestors, bubble id.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Details {
-    /// Profiler labels in the order in which the runtime keeps them.
+    /// Profiler labels in the order of the runtime.
     pub labels: Labels,
     /// Ancestors, parent first.
     pub ancestors: Vec<Ancestor>,
-    /// The synctest bubble's id (from Go 1.25) or its root goroutine (1.24).
+    /// Id of the synctest bubble (from Go 1.25) or of its root goroutine (Go 1.24).
     pub bubble: Option<u64>,
 }
 
 const MAX_LABELS: u64 = 1 << 10;
 const MAX_LABEL: u64 = 1 << 16;
 const MAX_ANCESTORS: u64 = 1 << 10;
-/// As many as the runtime records at most (`tracebackInnerFrames`, before Go 1.21 100).
+/// Maximum number of recorded program counters (`tracebackInnerFrames`, before Go 1.21 100), rounded up.
 const MAX_ANCESTOR_PCS: u64 = 128;
 
 impl Details {
-    /// Whether `g` refers to any.
+    /// Returns true if `g` refers to labels, ancestors or a bubble.
     pub fn has_any(g: &Goroutine) -> bool {
         g.labels != 0 || g.ancestors != 0 || g.bubble != 0
     }
 
-    /// Reads what `g` refers to; `None` where that is nothing.
+    /// Reads the data that `g` refers to; `None` if there is none.
     pub fn read(view: &View, memory: &dyn Memory, g: &Goroutine) -> Option<Box<Details>> {
         if !Details::has_any(g) {
             return None;
@@ -74,8 +74,8 @@ fn string(memory: &dyn Memory, header: u64) -> Option<Vec<u8>> {
     memory.bytes(RuntimeAddr(array), usize::try_from(len).ok()?).ok()
 }
 
-/// A list of key–value strings: `label.Set` from Go 1.26, `pprof.LabelSet` in 1.24 and 1.25 (with a list as its
-/// first field). Before that a pointer to a map.
+/// Reads the labels, a list of key–value strings: `label.Set` from Go 1.26, `pprof.LabelSet` in Go 1.24 and
+/// 1.25 (with a list as its first field). Before Go 1.24, labels are a pointer to a map.
 pub fn labels(view: &View, memory: &dyn Memory, at: u64) -> Option<Labels> {
     if at == 0 {
         return None;
@@ -92,12 +92,12 @@ pub fn labels(view: &View, memory: &dyn Memory, at: u64) -> Option<Labels> {
         .collect()
 }
 
-/// A `map[string]string` as Go 1.18–1.23 has it (`runtime/map.go`: `hmap`, `bmap`), sorted by its keys. Maps of labels are
-/// never changed once they are in a g.
+/// Reads a `map[string]string` of Go 1.18–1.23 (`runtime/map.go`: `hmap`, `bmap`), sorted by keys. Maps of
+/// labels never change once they are in a g.
 fn label_map(memory: &dyn Memory, map: u64) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
-    /// Eight entries: their hashes, keys, values, and the next bucket.
+    /// Size of a bucket in bytes: eight hashes, eight keys, eight values, and the next bucket.
     const BUCKET: u64 = 8 + 8 * 16 + 8 * 16 + 8;
-    /// Hashes below say that there is no entry (any more).
+    /// Minimum hash of a used entry. Smaller values mark an empty or removed entry.
     const MIN_HASH: u8 = 5;
     if map == 0 {
         return None;
@@ -105,7 +105,8 @@ fn label_map(memory: &dyn Memory, map: u64) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
     let count = word(memory, map).filter(|count| *count <= MAX_LABELS)?;
     let [flags, log, ..] = word(memory, map.wrapping_add(8))?.to_le_bytes();
     let buckets = 1u64.checked_shl(log.into()).filter(|n| *n <= MAX_LABELS)?;
-    // While a map grows, what has not moved yet is in the buckets of before: half as many, or (`sameSizeGrow`) as many.
+    // While a map grows, entries not moved yet are in the old buckets: half as many, or equally many
+    // (`sameSizeGrow`).
     let [now, before] = [word(memory, map.wrapping_add(16))?, word(memory, map.wrapping_add(24))?];
     let old = match before {
         0 => 0,
@@ -135,7 +136,7 @@ fn label_map(memory: &dyn Memory, map: u64) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
     Some(labels)
 }
 
-/// `*[]ancestorInfo{pcs []uintptr, goid, gopc}`.
+/// Reads `*[]ancestorInfo{pcs []uintptr, goid, gopc}`.
 fn ancestors(memory: &dyn Memory, at: u64) -> Option<Vec<Ancestor>> {
     if at == 0 {
         return None;

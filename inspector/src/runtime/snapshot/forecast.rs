@@ -1,7 +1,8 @@
-//! How long a stop of many threads would take, told from stops of a few of them and from reading a few goroutines.
+//! Forecast of the duration of a stop of many threads, from stops of a few threads and reads of a few
+//! goroutines.
 //!
-//! What is measured is of this machine, this process and this moment. The shortest of several times counts: what lies above that
-//! is of others, who may be there at one time and not at the next.
+//! The measurements are of this machine, this process and this moment. The shortest of several times counts,
+//! because anything above it is interference by other processes, which may vary.
 
 use std::time::{Duration, Instant};
 
@@ -11,25 +12,25 @@ use super::{SnapshotError, TooMany};
 use crate::memory::MemoryError;
 use crate::stop::{self, StopError, Stopped};
 
-/// So few threads are stopped without asking: that takes a millisecond.
+/// Maximum number of threads that are stopped without a forecast. Such a stop takes a millisecond.
 pub(super) const FEW: usize = 64;
-/// Threads that are stopped together for a forecast, and how often some are.
+/// Number of threads that are stopped together for a forecast. `SAMPLES` is the number of such stops.
 const SAMPLE: u8 = 16;
 const SAMPLES: usize = 3;
-/// These wait no longer for each other.
+/// Maximum time that threads of a sample wait for each other.
 const HOLD: Duration = Duration::from_millis(5);
-/// Goroutines that are read for a forecast.
+/// Maximum number of goroutines read for a forecast.
 const READ: usize = 128;
-/// Of stopping a thread, letting it go on takes no more than this part.
+/// Divisor of the stop time that gives an upper bound of the time to resume all threads.
 const RELEASE_PART: u32 = 2;
 
-/// What a stop is expected to take.
+/// Expected duration of a stop.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Forecast {
     pub(super) threads: usize,
-    /// In all.
+    /// Total duration of the stop.
     pub(super) total: Duration,
-    /// Of that, at the end, to let all threads go on.
+    /// Part of the total at the end, to resume all threads.
     pub(super) release: Duration,
 }
 
@@ -39,14 +40,14 @@ impl Forecast {
     }
 }
 
-/// `None` for few threads.
+/// Computes the forecast. Returns `None` if the process has few threads.
 pub(super) fn of(copier: &mut Copier<'_>, hot: &[usize]) -> Result<Option<Forecast>, SnapshotError> {
     let pid = copier.process.pid().as_raw();
     let tids = stop::threads(pid)?;
     if tids.len() <= FEW {
         return Ok(None);
     }
-    // Where nothing is known, a stop is tried.
+    // Without a measurement, a stop is attempted.
     let each = stopping_one(pid, &tids)?.unwrap_or_default();
     let begun = Instant::now();
     let ms = copier.view.read_ms(copier.memory);
@@ -59,11 +60,11 @@ pub(super) fn of(copier: &mut Copier<'_>, hot: &[usize]) -> Result<Option<Foreca
     Ok(Some(Forecast { threads: tids.len(), total, release: stopping / RELEASE_PART }))
 }
 
-/// What stopping a thread takes, together with others.
+/// Measures the time to stop one thread, in a group with others.
 fn stopping_one(pid: i32, tids: &[i32]) -> Result<Option<Duration>, SnapshotError> {
     let mut least: Option<Duration> = None;
     let mut found = |each: Duration| least = Some(least.map_or(each, |least| least.min(each)));
-    // Not only the oldest ones.
+    // Samples are spread over all threads, not only the oldest.
     let apart = (tids.len() / usize::from(SAMPLE) / SAMPLES).max(1);
     for sample in tids.chunks_exact(usize::from(SAMPLE)).step_by(apart).take(SAMPLES) {
         match Stopped::some_threads(pid, sample, HOLD) {
@@ -71,9 +72,9 @@ fn stopping_one(pid: i32, tids: &[i32]) -> Result<Option<Duration>, SnapshotErro
                 let number = u32::try_from(stopped.tids().count()).unwrap_or(u32::MAX).max(1);
                 found(stopped.thaw() / number);
             }
-            // At least that.
+            // The stop takes at least this time.
             Err(StopError::Timeout(_)) => found(HOLD / u32::from(SAMPLE)),
-            // Another tracer is there, which the stop itself deals with; or they have ended meanwhile.
+            // Another tracer is present, which the real stop handles, or the threads have ended.
             Err(StopError::Denied | StopError::Exited) => {}
             Err(error) => return Err(error.into()),
         }
@@ -81,7 +82,7 @@ fn stopping_one(pid: i32, tids: &[i32]) -> Result<Option<Duration>, SnapshotErro
     Ok(least)
 }
 
-/// What reading one of the `hot` goroutines takes, of which nothing that is read now remains.
+/// Measures the time to read one of the `hot` goroutines. Discards the results.
 fn reading_one(copier: &mut Copier<'_>, hot: &[usize]) -> Result<Duration, MemoryError> {
     let sample = hot.get(..hot.len().min(READ)).unwrap_or_default();
     let begun = Instant::now();

@@ -1,45 +1,47 @@
-//! `runtime.allgs`, and reading all of its gs in few large pieces.
+//! List of all gs (`runtime.allgs`), and reading them in few large pieces.
 
 use symbols::addr::RuntimeAddr;
 
 use crate::memory::{Memory, MemoryError, Span};
 
-/// Sixteen million goroutines have 32 GB of stack at least.
+/// Maximum number of goroutines. Sixteen million goroutines have at least 32 GB of stacks.
 const MAX_GOROUTINES: u64 = 1 << 24;
-/// A piece that stays in the processor's second-level cache while it is copied and parsed.
+/// Size of a piece in bytes, chosen to stay in the processor's second-level cache while it is copied and
+/// parsed.
 pub(super) const PIECE: usize = 512 << 10;
-/// gs lie in heap spans, one behind the other: reading the gap between two is cheaper than another range.
+/// Maximum gap between two gs of one range, in bytes. gs are adjacent in heap spans, and reading a gap is
+/// cheaper than reading another range.
 const MAX_GAP: u64 = 1024;
 
-/// Why the list of goroutines could not be read.
+/// Reason why the list of goroutines could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum GListError {
-    /// The target's memory.
+    /// Memory of the target cannot be read.
     #[error(transparent)]
     Memory(#[from] MemoryError),
-    /// The same g twice: not the list of all gs.
+    /// The list contains the same g twice, so it is not the list of all gs.
     #[error("allgs lists the same goroutine twice")]
     Duplicate,
-    /// A length that cannot be.
+    /// The length of the list is impossible.
     #[error("allglen says {0} goroutines")]
     Length(u64),
 }
 
-/// Where `allglen` and `allgptr` are.
+/// Addresses of `allglen` and `allgptr`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AllGs {
-    /// `runtime.allglen`.
+    /// Address of `runtime.allglen`.
     pub len: RuntimeAddr,
-    /// `runtime.allgptr`.
+    /// Address of `runtime.allgptr`.
     pub ptr: RuntimeAddr,
 }
 
 impl AllGs {
-    /// The addresses of all gs from index `from` on.
+    /// Reads the addresses of all gs from index `from` on.
     ///
-    /// The length is read before the pointer, as the runtime's `atomicAllG` does: the array only grows, so the
-    /// one read later holds at least so many.
+    /// The length is read before the pointer, as in the runtime's `atomicAllG`. The array only grows, so an
+    /// array read later holds at least this number of gs.
     pub fn read(&self, memory: &dyn Memory, from: usize) -> Result<Vec<u64>, GListError> {
         let len = memory.word(self.len)?;
         if len > MAX_GOROUTINES {
@@ -52,12 +54,12 @@ impl AllGs {
     }
 }
 
-/// Neighbouring gs.
+/// Neighbouring gs that are read as one range.
 #[derive(Debug, Clone, Copy)]
 struct Run {
     addr: u64,
     len: usize,
-    /// Range in `GList::order`.
+    /// Start of the range in `GList::order`.
     first: usize,
     count: usize,
 }
@@ -66,31 +68,31 @@ struct Run {
 #[derive(Debug, Clone)]
 pub struct GList {
     addrs: Vec<u64>,
-    /// Indices into `addrs`, by address.
+    /// Indices into `addrs`, sorted by address.
     order: Vec<u32>,
     runs: Vec<Run>,
     g_size: usize,
 }
 
 impl GList {
-    /// Arranges gs of `g_size` bytes at `addrs` for reading.
+    /// Creates the list of gs of `g_size` bytes at `addrs`, and arranges it for reading.
     pub fn new(addrs: Vec<u64>, g_size: usize) -> Self {
         let mut list = GList { addrs, order: Vec::new(), runs: Vec::new(), g_size };
         list.arrange();
         list
     }
 
-    /// How many gs there are.
+    /// Returns the number of gs.
     pub fn len(&self) -> usize {
         self.addrs.len()
     }
 
-    /// Whether there are none.
+    /// Returns true if the list has no gs.
     pub fn is_empty(&self) -> bool {
         self.addrs.is_empty()
     }
 
-    /// Whether a g is listed twice, which the runtime never does.
+    /// Returns true if a g is listed twice, which the runtime never does.
     pub fn has_duplicates(&self) -> bool {
         self.order.windows(2).any(|pair| match pair {
             [a, b] => self.addr(*a as usize) == self.addr(*b as usize),
@@ -98,12 +100,12 @@ impl GList {
         })
     }
 
-    /// Adds gs that were created meanwhile. They are part of no piece before [`GList::arrange`].
+    /// Adds gs that were created later. They belong to no piece before [`GList::arrange`].
     pub fn append(&mut self, addrs: &[u64]) {
         self.addrs.extend_from_slice(addrs);
     }
 
-    /// The address of the g at `index` of `allgs`.
+    /// Returns the address of the g at `index` of `allgs`.
     pub fn addr(&self, index: usize) -> u64 {
         self.addrs.get(index).copied().unwrap_or(0)
     }
@@ -132,7 +134,7 @@ impl GList {
         }
     }
 
-    /// How many pieces [`GList::read_piece`] takes.
+    /// Returns the pieces for [`GList::read_piece`].
     pub fn pieces(&self) -> Vec<std::ops::Range<usize>> {
         let mut pieces: Vec<std::ops::Range<usize>> = Vec::new();
         let mut filled = 0;
@@ -151,7 +153,7 @@ impl GList {
         pieces
     }
 
-    /// The indices in `allgs` of the gs of a piece.
+    /// Returns the indices in `allgs` of the gs of a piece.
     pub fn indices(&self, piece: std::ops::Range<usize>) -> Vec<usize> {
         let runs = self.runs.get(piece).unwrap_or_default();
         runs.iter()
@@ -160,8 +162,8 @@ impl GList {
             .collect()
     }
 
-    /// Reads one of [`GList::pieces`] and hands out each g's index in `allgs`, its address and its bytes; `None`
-    /// for a g that cannot be read. `buffer` is for use by the next call again.
+    /// Reads one of [`GList::pieces`]. Calls `each` with the index in `allgs`, the address and the bytes of
+    /// each g; the bytes are `None` for an unreadable g. `buffer` can be reused by the next call.
     pub fn read_piece(
         &self,
         memory: &dyn Memory,
@@ -185,7 +187,7 @@ impl GList {
                 let addr = self.addrs[index as usize];
                 let start = (addr - run.addr) as usize;
                 if failed.contains(&i) {
-                    // One hole must not hide the others of its run.
+                    // One unreadable g must not hide the others of its range.
                     let alone = memory.bytes(RuntimeAddr(addr), self.g_size).ok();
                     each(index as usize, addr, alone.as_deref());
                 } else {
@@ -196,7 +198,7 @@ impl GList {
         Ok(())
     }
 
-    /// Reads all gs: see [`GList::read_piece`].
+    /// Reads all gs, piece by piece with [`GList::read_piece`].
     pub fn read_all(
         &self,
         memory: &dyn Memory,

@@ -1,7 +1,7 @@
-//! All goroutines of a process with their frames, of one instant where that is wanted and possible.
+//! Snapshot of all goroutines of a process with their frames, of one instant if requested and possible.
 //!
-//! Parked goroutines are read while the target runs; what changed until it is stopped is read again then. A
-//! reading counts only if the goroutine's epoch was the same before and after it.
+//! Parked goroutines are read while the target runs; changed ones are read again in the stop. A reading
+//! counts only if the goroutine's epoch was the same before and after it.
 
 mod close;
 mod copier;
@@ -34,121 +34,125 @@ use crate::process::Process;
 use crate::stop::StopError;
 use crate::threads::apart;
 
-/// With fewer goroutines, a second thread takes longer to start or wake than what it saves.
+/// Minimum number of goroutines for a second thread. With fewer, starting or waking a thread takes longer
+/// than it saves.
 const WORTH_A_SECOND: usize = 3000;
 
-/// How often all is read anew since pages were not in memory in the stop: they come with the first, and can go again.
+/// Maximum number of repetitions because pages were absent from memory in the stop. The first repetition
+/// fetches them, but they may be evicted again.
 const FETCHES: usize = 4;
 
-/// How a snapshot is to be taken.
+/// Options of a snapshot.
 #[derive(Debug, Clone)]
 pub struct SnapshotOptions {
-    /// Whether the target is stopped, and for how long at most.
+    /// Permission to stop the target, and maximum duration.
     pub pause: Pause,
-    /// Include the runtime's own goroutines.
+    /// True to include system goroutines.
     pub system: bool,
-    /// Only this goroutine.
+    /// Id of the only goroutine to include.
     pub goid: Option<u64>,
 }
 
-/// Whether the target is stopped.
+/// Permission to stop the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pause {
-    /// All threads, at most about so long; where there are so many that this would take longer, one by one.
+    /// Stop of all threads with this approximate maximum duration. If there are too many threads for it,
+    /// they are stopped one by one.
     AtMost(Duration),
-    /// Not all at once: threads that run goroutines one by one, for their registers.
+    /// No stop of all threads at once. Threads that run goroutines are stopped one by one, for their
+    /// registers.
     No,
 }
 
-/// What is known of a goroutine's frames.
+/// Frames of a goroutine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frames {
-    /// Not asked for.
+    /// Frames were not requested.
     Unwanted,
-    /// These.
+    /// Frames from unwinding the stack.
     Walked(Stack),
-    /// None, for this reason.
+    /// Frames are unavailable, for this reason.
     Unavailable(NoStart),
 }
 
-/// A g of `allgs`.
+/// Entry of `allgs`.
 #[derive(Debug, Clone)]
 pub struct Slot {
-    /// What it holds.
+    /// Contents of the g.
     pub g: Goroutine,
-    /// Its frames.
+    /// Frames of the goroutine.
     pub frames: Frames,
-    /// Proven to be of one piece, and, in a paused snapshot, true at its instant.
+    /// True if g and frames are proven consistent and, in a paused snapshot, true at its instant.
     pub confirmed: bool,
-    /// What lies outside of the g: labels, ancestors, bubble.
+    /// Data outside of the g: labels, ancestors, bubble.
     pub details: Option<Box<Details>>,
 }
 
-/// How a snapshot was made consistent.
+/// Consistency of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum Consistency {
-    /// All goroutines are of one instant: each was read while the target was stopped, or before it and was the same in
-    /// the stop or after it.
+    /// All goroutines are of one instant. Each was read in the stop, or was read before it and was unchanged
+    /// in the stop or after it.
     Instant,
-    /// Goroutines are of the instant of the stop where they were the same before and after it; those that moved are
+    /// Goroutines that were the same before and after the stop are of its instant. Goroutines that moved are
     /// unconfirmed.
     InstantVerifiedAfterwards,
-    /// Each goroutine is true by itself; there is no common instant.
+    /// Each goroutine is consistent by itself; there is no common instant.
     EachByItself,
 }
 
-/// See the module.
+/// Snapshot of all goroutines of a process with their frames.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// In the order of `allgs`.
+    /// Entries in the order of `allgs`.
     pub slots: Vec<Slot>,
-    /// The stacks' program counters.
+    /// Program counters of the stacks.
     pub shapes: Shapes,
     /// All ms.
     pub ms: Vec<M>,
-    /// How it holds together.
+    /// Consistency of the snapshot.
     pub consistency: Consistency,
-    /// Its instant on the target's monotonic clock, in nanoseconds.
+    /// Instant of the snapshot on the target's monotonic clock, in nanoseconds.
     pub taken_at: i64,
-    /// Whether the finalizer goroutine was in user code.
+    /// True if the finalizer goroutine was in user code.
     pub finalizer_runs_user_code: bool,
-    /// How long all threads were stopped; with [`Pause::No`] the longest that one was.
+    /// Duration of the stop of all threads; with [`Pause::No`] the longest stop of a single thread.
     pub stopped: Duration,
-    /// Of that, until all had stopped.
+    /// Part of the stop until all threads had stopped.
     pub until_stopped: Duration,
-    /// How many threads were stopped.
+    /// Number of threads that were stopped.
     pub threads_stopped: usize,
-    /// Its threads were stopped one by one though all at once were asked for.
+    /// Set if threads were stopped one by one although a stop of all threads was requested.
     pub too_many: Option<TooMany>,
-    /// What reading cost.
+    /// Cost of the reading: bytes read and system calls.
     pub cost: ReadCost,
 }
 
-/// Why threads were not stopped all at once.
+/// Reason why threads were not stopped all at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooMany {
-    /// So many there are.
+    /// Number of threads.
     pub threads: usize,
-    /// How long a stop of all would take, as some of them showed.
+    /// Expected duration of a stop of all threads, extrapolated from some of them.
     pub expected: Duration,
 }
 
-/// Why no snapshot could be taken.
+/// Reason why no snapshot could be taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SnapshotError {
-    /// The target's memory.
+    /// Memory of the target cannot be read.
     #[error(transparent)]
     Memory(#[from] MemoryError),
-    /// The list of goroutines.
+    /// The list of goroutines cannot be read.
     #[error(transparent)]
     List(#[from] GListError),
-    /// Its threads could not be stopped.
+    /// Threads of the process could not be stopped.
     #[error("its threads could not be stopped: {0}")]
     Stop(#[from] StopError),
-    /// What was read cannot be true.
+    /// The values read cannot be true together.
     #[error("what was read of its goroutines contradicts itself: {0}")]
     Contradiction(String),
 }
@@ -156,13 +160,14 @@ pub enum SnapshotError {
 /// Takes a snapshot of the goroutines of a runtime of `process`.
 ///
 /// # Errors
-/// Where nothing can be said. Single goroutines that could not be read are in the snapshot, marked.
+/// Returns a [`SnapshotError`] if the snapshot as a whole fails. Single unreadable goroutines are in the
+/// snapshot, marked.
 pub fn take(process: &Process, view: &View, options: &SnapshotOptions) -> Result<Snapshot, SnapshotError> {
     let mut tries = 0;
     loop {
         tries += 1;
         let snapshot = take_once(process, view, options)?;
-        // One goroutine contradicts nothing.
+        // A single goroutine cannot contradict others.
         let doubt = if options.goid.is_some() {
             None
         } else {
@@ -178,12 +183,12 @@ pub fn take(process: &Process, view: &View, options: &SnapshotOptions) -> Result
     }
 }
 
-/// How often goroutines that were read while the process ran on are read again where they contradict themselves.
+/// Maximum number of readings in a running process if goroutines contradict each other.
 const TRIES: u32 = 3;
 
 fn take_once(process: &Process, view: &View, options: &SnapshotOptions) -> Result<Snapshot, SnapshotError> {
-    // The kernel lets go all that a thread traces when that thread ends, so nothing can stay stopped behind us.
-    // Without a thread of their own they are let go at the end of the stop.
+    // The kernel releases all threads traced by a thread when that thread ends, so nothing can stay stopped.
+    // Without a separate thread the release comes at the end of the stop.
     apart("stop", || {
         let memory = process.memory();
         memory.prepare_stop();
@@ -205,7 +210,7 @@ fn take_once(process: &Process, view: &View, options: &SnapshotOptions) -> Resul
         loop {
             let taken = take();
             tries += 1;
-            // What the stop missed is there now.
+            // Pages that were absent in the stop are in memory now.
             if memory.fetch_absent() && tries < FETCHES {
                 continue;
             }
@@ -216,7 +221,7 @@ fn take_once(process: &Process, view: &View, options: &SnapshotOptions) -> Resul
     })
 }
 
-/// CLOCK_MONOTONIC as the target sees it, in nanoseconds.
+/// Returns the target's CLOCK_MONOTONIC in nanoseconds.
 fn target_clock(view: &View) -> i64 {
     clock::monotonic().saturating_add(view.monotonic_offset)
 }

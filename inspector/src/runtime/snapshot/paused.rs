@@ -1,16 +1,17 @@
-//! A snapshot of one instant: all threads stopped, for as short as possible.
+//! Snapshot of one instant: all threads are stopped, for as short as possible.
 //!
-//! Before the stop everything is read, and what changed is read again until little changes any more. In the stop
-//! come the goroutines that can only be read then (running, in system calls …) and those that were seen to move. That
-//! the others were in the stop as they had been read is shown in one of two ways:
+//! Before the stop everything is read, and changed goroutines are read again until little changes. The stop
+//! then covers goroutines that can be read only there (running, in system calls …) and those that were seen
+//! to move. For all others, one of two ways proves that their state in the stop is the state read before:
 //!
-//! * their gs are looked at once more in the stop, which takes the longer the more there are;
-//! * they are looked at after it: a goroutine that was read before the stop and is unchanged after it was the same in
-//!   between. This is tried first where hardly anything moves, and has to do where the stop would take longer than is
-//!   allowed. Where it leaves anything open and there is time for the first way, that follows in a second stop.
+//! * Their gs are read once more in the stop. The duration grows with their number.
+//! * Their gs are read again after the stop. A goroutine that was read before the stop and is unchanged after
+//!   it was the same in between. This way is tried first if hardly anything moves, and is the only one if the
+//!   stop would exceed the allowed pause. If it leaves a goroutine open and there is time, the first way
+//!   follows in a second stop.
 //!
-//! Where there are so many threads that a stop of all would be longer than is allowed, by the [forecast](super::forecast) or as it
-//! turns out, there is no snapshot of one instant.
+//! If there are so many threads that a stop of all would exceed the allowed pause, by the
+//! [forecast](super::forecast) or in practice, there is no snapshot of one instant.
 
 use std::time::{Duration, Instant};
 
@@ -30,21 +31,23 @@ use crate::runtime::running::{NoStart, running_start};
 use crate::runtime::unwind::Start;
 use crate::stop::{self, StopError, Stopped};
 
-/// So few changes between two readings that another reading would find as many again.
+/// Maximum number of changes between two readings that ends the repetition. Another reading would find as
+/// many again.
 const FEW: usize = 16;
-/// Goroutines that were seen to move and are read in the stop for it, where hardly anything else does.
+/// Maximum number of moving goroutines that are simply read in the stop, if hardly anything else moves.
 const MANY_MOVERS: usize = 64;
 const MAX_ROUNDS: usize = 8;
-/// So often a denial is tried again for which no tracer is seen.
+/// Retries after EPERM when no tracer is visible.
 const DENIED_TRIES: u32 = 5;
-/// A thread that another tracer or another gops-probe holds is waited for so long.
+/// Maximum time to wait for a thread that another tracer or another gops-probe holds.
 const TURN_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long threads wait stopped for others that have not, where the allowed pause is shorter.
+/// Minimum time that already stopped threads are held while the rest stop. Applies if the allowed pause is
+/// shorter.
 const MIN_HOLD: Duration = Duration::from_millis(20);
-/// Changes after the stop are followed so often before a goroutine is given up as unreadable.
+/// Maximum number of readings after the stop for changed goroutines; then a goroutine counts as unreadable.
 const SETTLE_ROUNDS: usize = 5;
 
-/// Facts of the stop.
+/// Results of a stop.
 struct Stop {
     total: Duration,
     until_stopped: Duration,
@@ -52,30 +55,32 @@ struct Stop {
     taken_at: i64,
     ms: Vec<M>,
     finalizer_runs_user_code: bool,
-    /// All gs were looked at in the stop.
+    /// True if all gs were read in the stop.
     scanned: bool,
-    /// What could only be read in the stop, but there was no time for it.
+    /// Goroutines that could be read only in the stop, but time ran out.
     unread: Vec<usize>,
-    /// What had moved just before the stop, and was not read in it either.
+    /// Goroutines that had moved just before the stop and were not read in it.
     unproven: Vec<usize>,
 }
 
-/// What was prepared for the stop, so that as little as possible is done in it.
+/// Preparation of a stop, so that little work remains in the stop.
 struct Plan {
     /// Indices of gs by their address.
     by_addr: AddressMap<usize>,
-    /// What has to be read in the stop in any case.
+    /// Goroutines that must be read in the stop in any case.
     hot: Vec<usize>,
-    /// What moved just before the stop, so that one more look does not show that it has not since.
+    /// Goroutines that moved just before the stop. One more look at their gs cannot prove that they have not
+    /// moved since.
     fresh: Vec<usize>,
     tids: Tids,
     limit: Duration,
-    /// Where there are many threads.
+    /// Forecast of the stop, present if there are many threads.
     forecast: Option<Forecast>,
 }
 
 impl Plan {
-    /// What is only true while nothing runs has to be read then, and `movers` too.
+    /// Creates the plan. Goroutines that are valid only while nothing runs must be read in the stop, and
+    /// `movers` too.
     fn new(copier: &mut Copier<'_>, limit: Duration, forecast: Option<Forecast>, movers: &[usize]) -> Self {
         let mut hot = copier.hot(0..copier.slots.len());
         hot.extend_from_slice(movers);
@@ -89,27 +94,27 @@ impl Plan {
         }
     }
 
-    /// Whether so little was read in the stop that most of what threads have is unknown.
+    /// Returns true if the stop was so incomplete that most of the goroutines on threads are unknown.
     fn is_unmet(&self, stop: &Stop) -> bool {
         self.forecast.is_some() && stop.unread.len() > forecast::FEW
     }
 
-    /// Looks at all gs a last time: as little as possible lies between this and the stop.
+    /// Reads all gs a last time, as shortly as possible before the stop.
     fn refresh(&mut self, copier: &mut Copier<'_>) -> Result<(), SnapshotError> {
         let added = copier.add_new()?;
         self.by_addr.extend(added.clone().map(|i| (copier.list.addr(i), i)));
         let changed = copier.reread_changed(false)?;
         self.fresh = copier.loose_ones();
-        // What is not hot any more does no harm among what is.
+        // Goroutines that are no longer hot do no harm in the list of hot ones.
         self.hot.extend(copier.hot(changed.into_iter().chain(added)));
         Ok(())
     }
 }
 
-/// What came of it.
+/// Result of a paused snapshot.
 pub(super) enum Paused {
     Taken(Snapshot),
-    /// Nothing, as there are too many threads; how long they were stopped for that.
+    /// No snapshot because of too many threads, and the duration of the stops for the attempt.
     TooMany(TooMany, Duration),
 }
 
@@ -121,7 +126,7 @@ pub(super) fn take(mut copier: Copier<'_>, limit: Duration) -> Result<Paused, Sn
         return Ok(Paused::TooMany(forecast.too_many(), Duration::ZERO));
     }
     match take_at_once(copier, limit, forecast) {
-        // Not in the time that it was to take, though each of them may well stop.
+        // All threads together did not stop in time, although each of them may stop by itself.
         Err(SnapshotError::Stop(StopError::Timeout(_))) if let Some(forecast) = forecast => {
             Ok(Paused::TooMany(forecast.too_many(), limit))
         }
@@ -135,7 +140,7 @@ fn take_at_once(
     forecast: Option<Forecast>,
 ) -> Result<Paused, SnapshotError> {
     let mut before = pre_copy(&mut copier)?;
-    // Scanning in the stop takes as long as it did just now, or half of that.
+    // A scan in the stop takes as long as the last one, or half of it.
     let may_scan = before.last_scan < limit;
     let mut stopped_before = Duration::ZERO;
     if may_scan && before.is_quiet() {
@@ -195,13 +200,13 @@ fn finish(
     }
 }
 
-/// How the target moved while it was read.
+/// Changes of the target during the reading.
 struct PreCopy {
-    /// How long the last look at all gs took.
+    /// Duration of the last reading of all gs.
     last_scan: Duration,
-    /// How many had changed by then.
+    /// Number of gs changed in the last reading.
     last_changed: usize,
-    /// All that changed since they were first read.
+    /// Goroutines that changed since they were first read.
     movers: Vec<usize>,
 }
 
@@ -211,7 +216,7 @@ impl PreCopy {
     }
 }
 
-/// Reads again what changed, until little does.
+/// Reads changed goroutines again until little changes.
 fn pre_copy(copier: &mut Copier<'_>) -> Result<PreCopy, SnapshotError> {
     let mut movers = Vec::new();
     let mut before = usize::MAX;
@@ -224,7 +229,7 @@ fn pre_copy(copier: &mut Copier<'_>) -> Result<PreCopy, SnapshotError> {
         let last_changed = changed.len();
         movers.extend(changed);
         rounds += 1;
-        // Less than 30 % fewer than last time: it is what changes all the time.
+        // A decrease of less than 30 % means that these goroutines change all the time.
         let shrinks = (last_changed as f64) < 0.7 * before as f64;
         if last_changed <= FEW || !shrinks || rounds >= MAX_ROUNDS {
             movers.sort_unstable();
@@ -235,24 +240,25 @@ fn pre_copy(copier: &mut Copier<'_>) -> Result<PreCopy, SnapshotError> {
     }
 }
 
-/// Stops the target, trying again where somebody else holds one of its threads.
+/// Stops the target. Retries while another tracer holds one of its threads.
 pub(crate) fn stop_all(process: &Process, limit: Duration) -> Result<Stopped, StopError> {
     let pid = process.pid().as_raw();
     in_turn(pid, || Stopped::all_threads(pid, limit.max(MIN_HOLD)))
 }
 
-/// Tries again where somebody else holds one of the threads.
+/// Retries while another tracer holds one of the threads.
 fn in_turn(pid: i32, stop_them: impl Fn() -> Result<Stopped, StopError>) -> Result<Stopped, StopError> {
     let begun = Instant::now();
     let mut denied = 0;
     loop {
         match stop_them() {
-            // Whoever held it may have let go before we look; a denial without a tracer stays one.
+            // The other tracer may have released the thread before the check. A denial without a tracer is
+            // permanent.
             Err(StopError::Denied)
                 if (stop::is_traced(pid) || denied < DENIED_TRIES) && begun.elapsed() < TURN_TIMEOUT =>
             {
                 denied += 1;
-                // Two that each hold some of the threads must not retry in step.
+                // Two tracers that each hold some of the threads must not retry in step.
                 let jitter = u64::from(std::process::id() % 7);
                 std::thread::sleep(Duration::from_millis(1 + jitter));
             }
@@ -289,7 +295,7 @@ fn stop_and_read(
     let mut stop =
         InStop { ms: &ms, by_goroutine, stopped: &stopped, tids: &plan.tids, deadline, past_the_deadline };
 
-    // What threads run, what was not settled at the last look, and what is new.
+    // Hot goroutines: on threads, unsettled at the last reading, and new ones.
     let old = copier.list.len();
     let new = view.allgs.read(copier.memory, old)?;
     let index_of =
@@ -336,7 +342,7 @@ fn stop_and_read(
     }
     hot.retain(|&index| !copier.settled[index]);
     let unread = hot;
-    // What was looked at and was not found changed is what it was.
+    // A goroutine that was scanned and not found changed is in its earlier state.
     let pieces = copier.list.pieces();
     let scanned = seen.len() == pieces.len();
     for index in seen.into_iter().filter_map(|i| pieces.get(i)).flat_map(|p| copier.list.indices(p.clone())) {
@@ -359,7 +365,8 @@ fn stop_and_read(
     })
 }
 
-/// Takes a g that changed as it was read in the stop, to be walked after it; false where there is more of it to read.
+/// Stores a changed g and its stack copied in the stop; the stack is unwound after the stop. Returns false
+/// if more must be read.
 fn take_copied(copier: &mut Copier<'_>, changed: &Changed) -> bool {
     let index = changed.index;
     let Some(g) = changed.g.filter(|_| !copier.settled[index]) else { return false };
@@ -375,7 +382,7 @@ fn take_copied(copier: &mut Copier<'_>, changed: &Changed) -> bool {
     complete
 }
 
-/// All threads are stopped.
+/// State while all threads are stopped.
 struct InStop<'s> {
     ms: &'s [M],
     /// Indices of ms by the goroutine that they run.
@@ -383,13 +390,13 @@ struct InStop<'s> {
     stopped: &'s Stopped,
     tids: &'s Tids,
     deadline: Instant,
-    /// So many goroutines are read even after that.
+    /// Number of goroutines that are read even after the deadline.
     past_the_deadline: usize,
 }
 
 impl InStop<'_> {
-    /// Reads goroutines: what it reads is true at this instant. Some of them are read even past the deadline where they can be
-    /// read `only_now`; the rest remains unsettled.
+    /// Reads goroutines; the results are true at this instant. After the deadline, only a limited number is
+    /// read, and only if they can be read `only_now`. The rest remains unsettled.
     fn read(
         &mut self,
         copier: &mut Copier<'_>,
@@ -406,9 +413,10 @@ impl InStop<'_> {
         Ok(())
     }
 
-    /// gs in one go, then the stacks of those that saved where they are, then those for which registers are needed.
+    /// Reads a batch: all gs in one call, then the stacks of those with saved registers, then those that
+    /// need thread registers.
     fn read_batch(&self, copier: &mut Copier<'_>, indices: &[usize]) -> Result<(), SnapshotError> {
-        // We go on, and take as long as was allowed at most.
+        // The stop continues, for the maximum allowed duration.
         self.stopped.allow(Duration::ZERO)?;
         for (index, g) in read_gs(copier, indices)? {
             self.read_running(copier, index, &g);
@@ -432,13 +440,14 @@ impl InStop<'_> {
     }
 }
 
-/// Goroutines between two looks at the clock.
+/// Number of goroutines between two checks of the clock.
 const BATCH: usize = 32;
-/// With few threads, so many that can only be read in the stop are read past its deadline. With many, what is not read is read by
-/// other means.
+/// Number of goroutines, readable only in the stop, that are read past its deadline if there are few
+/// threads. With many threads, unread goroutines are read by other means.
 const PAST: usize = 256;
 
-/// Reads gs in one go, then the stacks of those that saved where they are. Returns those that threads run.
+/// Reads gs in one call, then the stacks of those with saved registers. Returns the goroutines that threads
+/// run.
 pub(super) fn read_gs(
     copier: &mut Copier<'_>,
     indices: &[usize],
@@ -468,7 +477,8 @@ pub(super) fn read_gs(
     Ok(fresh)
 }
 
-/// Settles after the stop what is in its epoch of before; returns the others, whose slots stay as they were.
+/// Settles, after the stop, goroutines that are still in their epoch from before it. Returns the others,
+/// with unchanged slots.
 fn verify_unchanged(copier: &mut Copier<'_>) -> Result<Vec<usize>, SnapshotError> {
     let mut moved: Vec<usize> = Vec::new();
     for piece in copier.list.pieces() {
@@ -477,9 +487,9 @@ fn verify_unchanged(copier: &mut Copier<'_>) -> Result<Vec<usize>, SnapshotError
     Ok(moved)
 }
 
-/// Verifies after the stop what was not verified in it: a goroutine whose epoch is the same as before the stop
-/// was the same during it. What changed is read as it is now and stays unconfirmed. Of what is `unproven`, the frames have
-/// to be the same, too.
+/// Verifies, after the stop, goroutines that were not verified in it: if the epoch is the same as before the
+/// stop, the goroutine was the same during it. Changed goroutines are read in their present state and remain
+/// unconfirmed. For `unproven` ones the frames must be the same, too.
 fn verify_afterwards(
     copier: &mut Copier<'_>,
     unread: &[usize],
@@ -497,7 +507,7 @@ fn verify_afterwards(
             moved.push(index);
         }
     }
-    // An epoch that does not tell proves nothing, not even by being the same.
+    // An unreliable epoch proves nothing, even if it is the same.
     for &index in unread {
         copier.settled[index] = false;
         moved.push(index);

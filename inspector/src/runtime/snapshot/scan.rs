@@ -1,5 +1,5 @@
-//! Looking at all gs while the target is stopped, by two readers where that pays. Of those that changed, the stacks are
-//! copied in the stop, and walked when it is over.
+//! Scan of all gs while the target is stopped, by two readers if worthwhile. Stacks of changed goroutines
+//! are copied in the stop and unwound after it.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,37 +17,39 @@ use crate::runtime::running::saved_start;
 use crate::runtime::unwind::Start;
 use crate::threads;
 
-/// A larger stack is left to be walked in the stop, which reads only the words that it needs.
+/// Maximum size in bytes of a copied stack. A larger one is unwound in the stop, which reads only the needed
+/// words.
 const MAX_COPIED: u64 = 8 << 10;
-/// Stacks copied between two looks at the clock.
+/// Number of stacks copied between two checks of the clock.
 const BATCH: usize = 128;
-/// Room for copies that is made before the stop.
+/// Size in bytes of the buffer that is allocated before the stop.
 const ROOM: usize = 512 << 10;
-/// No more is copied by a reader: what remains is read as there is time.
+/// Maximum number of bytes copied by a reader. Remaining goroutines are read as time permits.
 const MAX_ROOM: usize = 32 << 20;
 
-/// A g that left its epoch.
+/// Changed g: it left its epoch.
 #[derive(Debug, Clone)]
 pub(super) struct Changed {
-    /// Its index in `allgs`.
+    /// Index in `allgs`.
     pub(super) index: usize,
-    /// As it is in the stop; `None` where it could not be read.
+    /// Contents in the stop; `None` if unreadable.
     pub(super) g: Option<Goroutine>,
-    /// Where its walk begins, and which of [`Scanned::stacks`] are its stack from there to its upper end.
+    /// Start point of the unwinding, and the range of [`Scanned::stacks`] with the stack from there to its
+    /// upper end.
     pub(super) stack: Option<(Start, Range<usize>)>,
 }
 
-/// What one reader found.
+/// Results of one reader.
 #[derive(Debug, Default)]
 pub(super) struct Scanned {
     pub(super) changed: Vec<Changed>,
-    /// Pieces that were looked at.
+    /// Pieces that were read.
     pub(super) pieces: Vec<usize>,
     /// Copied stacks.
     pub(super) stacks: Vec<u8>,
 }
 
-/// Memory to work with that was touched before the stop, so that no page of it has to be found in it.
+/// Buffers that were touched before the stop, so that the stop causes no page faults.
 #[derive(Debug)]
 struct Buffers {
     piece: Vec<u8>,
@@ -62,7 +64,7 @@ impl Buffers {
     }
 }
 
-/// What the readers share: the gs as they were listed before the stop, and their epochs.
+/// Shared input of the readers: the gs listed before the stop, and their epochs.
 #[derive(Debug)]
 struct Job {
     list: GList,
@@ -73,7 +75,8 @@ struct Job {
 }
 
 impl Job {
-    /// Takes piece after piece until there is none left, or no time; then copies the stacks of what had changed.
+    /// Processes piece after piece until none is left or time runs out. Then copies the stacks of changed
+    /// goroutines.
     fn work(&self, memory: &dyn Memory, buffers: Buffers, deadline: Instant) -> Result<Scanned, MemoryError> {
         let Buffers { mut piece, stacks } = buffers;
         let mut scanned = Scanned { stacks, ..Scanned::default() };
@@ -127,12 +130,13 @@ fn copy_stacks(memory: &dyn Memory, scanned: &mut Scanned, deadline: Instant) ->
     Ok(())
 }
 
-/// What the second reader is told: it sleeps until then, so that it takes no core from the target before.
+/// Start order for the second reader. The reader sleeps until then, so that it takes no core from the
+/// target.
 type Order = (Arc<Job>, Instant);
-/// What it found. Its end is not waited for, for which there is no time in a stop.
+/// Results of the second reader. A stop leaves no time to wait for the end of its thread.
 type ScanResult = Result<(Scanned, ReadCost), MemoryError>;
 
-/// What takes time to prepare for a look at all gs.
+/// Preparation of a scan, done before the stop.
 #[derive(Debug)]
 pub(super) struct Scan {
     epochs: Vec<Epoch>,
@@ -141,7 +145,7 @@ pub(super) struct Scan {
 }
 
 impl Scan {
-    /// Prepares for about as many gs as `copier` knows.
+    /// Prepares a scan for about as many gs as `copier` knows.
     pub(super) fn prepare(copier: &Copier<'_>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let second = (copier.list.len() >= WORTH_A_SECOND && cores > 1)
@@ -150,7 +154,7 @@ impl Scan {
         Scan { epochs: copier.epochs.clone(), buffers: Buffers::new(), second }
     }
 
-    /// A second reader that is ready, where there is a thread for it.
+    /// Starts a second reader and waits until it is ready. Returns `None` if no thread can be started.
     fn second(memory: Box<dyn Memory>) -> Option<(Sender<Order>, Receiver<ScanResult>)> {
         let (order, ordered) = channel::<Order>();
         let (ready, is_ready) = channel();
@@ -160,20 +164,20 @@ impl Scan {
             let buffers = Buffers::new();
             let _nobody_waits = ready.send(());
             if let Ok((job, deadline)) = ordered.recv() {
-                // What it misses is looked for by who waits for it.
+                // The waiting thread fetches absent pages for both readers.
                 let in_stop = InStop::begin(&*memory);
                 let scanned = job.work(&*memory, buffers, deadline);
                 drop(in_stop);
                 let _nobody_waits = tell.send(scanned.map(|s| (s, memory.cost())));
             }
         });
-        // Its start must not compete with the target's threads for the cores on which they stop.
+        // The start of the thread must not compete with the target's threads for cores while they stop.
         started.ok()?;
         let _died = is_ready.recv();
         Some((order, found))
     }
 
-    /// Is for the gs that `copier` knows now, as it knows them now.
+    /// Binds the scan to the gs that `copier` now knows, with their present epochs.
     pub(super) fn arm(self, copier: &Copier<'_>) -> ArmedScan {
         let mut epochs = self.epochs;
         epochs.clone_from(&copier.epochs);
@@ -188,7 +192,7 @@ impl Scan {
     }
 }
 
-/// A look at all gs that can begin at once.
+/// Scan that can start at once.
 #[derive(Debug)]
 pub(super) struct ArmedScan {
     job: Arc<Job>,
@@ -197,7 +201,7 @@ pub(super) struct ArmedScan {
 }
 
 impl ArmedScan {
-    /// Begins, until `deadline` at the latest, by the second reader where there is one.
+    /// Starts the scan by the second reader, if there is one. The scan ends at `deadline` at the latest.
     pub(super) fn start(self, deadline: Instant) -> Scanning {
         let second = self.second.and_then(|(order, found)| {
             order.send((Arc::clone(&self.job), deadline)).ok()?;
@@ -207,7 +211,7 @@ impl ArmedScan {
     }
 }
 
-/// A look at all gs that has begun.
+/// Scan in progress.
 #[derive(Debug)]
 pub(super) struct Scanning {
     job: Arc<Job>,
@@ -217,10 +221,10 @@ pub(super) struct Scanning {
 }
 
 impl Scanning {
-    /// Looks at what is left, and returns what each reader found.
+    /// Scans the remaining pieces, and returns the results of all readers.
     pub(super) fn finish(self, memory: &dyn Memory) -> Result<Vec<Scanned>, MemoryError> {
         let mut found = vec![self.job.work(memory, self.buffers, self.deadline)?];
-        // Where the other one died, its share counts as not looked at.
+        // If the second reader died, its share counts as not scanned.
         if let Some(result) = self.second.and_then(|found| found.recv().ok()) {
             let (other, its_cost) = result?;
             memory.add_cost(its_cost);

@@ -1,4 +1,4 @@
-//! A second thread that walks some of the stacks while the target runs.
+//! Second thread that unwinds some of the stacks while the target runs.
 
 use std::sync::mpsc::{Sender, channel};
 use std::thread::{Scope, ScopedJoinHandle};
@@ -12,22 +12,22 @@ use crate::threads;
 
 type Walked = Vec<(usize, Stack)>;
 
-/// What it leaves behind.
+/// Results of the second thread.
 #[derive(Debug)]
 pub(super) struct Done {
-    /// The stacks that it walked, by the index of their goroutine.
+    /// Unwound stacks, by the index of their goroutine.
     pub(super) walked: Vec<Walked>,
-    /// The shapes that they refer to.
+    /// Shapes of the unwound stacks.
     pub(super) shapes: Shapes,
-    /// What it read.
+    /// Cost of the second thread's reading: bytes read and system calls.
     pub(super) cost: ReadCost,
-    /// Whose stacks it was given.
+    /// Indices of the goroutines assigned to the second thread.
     pub(super) indices: Vec<usize>,
 }
 
 type Result = std::result::Result<(Vec<Walked>, Shapes, ReadCost), MemoryError>;
 
-/// See the module.
+/// Handle of the second thread that unwinds stacks.
 #[derive(Debug)]
 pub(super) struct SecondWalker<'scope> {
     starts: Sender<Vec<(usize, Start)>>,
@@ -36,7 +36,7 @@ pub(super) struct SecondWalker<'scope> {
 }
 
 impl<'scope> SecondWalker<'scope> {
-    /// Starts the thread, which reads by `memory` and has nothing to do yet; `None` where there is none to be had.
+    /// Starts the idle thread, which reads through `memory`. Returns `None` if no thread can be started.
     pub(super) fn start<'env>(
         scope: &'scope Scope<'scope, 'env>,
         view: &'env View,
@@ -56,15 +56,15 @@ impl<'scope> SecondWalker<'scope> {
         Some(SecondWalker { starts, thread: thread.ok()?, indices: Vec::new() })
     }
 
-    /// Takes some of `starts` to walk them, and leaves the others: less, for who calls this also reads the gs.
+    /// Takes over some of `starts` to unwind them, and leaves fewer to the caller, which also reads the gs.
     pub(super) fn take_some(&mut self, starts: &mut Vec<(usize, Start)>) {
         let taken = starts.split_off(starts.len() * 2 / 5);
         self.indices.extend(taken.iter().map(|(index, _)| index));
-        // Where it died, `finish` says so.
+        // If the thread died, `finish` reports it.
         let _died = self.starts.send(taken);
     }
 
-    /// Has the thread end, and returns what it did.
+    /// Ends the thread and returns its results.
     pub(super) fn finish(self) -> std::result::Result<Done, MemoryError> {
         drop(self.starts);
         match self.thread.join() {

@@ -1,4 +1,4 @@
-//! Reading goroutines of a running target until each was the same before and after.
+//! Settling: reads goroutines of a running target until each was the same before and after.
 
 use super::close::{self, Reading};
 use super::copier::{Class, Copier};
@@ -7,11 +7,11 @@ use crate::memory::MemoryError;
 use crate::runtime::running::NoStart;
 use crate::runtime::unwind::End;
 
-/// Readings of a goroutine of which no epoch tells, until two say the same.
+/// Maximum number of readings of a goroutine with an unreliable epoch, until two are equal.
 const READINGS: usize = 5;
 
-/// Reads goroutines until each was the same before and after; those that stay in motion are left unconfirmed, and
-/// unless each counts `alone`, so are the others: they are not of the snapshot's instant.
+/// Reads goroutines until each was the same before and after. Those that keep moving remain unconfirmed. The
+/// others are confirmed only if each counts `alone`; otherwise they are not of the snapshot's instant.
 pub(super) fn settle(
     copier: &mut Copier<'_>,
     mut open: Vec<usize>,
@@ -34,7 +34,7 @@ pub(super) fn settle(
                     false
                 }
                 Reading::Other(Class::Unsettled) => {
-                    // For most only for an instant.
+                    // For most goroutines this state lasts only an instant.
                     if copier.slots[index].g.is_parked_on_thread() && round < rounds {
                         still.push(index);
                         continue;
@@ -47,12 +47,13 @@ pub(super) fn settle(
                     false
                 }
             };
-            // Of one piece; in a paused snapshot not of its instant, so not confirmed there.
+            // Consistent by itself; in a paused snapshot not of its instant, and therefore not confirmed
+            // there.
             copier.settled[index] = alone && is_true;
         }
         open = still;
     }
-    // A walk of what changed under it is worth nothing.
+    // Unwinding a stack that changed meanwhile gives worthless frames.
     for index in open {
         let g = copier.slots[index].g;
         if copier.class(&g) != Class::Skipped {
@@ -62,9 +63,9 @@ pub(super) fn settle(
     Ok(())
 }
 
-/// Reads a goroutine of which no epoch tells whether it moved: as it seems, unconfirmed. Two readings that say
-/// the same are not likely to be torn; where there are none, none is shown. A walk that leaves Go's code, or the stack,
-/// was of words that are in use for something else by now, however often they say the same.
+/// Reads a goroutine with an unreliable epoch, as it appears, unconfirmed. Two equal readings are unlikely
+/// to be torn; without two equal ones no frames are shown. An unwinding that leaves Go code or the stack has
+/// met words that are in use for something else, even if two readings are equal.
 fn read_unproven(copier: &mut Copier<'_>, index: usize) -> Result<(), MemoryError> {
     let mut before = None;
     for _ in 0..READINGS {

@@ -1,4 +1,4 @@
-//! Reading many stacks at once and walking them as they come, so that frames are kept and not stack bytes.
+//! Batched reading and unwinding of many stacks, which keeps frames and no stack bytes.
 
 use symbols::addr::RuntimeAddr;
 
@@ -7,69 +7,70 @@ use crate::memory::{Memory, MemoryError, Span};
 use crate::runtime::code::{AddressMap, CodeCache};
 use crate::runtime::unwind::{End, StackWords, Start, Walk, walk};
 
-/// What is read of each stack at first; nearly all are smaller.
+/// Maximum number of bytes first read of each stack. Nearly all stacks are smaller.
 const FIRST_READ: u64 = 8 << 10;
-/// What is read further up a deep stack at a time.
+/// Number of bytes per further read of a deep stack.
 const NEXT_READ: u64 = 64 << 10;
-/// Stacks read by one batch.
+/// Maximum number of bytes read by one batch. `BATCH_STACKS` is the maximum number of stacks.
 const BATCH_BYTES: usize = 1 << 20;
 const BATCH_STACKS: usize = 1024;
 
-/// A walked stack as it is kept.
+/// Unwound stack in stored form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stack {
-    /// Its program counters, by their index in [`Shapes`].
+    /// Index in [`Shapes`] of the program counters.
     pub shape: u32,
     /// Stack pointer of the innermost frame.
     pub sp: u64,
     /// Argument words of the frames, in order.
     pub args: Box<[u64]>,
-    /// Frames whose argument words were not kept: see [`Walk::skipped`].
+    /// Frames without stored argument words: see [`Walk::skipped`].
     pub skipped: std::ops::Range<usize>,
-    /// Why the walk ended.
+    /// Reason why the unwinding ended.
     pub end: End,
 }
 
-/// Program counters of stacks, each list kept once: thousands of goroutines wait at the same place.
+/// Program counters of stacks. Each list is stored once, because thousands of goroutines wait at the same
+/// place.
 #[derive(Debug, Default)]
 pub struct Shapes {
     list: Vec<Shape>,
     by_hash: AddressMap<Vec<u32>>,
 }
 
-/// A list of program counters, innermost first.
+/// List of program counters, innermost first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shape {
-    /// Return addresses but for an interrupted innermost frame and callers of injected calls.
+    /// Return addresses, except for an interrupted innermost frame and callers of injected calls.
     pub pcs: Box<[u64]>,
-    /// The first pc is where a thread was interrupted.
+    /// True if the first pc is the place where a thread was interrupted.
     pub interrupted: bool,
 }
 
 impl Shapes {
-    /// The shape at `index`.
+    /// Returns the shape at `index`.
     pub fn get(&self, index: u32) -> Option<&Shape> {
         self.list.get(index as usize)
     }
 
-    /// How many there are.
+    /// Returns the number of shapes.
     pub fn len(&self) -> usize {
         self.list.len()
     }
 
-    /// Whether there is none.
+    /// Returns true if there are no shapes.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
-    /// Keeps a walk.
+    /// Stores an unwound stack.
     pub fn keep(&mut self, walk: &Walk, end: End) -> Stack {
         let shape = self.index_of(&walk.pcs, walk.interrupted);
         Stack { shape, sp: walk.sp, args: walk.args.as_slice().into(), skipped: walk.skipped.clone(), end }
     }
 
-    /// Takes over the shapes of another list, and has `renamed` give the stacks that refer to it the indices that
-    /// these have here.
+    /// Adopts the shapes of another list. Calls `renamed` with a function from indices in the other list to
+    /// indices in this list.
     pub fn adopt(&mut self, others: Shapes, renamed: impl FnOnce(&dyn Fn(u32) -> u32)) {
         let here: Vec<u32> = others.list.iter().map(|s| self.index_of(&s.pcs, s.interrupted)).collect();
         renamed(&|there| here.get(there as usize).copied().unwrap_or(u32::MAX));
@@ -95,34 +96,34 @@ impl Shapes {
     }
 }
 
-/// Walks stacks out of a process's memory.
+/// Unwinder of stacks in a process's memory.
 #[derive(Debug)]
 pub struct StackWalker<'m> {
     machine: &'static dyn Machine,
     code: CodeCache<'m>,
     walk: Walk,
     buffer: Vec<u8>,
-    /// What was walked, to be shared with the printer.
+    /// Shapes of all unwound stacks, shared with the printer.
     pub shapes: Shapes,
 }
 
 impl<'m> StackWalker<'m> {
-    /// A walker with nothing known yet.
+    /// Creates a walker with empty shapes.
     pub fn new(machine: &'static dyn Machine, code: CodeCache<'m>) -> Self {
         StackWalker { machine, code, walk: Walk::default(), buffer: Vec::new(), shapes: Shapes::default() }
     }
 
-    /// What it knows about instructions.
+    /// Cache of facts about instructions.
     pub fn code(&mut self) -> &mut CodeCache<'m> {
         &mut self.code
     }
 
-    /// The machine's rules.
+    /// Rules of the machine.
     pub fn machine(&self) -> &'static dyn Machine {
         self.machine
     }
 
-    /// Walks each of `starts` and hands the result out with the index it came with.
+    /// Unwinds the stack of each of `starts`. Calls `each` with the given index and the result.
     pub fn walk_many(
         &mut self,
         memory: &dyn Memory,
@@ -161,12 +162,12 @@ impl<'m> StackWalker<'m> {
         Ok(())
     }
 
-    /// Walks one stack right out of memory.
+    /// Unwinds one stack directly from memory.
     pub fn walk_one(&mut self, memory: &dyn Memory, start: Start) -> Stack {
         self.walk_window(memory, start, &[])
     }
 
-    /// Walks one stack of which `first` is a copy from its stack pointer on.
+    /// Unwinds one stack. `first` is a copy of its part from the stack pointer on.
     pub fn walk_window(&mut self, memory: &dyn Memory, start: Start, first: &[u8]) -> Stack {
         let mut window =
             Window { memory, first_at: start.sp, first, more_at: 0, more: Vec::new(), hi: start.hi };
@@ -175,12 +176,13 @@ impl<'m> StackWalker<'m> {
     }
 }
 
-/// How much of a stack is read at first.
+/// Returns the number of bytes first read of a stack.
 pub fn first_read(start: &Start) -> usize {
     start.hi.saturating_sub(start.sp).min(FIRST_READ) as usize
 }
 
-/// A stack of which the lower part was read with others, and the rest piece by piece as the walk gets there.
+/// Window on a stack. Its lower part was read together with other stacks; the rest is read piece by piece
+/// during the unwinding.
 struct Window<'a> {
     memory: &'a dyn Memory,
     first_at: u64,

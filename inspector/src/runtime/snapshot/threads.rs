@@ -1,4 +1,4 @@
-//! Which thread has a goroutine.
+//! Assignment of threads to goroutines.
 
 use std::collections::HashMap;
 
@@ -6,12 +6,12 @@ use super::copier::Copier;
 use crate::runtime::goroutine::{Goroutine, M};
 use crate::stop;
 
-/// The m that runs `g`, if both say so.
+/// Returns the m that runs `g`, if g and m refer to each other.
 pub(super) fn running_thread<'m>(g: &Goroutine, ms: &'m [M]) -> Option<&'m M> {
     ms.iter().find(|m| m.addr == g.m && m.curg == g.addr)
 }
 
-/// Thread ids: in the target's pid namespace, as the runtime knows them, and in ours.
+/// Map of thread ids, from the target's pid namespace, as used by the runtime, to our pid namespace.
 pub(super) struct Tids(Option<HashMap<u64, i32>>);
 
 impl Tids {

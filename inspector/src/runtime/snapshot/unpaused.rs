@@ -1,5 +1,5 @@
-//! A snapshot without a pause: each goroutine is read and verified by itself while the target runs. Threads that
-//! run goroutines, or are in system calls for them, are stopped one at a time, for their registers.
+//! Snapshot without a pause: each goroutine is read and verified by itself while the target runs. Threads
+//! that run goroutines, or are in system calls for them, are stopped one at a time, for their registers.
 
 use std::time::Duration;
 
@@ -12,35 +12,38 @@ use crate::runtime::goroutine::{Goroutine, status};
 use crate::runtime::running::{NoStart, running_start};
 use crate::stop::{StopError, Stopped};
 
-/// Where there are many goroutines, a stack is read some time after its g, and who stopped 256 times in between is found
-/// by looking again: it would have to do so each time.
+/// Number of further readings of all gs. With many goroutines, a stack is read some time after its g. A
+/// goroutine that stopped 256 times in between is found by a further reading, unless it does so each time.
 const FURTHER_LOOKS: usize = 2;
-/// A goroutine that changes under each of so many readings is printed as it was read last, marked.
+/// Maximum number of readings of a goroutine that keeps changing. After that the last reading is printed,
+/// marked.
 const ROUNDS: usize = 4;
-/// A goroutine that is on a thread or off it each time it is looked for the other way is given up after so many.
+/// Maximum number of attempts for a goroutine that keeps switching between being on a thread and off it.
 const ATTEMPTS: usize = 16;
-/// A thread that does not stop so soon is let go.
+/// Timeout for stopping a thread, which is then released.
 const STOP_TIMEOUT: Duration = Duration::from_millis(20);
 
-/// Threads that others hold are waited for so long in all: another gops-probe does for less than a millisecond, a debugger for ever.
+/// Maximum total time to wait for threads held by other tracers. Another gops-probe holds a thread for less
+/// than a millisecond, a debugger permanently.
 const TURN_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The stops of single threads.
+/// Statistics of the stops of single threads.
 #[derive(Debug, Default)]
 struct Stops {
     longest: Duration,
     count: usize,
-    /// How long threads were waited for that others hold.
+    /// Total time of waiting for threads held by other tracers.
     waited: Duration,
 }
 
 impl Stops {
-    /// Waits a little for a thread that another tracer holds; false once that took too long in all.
+    /// Waits a little for a thread held by another tracer. Returns false if the total waiting time is
+    /// exhausted.
     fn wait_for_turn(&mut self) -> bool {
         if self.waited >= TURN_TIMEOUT {
             return false;
         }
-        // Two that wait for each other must not do so in step.
+        // Two tracers that wait for each other must not retry in step.
         let time = Duration::from_micros(200 + 100 * u64::from(std::process::id() % 7));
         std::thread::sleep(time);
         self.waited += time;
@@ -88,7 +91,7 @@ pub(super) fn take(mut copier: Copier<'_>) -> Result<Snapshot, SnapshotError> {
     })
 }
 
-/// Reads the goroutines of a piece; returns those that are not proven by it.
+/// Reads the goroutines of a piece, and returns those that the reading does not prove.
 fn read_piece_closely(
     copier: &mut Copier<'_>,
     piece: std::ops::Range<usize>,
@@ -97,7 +100,7 @@ fn read_piece_closely(
     Ok(settle_proven(copier, seen))
 }
 
-/// Settles those that are proven by what was read; returns the others.
+/// Settles the goroutines that the reading proves, and returns the others.
 fn settle_proven(copier: &mut Copier<'_>, mut indices: Vec<usize>) -> Vec<usize> {
     indices.retain(|&index| {
         let g = copier.slots[index].g;
@@ -108,7 +111,7 @@ fn settle_proven(copier: &mut Copier<'_>, mut indices: Vec<usize>) -> Vec<usize>
     indices
 }
 
-/// Looks at all gs again; returns those that moved since, which may have done so before, too, without having been noticed.
+/// Reads all gs again, and returns those that moved since. They may have moved unnoticed earlier, too.
 fn look_again(copier: &mut Copier<'_>) -> Result<Vec<usize>, MemoryError> {
     let mut moved = Vec::new();
     for piece in copier.list.pieces() {
@@ -120,7 +123,7 @@ fn look_again(copier: &mut Copier<'_>) -> Result<Vec<usize>, MemoryError> {
     Ok(moved)
 }
 
-/// Reads the gs of a piece again right after their stacks; returns those that are not proven by it.
+/// Reads the gs of a piece again right after their stacks, and returns those that are not proven.
 fn verify_piece(copier: &mut Copier<'_>, piece: std::ops::Range<usize>) -> Result<Vec<usize>, MemoryError> {
     let moved = copier.compare_piece(piece.clone())?;
     copier.mark_loose(&moved, true);
@@ -128,13 +131,14 @@ fn verify_piece(copier: &mut Copier<'_>, piece: std::ops::Range<usize>) -> Resul
     Ok(settle_proven(copier, all))
 }
 
-/// Whether a thread has it: runs it, waits in the kernel for it, parks it or is about to run it, or gives it a larger
-/// stack (`runtime.newstack` moves the stack of the goroutine that runs it; one that is shrunk is parked).
+/// Returns true if a thread has the goroutine: runs it, waits in the kernel for it, parks it, is about to
+/// run it, or grows its stack. `runtime.newstack` moves the stack of the running goroutine; a goroutine with
+/// a shrinking stack is parked.
 fn is_on_thread(g: &Goroutine) -> bool {
     g.m != 0 || matches!(g.status(), status::RUNNING | status::SYSCALL | status::COPYSTACK)
 }
 
-/// Reads the goroutines that threads run or wait in the kernel for, each while its thread is stopped.
+/// Reads the goroutines that threads run or wait for in the kernel, each while its thread is stopped.
 fn read_on_threads(copier: &mut Copier<'_>, stops: &mut Stops) {
     let tids = Tids::of(copier);
     let on_threads: Vec<usize> = (0..copier.slots.len())
@@ -158,7 +162,8 @@ fn read_on_threads(copier: &mut Copier<'_>, stops: &mut Stops) {
                     Caught::Held => {}
                 }
             } else {
-                // It left its thread meanwhile: an ordinary goroutine now, or soon on another thread.
+                // The goroutine has left its thread: it is an ordinary goroutine now, or soon on another
+                // thread.
                 let _unreadable = settle(copier, vec![index], 1, true);
                 if copier.settled[index] {
                     break;
@@ -171,17 +176,18 @@ fn read_on_threads(copier: &mut Copier<'_>, stops: &mut Stops) {
     }
 }
 
-/// What came of stopping a thread for its goroutine.
+/// Result of stopping a thread for its goroutine.
 enum Caught {
-    /// The goroutine was read, or its thread does not stop: each try would take as long as it can be let go.
+    /// The goroutine was read, or its thread does not stop. Another try for such a thread would take the
+    /// full timeout again.
     Done,
-    /// It was no longer on that thread.
+    /// The goroutine was no longer on that thread.
     Moved,
     /// Another tracer holds the thread, as another gops-probe does for an instant.
     Held,
 }
 
-/// Stops the thread of the goroutine in a slot and reads it.
+/// Stops the thread of the goroutine in a slot and reads the goroutine.
 fn read_with_thread_stopped(copier: &mut Copier<'_>, index: usize, tids: &Tids, stops: &mut Stops) -> Caught {
     let (view, memory) = (copier.view, copier.memory);
     let m = copier.slots[index].g.m;
@@ -206,11 +212,11 @@ fn read_with_thread_stopped(copier: &mut Copier<'_>, index: usize, tids: &Tids, 
         let frames = running_start(view, memory, &mut copier.walker, &g, &m, registers)
             .map(|start| copier.walker.walk_one(memory, start));
         if frames == Err(NoStart::Moving) {
-            // Between its old stack and its new one for an instant.
+            // The goroutine is between its old and its new stack for an instant.
             return None;
         }
         let details = Details::read(view, memory, &g);
-        // Another thread may have taken it out of its system call meanwhile.
+        // Another thread may have taken the goroutine out of its system call meanwhile.
         let after = view.read_g(memory, g.addr)?;
         (after.epoch() == g.epoch()).then_some((g, frames, details))
     })();
