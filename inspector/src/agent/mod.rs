@@ -1,5 +1,5 @@
-//! gops agents: programs that import `github.com/google/gops/agent` listen on a TCP port and write its number to a
-//! file that is named after their pid.
+//! Access to gops agents. Programs that import `github.com/google/gops/agent` listen on a TCP port
+//! and write its number to a file named after their pid.
 //!
 //! ```text
 //! port_file   what a port file says, and where it can be

@@ -296,7 +296,7 @@ impl Process {
         }
     }
 
-    /// Turns an error of reading its memory into one with its cause.
+    /// Turns an error of reading the process's memory into an [`Error`] with its cause.
     pub(crate) fn explain_memory(&self, error: MemoryError) -> Error {
         if let Err(gone) = self.check() {
             return gone;
@@ -312,7 +312,7 @@ impl Process {
     }
 
     fn gone(&self) -> bool {
-        // One that exits loses its address space before it becomes a zombie.
+        // An exiting process loses its address space before it becomes a zombie.
         let ending = |s: &Stat| s.is_zombie() || (s.address_space.1 == 0 && self.stat.address_space.1 != 0);
         self.stat().ok().is_none_or(|s| ending(&s))
     }
@@ -323,12 +323,13 @@ impl Process {
         })
     }
 
-    /// Which file it executes, without opening that.
+    /// Identity of the executable, without opening it.
     pub(crate) fn executable_id(&self) -> io::Result<FileId> {
         Ok(file_id(&self.stat_executable()?))
     }
 
-    /// Whether it runs as our user, in our mount and pid namespaces and with our root directory.
+    /// Returns true if the process runs as our user, in our mount and pid namespaces and with our
+    /// root directory.
     pub(crate) fn is_beside_us(&self) -> bool {
         static ROOT: OnceLock<Option<CString>> = OnceLock::new();
         let ours = rustix::process::geteuid().as_raw();
@@ -346,13 +347,14 @@ impl Process {
     }
 }
 
-/// How many threads a process has; `proc` is the open /proc.
+/// Number of threads of a process; `proc` is the open /proc.
 ///
 /// # Errors
-/// What the kernel says: that it is gone, or hidden.
+/// Returns the error of the kernel if the process is gone or hidden.
 #[allow(clippy::useless_conversion, reason = "the field has 32 bits on some machines")]
 pub(super) fn threads_of(proc: &OwnedFd, pid: Pid) -> Result<u64, Errno> {
-    // A directory has a link from each directory in it, one from its parent and one from itself.
+    // A directory has a link from each of its subdirectories, one from its parent and one from
+    // itself.
     let stat = rustix::fs::statat(proc, format!("{pid}/task"), AtFlags::empty())?;
     Ok(u64::from(stat.st_nlink).saturating_sub(2))
 }
@@ -369,7 +371,7 @@ pub(super) fn read_file(dir: impl AsFd, name: &str) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; SMALL];
     let len = file.read(&mut bytes)?;
     bytes.truncate(len);
-    // The kernel gives these files a page at a time, or more: what is clearly shorter was all.
+    // The kernel gives these files a page or more per read: a clearly shorter result is complete.
     if len > SMALL / 2 {
         file.take(MAX_FILE).read_to_end(&mut bytes)?;
     }
