@@ -7,7 +7,7 @@
 //! States of a thread during a stop:
 //!
 //! ```text
-//!             PTRACE_SEIZE          PTRACE_INTERRUPT       its report is seen
+//!             PTRACE_SEIZE          PTRACE_INTERRUPT       report is seen
 //! untraced ----------------> seized ----------------> told ----------------> stopped
 //!    ^                          |                      |                        |
 //!    |                          |    it ends: it is    |                        |
@@ -22,8 +22,8 @@
 //! * One thread of our process does all the tracing. The kernel lets a thread go when its tracer
 //!   ends.
 //! * Reports are looked at and never consumed (`tracee`), so that a signal stays with its thread.
-//! * A kernel timer (watchdog) is armed before the first thread is seized. It ends when the last
-//!   thread is let go.
+//! * A kernel timer (watchdog) is armed before the first thread is seized, and disarmed when the
+//!   last thread is let go.
 //! * No thread is held stopped for longer than `hold` while others are missing. A thread that was
 //!   told to stop and does not is late. The others run on until it has stopped.
 //! * A helper thread waits for threads that end while others are seized (`reaper`), because a

@@ -2,8 +2,8 @@
 //! address ranges. Image formats have a module of their own, `symbols::arch`.
 //!
 //! Code that depends on the image is a [`Machine`], chosen by [`machine`]. Code that depends on the
-//! machine on which this program runs is [`host`], chosen at compile time. An architecture is a
-//! folder beside `amd64`, an arm of both; no code outside of these folders names a register.
+//! machine on which this program runs is [`host`], chosen at compile time. Each architecture has
+//! a folder like `amd64` and an arm in both. No code outside of these folders names a register.
 
 mod amd64;
 mod page;
@@ -21,7 +21,7 @@ pub trait Machine: Sync + std::fmt::Debug {
     /// `frame.fp`).
     fn frame_end(&self, sp: u64, delta: u32) -> Option<u64>;
 
-    /// Address of the return address of a frame that ends at `frame_end`.
+    /// Stack address that holds the return address of a frame that ends at `frame_end`.
     fn return_slot(&self, frame_end: u64) -> u64;
 
     /// Address of the arguments of a frame that ends at `frame_end` (`frame.argp`).
@@ -30,7 +30,7 @@ pub trait Machine: Sync + std::fmt::Debug {
     /// Number of bytes before a return address that [`Machine::call_before`] reads.
     fn longest_call(&self) -> usize;
 
-    /// Call instruction at the end of `code`, which ends at return address `ret`.
+    /// Decodes the call instruction at the end of `code`, which ends at return address `ret`.
     fn call_before(&self, code: &[u8], ret: u64) -> Option<CallTarget>;
 
     /// Interrupted program counter and stack pointer in a kernel signal frame whose `ucontext`
@@ -46,8 +46,8 @@ pub trait Machine: Sync + std::fmt::Debug {
     /// Number of bytes of code that [`Machine::is_sigreturn`] reads.
     fn longest_sigreturn(&self) -> usize;
 
-    /// Address of the return address of the C function that `racecall` has called on the system
-    /// stack, which begins at `sp`.
+    /// Stack address that holds the return address of the C function that `racecall` has called on
+    /// the system stack, which begins at `sp`.
     fn racecall_slot(&self, sp: u64) -> Option<u64>;
 
     /// Entry functions with which the system begins a program, in addition to those of all

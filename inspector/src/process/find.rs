@@ -73,9 +73,9 @@ pub struct FoundProcesses<P = GoProcess> {
     /// Pid and name of some of the processes that could not be inspected; at most
     /// [`NAMED_UNREADABLE`].
     pub some_unreadable: Vec<(Pid, String)>,
-    /// Reason why one of them could not be inspected.
+    /// Reason why one process could not be inspected.
     pub denial: Option<Denial>,
-    /// True if /proc hides the processes of other users (`hidepid`). None of these numbers counts
+    /// True if /proc hides the processes of other users (`hidepid`). No number of this result counts
     /// them.
     pub hides_others: bool,
     /// Processes that were not looked at, or not completely: the limits for all together were
@@ -233,7 +233,7 @@ pub fn descendants(of: &[Process]) -> Result<Vec<Pid>, Error> {
 /// Looks at one process.
 ///
 /// # Errors
-/// Returns the [`Error`] that prevents recognising it as a Go process.
+/// Returns the [`Error`] that prevents recognising the process as a Go process.
 pub fn one(process: &Process) -> Result<GoProcess, Error> {
     let known = recognise(process.executable()?, None);
     let cache = Executables::default();

@@ -234,7 +234,7 @@ impl Range {
     }
 }
 
-/// Buffer for whole words, aligned to words. All reads need one.
+/// Buffer for whole words, aligned to words. Every read of the target fills such a buffer.
 #[derive(Debug)]
 struct Words<'b>(&'b mut [u8]);
 

@@ -31,8 +31,9 @@ impl PendingStop {
         self.tid
     }
 
-    /// Id of the process. No other thread of it must be seized meanwhile: a thread that executes
-    /// another program waits until this one is gone, and holds a lock that seizing would wait for.
+    /// Id of the process. No other thread of the process may be seized meanwhile: a thread that
+    /// executes another program waits until this one is gone, and holds a lock that seizing would
+    /// wait for.
     pub fn pid(&self) -> i32 {
         self.stopped.pid
     }

@@ -2,7 +2,8 @@
 //! held threads go on.
 //!
 //! On a machine with more runnable threads than processors, stopping two thousand threads took
-//! twenty times as long without it. Without permission to raise the priority, it stays as it is.
+//! twenty times as long without a raised priority. Without permission to raise it, it stays as it
+//! is.
 
 use rustix::process::{getpriority_process, setpriority_process};
 

@@ -60,7 +60,7 @@ fn status(path: String) -> Option<String> {
     Some(text)
 }
 
-/// Kernel function in which a thread waits (`/proc/PID/wchan`), as text for messages.
+/// Kernel function in which a thread waits (`/proc/TID/wchan`), as text for messages.
 pub fn wait_channel(tid: i32) -> String {
     let name = fs::read_to_string(format!("/proc/{tid}/wchan")).unwrap_or_default();
     if name.is_empty() || name == "0" { "in the kernel".to_owned() } else { format!("it waits in {name}") }

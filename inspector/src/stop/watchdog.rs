@@ -23,8 +23,8 @@ use super::witness::Slot;
 const LEAST: Duration = Duration::from_millis(500);
 /// Factor from the planned time of a stop to the time at which it is ended.
 const TIMES: u32 = 20;
-/// Fraction of the time after which a sign of life is passed on to the kernel. Each one is a system
-/// call.
+/// Divisor of the allowed time: a sign of life is passed on to the kernel only after this part of
+/// the time, as each one is a system call.
 const PART: u32 = 16;
 
 /// Maximum time that threads stand still after the last sign of life of the process that holds

@@ -2,7 +2,7 @@
 
 use crate::arch::CallTarget;
 
-/// Call instruction at the end of `code`, which ends at return address `ret`.
+/// Decodes the call instruction at the end of `code`, which ends at return address `ret`.
 pub(super) fn call_before(code: &[u8], ret: u64) -> Option<CallTarget> {
     let from_end = |n: usize| code.len().checked_sub(n).and_then(|i| code.get(i..));
     // call rel32

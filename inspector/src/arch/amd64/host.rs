@@ -1,5 +1,5 @@
-//! Host-specific code for amd64: registers of held threads, registers of samples, and the clock
-//! counter.
+//! Host-specific code for amd64: registers of held threads, registers of samples, and the
+//! processor's counter.
 
 use nix::sys::ptrace;
 use nix::unistd::Pid;

@@ -1,7 +1,7 @@
 //! Pages of a process that are in physical memory now.
 //!
 //! Reading any other page makes the kernel fetch it first: from a swap device, from a file that may
-//! be on a server, or from the process that serves the page (userfaultfd(2)). That can be a thread
+//! be on a server, or from the thread that serves the page (userfaultfd(2)). That can be a thread
 //! of the stopped process itself, so that the read would never end. So only present pages are read
 //! in a stop. They stay present, as the threads that could remove them are stopped too.
 
