@@ -1,4 +1,4 @@
-//! The clock that the kernel's records, Go's runtime and BPF programs agree on.
+//! Clock that the kernel's records, Go's runtime and BPF programs share.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ pub(crate) fn monotonic() -> i64 {
     now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec)
 }
 
-/// The CPU time that the threads of a process have used, those included that have ended. Of one that runs now, what it used since
-/// it was put on its CPU may be missing.
+/// CPU time used by the threads of a process, including threads that have ended. For a thread that
+/// runs now, the time since it was put on its CPU may be missing.
 pub(crate) fn used_by(pid: i32) -> Option<Duration> {
     let clock = nix::time::ClockId::pid_cpu_clock_id(Pid::from_raw(pid)).ok()?;
     nix::time::clock_gettime(clock).ok().map(Duration::from)

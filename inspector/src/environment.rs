@@ -1,18 +1,20 @@
-//! Our own environment, as far as it may be believed.
+//! Environment variables of our process, as far as they can be trusted.
 //!
-//! Where the program has more rights than who started it (file capabilities, set-user-ID), the environment is what that
-//! user wishes: none of its variables decides then which files are read, written or executed.
+//! If the program has more rights than the user who started it (file capabilities, set-user-ID),
+//! that user controls the environment. No variable decides then which files are read, written or
+//! executed.
 
 use std::ffi::OsString;
 
-/// A variable of our environment. `None` where it is not set, or [`raised`].
+/// Value of an environment variable. `None` if it is not set, or if the program's rights are
+/// [`raised`].
 pub(crate) fn variable(name: &str) -> Option<OsString> {
     if raised() { None } else { std::env::var_os(name) }
 }
 
-/// Whether this program runs with more rights than who started it has, as the kernel found when it was executed
-/// (`AT_SECURE`, getauxval(3)).
+/// Returns true if this program has more rights than the user who started it, as the kernel
+/// determined at exec (`AT_SECURE`, getauxval(3)).
 pub(crate) fn raised() -> bool {
-    // SAFETY: it takes a number and returns one.
+    // SAFETY: takes a number and returns one.
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }

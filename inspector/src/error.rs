@@ -1,26 +1,27 @@
-//! The one error that a command ends with.
+//! Error type of all commands.
 
 use std::io;
 
 use crate::{agent, process};
 
-/// What kind of failure it is: each has its exit code.
+/// Kind of a failure. Each kind has its exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// Anything that has no kind of its own.
+    /// Any failure without a kind of its own.
     Failed,
     /// The command line is wrong.
     Usage,
-    /// No such process, or it exited.
+    /// The process does not exist, or has exited.
     NoProcess,
     /// The process is not a Go program.
     NotGo,
-    /// The kernel does not let us.
+    /// The kernel denies access.
     Permission,
-    /// A Go release or machine that is not supported, or nothing that the answer needs could be calibrated.
+    /// The Go release or machine is not supported, or nothing that the answer needs could be
+    /// calibrated.
     Unsupported,
-    /// An answer was written, but not all of it could be had.
+    /// An answer was written, but it is incomplete.
     Partial,
     /// The user interrupted.
     Interrupted,
@@ -42,102 +43,104 @@ impl ErrorKind {
     }
 }
 
-/// Why a command failed.
+/// Reason why a command failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The process cannot be looked at.
+    /// The process cannot be inspected.
     #[error(transparent)]
     Process(#[from] process::Error),
-    /// Its agent, or an agent elsewhere, gives no answer.
+    /// The agent of the process, or a remote agent, gives no answer.
     #[error(transparent)]
     Agent(#[from] agent::Error),
     /// Only an agent can answer, and there is none.
     #[error("{command} needs a gops agent in the process: {because}")]
     NeedsAgent {
-        /// What was asked.
+        /// Name of the command.
         command: &'static str,
-        /// Why there is none to be asked.
+        /// Reason why no agent can be asked.
         because: String,
-        /// What to do about that.
+        /// Remedy, if one is known.
         hint: Option<String>,
     },
-    /// Nothing of its runtime, or not what this answer needs, could be found and verified.
+    /// Nothing of the process's runtime, or not what this answer needs, could be found and
+    /// verified.
     #[error("process {pid}: {what}")]
     Uncalibrated {
-        /// The process.
+        /// Process id.
         pid: process::Pid,
-        /// What could not be found.
+        /// Description of what could not be found.
         what: String,
     },
-    /// Its runtime cannot be attached to: no layout of it fits, or its memory is not what its file says.
+    /// The process's runtime cannot be attached to: no known layout fits, or the memory does not
+    /// match the file.
     #[error("process {pid}: {what}")]
     Unattached {
-        /// The process.
+        /// Process id.
         pid: process::Pid,
-        /// Why not.
+        /// Reason.
         what: String,
-        /// What was found out until then, and how.
+        /// Facts that were found until then, with their sources.
         known: Vec<String>,
-        /// What was tried, and does not fit.
+        /// Attempts that do not fit.
         unknown: Vec<String>,
     },
-    /// What was asked for would change the process, and is not done to it in the state that it is in.
+    /// The request would change the process, and is refused in the state that the process is in.
     #[error("process {pid}: {what}")]
     Refused {
-        /// The process.
+        /// Process id.
         pid: process::Pid,
-        /// Why not.
+        /// Reason.
         what: String,
-        /// What to do about that.
+        /// Remedy, if one is known.
         hint: Option<String>,
     },
-    /// Its threads do not come to a stop, which what was asked for needs.
+    /// The threads of the process do not stop, which the request needs.
     #[error("process {pid}: {what}")]
     Standstill {
-        /// The process.
+        /// Process id.
         pid: process::Pid,
-        /// What keeps them from it.
+        /// Cause that keeps the threads from stopping.
         what: String,
-        /// What to do about that.
+        /// Remedy.
         hint: String,
     },
-    /// The runtime keeps no such profile now, and has nothing of before.
+    /// The runtime keeps no such profile now, and has no older data of it.
     #[error("the {profiler} profiler of process {pid} is off: {because}")]
     ProfilerOff {
-        /// The process.
+        /// Process id.
         pid: process::Pid,
-        /// Which one.
+        /// Name of the profiler.
         profiler: &'static str,
-        /// Why.
+        /// Reason.
         because: String,
-        /// What to do instead.
+        /// Alternative, if there is one.
         hint: Option<String>,
     },
     /// The answer could not be written.
     #[error("cannot write {to}: {source}")]
     Output {
-        /// The file, or "standard output".
+        /// Name of the file, or "standard output".
         to: String,
-        /// What the kernel said.
+        /// Error of the kernel.
         source: io::Error,
     },
     /// The answer is written, but incomplete.
     #[error("{0}")]
     Partial(String),
-    /// The command line asks for something that does not go together.
+    /// The command line combines options that do not go together.
     #[error("{0}")]
     Usage(String),
     /// The user interrupted.
     #[error("interrupted")]
     Interrupted,
-    /// Anything else.
+    /// Any other failure.
     #[error("{0}")]
     Failed(String),
 }
 
 impl Error {
-    /// Which kind of failure it is.
+    /// Kind of this failure.
     pub fn kind(&self) -> ErrorKind {
         use process::Error as P;
         match self {
@@ -168,7 +171,7 @@ impl Error {
         }
     }
 
-    /// What to do about it, found by checking.
+    /// Remedy for this failure, found by checking.
     pub fn hint(&self) -> Option<String> {
         match self {
             Error::Process(e) => e.hint(),
@@ -190,7 +193,8 @@ impl Error {
         }
     }
 
-    /// As [`Error::hint`], for a `command` that can also answer without a stop of all threads (`--no-pause`).
+    /// Remedy as in [`Error::hint`], for a `command` that can also answer without a stop of all
+    /// threads (`--no-pause`).
     pub fn hint_for(&self, command: Option<&str>) -> Option<String> {
         let pid = match self {
             Error::Standstill { pid, .. } | Error::Process(process::Error::Traced { pid, .. }) => *pid,
@@ -203,7 +207,7 @@ impl Error {
         (!ways.is_empty()).then(|| ways.join("; or "))
     }
 
-    /// Whether the reader of our output went away, which is success.
+    /// Returns true if the reader of our output closed the pipe, which counts as success.
     pub fn is_closed_pipe(&self) -> bool {
         matches!(self, Error::Output { source, .. } if source.kind() == io::ErrorKind::BrokenPipe)
     }

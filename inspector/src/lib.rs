@@ -1,5 +1,6 @@
-//! Diagnoses Go processes on Linux from outside: goroutines, memory, profiles, CPU samples. Without an agent in them, without a
-//! rebuild, also of stripped programs; Go 1.18 to 1.27 on x86-64.
+//! Diagnoses Go processes on Linux from outside: goroutines, memory, profiles, CPU samples. Needs
+//! no agent in the process and no rebuild, and also works on stripped programs. Supports Go 1.18 to
+//! 1.27 on x86-64.
 //!
 //! ```no_run
 //! use gops_probe::{StackOptions, Target};
@@ -11,15 +12,17 @@
 //! # }
 //! ```
 //!
-//! A [`Target`] is one process, and stays it: once it has exited or executes another program, each question is an error. Nothing is
-//! written to it. Where its threads have to be stopped, it is for as long as the options allow at most, and no way that the calling
-//! program can end leaves them stopped. Access is what the kernel asks of a debugger: the same user, or `CAP_SYS_PTRACE`.
+//! A [`Target`] is one process and never changes to another. Once the process has exited or
+//! executes another program, each question returns an error. Nothing is written to the process. Its
+//! threads are stopped only where needed, and for at most the time that the options allow. However
+//! the calling program ends, no thread stays stopped. The kernel asks for the rights of a debugger:
+//! the same user, or `CAP_SYS_PTRACE`.
 //!
-//! What an answer cannot be shown to be true is an [`Error`], whose [`ErrorKind`] says what can be done about it, or is marked in the
-//! answer.
+//! An answer that cannot be shown to be true is an [`Error`], or is marked in the answer. The
+//! [`ErrorKind`] of an error says what can be done about it.
 //!
-//! Without the feature `cli`, which the program needs, the library has no code of a command line. Modules that are not shown here are
-//! for the program and its tests, and change without notice.
+//! Without the feature `cli`, which the program needs, the library has no command line code.
+//! Modules that are not shown here are for the program and its tests, and change without notice.
 
 #![warn(missing_docs)]
 #![cfg_attr(not(feature = "cli"), allow(dead_code, reason = "what only the command line asks for"))]

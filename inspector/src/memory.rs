@@ -1,62 +1,63 @@
-//! The one seam to a process's memory.
+//! Interface to the memory of a process.
 
 use std::fmt;
 
 use nix::errno::Errno;
 use symbols::addr::RuntimeAddr;
 
-/// Why memory could not be read.
+/// Reason why memory could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MemoryError {
-    /// Nothing readable is mapped there.
+    /// No readable memory is mapped at this address.
     #[error("no readable memory at {0}")]
     Unmapped(RuntimeAddr),
-    /// The process is gone.
+    /// The process has exited.
     #[error("the process exited")]
     Exited,
     /// The kernel denies access.
     #[error("the kernel denies reading its memory")]
     Denied,
-    /// Something else that the kernel says.
+    /// Other error of the kernel.
     #[error("reading memory: {0}")]
     Os(Errno),
 }
 
-/// A range to read in a batch.
+/// Address range to read in a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
-    /// Where it begins.
+    /// Start address.
     pub addr: u64,
-    /// Its length in bytes.
+    /// Length in bytes.
     pub len: usize,
 }
 
-/// What reading has cost so far.
+/// Cost of reading so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ReadCost {
     /// Bytes copied out of the target.
     pub bytes: u64,
-    /// System calls made for it.
+    /// Number of system calls made.
     pub calls: u64,
 }
 
-/// Memory by runtime address: of a running process, or in pieces for tests; later of a core file. Who needs it takes
-/// `&dyn Memory` and does not ask which it is.
+/// Memory by runtime address: of a running process, or recorded pieces for tests; later of a core
+/// file. Users take `&dyn Memory` and do not depend on the kind.
 ///
-/// One reader is of one thread; [`Memory::another`] is for a second one.
+/// A reader belongs to one thread; [`Memory::another`] makes one for a second thread.
 pub trait Memory: fmt::Debug + Send {
     /// Fills `buf` from `addr`.
     ///
     /// # Errors
-    /// Where not all of it can be read; what `buf` holds is unspecified then.
+    /// Returns [`MemoryError`] if not all of the range can be read; the contents of `buf` are
+    /// unspecified then.
     fn read(&self, addr: RuntimeAddr, buf: &mut [u8]) -> Result<(), MemoryError>;
 
-    /// Reads `spans` back to back into `out`, which holds exactly their total length. Indices of spans that
-    /// could not be read are appended to `failed`; their bytes are unspecified.
+    /// Reads `spans` back to back into `out`, which has exactly their total length. Appends the
+    /// indices of unreadable spans to `failed`; the bytes of these spans are unspecified.
     ///
     /// # Errors
-    /// Only where nothing can be read any more: exited, denied.
+    /// Returns [`MemoryError`] only if nothing can be read any more: exited, denied.
     fn read_spans(&self, spans: &[Span], out: &mut [u8], failed: &mut Vec<usize>) -> Result<(), MemoryError> {
         let mut rest = out;
         for (i, span) in spans.iter().enumerate() {
@@ -71,37 +72,38 @@ pub trait Memory: fmt::Debug + Send {
         Ok(())
     }
 
-    /// Another reader of the same memory, for another thread. What it costs counts for itself.
+    /// Makes another reader of the same memory, for another thread. The cost of that reader is
+    /// counted separately.
     fn another(&self) -> Box<dyn Memory>;
 
-    /// What reading has cost so far.
+    /// Cost of reading so far.
     fn cost(&self) -> ReadCost {
         ReadCost::default()
     }
 
-    /// Counts what another reader of the same memory has read.
+    /// Adds the cost of another reader of the same memory.
     fn add_cost(&self, _cost: ReadCost) {}
 
-    /// Makes ready what a stop needs, so that nothing of it is done in the stop.
+    /// Prepares everything that a stop needs, so that no preparation is done during the stop.
     fn prepare_stop(&self) {}
 
-    /// Says that the process stands still from now on, or runs on. Called by [`InStop`].
+    /// Notes that the process stands still from now on, or runs on. Called by [`InStop`].
     fn set_stopped(&self, _stopped: bool) {}
 
-    /// Has the kernel fetch the pages that were missed in stops, while the process runs. Whether one of them has come, so that it is
-    /// worth while to stop it again.
+    /// Asks the kernel to fetch the pages that were missed in stops, while the process runs.
+    /// Returns true if one of them has arrived, so that another stop is worthwhile.
     fn fetch_absent(&self) -> bool {
         false
     }
 
-    /// The little-endian word at `addr`.
+    /// Reads the little-endian 64-bit word at `addr`.
     fn word(&self, addr: RuntimeAddr) -> Result<u64, MemoryError> {
         let mut buf = [0; 8];
         self.read(addr, &mut buf)?;
         Ok(u64::from_le_bytes(buf))
     }
 
-    /// `len` bytes from `addr`.
+    /// Reads `len` bytes from `addr`.
     fn bytes(&self, addr: RuntimeAddr, len: usize) -> Result<Vec<u8>, MemoryError> {
         let mut buf = vec![0; len];
         self.read(addr, &mut buf)?;
@@ -109,13 +111,14 @@ pub trait Memory: fmt::Debug + Send {
     }
 }
 
-/// A stop of the process: while this lives, which has to end before the process runs on, a page that is not in its memory counts as
-/// unmapped. To fetch such a page can take for ever. It is remembered for [`Memory::fetch_absent`].
+/// Marks a stop of the process. Must be dropped before the process runs on. During the stop, a page
+/// that is not in physical memory counts as unmapped, as fetching it can take for ever. Missed
+/// pages are remembered for [`Memory::fetch_absent`].
 #[derive(Debug)]
 pub struct InStop<'m>(&'m dyn Memory);
 
 impl<'m> InStop<'m> {
-    /// Begins: the process has been stopped by us.
+    /// Marks the begin of a stop. The process must already be stopped by us.
     pub fn begin(memory: &'m dyn Memory) -> Self {
         memory.set_stopped(true);
         InStop(memory)
@@ -128,14 +131,14 @@ impl Drop for InStop<'_> {
     }
 }
 
-/// Memory in pieces, for tests and fuzzing.
+/// Recorded pieces of memory, for tests and fuzzing.
 #[derive(Debug, Clone, Default)]
 pub struct RecordedMemory {
     pieces: Vec<(u64, Vec<u8>)>,
 }
 
 impl RecordedMemory {
-    /// Memory that holds `bytes` from `addr`.
+    /// Adds a piece that holds `bytes` from `addr`.
     pub fn with(mut self, addr: u64, bytes: Vec<u8>) -> Self {
         self.pieces.push((addr, bytes));
         self

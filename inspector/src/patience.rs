@@ -1,6 +1,7 @@
-//! What this program waits for that others have to give: memory of a process that somebody serves page by page (userfaultfd), files of
-//! servers that do not answer (FUSE, NFS). The kernel wakes a thread that waits so for nothing but the end of its process, so
-//! each such call is noted here, for whoever watches over the time that is left.
+//! Registry of calls that may block on others: memory of a process that is served page by page
+//! (userfaultfd), files of servers that do not answer (FUSE, NFS). The kernel wakes a thread
+//! blocked in such a call only at the end of its process. So each such call is noted here, for the
+//! thread that watches over the time limit.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -13,16 +14,16 @@ use nix::unistd::alarm;
 use rustix::time::{ClockId, clock_gettime};
 use symbols::addr::RuntimeAddr;
 
-/// What is waited for.
+/// Object of a blocking call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum What {
-    /// Memory of a process.
+    /// Memory of a process: process id and address.
     Memory(i32, RuntimeAddr),
-    /// Something that /proc says of a process: what is being done.
+    /// Data about a process in /proc: process id and the action, for messages.
     Proc(i32, &'static str),
-    /// The contents of a program or library.
+    /// Contents of a program or library file.
     Program,
-    /// A file whose path somebody else chose.
+    /// File whose path another process chose.
     Named,
 }
 
@@ -37,31 +38,33 @@ impl fmt::Display for What {
     }
 }
 
-/// What a thread waits for, and since when.
+/// Blocking call of a thread, and its start time.
 #[derive(Debug, Default)]
 struct State {
     call: Option<(What, i64)>,
-    /// Nobody waits for this thread any more.
+    /// True if nobody waits for this thread any more.
     left_behind: bool,
 }
 
-/// A thread that may wait.
+/// Handle of a thread that may block.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Waiter(Arc<Mutex<State>>);
 
 static THREADS: Mutex<Vec<Weak<Mutex<State>>>> = Mutex::new(Vec::new());
-/// Nanoseconds that all have waited so far, of calls that are over.
+/// Total nanoseconds of all blocking calls that are over.
 static TOTAL: AtomicI64 = AtomicI64::new(0);
-/// Nanoseconds that all may wait where no thread of ours watches over it; none where one does.
+/// Limit in nanoseconds for all blocking calls if no thread of ours watches over them; 0 if one
+/// does.
 static ALONE: AtomicI64 = AtomicI64::new(0);
-/// How many threads wait, where no thread of ours watches over it.
+/// Number of blocked threads if no thread of ours watches over them.
 static WAITERS: Mutex<usize> = Mutex::new(0);
 
 thread_local! {
     static OURS: RefCell<Option<Waiter>> = const { RefCell::new(None) };
 }
 
-/// A clock that costs next to nothing, and is exact to some milliseconds, which is far more than most calls take.
+/// Reads CLOCK_MONOTONIC_COARSE, in nanoseconds. It is cheap, and exact to some milliseconds. Most
+/// calls take far less.
 fn now() -> i64 {
     let now = clock_gettime(ClockId::MonotonicCoarse);
     now.tv_sec.saturating_mul(SECOND).saturating_add(now.tv_nsec)
@@ -74,13 +77,13 @@ fn time(nanoseconds: i64) -> Duration {
 }
 
 impl Waiter {
-    /// The thread that asks.
+    /// Handle of the calling thread.
     pub(crate) fn ours() -> Self {
         let ours = OURS.try_with(|ours| {
             let mut ours = ours.try_borrow_mut().ok()?;
             Some(ours.get_or_insert_with(Waiter::register).clone())
         });
-        // A thread that is about to end waits for nothing any more.
+        // A thread that is about to end waits for nothing.
         ours.ok().flatten().unwrap_or_default()
     }
 
@@ -96,25 +99,25 @@ impl Waiter {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How long the call takes already in which it is.
+    /// Duration of the call that blocks this thread now.
     pub(crate) fn waits(&self) -> Option<Duration> {
         self.state().call.map(|(_, since)| time(now().saturating_sub(since)))
     }
 
-    /// We go on without it: what it waits for counts no longer.
+    /// Notes that we go on without this thread: its blocking call no longer counts.
     pub(crate) fn leave_behind(&self) {
         self.state().left_behind = true;
     }
 }
 
-/// Makes a call that may wait.
+/// Runs `call`, which may block on `what`.
 pub(crate) fn waiting<T>(what: What, call: impl FnOnce() -> T) -> T {
     let waiter = Waiter::ours();
     let begun = now();
     {
         let mut state = waiter.state();
         if state.call.is_some() {
-            // Part of a call that is noted.
+            // Part of a call that is already noted.
             drop(state);
             return call();
         }
@@ -137,32 +140,33 @@ pub(crate) fn waiting<T>(what: What, call: impl FnOnce() -> T) -> T {
     result
 }
 
-/// No thread of ours watches: from now on the kernel ends us when all calls together have taken so long.
+/// Sets the limit for the case that no thread of ours watches. The kernel ends us when all blocking
+/// calls together have taken `limit`.
 pub(crate) fn watch_alone(limit: Duration) {
     let limit = i64::try_from(limit.as_nanos()).unwrap_or(i64::MAX).max(1);
     ALONE.store(limit, Ordering::Relaxed);
 }
 
-/// Whole seconds that are left, at least one.
+/// Number of whole seconds left, at least one.
 fn seconds_left(limit: i64) -> u32 {
     let left = limit.saturating_sub(TOTAL.load(Ordering::Relaxed));
     let seconds = left.max(1).saturating_add(SECOND - 1) / SECOND;
-    // What is above it no clock of ours sees the end of.
+    // A larger value than `u32` holds has no end that a clock of ours would see.
     u32::try_from(seconds).unwrap_or(u32::MAX)
 }
 
-/// One more thread waits.
+/// Counts one more blocked thread. The first one starts the alarm.
 fn begin_alone(limit: i64) {
     let mut waiters = WAITERS.lock().unwrap_or_else(PoisonError::into_inner);
     *waiters += 1;
-    // Those that wait at the same time share one clock: the process has only one.
+    // Threads that block at the same time share one alarm: a process has only one.
     if *waiters == 1 {
         end_by_alarm();
         alarm::set(seconds_left(limit));
     }
 }
 
-/// One that waited does so no more.
+/// Counts one blocked thread less. The last one cancels the alarm.
 fn end_alone() {
     let mut waiters = WAITERS.lock().unwrap_or_else(PoisonError::into_inner);
     *waiters = waiters.saturating_sub(1);
@@ -171,20 +175,21 @@ fn end_alone() {
     }
 }
 
-/// Lets SIGALRM end us: whoever started us may have it ignored, or blocked.
+/// Makes SIGALRM end our process. Our parent may have left it ignored or blocked.
 fn end_by_alarm() {
     // SAFETY: the default action runs no code of ours.
     let _there_is_one = unsafe { signal(Signal::SIGALRM, SigHandler::SigDfl) };
     let _can_be_changed = SigSet::from(Signal::SIGALRM).thread_unblock();
 }
 
-/// Makes a call in which the kernel ends us if it takes longer, which needs neither a thread nor memory of ours: SIGALRM, as a
-/// signal whose default action is to end a process, also wakes threads that wait so that no other reaches them.
+/// Runs `call`; the kernel ends our process if it takes longer than `seconds`. This needs neither a
+/// thread nor memory of ours. The default action of SIGALRM ends a process, so it also wakes
+/// threads that no other signal reaches.
 pub(crate) fn in_time<T>(seconds: u32, call: impl FnOnce() -> T) -> T {
     end_by_alarm();
     let before = alarm::set(seconds);
     let result = call();
-    // Somebody may have set one for more than this call.
+    // An outer call may have set the alarm for a longer time.
     match before {
         Some(left) => _ = alarm::set(left),
         None => _ = alarm::cancel(),
@@ -192,7 +197,8 @@ pub(crate) fn in_time<T>(seconds: u32, call: impl FnOnce() -> T) -> T {
     result
 }
 
-/// How long this program has waited so far, and, where it does now, what for and how long already: the longest such call.
+/// Total time of blocking calls so far. If threads are blocked now, also the object and duration of
+/// the longest such call.
 pub(crate) fn so_far() -> (Duration, Option<(What, Duration)>) {
     let now = now();
     let threads = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -249,7 +255,8 @@ mod tests {
         assert_eq!(seconds_left(i64::MAX), u32::MAX);
     }
 
-    /// What the test below runs in a process of its own: named by a variable, else it does nothing.
+    /// Body of the test below, run in a process of its own. An environment variable names the case;
+    /// without it nothing is done.
     #[test]
     fn alone() {
         let Ok(what) = std::env::var("ALONE") else { return };

@@ -1,13 +1,14 @@
 //! Text from a target, made safe for terminals.
 //!
-//! A process chooses its name, its path and its build info. Printed as they are, they could move the cursor, change
-//! colours, fake lines, or make a terminal answer as if somebody had typed.
+//! A process chooses its name, its path and its build info. Printed unchanged, they could move the
+//! cursor, change colours, fake lines, or make a terminal answer as if somebody had typed.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// Replaces whatever could act on a terminal by an escape such as `\x1b` or `\u{202e}`: control characters (line ends
-/// included), invisible and direction-changing ones, and bytes that are not UTF-8. A backslash stays one.
+/// Replaces all characters that could act on a terminal by an escape such as `\x1b` or `\u{202e}`:
+/// control characters (line ends included), invisible and direction-changing characters, and bytes
+/// that are not UTF-8. A backslash is not escaped.
 pub fn printable(bytes: &[u8]) -> Cow<'_, str> {
     match std::str::from_utf8(bytes) {
         Ok(text) if !text.chars().any(acts) => Cow::Borrowed(text),
@@ -15,7 +16,7 @@ pub fn printable(bytes: &[u8]) -> Cow<'_, str> {
     }
 }
 
-/// As [`printable`], for text.
+/// Escapes a string as [`printable`] does.
 pub fn printable_str(text: &str) -> Cow<'_, str> {
     printable(text.as_bytes())
 }

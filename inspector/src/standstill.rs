@@ -1,4 +1,4 @@
-//! Why the threads of a process do not come to a stop, found by checking, and what helps then.
+//! Causes and remedies if the threads of a process do not stop, found by checking.
 
 use std::fs;
 use std::io;
@@ -10,7 +10,7 @@ use crate::process::{self, Pid, Process};
 use crate::stop::{self, StopError};
 use crate::{Error, stop::wait_channel};
 
-/// The error that the threads of a process could not be stopped, which what was asked for needs.
+/// Makes the error for a failed stop of the threads of `process`.
 pub(crate) fn error(process: &Process, error: StopError) -> Error {
     let pid = process.pid();
     if let Err(gone) = process.check() {
@@ -39,13 +39,13 @@ pub(crate) fn error(process: &Process, error: StopError) -> Error {
     }
 }
 
-/// Who traces one of its threads.
+/// Process that traces a thread of `process`.
 fn tracer(process: &Process) -> Option<Pid> {
     let tracer = stop::tracer(process.pid().as_raw())?;
     Pid::try_from(u64::from(tracer.unsigned_abs())).ok()
 }
 
-/// A thread that is late, and what can be done.
+/// Description of a late thread, and a remedy.
 fn waiting(tid: i32) -> (String, String) {
     let channel = wait_channel(tid);
     if stop::state(tid) == Some('D') {
@@ -58,7 +58,7 @@ fn waiting(tid: i32) -> (String, String) {
     (what, "run again: the machine may be overloaded".to_owned())
 }
 
-/// The frozen cgroup that a process is in.
+/// Frozen cgroup that holds the process.
 pub(crate) fn frozen(process: &Process) -> Option<Frozen> {
     let groups = process.read("cgroup", "read the cgroup").unwrap_or_default();
     let mounts = fs::read("/proc/self/mountinfo").unwrap_or_default();

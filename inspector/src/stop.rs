@@ -1,12 +1,13 @@
-//! Stopping the threads of a process for a moment: the only ptrace code.
+//! Brief stops of the threads of a process. No other module uses ptrace to stop threads.
 //!
-//! Threads are seized and interrupted, which sends no signal and injects nothing. If we die in between, the
-//! kernel detaches them and they run on. If we do not go on, we are [ended](longest_stop).
+//! Threads are seized and interrupted, which sends no signal and injects nothing. If our process
+//! dies in between, the kernel detaches the threads and they run on. If our process makes no
+//! progress, it is [ended](longest_stop).
 //!
-//! What a thread passes:
+//! States of a thread during a stop:
 //!
 //! ```text
-//!             PTRACE_SEIZE          PTRACE_INTERRUPT       its report is seen
+//!             PTRACE_SEIZE          PTRACE_INTERRUPT       report is seen
 //! untraced ----------------> seized ----------------> told ----------------> stopped
 //!    ^                          |                      |                        |
 //!    |                          |    it ends: it is    |                        |
@@ -16,15 +17,17 @@
 //!                                   was on its way to the thread
 //! ```
 //!
-//! What holds at each moment, wherever we are ended:
+//! Invariants at each moment, wherever our process is ended:
 //!
-//! * All tracing belongs to one thread of ours: the kernel lets a thread go when its tracer ends.
-//! * Reports are looked at and never taken (`tracee`), so that a signal stays with its thread.
-//! * A watchdog of the kernel is set before the first thread is seized, and ends with the last one that is let go.
-//! * Nobody waits stopped for longer than `hold`: a thread that is told and does not come is late, and the others run on until it
-//!   has come.
-//! * A thread of ours waits for threads that end while others are seized (`reaper`), for a process that executes another program
-//!   waits for that.
+//! * One thread of our process does all the tracing. The kernel lets a thread go when its tracer
+//!   ends.
+//! * Reports are looked at and never consumed (`tracee`), so that a signal stays with its thread.
+//! * A kernel timer (watchdog) is armed before the first thread is seized, and disarmed when the
+//!   last thread is let go.
+//! * No thread is held stopped for longer than `hold` while others are missing. A thread that was
+//!   told to stop and does not is late. The others run on until it has stopped.
+//! * A helper thread waits for threads that end while others are seized (`reaper`), because a
+//!   process that executes another program blocks until that is done.
 
 mod pending;
 mod priority;
@@ -52,7 +55,7 @@ pub use tasks::{is_traced, namespaced_threads, state, threads, tracer, wait_chan
 use watchdog::Watchdog;
 pub use watchdog::longest_stop;
 
-/// Why threads could not be stopped.
+/// Reason why threads could not be stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StopError {
@@ -65,15 +68,16 @@ pub enum StopError {
     /// A thread did not stop in time: it is in an uninterruptible wait, or frozen.
     #[error("thread {0} did not stop in time")]
     Timeout(i32),
-    /// Nothing is stopped without a clock that ends it.
+    /// The kernel gives no timer that limits the stop, so nothing is stopped.
     #[error("the kernel has no timer for the end of a stop: {}", no_timer(.errno, .signals))]
     NoTimer {
-        /// What the kernel says.
+        /// Error that the kernel returned.
         errno: Errno,
-        /// Where that is for the number of signals: how many wait for processes of our user, and how many may.
+        /// Signals pending for all processes of our user, and their limit; `None` if this is not
+        /// the cause.
         signals: Option<(u64, u64)>,
     },
-    /// Something else that the kernel says.
+    /// Other error of the kernel.
     #[error("ptrace: {0}")]
     Os(Errno),
 }
@@ -99,9 +103,9 @@ impl From<Errno> for StopError {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ThreadState {
-    /// Told to stop, not seen to have stopped.
+    /// Told to stop, not yet seen stopped.
     Stopping,
-    /// Stopped; a signal that was on its way goes on with the thread.
+    /// Stopped. A signal that was on its way is delivered when the thread goes on.
     Stopped { signal: Option<i32> },
 }
 
@@ -113,37 +117,40 @@ pub struct Stopped {
     pid: i32,
     threads: BTreeMap<i32, ThreadState>,
     begun: Instant,
-    /// When one of them was last seen not to have stopped yet.
+    /// Time at which a thread was last seen not stopped yet.
     seen_running: Instant,
-    /// Where one thread is traced while others are seized.
+    /// Helper that waits for traced threads that end while others are seized.
     reaper: Option<Reaper>,
-    /// Ends us where we do not go on: armed before the first thread is seized, disarmed when the last one was let go.
+    /// Timer that ends our process if it makes no progress: armed before the first thread is
+    /// seized, disarmed when the last is let go.
     watchdog: Watchdog,
-    /// While they wait for us.
+    /// Raised priority of our thread while the threads are held.
     raised: Option<Raised>,
     not_send: std::marker::PhantomData<*const ()>,
 }
 
-/// How a stop went, on our clock.
+/// Durations of a stop, on our clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StopTimes {
-    /// From the first request to stop to the last thread let go.
+    /// Time from the first request to stop until the last thread was let go.
     pub total: Duration,
-    /// From the first request to stop until all had stopped.
+    /// Time from the first request to stop until all threads had stopped.
     pub until_stopped: Duration,
-    /// How many threads were stopped.
+    /// Number of threads that were stopped.
     pub threads: usize,
 }
 
 impl Stopped {
-    /// Stops all threads of `pid`, those included that are created meanwhile.
+    /// Stops all threads of `pid`, including threads that are created meanwhile.
     ///
-    /// Those that have stopped wait no longer than `hold` for those that have not, or than it takes to stop so many. Then they
-    /// run on while one that is late is waited for (a fork in progress, the disk), for three seconds at most: once it has
-    /// stopped it is kept, and the others are stopped again. One that could go on and only lacks a CPU is waited for longer.
+    /// Stopped threads are held for at most `hold`, or for the time that stopping so many threads
+    /// takes, while others have not stopped. Then they run on while a late thread is waited for (a
+    /// fork in progress, the disk), for three seconds at most. A late thread that stops is kept,
+    /// and the others are stopped again. Threads that are runnable and only lack a CPU are waited
+    /// for longer.
     ///
     /// # Errors
-    /// On any error no thread stays stopped.
+    /// Returns [`StopError`] if the threads could not be stopped; no thread stays stopped then.
     pub fn all_threads(pid: i32, hold: Duration) -> Result<Self, StopError> {
         let number = u32::try_from(threads(pid)?.len()).unwrap_or(u32::MAX);
         let hold = hold.max(EACH.saturating_mul(number));
@@ -173,10 +180,11 @@ impl Stopped {
         if stopped.threads.is_empty() { Err(StopError::Exited) } else { Ok(stopped) }
     }
 
-    /// Stops all threads of `pid` as [`Stopped::all_threads`] does, but within `hold` or not at all.
+    /// Stops all threads of `pid` as [`Stopped::all_threads`] does, but within `hold` or not at
+    /// all.
     ///
     /// # Errors
-    /// On any error no thread stays stopped.
+    /// Returns [`StopError`] if the threads did not all stop in time; no thread stays stopped then.
     pub fn all_threads_within(pid: i32, hold: Duration) -> Result<Self, StopError> {
         let mut stopped = Stopped::of(pid, Instant::now(), hold)?;
         stopped.raised = Some(Raised::raise());
@@ -187,15 +195,15 @@ impl Stopped {
         if stopped.threads.is_empty() { Err(StopError::Exited) } else { Ok(stopped) }
     }
 
-    /// Stops some threads of `pid`, and those that they create meanwhile.
+    /// Stops the threads `tids` of `pid`, and the threads that they create meanwhile.
     ///
     /// # Errors
-    /// On any error no thread stays stopped.
+    /// Returns [`StopError`] if a thread could not be stopped; no thread stays stopped then.
     pub fn some_threads(pid: i32, tids: &[i32], hold: Duration) -> Result<Self, StopError> {
         let mut stopped = Stopped::of(pid, Instant::now(), hold)?;
         stopped.raised = Some(Raised::raise());
         stopped.reaper = Some(Reaper::start(pid));
-        // What that took is not what the threads take.
+        // The time of the preparation does not count as time of the stop.
         stopped.begun = Instant::now();
         for &tid in tids {
             stopped.seize(tid)?;
@@ -206,7 +214,7 @@ impl Stopped {
         if stopped.threads.is_empty() { Err(StopError::Exited) } else { Ok(stopped) }
     }
 
-    /// Stops all that have not stopped, in the time of `hold`.
+    /// Stops all threads that have not stopped yet, within `hold`.
     fn try_all(&mut self, hold: Duration) -> Result<(), StopError> {
         let tids = threads(self.pid)?;
         self.begun = Instant::now();
@@ -215,13 +223,14 @@ impl Stopped {
         for tid in tids {
             self.seize(tid)?;
         }
-        // Interrupting each only once all are seized: none waits stopped for the others to be seized.
+        // Interrupt only once all are seized: no thread waits stopped while others are being
+        // seized.
         self.interrupt_all();
         self.wait(deadline)?;
         // Threads that a not yet seized thread created meanwhile are not traced automatically.
         for _ in 0..MAX_ROUNDS {
             let mut new = threads(self.pid)?;
-            // A first thread that has ended is listed as long as the others live.
+            // A main thread that has ended is listed as long as other threads live.
             new.retain(|&tid| !(self.threads.contains_key(&tid) || tid == self.pid && is_dead(tid)));
             if new.is_empty() {
                 return Ok(());
@@ -237,7 +246,7 @@ impl Stopped {
         Err(StopError::Timeout(self.pid))
     }
 
-    /// Lets those run on that have stopped, and waits until one of those that have not has.
+    /// Lets the stopped threads run on, and waits until one of the late threads has stopped.
     fn await_late(&mut self, give_up: Instant) -> Result<(), StopError> {
         self.detach_stopped();
         let mut looks = 0;
@@ -247,7 +256,7 @@ impl Stopped {
                 self.poll(tid)?;
             }
             let late = self.stopping();
-            // Nobody is late any more, or one of them has come.
+            // No thread is late any more, or a late one has stopped.
             let Some(&first) = late.first() else { return Ok(()) };
             if late.len() < self.threads.len() {
                 return Ok(());
@@ -260,10 +269,11 @@ impl Stopped {
         }
     }
 
-    /// Stops a single thread of `pid`. One that could go on and only lacks a CPU is waited for longer: nobody waits stopped for it.
+    /// Stops a single thread of `pid`. A thread that is runnable and only lacks a CPU is waited for
+    /// longer, as no other thread is held meanwhile.
     ///
     /// # Errors
-    /// On any error the thread runs on.
+    /// Returns [`StopError`] if the thread could not be stopped; the thread runs on then.
     pub fn one_thread(pid: i32, tid: i32, timeout: Duration) -> Result<Self, StopError> {
         let begun = Instant::now();
         let mut stopped = Stopped::of(pid, begun, timeout)?;
@@ -283,12 +293,14 @@ impl Stopped {
         if stopped.threads.is_empty() { Err(StopError::Exited) } else { Ok(stopped) }
     }
 
-    /// Stops a single thread of `pid`, of many that are stopped one after the other: does not give our core away while it can come
-    /// to its stop on another one, so that it is not held for the time that we would wait for a core. Nor is one waited for that is
-    /// late.
+    /// Stops a single thread of `pid` as one of many that are stopped one after the other.
+    ///
+    /// Keeps our core busy while the thread can stop on another core, so that the thread is not
+    /// held for the time that we would wait for a core. Does not wait for a late thread: it is
+    /// returned as pending.
     ///
     /// # Errors
-    /// On any error the thread runs on.
+    /// Returns [`StopError`] if the thread could not be stopped; the thread runs on then.
     pub fn one_in_passing(pid: i32, tid: i32, timeout: Duration) -> Result<StopOutcome, StopError> {
         let begun = Instant::now();
         let mut stopped = Stopped::of(pid, begun, timeout)?;
@@ -318,41 +330,42 @@ impl Stopped {
         })
     }
 
-    /// The threads that are held.
+    /// Ids of the held threads.
     pub fn tids(&self) -> impl Iterator<Item = i32> {
         self.threads.keys().copied()
     }
 
-    /// Since when: the first request to stop, of the time when all did.
+    /// Time of the first request to stop, in the round in which all threads stopped.
     pub fn begun(&self) -> Instant {
         self.begun
     }
 
-    /// When one of them was last seen not to have stopped.
+    /// Time at which a thread was last seen not stopped yet.
     pub fn seen_running(&self) -> Instant {
         self.seen_running
     }
 
-    /// What is done while they are held may take so long, where that is longer than the time in which they were to stop; whoever
-    /// takes far longer is [ended](longest_stop).
+    /// Allows `time` for the work done while the threads are held, if that is longer than the time
+    /// allowed for the stop. A process that takes far longer is [ended](longest_stop).
     pub fn allow(&self, time: Duration) -> Result<(), StopError> {
         Ok(self.watchdog.allow(longest_stop(time))?)
     }
 
-    /// The registers of a held thread.
+    /// Registers of the held thread `tid`.
     pub fn registers(&self, tid: i32) -> Result<Registers, StopError> {
         self.watchdog.alive()?;
         Ok(registers::read(Pid::from_raw(tid))?)
     }
 
-    /// Lets all threads run on and says how long they can have stood still: from when one was last seen not to have
-    /// stopped. Before that they may have waited for a core, which they would have done without us.
+    /// Lets all threads run on. Returns how long they can have stood still: the time since one was
+    /// last seen not stopped. Before that they may have waited for a core, which they would have
+    /// done without us.
     pub fn resume(mut self) -> Duration {
         self.release();
         self.seen_running.elapsed()
     }
 
-    /// Lets all threads run on and says how long they were held.
+    /// Lets all threads run on. Returns how long they were held.
     pub fn thaw(mut self) -> Duration {
         self.release();
         self.begun.elapsed()
@@ -365,16 +378,20 @@ impl Drop for Stopped {
     }
 }
 
-/// How long threads wait stopped for others that have not, where nobody says how long they may.
+/// Default maximum time that stopped threads are held while the rest stop.
 pub const HOLD: Duration = Duration::from_millis(50);
-/// How long those that are late are waited for.
+/// Maximum time that late threads are waited for.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// What stopping one of many may take where those that have stopped wait for it: four times what it takes on an idle machine.
+/// Time allowed per thread for stopping many threads while the stopped ones wait: four times what
+/// an idle machine needs.
 const EACH: Duration = Duration::from_micros(40);
-/// How long those are waited for that only lack a CPU, and how often the others are held for them.
+/// Maximum time that threads are waited for that only lack a CPU. [`MAX_SLOW`] limits the number of
+/// rounds.
 const SLOW_PATIENCE: Duration = Duration::from_secs(10);
 const MAX_SLOW: u32 = 32;
-/// So often those that have stopped are held for one that is late: in a process in which always another one is, no more.
+/// Maximum number of rounds in which stopped threads are held for a late one. In some processes
+/// always another thread is late.
 const MAX_HOLDS: u32 = 8;
-/// New threads appear at most while the last unseized ones run.
+/// Maximum number of rounds that seize new threads. New threads appear only while some thread is
+/// not seized.
 const MAX_ROUNDS: usize = 64;

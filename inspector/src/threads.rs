@@ -1,14 +1,15 @@
-//! Threads of our own. A machine on which no more can be had is just one on which somebody wants to look at a process: whoever
-//! wants a thread from here says what is done without it, and nothing ends for the lack of one.
+//! Threads of our own process. A machine that has no more threads to give may be just the one on
+//! which a process has to be inspected. So each caller handles the failure and goes on without the
+//! thread.
 //!
-//! `std::thread::spawn` and `Scope::spawn` panic there; the lints of this crate keep them out.
+//! `std::thread::spawn` and `Scope::spawn` panic in that case; the lints of this crate forbid them.
 
 use std::io;
 use std::thread::{Builder, JoinHandle, Scope, ScopedJoinHandle};
 
 use crate::process::tasks;
 
-/// The kernel gives us no further thread.
+/// Error that the kernel gives us no further thread.
 #[derive(Debug, thiserror::Error)]
 #[error("no thread can be started: {0}")]
 pub(crate) struct NoThread(String);
@@ -16,7 +17,7 @@ pub(crate) struct NoThread(String);
 /// Starts a thread.
 ///
 /// # Errors
-/// Where there is none to be had.
+/// Returns [`NoThread`] if no thread can be started.
 pub(crate) fn start<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> T + Send + 'static,
@@ -27,7 +28,7 @@ pub(crate) fn start<T: Send + 'static>(
 /// Starts a thread of a scope.
 ///
 /// # Errors
-/// As [`start`].
+/// Returns [`NoThread`] if no thread can be started.
 pub(crate) fn start_in<'scope, T: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     name: &str,
@@ -36,7 +37,8 @@ pub(crate) fn start_in<'scope, T: Send + 'scope>(
     Builder::new().name(name.to_owned()).spawn_scoped(scope, work).map_err(refused)
 }
 
-/// Does something on a thread of its own that ends with it, or on this one where there is none to be had.
+/// Runs `work` on a thread of its own and waits for its end. Runs it on the calling thread if none
+/// can be started.
 pub(crate) fn apart<T: Send>(name: &str, work: impl Fn() -> T + Sync) -> T {
     std::thread::scope(|scope| match start_in(scope, name, &work) {
         Ok(thread) => match thread.join() {
@@ -47,7 +49,7 @@ pub(crate) fn apart<T: Send>(name: &str, work: impl Fn() -> T + Sync) -> T {
     })
 }
 
-/// Says so to who wants to know why it takes longer.
+/// Makes the error and logs it, so that a user sees why the work takes longer.
 fn refused(error: io::Error) -> NoThread {
     let refused = NoThread(tasks::why_no_more(&error));
     tracing::info!("{refused}; going on without");

@@ -1,4 +1,4 @@
-//! Where an agent is, as a user says it.
+//! Address of an agent, as a user writes it.
 
 use std::fmt;
 use std::io;
@@ -7,23 +7,23 @@ use std::str::FromStr;
 
 use crate::process::Pid;
 
-/// The longest name of the domain name system.
+/// Maximum length of a DNS name.
 const MAX_HOST: usize = 253;
 
-/// A host and a TCP port.
+/// Host and TCP port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
-    /// A name or a number, without the brackets of IPv6; empty for this machine.
+    /// Host name or IP address, without the brackets of IPv6; empty for this machine.
     pub host: String,
-    /// The port: not 0.
+    /// Port number, not 0.
     pub port: u16,
 }
 
 impl Address {
-    /// The addresses to try, in their order.
+    /// Resolves the host to the addresses to try, in order.
     ///
     /// # Errors
-    /// What the resolver says.
+    /// Returns the error of the resolver.
     pub fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
         if self.host.is_empty() {
             return Ok(vec![(Ipv4Addr::LOCALHOST, self.port).into()]);
@@ -35,7 +35,7 @@ impl Address {
 impl FromStr for Address {
     type Err = String;
 
-    /// Takes `host:port`, `[v6]:port` and `:port`.
+    /// Parses `host:port`, `[v6]:port` and `:port`.
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = |why: &str| format!("{text:?} is not HOST:PORT: {why}");
         let (host, port) = text.rsplit_once(':').ok_or_else(|| wrong("it has no port"))?;
@@ -68,12 +68,12 @@ impl fmt::Display for Address {
     }
 }
 
-/// A process of this machine, or an agent wherever it is.
+/// Process of this machine, or an agent by its address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AgentTarget {
-    /// A process, by its pid in our pid namespace.
+    /// Process, by its pid in our pid namespace.
     Process(Pid),
-    /// An agent, by its address.
+    /// Agent, by its address.
     Address(Address),
 }
 

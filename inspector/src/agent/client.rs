@@ -1,4 +1,4 @@
-//! Asking an agent, and taking no more of an answer than is wanted.
+//! Requests to an agent, with limits on its answer.
 
 use std::io::{self, Read as _, Write};
 use std::ops::ControlFlow;
@@ -9,31 +9,31 @@ use super::connect::Connection;
 use super::signal::{Request, Signal};
 
 const BUFFER: usize = 64 << 10;
-/// How often the reader looks up while nothing comes.
+/// Interval at which the reader checks its limits while no data arrives.
 const TICK: Duration = Duration::from_millis(100);
-/// An agent that is busy with the CPU profile of somebody else answers after that.
+/// Maximum time without data. A busy agent answers only after another client's CPU profile.
 const SILENCE: Duration = Duration::from_secs(60);
-/// An answer that trickles ends here.
+/// Maximum time for a whole answer, against one that trickles.
 const WHOLE: Duration = Duration::from_secs(15 * 60);
 
-/// How much of an answer is taken.
+/// Limits on an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// The longest time in which nothing comes.
+    /// Maximum time without data.
     pub silence: Duration,
-    /// The longest time for all of it.
+    /// Maximum time for the whole answer.
     pub whole: Duration,
-    /// The most bytes.
+    /// Maximum number of bytes.
     pub bytes: u64,
 }
 
 impl Limits {
-    /// What fits an answer; `silence` instead of the usual one where the user gave it.
+    /// Limits suited to the answer to `signal`; `silence` replaces the default if the user gave it.
     pub fn of(signal: Signal, silence: Option<Duration>) -> Self {
         let bytes = match signal {
             Signal::Version => 4 << 10,
             Signal::Gc | Signal::SetGcPercent | Signal::Stats | Signal::MemStats => 64 << 10,
-            // The agent itself ends at 64 MiB.
+            // The agent itself stops at 64 MiB.
             Signal::StackTrace => 256 << 20,
             Signal::HeapProfile | Signal::CpuProfile => 1 << 30,
             Signal::Trace | Signal::BinaryDump => 8 << 30,
@@ -46,25 +46,25 @@ impl Limits {
     }
 }
 
-/// How an answer ended.
+/// Reason for the end of an answer.
 #[derive(Debug)]
 pub enum End {
-    /// The agent closed the connection, as it does behind each answer.
+    /// The agent closed the connection, as it does after each answer.
     Closed,
-    /// Nothing came for so long.
+    /// No data arrived for this time.
     Silent(Duration),
-    /// It took longer than this.
+    /// The answer took longer than this.
     TooLong(Duration),
-    /// It has more bytes than this.
+    /// The answer has more bytes than this.
     TooLarge(u64),
     /// The connection broke.
     Broken(io::Error),
-    /// Whoever watched wanted no more.
+    /// The caller's `watch` function ended it.
     Stopped,
 }
 
 impl End {
-    /// Why an answer is not whole; `None` where it may be.
+    /// Reason why an answer is incomplete; `None` if it may be complete.
     pub fn reason(&self) -> Option<String> {
         Some(match self {
             End::Closed => return None,
@@ -77,21 +77,22 @@ impl End {
     }
 }
 
-/// What came.
+/// Received answer.
 #[derive(Debug)]
 pub struct Answer {
-    /// How many bytes.
+    /// Number of bytes.
     pub bytes: u64,
-    /// How it ended.
+    /// Reason for the end of the answer.
     pub end: End,
 }
 
 impl Connection {
-    /// Asks, and passes on to `sink` what comes, until the agent closes the connection or a limit is reached. `watch` is
-    /// told the number of bytes several times a second, and may end it.
+    /// Sends `request` and passes the answer on to `sink`, until the agent closes the connection or
+    /// a limit is reached. `watch` gets the number of bytes several times a second, and may end the
+    /// answer.
     ///
     /// # Errors
-    /// Where nothing came, and why; [`Error::Sink`] where `sink` fails.
+    /// Returns the reason if no data arrived, and [`Error::Sink`] if `sink` fails.
     pub fn ask(
         mut self,
         request: &Request,

@@ -1,4 +1,4 @@
-//! Connections to agents, in the network namespace where they listen.
+//! Connections to agents, in the network namespace in which they listen.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -8,14 +8,15 @@ use super::find::{Endpoint, find};
 use super::{Address, Error};
 use crate::process::Process;
 
-/// A loopback answers at once; a machine that is far away or gone takes as long as the user has patience.
+/// Maximum time to connect. A loopback address answers at once; an unreachable machine would take
+/// as long as the user waits.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A connection to an agent, on which nothing was asked yet.
+/// Connection to an agent, before the request.
 #[derive(Debug)]
 pub struct Connection {
     pub(super) stream: TcpStream,
-    /// Whom it leads to, for people.
+    /// Name of the remote end, for messages.
     pub(super) peer: String,
 }
 
@@ -23,11 +24,11 @@ impl Connection {
     /// Connects to the agent of a process.
     ///
     /// # Errors
-    /// Why there is none that can be trusted, or no connection to it.
+    /// Returns the reason why there is no agent that can be trusted, or no connection to it.
     pub fn to_process(process: &Process) -> Result<Self, Error> {
         let endpoint = find(process)?;
         let connection = Self::to_endpoint(process, &endpoint)?;
-        // Still the same socket: what we connected to is the process's.
+        // Still the same socket, so we are connected to the process.
         let again = find(process)?;
         if again.listener == endpoint.listener {
             Ok(connection)
@@ -54,10 +55,10 @@ impl Connection {
         }
     }
 
-    /// Connects to an address. What answers there is believed to be an agent: nothing could prove it.
+    /// Connects to an address. The remote end is taken for an agent; nothing could prove it.
     ///
     /// # Errors
-    /// [`Error::Resolve`], [`Error::Connect`].
+    /// Returns [`Error::Resolve`] or [`Error::Connect`].
     pub fn to_address(address: &Address) -> Result<Self, Error> {
         let peer = address.to_string();
         let addresses = match address.resolve() {
@@ -70,7 +71,7 @@ impl Connection {
         }
     }
 
-    /// Whom it leads to, for people.
+    /// Name of the remote end, for messages.
     pub fn peer(&self) -> &str {
         &self.peer
     }

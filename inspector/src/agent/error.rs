@@ -1,4 +1,4 @@
-//! What can be wrong with an agent, or with what claims to be one.
+//! Errors of agents, and of programs that claim to be one.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,60 +9,60 @@ use crate::printable::printable_str;
 use crate::process::Pid;
 use crate::process::access::more_rights;
 
-/// Why an agent gives no answer.
+/// Reason why an agent gives no answer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// No port file.
+    /// The process has no port file.
     #[error("process {pid} has no gops agent: there is no port file ({})", places(looked))]
     None {
-        /// The process.
+        /// Process id.
         pid: Pid,
-        /// Where it was looked for.
+        /// Paths at which the port file was looked for.
         looked: Vec<PathBuf>,
-        /// Its environment and root directory could not be seen, so there may be one elsewhere.
+        /// True if the process's environment could not be read, so the file may be elsewhere.
         blind: bool,
     },
-    /// The port file gives no port.
+    /// The port file holds no port.
     #[error("process {pid} has no gops agent: {} {problem}", shown(path))]
     PortFile {
-        /// The process.
+        /// Process id.
         pid: Pid,
-        /// The file.
+        /// Path of the port file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Defect of the file.
         problem: Problem,
     },
-    /// Nobody listens there.
+    /// No socket listens on the port.
     #[error(
         "process {pid} has no gops agent: nobody listens on port {port}, which {} names{}",
         shown(path), if *earlier { "; an earlier process with this pid wrote it" } else { "" }
     )]
     Stale {
-        /// The process.
+        /// Process id.
         pid: Pid,
-        /// The port file.
+        /// Path of the port file.
         path: PathBuf,
-        /// The port in it.
+        /// Port in the file.
         port: u16,
-        /// It was written before the process began.
+        /// True if the file was written before the process began.
         earlier: bool,
     },
-    /// Another process listens there.
+    /// Another process listens on the port.
     #[error(
         "port {port}, which {} names, is not of process {pid}: {} listens there{}",
         shown(path), named(owner), if *earlier { "; an earlier process with this pid wrote the file" } else { "" }
     )]
     Impostor {
-        /// The process.
+        /// Process id.
         pid: Pid,
-        /// The port file.
+        /// Path of the port file.
         path: PathBuf,
-        /// The port in it.
+        /// Port in the file.
         port: u16,
-        /// Whose the port is.
+        /// Process that listens on the port, if it is known.
         owner: Option<(Pid, String)>,
-        /// It was written before the process began.
+        /// True if the file was written before the process began.
         earlier: bool,
     },
     /// Another socket waits for the same connections.
@@ -70,82 +70,82 @@ pub enum Error {
         "port {port} of process {pid} is shared with another socket: the kernel chooses who gets a connection"
     )]
     Shared {
-        /// The process.
+        /// Process id.
         pid: Pid,
-        /// The port.
+        /// Port number.
         port: u16,
     },
-    /// Who listens there cannot be seen.
+    /// The owner of the listening socket cannot be seen.
     #[error("the agent of process {pid} cannot be confirmed: who listens on port {port} may not be seen")]
     Unconfirmed {
-        /// The process.
+        /// Process id.
         pid: Pid,
-        /// The port.
+        /// Port number.
         port: u16,
     },
-    /// No way into its network namespace.
+    /// The network namespace of the process cannot be entered.
     #[error("cannot enter the network namespace of process {pid}: {source}")]
     Namespace {
-        /// The process.
+        /// Process id.
         pid: Pid,
-        /// What the kernel said.
+        /// Error of the kernel.
         source: io::Error,
     },
-    /// The name of a host means nothing.
+    /// The host name cannot be resolved.
     #[error("cannot find {peer}: {source}")]
     Resolve {
-        /// The address.
+        /// Address as given.
         peer: String,
-        /// What the resolver said.
+        /// Error of the resolver.
         source: io::Error,
     },
-    /// No connection.
+    /// The connection failed.
     #[error("cannot connect to {peer}: {source}")]
     Connect {
-        /// The address.
+        /// Name of the remote end.
         peer: String,
-        /// What the kernel said.
+        /// Error of the kernel.
         source: io::Error,
     },
-    /// The connection broke before anything came.
+    /// The connection broke before data arrived.
     #[error("{peer} broke the connection: {source}")]
     Broken {
-        /// Who.
+        /// Name of the remote end.
         peer: String,
-        /// What the kernel said.
+        /// Error of the kernel.
         source: io::Error,
     },
-    /// It says nothing.
+    /// The agent sent nothing in time.
     #[error("{peer} did not answer within {} s", .after.as_secs_f64())]
     Silent {
-        /// Who.
+        /// Name of the remote end.
         peer: String,
-        /// How long that was waited for.
+        /// Time that was waited.
         after: Duration,
     },
-    /// It closed the connection without an answer.
+    /// The agent closed the connection without an answer.
     #[error("{peer} closed the connection without an answer")]
     Empty {
-        /// Who.
+        /// Name of the remote end.
         peer: String,
     },
-    /// What came is no such answer.
+    /// The received data are no valid answer.
     #[error("{peer} did not answer with {expected}, but with {}", printable_str(begins))]
     Garbage {
-        /// Who.
+        /// Name of the remote end.
         peer: String,
-        /// What was to come.
+        /// Expected kind of answer.
         expected: &'static str,
-        /// How it begins.
+        /// Start of the received data.
         begins: String,
     },
-    /// What came could not be passed on.
+    /// Received data could not be passed on.
     #[error(transparent)]
     Sink(io::Error),
 }
 
 impl Error {
-    /// Whether the kernel does not let us.
+    /// Returns true if the kernel denied access.
     pub fn is_denied(&self) -> bool {
         match self {
             Error::Unconfirmed { .. } => true,
@@ -155,7 +155,7 @@ impl Error {
         }
     }
 
-    /// What to do about it.
+    /// Remedy for this error.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Error::None { blind: true, .. } => {

@@ -1,4 +1,5 @@
-//! From a process to its agent: the port file that names a port, and the proof that the process listens there.
+//! Finds the agent of a process: the port file that names a port, and the proof that the process
+//! listens on it.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -12,36 +13,37 @@ use super::port_file::{self, PortFile, Problem};
 use super::sockets::{self, Listener, Ownership};
 use crate::process::Process;
 
-/// A gops agent that listens.
+/// Listening gops agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentMark {
-    /// Its TCP port, in the network namespace of the process.
+    /// TCP port, in the network namespace of the process.
     pub port: u16,
-    /// The file that says so, as seen from the process where it is in another mount namespace.
+    /// Path of the port file, as the process sees it if the file is in another mount namespace.
     pub port_file: PathBuf,
-    /// The listening socket was found among the open files of the process. False where those may not be seen.
+    /// True if the listening socket was found among the open files of the process. False if they
+    /// may not be seen.
     pub confirmed: bool,
 }
 
-/// An agent that may be asked: the process was seen to listen there.
+/// Agent that may be asked: the process was seen to listen on the port.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
-    /// The file that named the port.
+    /// Path of the file that named the port.
     pub port_file: PathBuf,
-    /// The socket of the process.
+    /// Listening socket of the process.
     pub listener: Listener,
 }
 
-/// The port files where gops looks for them.
+/// Port files in the directory where gops looks for them.
 #[derive(Debug, Default)]
 pub(crate) struct OwnPortFiles {
     dir: Option<PathBuf>,
-    /// What was there: one look at the directory instead of one for each process.
+    /// File names in the directory: it is listed once instead of once for each process.
     names: HashSet<OsString>,
 }
 
 impl OwnPortFiles {
-    /// Lists them; none where there is no such directory.
+    /// Lists the directory; empty if it does not exist.
     pub(crate) fn list() -> Self {
         let dir = port_file::own_dir();
         let entries = dir.as_ref().and_then(|dir| std::fs::read_dir(dir).ok());
@@ -49,8 +51,9 @@ impl OwnPortFiles {
         OwnPortFiles { dir, names }
     }
 
-    /// Looks for the agent of a process: where gops looks, and where the process itself would have written the port
-    /// file. A file whose port the process does not listen on was left behind, or forged.
+    /// Finds the agent of a process: in the directory of gops, and in the directory in which the
+    /// process itself would write the port file. A file whose port the process does not listen on
+    /// is stale or forged.
     pub(crate) fn agent_of(&self, process: &Process, program: &GoProgram) -> Option<AgentMark> {
         let theirs = may_have_one(program).then(|| Self::place_in(process, self.dir.as_ref())).flatten();
         self.place_of_ours(process).into_iter().chain(theirs).find_map(|place| {
@@ -64,7 +67,8 @@ impl OwnPortFiles {
         })
     }
 
-    /// Where the port file of a process can be: in our own directory where that has such a file, and in its own.
+    /// Possible places of a process's port file: our own directory if it has such a file, and the
+    /// directory of the process.
     fn places(&self, process: &Process) -> impl Iterator<Item = Place> {
         self.place_of_ours(process).into_iter().chain(Self::place_in(process, self.dir.as_ref()))
     }
@@ -75,18 +79,19 @@ impl OwnPortFiles {
         Some(Place { path: dir.join(&name), ours: true })
     }
 
-    /// Where the process itself would write it, unless that is our own place, as that of processes beside us is.
+    /// Place in which the process itself would write the file. `None` if that is our own directory,
+    /// as for processes that share our user, namespaces and root.
     fn place_in(process: &Process, ours: Option<&PathBuf>) -> Option<Place> {
         let dir = port_file::dir_of(process).filter(|dir| Some(dir) != ours || !process.is_beside_us())?;
-        // The name is the pid that it has in its own pid namespace.
+        // The file name is the pid in the process's own pid namespace.
         let pids = process.status().map(|s| s.ns_pids).unwrap_or_default();
         let pid = pids.last().copied().unwrap_or(process.pid());
         Some(Place { path: dir.join(pid.to_string()), ours: false })
     }
 }
 
-/// Whether a program can have an agent in it: most say by their modules that they have not, and looking for it in each
-/// would take longer than all the rest of the list.
+/// Returns true if a program can contain an agent. The modules of most programs show that they do
+/// not. Looking for an agent in each process would take longer than all the rest of the list.
 fn may_have_one(program: &GoProgram) -> bool {
     const MODULE: &str = "github.com/google/gops";
     let Some((info, main)) = program.build_info.as_ref().and_then(|b| Some((b, b.main.as_ref()?))) else {
@@ -95,11 +100,11 @@ fn may_have_one(program: &GoProgram) -> bool {
     main.path == MODULE || info.deps.iter().any(|module| module.path == MODULE)
 }
 
-/// Where a port file can be.
+/// Possible place of a port file.
 #[derive(Debug)]
 struct Place {
     path: PathBuf,
-    /// The path is ours, not that of the process.
+    /// True if the path is ours, false if it is a path of the process.
     ours: bool,
 }
 
@@ -112,7 +117,7 @@ impl Place {
 /// Finds the agent of a process.
 ///
 /// # Errors
-/// What was found instead, the most telling of it.
+/// Returns the most telling [`Error`] of all places.
 pub fn find(process: &Process) -> Result<Endpoint, Error> {
     let pid = process.pid();
     let own = OwnPortFiles::list();
@@ -140,7 +145,7 @@ pub fn find(process: &Process) -> Result<Endpoint, Error> {
     }))
 }
 
-/// Which of two problems says more.
+/// Rank of a problem: a higher one says more.
 fn weight(error: &Error) -> u8 {
     match error {
         Error::Shared { .. } => 4,
@@ -151,7 +156,7 @@ fn weight(error: &Error) -> u8 {
     }
 }
 
-/// Whether the process listens on the port of a file.
+/// Checks that the process listens on the port of a file.
 fn judge(process: &Process, place: &Place, file: &PortFile) -> Result<Listener, Error> {
     let (pid, port, path) = (process.pid(), file.port, place.path.clone());
     let earlier = || written_before(process, file.modified);
@@ -167,7 +172,8 @@ fn judge(process: &Process, place: &Place, file: &PortFile) -> Result<Listener, 
     }
 }
 
-/// Whether a file is clearly older than the process. Only for saying so: clocks are set.
+/// Returns true if a file is clearly older than the process. Used only in messages, as clocks can
+/// be set.
 fn written_before(process: &Process, modified: Option<SystemTime>) -> bool {
     const CLEARLY: Duration = Duration::from_secs(2);
     let begun = || {

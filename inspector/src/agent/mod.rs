@@ -1,18 +1,18 @@
-//! gops agents: programs that import `github.com/google/gops/agent` listen on a TCP port and write its number to a
-//! file that is named after their pid.
+//! Access to gops agents. Programs that import `github.com/google/gops/agent` listen on a TCP port
+//! and write its number to a file named after their pid.
 //!
 //! ```text
-//! port_file   what a port file says, and where it can be
-//! sockets     who listens on a port
-//! find        the two together: the agent of a process, or what claims to be one
-//! connect     a connection, in the network namespace of the agent
-//! signal      the commands
-//! client      a command, and the bounded answer
-//! server      the other side: what answers gops for a process that has no agent
-//! peer        who asks it, and what they may
-//! places      how many may at a time
-//! socket      where it listens
-//! payload     what a profile, a trace or a program begins with
+//! port_file   contents and places of port files
+//! sockets     owners of the sockets that listen on a port
+//! find        the agent of a process, found by its port file and its sockets
+//! connect     connections, in the network namespace of the agent
+//! signal      commands of the protocol
+//! client      requests, with limits on the answer
+//! server      server side, which answers gops for a process that has no agent
+//! peer        identity and rights of the clients of a server
+//! places      connection slots of a server
+//! socket      listening sockets of a server
+//! payload     checks of profiles, traces and programs by their first bytes
 //! ```
 
 pub mod address;

@@ -1,29 +1,29 @@
-//! Answers that are files: what they begin with, and whether they are whole.
+//! Checks of answers that are files: their first bytes, and their completeness.
 
 use std::io::{self, Write};
 
 use flate2::write::GzDecoder;
 
-/// What decides what a file is.
+/// Number of bytes that determine the kind of a file.
 const HEAD: usize = 16;
-/// How much is kept of what is refused, to say what it was.
+/// Number of bytes kept of a refused answer, for the message.
 const SHOWN: usize = 120;
-/// A profile that unpacks to more is not looked at further.
+/// Maximum unpacked size of a profile that is checked; the rest is not checked.
 const MAX_UNPACKED: u64 = 8 << 30;
 
-/// A kind of file.
+/// Kind of file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Payload {
-    /// A profile for pprof: protocol buffers in gzip.
+    /// Profile for pprof: protocol buffers in gzip.
     Profile,
-    /// A Go execution trace.
+    /// Go execution trace.
     Trace,
-    /// An executable.
+    /// Executable.
     Program,
 }
 
 impl Payload {
-    /// What it is called in messages.
+    /// Name in messages.
     pub fn name(self) -> &'static str {
         match self {
             Payload::Profile => "a profile",
@@ -32,12 +32,12 @@ impl Payload {
         }
     }
 
-    /// Whether a file of this kind can begin so.
+    /// Returns true if a file of this kind can begin with `head`.
     pub fn begins(self, head: &[u8]) -> bool {
         match self {
             Payload::Profile => head.starts_with(&[0x1f, 0x8b, 8]),
             Payload::Trace => head.starts_with(b"go 1.") && head.windows(6).any(|w| w == b" trace"),
-            // ELF; Mach-O and PE, since an agent may be on another machine.
+            // ELF, Mach-O and PE, as an agent may be on another machine.
             Payload::Program => {
                 [&b"\x7fELF"[..], b"MZ", b"\xcf\xfa\xed\xfe"].iter().any(|magic| head.starts_with(magic))
             }
@@ -45,7 +45,7 @@ impl Payload {
     }
 }
 
-/// Passes on what is a file of a kind, and refuses what is none before any of it is written.
+/// Writer that passes on files of one kind, and refuses others before any of it is written.
 pub struct Checked<W> {
     out: W,
     payload: Payload,
@@ -66,21 +66,22 @@ impl<W> std::fmt::Debug for Checked<W> {
 }
 
 impl<W: Write> Checked<W> {
-    /// Checks what goes to `out`.
+    /// Makes a checking writer to `out`.
     pub fn new(payload: Payload, out: W) -> Self {
         let unpacked = (payload == Payload::Profile).then(|| GzDecoder::new(Counter(0)));
         Checked { out, payload, head: Vec::new(), begun: false, refused: false, unpacked, damage: None }
     }
 
-    /// How the answer begins, where it was refused.
+    /// First bytes of the answer, if it was refused.
     pub fn refused(&self) -> Option<String> {
         self.refused.then(|| String::from_utf8_lossy(&self.head).trim_end().to_owned())
     }
 
-    /// Ends it; says what is missing or damaged, as far as the kind of file shows that.
+    /// Ends the answer. Returns a description of what is missing or damaged, as far as the kind of
+    /// file shows it.
     ///
     /// # Errors
-    /// Those of the output, or that it was refused.
+    /// Returns the errors of the output, or an error if the answer was refused.
     pub fn finish(&mut self) -> io::Result<Option<String>> {
         self.begin(true)?;
         self.out.flush()?;
@@ -92,7 +93,7 @@ impl<W: Write> Checked<W> {
         Ok(self.damage.take())
     }
 
-    /// Decides once enough is there.
+    /// Decides on the kind once enough bytes are there.
     fn begin(&mut self, end: bool) -> io::Result<()> {
         if self.begun || (self.head.len() < HEAD && !end) {
             return Ok(());
@@ -137,7 +138,7 @@ impl<W: Write> Write for Checked<W> {
     }
 }
 
-/// Takes what was unpacked, up to a limit.
+/// Writer that counts the unpacked bytes, up to a limit.
 #[derive(Debug)]
 struct Counter(u64);
 

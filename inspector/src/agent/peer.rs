@@ -1,4 +1,4 @@
-//! Who is at the other end of a connection, and what they may ask: `serve` looks into a process with the eyes of its own user,
+//! Identity and rights of clients. `serve` inspects a process with the rights of its own user,
 //! which often is root.
 
 use std::collections::BTreeSet;
@@ -10,14 +10,14 @@ use super::signal::Signal;
 use super::sockets::user_of;
 use crate::process::sock_diag;
 
-/// Who asks.
+/// Client of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Peer {
-    /// A process of this user, on this machine.
+    /// Process of this user, on this machine.
     User(u32),
-    /// Somebody at another machine, or behind another network namespace.
+    /// Client on another machine, or in another network namespace.
     Remote(IpAddr),
-    /// Somebody of this machine of whom the kernel no longer says who they are: they have closed their end.
+    /// Client on this machine that has closed its end, so that the kernel no longer knows its user.
     Gone,
 }
 
@@ -32,13 +32,15 @@ impl fmt::Display for Peer {
 }
 
 impl Peer {
-    /// Finds out who has the other end of a TCP connection: the kernel knows the user of each socket of our network namespace.
+    /// Finds the client at the other end of a TCP connection. The kernel knows the user of each
+    /// socket of our network namespace.
     ///
     /// # Errors
-    /// What the kernel says where it cannot be asked.
+    /// Returns the error of the kernel if it cannot be asked.
     pub(super) fn of_tcp(ours: SocketAddr, theirs: SocketAddr) -> io::Result<Self> {
         let (ours, theirs) = (canonical(ours), canonical(theirs));
-        // A kernel without tcp_diag, or one that cannot load it, says that there is no such connection; its tables have it.
+        // A kernel without tcp_diag, or one that cannot load it, reports no such connection; its
+        // tables have it.
         let asked = sock_diag::user_of_connection(theirs, ours);
         let user = match asked {
             Ok(Some(uid)) => Some(uid),
@@ -47,14 +49,16 @@ impl Peer {
         };
         match user {
             Some(uid) => Ok(Peer::User(uid)),
-            // Whoever uses our own addresses is of this machine, and has such a socket while it is open.
+            // A client with one of our own addresses is on this machine, and has such a socket
+            // while it is open.
             None if theirs.ip().is_loopback() || theirs.ip() == ours.ip() => Ok(Peer::Gone),
             None => Ok(Peer::Remote(theirs.ip())),
         }
     }
 }
 
-/// The user of one end of a connection by /proc/self/net (proc(5)), in the network namespace of this thread.
+/// User id of one end of a connection from /proc/thread-self/net (proc(5)), in the network
+/// namespace of this thread.
 fn in_tables(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<u32>> {
     for table in ["tcp", "tcp6"] {
         match std::fs::read(format!("/proc/thread-self/net/{table}")) {
@@ -62,7 +66,7 @@ fn in_tables(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<u32>> {
                 None => {}
                 found => return Ok(found),
             },
-            // A kernel may be without IPv6.
+            // The kernel may have no IPv6.
             Err(error) if error.kind() == io::ErrorKind::NotFound && table == "tcp6" => {}
             Err(error) => return Err(error),
         }
@@ -70,22 +74,23 @@ fn in_tables(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<u32>> {
     Ok(None)
 }
 
-/// Connections of IPv4 to a socket of IPv6 have mapped addresses, but only at our end.
+/// Unmaps an IPv4-mapped IPv6 address. An IPv4 connection to an IPv6 socket has mapped addresses
+/// only at our end.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// What somebody may ask.
+/// Rights of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rights {
-    /// What reads, and what stops the process for moments (tiers 0 to 2).
+    /// Requests that read, or that stop the process for moments (tiers 0 to 2).
     Look,
-    /// All: also what changes the process, samples it for long, or copies the program.
+    /// All requests: also those that change the process, sample it for long, or copy the program.
     All,
 }
 
 impl Rights {
-    /// Whether they include a request.
+    /// Returns true if these rights include a request.
     pub fn include(self, signal: Signal) -> bool {
         match signal {
             Signal::Version | Signal::StackTrace | Signal::MemStats | Signal::Stats | Signal::HeapProfile => {
@@ -96,43 +101,43 @@ impl Rights {
     }
 }
 
-/// Why somebody may ask nothing.
+/// Reason why a client may ask nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Stranger {
-    /// Another user of this machine.
+    /// The client is another user of this machine.
     #[error("user {uid} may not ask: only user {own} and root may, and those that --allow-uid names")]
     User {
-        /// Who asked.
+        /// User id of the client.
         uid: u32,
-        /// Whose server it is.
+        /// User id of the server.
         own: u32,
     },
-    /// Another machine.
+    /// The client is on another machine.
     #[error("{0} may not ask: only this machine may, without --allow-remote")]
     Remote(IpAddr),
-    /// Nobody knows who it was.
+    /// The client is unknown.
     #[error("nobody knows who asked: the connection was closed too early")]
     Gone,
 }
 
-/// Who may ask what.
+/// Policy that decides on the rights of clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
-    /// The server's own user.
+    /// User id of the server.
     pub own: u32,
-    /// Users that may ask too.
+    /// Further users who may ask.
     pub users: BTreeSet<u32>,
-    /// Whoever is at other machines may ask too.
+    /// True if clients on other machines may ask.
     pub remote: bool,
-    /// Those others may ask all.
+    /// True if these other clients have all rights.
     pub changes: bool,
 }
 
 impl Policy {
-    /// What somebody may ask.
+    /// Rights of a client.
     ///
     /// # Errors
-    /// [`Stranger`]: nothing.
+    /// Returns [`Stranger`] if the client has no rights.
     pub fn rights(&self, peer: Peer) -> Result<Rights, Stranger> {
         let guest = if self.changes { Rights::All } else { Rights::Look };
         match peer {
@@ -146,7 +151,7 @@ impl Policy {
         }
     }
 
-    /// Whether it is root, or the server's own user.
+    /// Returns true if the client is root or the server's own user.
     pub fn is_owner(&self, peer: Peer) -> bool {
         matches!(peer, Peer::User(uid) if uid == 0 || uid == self.own)
     }
@@ -192,7 +197,7 @@ mod tests {
         let (stream, theirs) = listener.accept().unwrap();
         let peer = || Peer::of_tcp(stream.local_addr().unwrap(), theirs).unwrap();
         assert_eq!(peer(), Peer::User(rustix::process::geteuid().as_raw()));
-        // The kernel gives sockets that no process has any more to root.
+        // The kernel assigns sockets that no process has any more to root.
         drop(client);
         assert_eq!(peer(), Peer::Gone);
     }

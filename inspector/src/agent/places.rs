@@ -1,4 +1,4 @@
-//! The places of a server: how many connections there can be, such that nobody takes them all.
+//! Connection slots of a server, limited so that no client takes them all.
 
 use std::collections::HashMap;
 use std::io;
@@ -9,15 +9,17 @@ use std::sync::{Mutex, PoisonError};
 use super::peer::{Peer, Policy};
 use super::socket::Stream;
 
-/// Connections beyond these are closed at once: memory stays bounded.
+/// Maximum number of connections. Further ones are closed at once, so memory stays bounded.
 pub(super) const MAX_CONNECTIONS: usize = 16;
-/// How many of them one user or machine has, where it is root or the server's own user, and where it is another.
+/// Maximum number of connections of root, or of the server's own user. [`MAX_OF_OTHER`] is the
+/// limit for each other user or machine.
 pub(super) const MAX_OF_OWNER: usize = 12;
 const MAX_OF_OTHER: usize = 3;
-/// How many all others have together: the rest is left for those who own the server.
+/// Maximum number of connections of all others together. The rest is reserved for root and the
+/// server's own user.
 const MAX_OF_OTHERS: usize = 8;
 
-/// The connections that are open.
+/// Open connections.
 #[derive(Debug, Default)]
 pub(super) struct Places {
     next: AtomicU64,
@@ -25,7 +27,7 @@ pub(super) struct Places {
 }
 
 impl Places {
-    /// Gives one a place; `None` where there are too many.
+    /// Takes a slot for a connection; `None` if a limit is reached.
     pub(super) fn take(&self, peer: Peer, policy: &Policy, stream: &Stream) -> io::Result<Option<u64>> {
         let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
         let same = streams.values().filter(|(of, _)| *of == peer).count();
@@ -49,7 +51,7 @@ impl Places {
 
     pub(super) fn close_all(&self) {
         for (_, stream) in self.streams.lock().unwrap_or_else(PoisonError::into_inner).values() {
-            // It is closed already where this fails.
+            // Fails only if the connection is closed already.
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
@@ -75,7 +77,7 @@ mod tests {
         assert_eq!(first.len(), MAX_OF_OTHER);
         let others: usize = (2..9).map(|last| fill(remote(last)).len()).sum();
         assert_eq!(first.len() + others, MAX_OF_OTHERS);
-        // Who owns the server still gets in, and does not take all either.
+        // The owner of the server still gets in, and does not take all slots either.
         assert_eq!(fill(Peer::User(1000)).len(), MAX_CONNECTIONS - MAX_OF_OTHERS);
         first.into_iter().for_each(|id| places.give_back(id));
         assert!(take(Peer::User(0)).is_some() && take(remote(9)).is_some());

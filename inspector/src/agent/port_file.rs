@@ -1,5 +1,5 @@
-//! The file in which an agent says its port: named after the pid, a number in it. Whoever can write to the directory
-//! chooses what is there, so nothing of it is believed, printed or waited for.
+//! Port file of an agent: named after the pid, with the port number in it. Any user who can write
+//! to the directory can forge it, so its contents are never trusted, printed or waited for.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -13,32 +13,32 @@ use crate::process::Process;
 use crate::process::regular::{Links, NotOpened, RegularFile};
 use crate::process::users::{self, MAX_PASSWD, home_in_passwd};
 
-/// No port is longer, and an editor may have added a line end.
+/// Maximum length of the text: no port is longer, and an editor may have added a line end.
 const MAX_TEXT: usize = 16;
 
-/// Why a file gives no port.
+/// Reason why a file gives no port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Problem {
-    /// There is none.
+    /// The file does not exist.
     #[error("is not there")]
     Missing,
-    /// It may not be opened.
+    /// The file may not be opened.
     #[error("may not be read")]
     Denied,
-    /// It is a symbolic link, which no agent makes.
+    /// The file is a symbolic link, which no agent creates.
     #[error("is a symbolic link")]
     Link,
-    /// A directory, a FIFO, a device.
+    /// The path leads to a directory, a FIFO or a device.
     #[error("is no regular file")]
     Special,
-    /// It holds more than a number.
+    /// The file holds more than a number.
     #[error("holds more than a port number")]
     TooLong,
-    /// It holds no number.
+    /// The file holds no number.
     #[error("holds no port number")]
     NoNumber,
-    /// Anything else.
+    /// Any other failure.
     #[error("cannot be read")]
     Unreadable,
 }
@@ -55,20 +55,20 @@ impl From<NotOpened> for Problem {
     }
 }
 
-/// A port file that holds a port.
+/// Contents of a valid port file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PortFile {
     pub(super) port: u16,
-    /// When it was written.
+    /// Time of the last change of the file.
     pub(super) modified: Option<SystemTime>,
 }
 
-/// Reads one by a path of our own.
+/// Reads a port file by a path of our own.
 pub(super) fn read(path: &Path) -> Result<PortFile, Problem> {
     read_open(RegularFile::open(path, Links::Refuse)?)
 }
 
-/// Reads one by a path that means something to the process: below its root directory, out of which no link leads.
+/// Reads a port file by a path of the process: below its root directory, which no link leaves.
 pub(super) fn read_in_root(process: &Process, path: &Path) -> Result<PortFile, Problem> {
     read_open(RegularFile::open_in_root(process, path, Links::Refuse)?)
 }
@@ -79,10 +79,10 @@ fn read_open(file: RegularFile) -> Result<PortFile, Problem> {
     Ok(PortFile { port: parse_port(&text)?, modified })
 }
 
-/// The number in a port file.
+/// Parses the number in a port file.
 ///
 /// # Errors
-/// [`Problem::TooLong`] and [`Problem::NoNumber`].
+/// Returns [`Problem::TooLong`] or [`Problem::NoNumber`].
 pub fn parse_port(text: &[u8]) -> Result<u16, Problem> {
     if text.len() > MAX_TEXT {
         return Err(Problem::TooLong);
@@ -92,45 +92,46 @@ pub fn parse_port(text: &[u8]) -> Result<u16, Problem> {
     number.and_then(|n| n.parse().ok()).filter(|&port| port != 0).ok_or(Problem::NoNumber)
 }
 
-/// The directory of our own port files: what gops itself looks at.
+/// Directory of our own port files, where gops itself looks.
 pub(super) fn own_dir() -> Option<PathBuf> {
     config_dir(|key| environment::variable(key).map(|v| v.as_bytes().to_vec()))
         .or_else(|| Some(users::home(rustix::process::geteuid().as_raw())?.join(".config/gops")))
 }
 
-/// `GOPS_CONFIG_DIR`, else `gops` below the user's configuration directory, as `internal.ConfigDir` of gops has it.
-/// `None` where only the user's home directory is left to tell.
+/// Configuration directory of gops: `GOPS_CONFIG_DIR`, else `gops` below the user's configuration
+/// directory, as `internal.ConfigDir` of gops has it. `None` if only the user database can tell the
+/// home directory.
 fn config_dir(var: impl Fn(&str) -> Option<Vec<u8>>) -> Option<PathBuf> {
     let path = |key| var(key).filter(|v| !v.is_empty()).map(|v| PathBuf::from(OsStr::from_bytes(&v)));
     if let Some(dir) = path("GOPS_CONFIG_DIR") {
         return Some(dir);
     }
-    // Newer releases of Go refuse one that is not absolute.
+    // Newer releases of Go refuse a path that is not absolute.
     if let Some(dir) = path("XDG_CONFIG_HOME").filter(|dir| dir.is_absolute()) {
         return Some(dir.join("gops"));
     }
     Some(path("HOME")?.join(".config/gops"))
 }
 
-/// The directory in which a process would have written its port file, as the process names it: by its environment, or
-/// where that says nothing or may not be read, by the home directory of its user.
+/// Directory in which a process would have written its port file, as the process names it. Found by
+/// its environment; if that does not tell or may not be read, by the home directory of its user.
 pub(super) fn dir_of(process: &Process) -> Option<PathBuf> {
     let environment = process.read("environ", "read the environment").unwrap_or_default();
     let dir = config_dir(|key| variable(&environment, key)).or_else(|| {
         let uid = process.status().ok()?.uids?[1];
         Some(home_in_root(process, uid)?.join(".config/gops"))
     })?;
-    // Where a relative one leads depends on the directory that it was in then.
+    // A relative path depends on the working directory at that time.
     dir.is_absolute().then_some(dir)
 }
 
-/// A variable of an environment as /proc/PID/environ has it.
+/// Value of a variable in an environment in the form of /proc/PID/environ.
 pub fn variable(environment: &[u8], key: &str) -> Option<Vec<u8>> {
     let mut variables = environment.split(|&b| b == 0);
     variables.find_map(|v| v.strip_prefix(key.as_bytes())?.strip_prefix(b"=").map(<[u8]>::to_vec))
 }
 
-/// The home directory of a user, by the process's own `/etc/passwd`.
+/// Home directory of a user from the `/etc/passwd` of the process.
 fn home_in_root(process: &Process, uid: u32) -> Option<PathBuf> {
     let file = RegularFile::open_in_root(process, Path::new("/etc/passwd"), Links::Follow).ok()?;
     home_in_passwd(&file.read_up_to(MAX_PASSWD).ok()?, uid)

@@ -1,4 +1,4 @@
-//! The other side of the protocol: what gops connects to, for a process that has no agent.
+//! Server side of the protocol: gops connects to it to ask about a process that has no agent.
 
 use std::io::{self, BufWriter, Read, Write};
 use std::net::Shutdown;
@@ -14,39 +14,42 @@ use super::signal::{GcPercent, Request, Signal, read_varint};
 use super::socket::{Listen, Listener, Stream};
 use crate::threads;
 
-/// gops sends its command with the first packet.
+/// Maximum time for the request. gops sends its command with the first packet.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a client may keep us waiting, all its parts of an answer together, and how much it has to read in a second beyond that.
+/// Maximum time that a client may keep us waiting, for all parts of an answer together. A client
+/// gets one more second for every [`SLOWEST`] bytes.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 const SLOWEST: u64 = 256 << 10;
-/// How long it may read nothing at all: what the kernel keeps for it counts as read.
+/// Maximum time in which a client reads nothing. Data that the kernel buffers count as read.
 const STALL: Duration = Duration::from_secs(5);
-/// How long we wait for a client to close, so that what it sent too much does not cut off its answer.
+/// Maximum time that we wait for a client to close, so that surplus input does not cut off its
+/// answer.
 const LINGER: Duration = Duration::from_secs(1);
 const MAX_LINGER: usize = 64;
 const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 const BUFFER: usize = 64 << 10;
 
-/// Whether a request was answered.
+/// Result of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It was.
+    /// The request was answered.
     Answered,
-    /// It was not, and what was written says why. The connection is broken off behind that: gops shows no text for
-    /// some commands, and must not take this for success.
+    /// The request was not answered, and the written text says why. The connection is aborted after
+    /// it: gops shows no text for some commands, and must not take this for success.
     Refused,
 }
 
-/// What answers.
+/// Source of the answers.
 pub trait Answers: Sync {
-    /// Answers one request, which whoever asks has the right to. An error of anything but `out` is told as text.
+    /// Answers one request, which the client has the right to ask. All errors except those of `out`
+    /// are reported as text.
     ///
     /// # Errors
-    /// Those of `out`.
+    /// Returns the errors of `out`.
     fn answer(&self, request: &Request, out: &mut dyn Write) -> io::Result<Outcome>;
 }
 
-/// A listening socket, and who may ask there.
+/// Listening socket with the policy for its clients.
 #[derive(Debug)]
 pub struct Server {
     listener: Listener,
@@ -57,25 +60,25 @@ impl Server {
     /// Begins to listen.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// Returns the error of the kernel.
     pub fn bind(at: &Listen, policy: Policy) -> io::Result<Self> {
         let listener = Listener::bind(at, !policy.users.is_empty())?;
         Ok(Server { listener, policy })
     }
 
-    /// Where it listens.
+    /// Address at which the server listens.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// Returns the error of the kernel.
     pub fn address(&self) -> io::Result<Listen> {
         self.listener.address()
     }
 
-    /// Serves, each connection on a thread of its own where there is one to be had, until `until` ends it, which is asked several times a second.
-    /// Connections are broken off then.
+    /// Serves until `until` ends it, which is called several times a second. Each connection has a
+    /// thread of its own if one can be started. At the end, open connections are aborted.
     ///
     /// # Errors
-    /// Where it cannot wait for connections.
+    /// Returns an error if the server cannot wait for connections.
     pub fn run<R>(&self, answers: &impl Answers, until: &mut dyn FnMut() -> ControlFlow<R>) -> io::Result<R> {
         let places = Places::default();
         std::thread::scope(|scope| {
@@ -92,7 +95,7 @@ impl Server {
                         return Err(e.into());
                     }
                 }
-                // What a client does wrong, or the lack of some resource, is no reason to end.
+                // A client's error, or a missing resource, does not end the server.
                 let Ok(stream) = self.listener.accept() else { continue };
                 let Some((id, rights)) = self.admit(&stream, &places) else { continue };
                 let (places, stream) = (&places, Arc::new(stream));
@@ -103,7 +106,7 @@ impl Server {
                     places.give_back(id);
                 };
                 let its = Arc::clone(&stream);
-                // Where there is no thread to be had, the others wait.
+                // If no thread can be started, the other clients wait.
                 if threads::start_in(scope, "connection", move || answer(&its)).is_err() {
                     answer(&stream);
                 }
@@ -111,7 +114,8 @@ impl Server {
         })
     }
 
-    /// Gives a client a place, and says what it may ask. `None` where it may not, or there is none: it was told so.
+    /// Takes a slot for a client and determines its rights. `None` if it has none, or no slot is
+    /// free; the client was told so.
     fn admit(&self, stream: &Stream, places: &Places) -> Option<(u64, Rights)> {
         let peer = match stream.peer() {
             Ok(peer) => peer,
@@ -139,13 +143,13 @@ impl Server {
 /// Tells a client why it gets no answer, without waiting for it.
 fn turn_away(mut stream: &Stream, why: &str) {
     tracing::warn!("a client was turned away: {why}");
-    // It may be gone.
+    // The client may be gone.
     let _ = stream.set_nonblocking(true).and_then(|()| writeln!(stream, "gops-probe: {why}"));
     let _ = stream.break_off();
 }
 
 fn serve(stream: &Stream, rights: Rights, answers: &impl Answers) -> io::Result<()> {
-    // Accepted sockets do not inherit this everywhere.
+    // Accepted sockets do not inherit this mode on all systems.
     stream.set_nonblocking(false)?;
     let request = read_request(&mut InTime { stream, end: Instant::now() + COMMAND_TIMEOUT })?;
     let mut out = BufWriter::with_capacity(BUFFER, Paced { stream, waited: Duration::ZERO, written: 0 });
@@ -180,10 +184,10 @@ fn serve(stream: &Stream, rights: Rights, answers: &impl Answers) -> io::Result<
     Ok(())
 }
 
-/// Reads a command and its parameter; `None` where there is no such command.
+/// Reads a command and its parameter; `None` if there is no such command.
 ///
 /// # Errors
-/// Those of `from`, and a parameter that is no number.
+/// Returns the errors of `from`, and an error for a parameter that is no number.
 pub fn read_request(from: &mut impl Read) -> io::Result<Option<Request>> {
     let mut command = [0];
     from.read_exact(&mut command)?;
@@ -193,7 +197,7 @@ pub fn read_request(from: &mut impl Read) -> io::Result<Option<Request>> {
     })
 }
 
-/// A connection that has to bring its request by then.
+/// Reader of a connection that has to deliver its request before `end`.
 struct InTime<'s> {
     stream: &'s Stream,
     end: Instant,
@@ -210,7 +214,8 @@ impl Read for InTime<'_> {
     }
 }
 
-/// A connection whose reader has to go on reading: what counts is the time for which we wait for it.
+/// Writer to a connection whose client has to keep reading: the time that we wait for it is
+/// limited.
 struct Paced<'s> {
     stream: &'s Stream,
     waited: Duration,
@@ -278,7 +283,7 @@ mod tests {
         let server = Server::bind(&"127.0.0.1:0".parse().unwrap(), policy()).unwrap();
         let Listen::Tcp(address) = server.address().unwrap() else { panic!("TCP") };
         let done = std::sync::atomic::AtomicBool::new(false);
-        /// Also ends the server where the test fails.
+        /// Ends the server even if the test fails.
         struct End<'d>(&'d std::sync::atomic::AtomicBool);
         impl Drop for End<'_> {
             fn drop(&mut self) {
@@ -294,11 +299,11 @@ mod tests {
                 };
                 server.run(&Echo, &mut until).unwrap();
             });
-            // They say nothing, and hold their connections.
+            // Silent clients that hold their connections.
             let silent: Vec<_> =
                 (0..MAX_OF_OWNER / 2).map(|_| TcpStream::connect(address).unwrap()).collect();
             assert_eq!(ask(address, &[4]), "version\n");
-            // As gops sends it: ten bytes, of which the number is two.
+            // Same bytes as gops sends: ten bytes, of which the number has two.
             assert_eq!(ask(address, &[0x10, 0xc8, 1, 0, 0, 0, 0, 0, 0, 0, 0]), "percent 100\n");
             assert_eq!(ask(address, &[0xff]), "gops-probe: no such command\n");
             let mut stream = TcpStream::connect(address).unwrap();
@@ -316,11 +321,12 @@ mod tests {
         let ours = Stream::Unix(ours);
         let mut paced =
             Paced { stream: &ours, waited: WRITE_TIMEOUT - Duration::from_millis(50), written: 0 };
-        // It reads nothing: what the kernel does not take is given up after what is left of the time.
+        // Nothing is read: bytes that the kernel does not take are given up after the rest of the
+        // time.
         let part = [0; 4096];
         let error = std::iter::repeat_with(|| paced.write(&part)).find_map(Result::err).unwrap();
         assert!(matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut), "{error}");
-        // Whoever reads enough has more time.
+        // A client that reads enough has more time.
         paced.written = 1000 * SLOWEST;
         (&theirs).read_exact(&mut [0; 1 << 16]).unwrap();
         assert!(paced.write(&part).is_ok());

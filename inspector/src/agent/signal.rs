@@ -1,38 +1,38 @@
-//! The commands of the gops protocol: one byte, behind one of them a number, and the answer is all that comes until
-//! the agent closes the connection (package `signal` of gops).
+//! Commands of the gops protocol: one byte; one command is followed by a number. The answer is
+//! everything until the agent closes the connection (package `signal` of gops).
 
 use std::fmt;
 use std::io::{self, Read};
 use std::str::FromStr;
 use std::time::Duration;
 
-/// What an agent can be asked.
+/// Command of an agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Signal {
-    /// All goroutines with their stacks, as `runtime.Stack` prints them.
+    /// Prints all goroutines with their stacks, as `runtime.Stack` does.
     StackTrace,
-    /// A garbage collection, and then `ok`.
+    /// Runs a garbage collection, then answers `ok`.
     Gc,
-    /// What `runtime.ReadMemStats` says, line by line.
+    /// Prints the values of `runtime.ReadMemStats`, line by line.
     MemStats,
-    /// `runtime.Version()`.
+    /// Prints `runtime.Version()`.
     Version,
-    /// A heap profile: protocol buffers for pprof, in gzip.
+    /// Sends a heap profile: protocol buffers for pprof, in gzip.
     HeapProfile,
-    /// A CPU profile of 30 seconds: protocol buffers for pprof, in gzip.
+    /// Sends a CPU profile of 30 seconds: protocol buffers for pprof, in gzip.
     CpuProfile,
-    /// Numbers of goroutines, threads and CPUs, line by line.
+    /// Prints the numbers of goroutines, threads and CPUs, line by line.
     Stats,
-    /// An execution trace of 5 seconds.
+    /// Sends an execution trace of 5 seconds.
     Trace,
-    /// The executable.
+    /// Sends the executable.
     BinaryDump,
-    /// Sets GOGC; says the new value and the old one.
+    /// Sets GOGC; prints the new value and the old one.
     SetGcPercent,
 }
 
 impl Signal {
-    /// All of them.
+    /// All commands.
     pub const ALL: [Signal; 10] = [
         Signal::StackTrace,
         Signal::Gc,
@@ -46,7 +46,7 @@ impl Signal {
         Signal::SetGcPercent,
     ];
 
-    /// The byte that stands for it.
+    /// Byte that encodes the command.
     pub fn byte(self) -> u8 {
         match self {
             Signal::StackTrace => 0x1,
@@ -62,12 +62,12 @@ impl Signal {
         }
     }
 
-    /// What a byte stands for.
+    /// Command that a byte encodes.
     pub fn from_byte(byte: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|s| s.byte() == byte)
     }
 
-    /// The command that asks for it.
+    /// Name of the command of this program.
     pub fn command(self) -> &'static str {
         match self {
             Signal::StackTrace => "stack",
@@ -83,7 +83,7 @@ impl Signal {
         }
     }
 
-    /// How long the agent measures before it answers: it cannot be told otherwise.
+    /// Time that the agent measures before it answers. It is fixed in the agent.
     pub fn measures_for(self) -> Duration {
         match self {
             Signal::CpuProfile => Duration::from_secs(30),
@@ -93,15 +93,15 @@ impl Signal {
     }
 }
 
-/// The percentage of `setgc`: GOGC, or a negative number for no collections at all.
+/// Percentage of `setgc`: GOGC, or a negative number to switch collections off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GcPercent(pub i64);
 
 impl FromStr for GcPercent {
     type Err = String;
 
-    /// Takes what gops takes, a number, or `off` in any case; but no negative number, which is more likely a slip than the
-    /// wish to have no collections any more.
+    /// Parses a number, or `off` in any case, as gops does. Negative numbers are refused, as they
+    /// are more likely a slip than the wish to have no collections any more.
     fn from_str(text: &str) -> Result<Self, String> {
         if text.eq_ignore_ascii_case("off") {
             return Ok(GcPercent(-1));
@@ -122,17 +122,17 @@ impl fmt::Display for GcPercent {
     }
 }
 
-/// A question as it is sent.
+/// Request in the form in which it is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request {
-    /// One without parameters.
+    /// Command without parameters.
     Plain(Signal),
-    /// [`Signal::SetGcPercent`].
+    /// Command [`Signal::SetGcPercent`] with its percentage.
     SetGc(GcPercent),
 }
 
 impl Request {
-    /// What is asked.
+    /// Command of the request.
     pub fn signal(&self) -> Signal {
         match self {
             Request::Plain(signal) => *signal,
@@ -140,7 +140,7 @@ impl Request {
         }
     }
 
-    /// The bytes to send.
+    /// Bytes to send.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![self.signal().byte()];
         if let Request::SetGc(percent) = self {
@@ -150,7 +150,8 @@ impl Request {
     }
 }
 
-/// Appends a number as `binary.PutVarint` of Go writes it: zigzag, seven bits in a byte, low ones first.
+/// Appends a number as Go's `binary.PutVarint` writes it: zigzag, seven bits in a byte, low ones
+/// first.
 fn write_varint(value: i64, out: &mut Vec<u8>) {
     let mut rest = value.cast_unsigned() << 1;
     if value < 0 {
@@ -163,10 +164,11 @@ fn write_varint(value: i64, out: &mut Vec<u8>) {
     out.push(rest as u8);
 }
 
-/// Reads a number as `binary.ReadVarint` of Go does.
+/// Reads a number as Go's `binary.ReadVarint` does.
 ///
 /// # Errors
-/// Those of `from`; [`io::ErrorKind::InvalidData`] where it has more than 64 bits.
+/// Returns the errors of `from`, and [`io::ErrorKind::InvalidData`] for a number of more than 64
+/// bits.
 pub fn read_varint(from: &mut impl Read) -> io::Result<i64> {
     let mut bits = 0u64;
     for shift in (0..64).step_by(7) {
@@ -210,7 +212,7 @@ mod tests {
 
     #[test]
     fn numbers_as_go_encodes_them() {
-        // What binary.PutVarint writes.
+        // Values with the bytes that binary.PutVarint writes.
         for (value, bytes) in [
             (0, &[0][..]),
             (-1, &[1]),

@@ -1,4 +1,4 @@
-//! Where a server listens, and the connections that come in: TCP, or a socket in the file system.
+//! Listening sockets of a server and their connections: TCP, or a socket in the file system.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -12,16 +12,16 @@ use std::time::Duration;
 
 use super::peer::Peer;
 
-/// Where to listen.
+/// Address to listen on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listen {
-    /// `127.0.0.1:0`
+    /// TCP address, such as `127.0.0.1:0`.
     Tcp(SocketAddr),
-    /// `unix:/run/gops.sock`
+    /// Path of a Unix socket, such as `unix:/run/gops.sock`.
     Unix(PathBuf),
 }
 
-/// The text is no place to listen at.
+/// Error that a text is no address to listen on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not an address such as 127.0.0.1:6060 or [::1]:0, nor unix:PATH")]
 pub struct InvalidListen;
@@ -47,14 +47,14 @@ impl fmt::Display for Listen {
     }
 }
 
-/// A listening socket.
+/// Listening socket.
 #[derive(Debug)]
 pub(super) enum Listener {
     Tcp(TcpListener),
     Unix(UnixListener, Name),
 }
 
-/// The name of a socket in the file system, which goes with it.
+/// Name of a socket in the file system. It is removed together with the socket.
 #[derive(Debug)]
 pub(super) struct Name {
     path: PathBuf,
@@ -71,15 +71,15 @@ impl Name {
 impl Drop for Name {
     fn drop(&mut self) {
         if self.file.is_some() && Name::of(&self.path) == self.file {
-            // What stays is a name without a listener.
+            // On failure, a name without a listener remains.
             let _ = std::fs::remove_file(&self.path);
         }
     }
 }
 
 impl Listener {
-    /// Begins to listen. A socket in the file system can be connected to by its own user, or by all users where the peers are told
-    /// apart later (`for_others`).
+    /// Begins to listen. Only the own user can connect to a socket in the file system. With
+    /// `for_others`, all users can, as the clients are told apart later.
     pub(super) fn bind(at: &Listen, for_others: bool) -> io::Result<Self> {
         let listener = match at {
             Listen::Tcp(address) => Listener::Tcp(TcpListener::bind(address)?),
@@ -87,7 +87,8 @@ impl Listener {
                 let path = std::path::absolute(path)?;
                 let listener = UnixListener::bind(&path)?;
                 let name = Name { file: Name::of(&path), path };
-                // Until then, who may connect is what the umask says, and each peer is asked who it is.
+                // Before this, the umask decides who may connect, and each client's identity is
+                // checked.
                 let mode = if for_others { 0o666 } else { 0o600 };
                 std::fs::set_permissions(&name.path, std::fs::Permissions::from_mode(mode))?;
                 Listener::Unix(listener, name)
@@ -124,7 +125,7 @@ impl AsFd for Listener {
     }
 }
 
-/// A connection.
+/// Accepted connection.
 #[derive(Debug)]
 pub(super) enum Stream {
     Tcp(TcpStream, SocketAddr),
@@ -132,11 +133,11 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    /// Who has the other end.
+    /// Client at the other end.
     pub(super) fn peer(&self) -> io::Result<Peer> {
         match self {
             Stream::Tcp(stream, from) => Peer::of_tcp(stream.local_addr()?, *from),
-            // As it was when it connected.
+            // User id at the time of the connection.
             Stream::Unix(stream) => {
                 Ok(Peer::User(rustix::net::sockopt::socket_peercred(stream)?.uid.as_raw()))
             }
@@ -178,7 +179,8 @@ impl Stream {
         }
     }
 
-    /// Has closing break it off, so that whoever reads does not take what came for all.
+    /// Makes closing abort the connection, so that the reader does not take the received part for
+    /// the whole.
     pub(super) fn break_off(&self) -> io::Result<()> {
         match self {
             Stream::Tcp(stream, _) => {
@@ -237,7 +239,7 @@ mod tests {
         let peer = listener.accept().unwrap().peer().unwrap();
         assert_eq!(peer, Peer::User(rustix::process::geteuid().as_raw()));
         assert!(Listener::bind(&at, false).is_err(), "it is in use");
-        // What took its name is not removed.
+        // Another file that took the name is not removed.
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "other").unwrap();
         drop(listener);

@@ -1,29 +1,30 @@
-//! Who listens on a port of a process's network namespace.
+//! Owners of the sockets that listen on a port of a process's network namespace.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::process::sock_diag::States;
 use crate::process::{Pid, Process, find};
 
-/// A socket that waits for connections.
+/// Socket that waits for connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Listener {
-    /// Where it waits.
+    /// Address at which the socket waits.
     pub address: SocketAddr,
-    /// Its number, which /proc/PID/fd shows too.
+    /// Inode number of the socket, which /proc/PID/fd shows too.
     pub inode: u64,
 }
 
 impl Listener {
-    /// Where to connect to from the same network namespace.
+    /// Address to connect to from the same network namespace.
     pub(super) fn reach(&self) -> SocketAddr {
-        // A socket for all addresses of IPv6 takes those of IPv4 too, unless it was told otherwise.
+        // A socket for all IPv6 addresses takes IPv4 connections too, unless it was configured
+        // otherwise.
         let ip =
             if self.address.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { self.address.ip() };
         SocketAddr::new(ip, self.address.port())
     }
 
-    /// Whether a connection to `address` may end up here.
+    /// Returns true if a connection to `address` may reach this socket.
     fn may_take(&self, address: SocketAddr) -> bool {
         let ip = canonical(self.address.ip());
         self.address.port() == address.port() && (ip.is_unspecified() || ip == canonical(address.ip()))
@@ -37,29 +38,30 @@ fn canonical(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// Whose the sockets are that listen on a port.
+/// Ownership of the sockets that listen on a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Ownership {
-    /// Nobody listens.
+    /// No socket listens.
     Nobody,
-    /// The process, and nobody else where a connection goes.
+    /// The process listens, and no other socket takes the connections to it.
     Process(Listener),
-    /// The process, and another socket in the same place (`SO_REUSEPORT`): the kernel chooses.
+    /// The process and another socket listen in the same place (`SO_REUSEPORT`): the kernel
+    /// chooses.
     Shared(Listener),
-    /// Somebody else.
+    /// Only other processes listen.
     Others(Listener),
-    /// Somebody, and the open files of the process may not be seen.
+    /// A socket listens, but the open files of the process may not be seen.
     Unknown,
 }
 
-/// Whose the sockets are that listen on a port in the network namespace of a process.
+/// Finds the owner of the sockets that listen on a port in the network namespace of a process.
 pub(super) fn ownership(process: &Process, port: u16) -> Ownership {
     let listening = listening(process, port);
     let Some(&first) = listening.first() else { return Ownership::Nobody };
     let Some(sockets) = process.sockets() else { return Ownership::Unknown };
     let (ours, others): (Vec<Listener>, Vec<Listener>) =
         listening.into_iter().partition(|l| sockets.contains(&l.inode));
-    // The loopback is what gops connects to.
+    // gops connects to the loopback address.
     let ours = ours.iter().find(|l| l.reach().ip().is_loopback()).or(ours.first()).copied();
     match ours {
         None => Ownership::Others(first),
@@ -68,8 +70,8 @@ pub(super) fn ownership(process: &Process, port: u16) -> Ownership {
     }
 }
 
-/// The sockets that listen on a port: from the kernel's list of listening ones, or where it does not give that, from
-/// /proc, where all connections are.
+/// Lists the sockets that listen on a port: from the kernel's list of listening sockets, or, if
+/// that fails, from /proc, which lists all connections.
 fn listening(process: &Process, port: u16) -> Vec<Listener> {
     if let Ok(mut found) = process.tcp_sockets(States::Listening, |s| s.local.port() == port) {
         found.sort_by_key(|s| s.local.is_ipv6());
@@ -81,15 +83,16 @@ fn listening(process: &Process, port: u16) -> Vec<Listener> {
         .collect()
 }
 
-/// The process that has a socket open, if it may be seen, and its name.
+/// Process that has a socket open, and its name; `None` if it may not be seen.
 pub(super) fn owner(inode: u64) -> Option<(Pid, String)> {
     let mut processes = find::pids().ok()?.into_iter().filter_map(|pid| Process::pin(pid).ok());
     let owner = processes.find(|p| p.sockets().is_some_and(|s| s.contains(&inode)))?;
     Some((owner.pid(), owner.name().to_owned()))
 }
 
-/// The user whose process has one end of a connection, by /proc/PID/net/tcp or tcp6 (proc(5)); `local` is that end. A socket
-/// without an inode is nobody's any more, though the line names root then.
+/// User id of the process that has one end of a connection, by /proc/PID/net/tcp or tcp6 (proc(5));
+/// `local` is that end. A socket without an inode belongs to no process any more, though its line
+/// names root.
 pub(super) fn user_of(table: &[u8], local: SocketAddr, remote: SocketAddr) -> Option<u32> {
     table.split(|&b| b == b'\n').find_map(|line| {
         let fields: Vec<&str> = std::str::from_utf8(line).ok()?.split_ascii_whitespace().collect();
@@ -107,7 +110,7 @@ fn parse_address(field: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(parse_ip(ip)?, u16::from_str_radix(port, 16).ok()?))
 }
 
-/// The listening sockets in /proc/PID/net/tcp or tcp6 (proc(5)).
+/// Listening sockets in /proc/PID/net/tcp or tcp6 (proc(5)).
 pub fn listeners(table: &[u8]) -> impl Iterator<Item = Listener> {
     const LISTEN: &str = "0A";
     let listener = |line: &[u8]| -> Option<Listener> {
@@ -122,7 +125,7 @@ pub fn listeners(table: &[u8]) -> impl Iterator<Item = Listener> {
     table.split(|&b| b == b'\n').filter_map(listener)
 }
 
-/// Addresses are printed as words of 32 bits, each in the machine's own order.
+/// Parses an IP address. It is printed as words of 32 bits, each in the machine's own byte order.
 fn parse_ip(hex: &str) -> Option<IpAddr> {
     let word = |at: usize| {
         let digits = hex.get(at..at + 8).filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit()))?;

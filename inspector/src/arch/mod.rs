@@ -1,9 +1,9 @@
-//! What depends on the machine: how a frame gives its caller, how a call looks, where a signal frame keeps the
-//! interrupted registers, how far addresses reach. What its images say has a seam of its own, `symbols::arch`.
+//! Architecture-dependent code: callers of frames, call instructions, registers in signal frames,
+//! address ranges. Image formats have a module of their own, `symbols::arch`.
 //!
-//! What depends on the image is a [`Machine`], chosen by [`machine`]. What depends on the machine that this program runs on
-//! is [`host`], chosen when it is compiled. A machine is a folder beside `amd64`, an arm of both; nothing outside of these
-//! folders names a register.
+//! Code that depends on the image is a [`Machine`], chosen by [`machine`]. Code that depends on the
+//! machine on which this program runs is [`host`], chosen at compile time. Each architecture has
+//! a folder like `amd64` and an arm in both. No code outside of these folders names a register.
 
 mod amd64;
 mod page;
@@ -14,50 +14,54 @@ pub use page::page_size;
 
 use symbols::image::Arch;
 
-/// The rules of a machine for walking Go stacks.
+/// Rules of an architecture for walking Go stacks.
 pub trait Machine: Sync + std::fmt::Debug {
-    /// The address above the frame of a function whose stack pointer is `sp` and whose frame size at this
-    /// instruction is `delta`: the caller's stack pointer (`unwinder.resolveInternal`'s `frame.fp`).
+    /// Address above the frame of a function whose stack pointer is `sp` and whose frame size at
+    /// this instruction is `delta`: the caller's stack pointer (`unwinder.resolveInternal`'s
+    /// `frame.fp`).
     fn frame_end(&self, sp: u64, delta: u32) -> Option<u64>;
 
-    /// Where the return address of a frame that ends at `frame_end` is.
+    /// Stack address that holds the return address of a frame that ends at `frame_end`.
     fn return_slot(&self, frame_end: u64) -> u64;
 
-    /// Where the arguments of a frame that ends at `frame_end` begin (`frame.argp`).
+    /// Address of the arguments of a frame that ends at `frame_end` (`frame.argp`).
     fn args(&self, frame_end: u64) -> u64;
 
-    /// How many bytes before a return address [`Machine::call_before`] looks at.
+    /// Number of bytes before a return address that [`Machine::call_before`] reads.
     fn longest_call(&self) -> usize;
 
-    /// The call that ends where `code`, which ends at return address `ret`, ends.
+    /// Decodes the call instruction at the end of `code`, which ends at return address `ret`.
     fn call_before(&self, code: &[u8], ret: u64) -> Option<CallTarget>;
 
-    /// The interrupted program counter and stack pointer in a kernel signal frame whose `ucontext` begins with
-    /// `context`.
+    /// Interrupted program counter and stack pointer in a kernel signal frame whose `ucontext`
+    /// begins with `context`.
     fn interrupted(&self, context: &[u8]) -> Option<(u64, u64)>;
 
-    /// How much of a `ucontext` [`Machine::interrupted`] looks at.
+    /// Number of bytes of a `ucontext` that [`Machine::interrupted`] reads.
     fn context_size(&self) -> usize;
 
-    /// Whether `code` is a signal return trampoline, as the C library has one.
+    /// Returns true if `code` is a signal return trampoline, as the C library has one.
     fn is_sigreturn(&self, code: &[u8]) -> bool;
 
-    /// How many bytes of code [`Machine::is_sigreturn`] looks at.
+    /// Number of bytes of code that [`Machine::is_sigreturn`] reads.
     fn longest_sigreturn(&self) -> usize;
 
-    /// Where the return address of the C function is that `racecall` has called on the system stack, which begins at `sp`.
+    /// Stack address that holds the return address of the C function that `racecall` has called on
+    /// the system stack, which begins at `sp`.
     fn racecall_slot(&self, sp: u64) -> Option<u64>;
 
-    /// Functions that the system begins a program with, besides those that each machine has.
+    /// Entry functions with which the system begins a program, in addition to those of all
+    /// architectures.
     fn entry_functions(&self) -> &'static [&'static [u8]];
 
-    /// The first address above those of a process.
+    /// First address above those of a process.
     fn max_addr(&self) -> u64;
 
-    /// What is added to an address before the number of its arena is taken (`runtime.arenaBaseOffset`, negated).
+    /// Offset added to an address before its arena number is computed (`runtime.arenaBaseOffset`,
+    /// negated).
     fn arena_offset(&self) -> u64;
 
-    /// `math.Exp` as Go computes it, bit for bit, for arguments up to 0.
+    /// Computes `math.Exp` as Go does, bit for bit, for arguments up to 0.
     fn exp_of_negative(&self, x: f64) -> f64;
 
     /// `uint64(value)` as Go's compiler converts it for this machine, also where the value does not fit
@@ -65,31 +69,31 @@ pub trait Machine: Sync + std::fmt::Debug {
     fn float_to_uint64(&self, value: f64) -> u64;
 }
 
-/// The registers of a stopped thread that unwinding begins with.
+/// Registers of a stopped thread, from which unwinding begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Registers {
-    /// The instruction that runs next.
+    /// Program counter: address of the next instruction.
     pub pc: u64,
     /// Stack pointer.
     pub sp: u64,
     /// Frame pointer.
     pub fp: u64,
-    /// The register in which the race detector's switch of stacks keeps the goroutine's stack pointer.
+    /// Register in which the race detector's stack switch keeps the goroutine's stack pointer.
     pub kept: u64,
     /// Base of thread-local storage.
     pub tls: u64,
 }
 
-/// Where a call goes.
+/// Target of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallTarget {
-    /// To this address.
+    /// Call of this address.
     Direct(u64),
-    /// Through a register or memory.
+    /// Call through a register or memory.
     Indirect,
 }
 
-/// The rules for images of `arch`.
+/// Rules for images of `arch`; `None` if the architecture is not supported.
 pub fn machine(arch: Arch) -> Option<&'static dyn Machine> {
     match arch {
         Arch::Amd64 => Some(&amd64::Amd64),

@@ -1,12 +1,12 @@
-//! Pages of memory, in which the kernel maps it: their size is asked of the system.
+//! Size of memory pages, as the system reports it.
 
 use std::sync::OnceLock;
 
 use nix::unistd::{SysconfVar, sysconf};
 
-/// The size of a page in bytes: 4, 16 or 64 KiB.
+/// Size of a page in bytes: 4, 16 or 64 KiB.
 pub fn page_size() -> u64 {
-    /// Where the system does not say.
+    /// Size used if the system does not report one.
     const USUAL: u64 = 4096;
     static SIZE: OnceLock<u64> = OnceLock::new();
     *SIZE.get_or_init(|| {

@@ -1,5 +1,5 @@
-//! Why the kernel refuses to let us look into a process, found by checking the rules of `ptrace(2)`, section
-//! "Ptrace access mode checking", one after the other.
+//! Reason why the kernel denies access to a process. Found by checking the rules of `ptrace(2)`,
+//! section "Ptrace access mode checking", one after the other.
 
 use std::fmt;
 use std::fs;
@@ -13,7 +13,7 @@ use super::facts::Status;
 use super::pin::read_file;
 use super::{Namespace, Process};
 
-/// How much access an operation needs.
+/// Access that an operation needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// `PTRACE_MODE_READ`: /proc/PID/exe, maps.
@@ -25,40 +25,41 @@ pub enum Access {
     Attach,
 }
 
-/// Why access was refused, and what would grant it.
+/// Reason why access was denied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Denial {
-    /// We are not root, and it belongs to somebody else.
+    /// We are not root, and the process belongs to another user.
     OtherUser {
-        /// Its user.
+        /// User id of the process.
         owner: u32,
     },
-    /// Yama allows it to ancestors (1), to holders of CAP_SYS_PTRACE (2) or to nobody (3).
+    /// Yama restricts access to ancestors (1), to holders of CAP_SYS_PTRACE (2) or to nobody (3).
     Yama {
-        /// /proc/sys/kernel/yama/ptrace_scope.
+        /// Value of /proc/sys/kernel/yama/ptrace_scope.
         scope: u32,
     },
-    /// We are root, or the same user, but without CAP_SYS_PTRACE: as in most containers.
+    /// We are root, or the same user, but lack CAP_SYS_PTRACE, as in most containers.
     MissingCapability,
-    /// It lives in a user namespace in which our capabilities count for nothing.
+    /// The process is in a user namespace in which our capabilities do not count.
     UserNamespace,
-    /// It made itself (or a set-uid program made it) not dumpable.
+    /// The process is not dumpable: it asked for that, or a set-uid program did.
     NotDumpable,
-    /// It holds capabilities that we do not.
+    /// The process holds capabilities that we do not hold.
     MoreCapable,
-    /// We may look into the process, but not read the file that it executes.
+    /// We may inspect the process, but not read the file that it executes.
     Unreadable,
-    /// We may look into the process, but /proc/PID/fd is a folder that only its owner may list.
+    /// We may inspect the process, but only its owner may list the folder /proc/PID/fd.
     PrivateFolder {
-        /// The folder's owner.
+        /// User id of the folder's owner.
         owner: u32,
     },
-    /// It is allowed, as could be seen afterwards: somebody else traced one of its threads at that moment.
+    /// Access is allowed, as a later check showed: another process traced one of its threads at
+    /// that moment.
     Busy,
-    /// /proc shows the processes of others to nobody but root (`hidepid`).
+    /// /proc shows processes of other users only to root (`hidepid`).
     Hidden,
-    /// None of the known reasons: a security module or a seccomp filter.
+    /// No known reason applies: a security module or a seccomp filter may deny it.
     Unknown,
 }
 
@@ -92,7 +93,8 @@ impl fmt::Display for Denial {
     }
 }
 
-/// How to get the rights of root, or, where we are root already, the capability that this root lacks.
+/// Hint how to get more rights: become root, or, if we are root already, add the missing
+/// capability.
 pub(crate) fn more_rights() -> &'static str {
     rights_for(rustix::process::geteuid().is_root())
 }
@@ -107,7 +109,7 @@ fn rights_for(root: bool) -> &'static str {
 }
 
 impl Denial {
-    /// What to do about it.
+    /// Remedy for this denial.
     pub fn hint(&self) -> Option<String> {
         Some(self.hint_for(rustix::process::geteuid().is_root()))
     }
@@ -148,15 +150,15 @@ impl Denial {
     }
 }
 
-/// What the decision depends on.
+/// Facts on which the decision depends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Facts {
     our_uid: u32,
     their_uids: [u32; 3],
     capable: bool,
-    /// CAP_DAC_READ_SEARCH or CAP_DAC_OVERRIDE: modes of folders do not bind us.
+    /// True if we have CAP_DAC_READ_SEARCH or CAP_DAC_OVERRIDE: folder modes do not restrict us.
     opens_folders: bool,
-    /// Of the files of /proc/PID.
+    /// Owner of the files of /proc/PID.
     owner: u32,
     same_user_namespace: bool,
     more_capable: bool,
@@ -164,30 +166,32 @@ struct Facts {
     yama: Option<u32>,
 }
 
-/// Finds out why `access` to a process was refused.
+/// Finds the reason why `access` to a process was denied.
 pub fn explain(process: &Process, access: Access) -> Denial {
     let denial = collect(process, access).map_or(Denial::Unknown, |facts| decide(facts, access));
     match denial {
-        // Only one process can trace a thread; what else keeps us from that keeps us from this too.
+        // Only one process can trace a thread. Any other obstacle to tracing would also deny this
+        // access.
         Denial::Unknown if access == Access::Attach && may_attach(process) => Denial::Busy,
         denial => denial,
     }
 }
 
-/// Whether we may attach to it, as the kernel decides it for a file that needs the same (proc_pid_personality in Linux's
-/// fs/proc/base.c).
+/// Returns true if we may attach to the process. Tested with a file that needs the same right
+/// (proc_pid_personality in Linux's fs/proc/base.c).
 fn may_attach(process: &Process) -> bool {
     read_file(process.dir(), "personality").is_ok()
 }
 
-/// A list asks this for each process of others, so little is read for it.
+/// Collects the facts. A listing asks for each process of other users, so few files are read.
 fn collect(process: &Process, access: Access) -> Option<Facts> {
     let ours = capabilities(None).ok()?;
     let theirs = Status::parse(&read_file(process.dir(), "status").ok()?);
     let their_uids = theirs.uids?;
     // The files of a process that is not dumpable belong to root.
     let owner = rustix::fs::statat(process.dir(), "stat", AtFlags::empty()).ok()?.st_uid;
-    // Unreadable for the same reason as everything else, so only a difference that can be seen counts.
+    // The link is unreadable for the same reason as everything else, so only a visible difference
+    // counts.
     let same_user_namespace = match process.is_in_other_namespace(Namespace::User) {
         Some(other) => !other,
         None => theirs.ns_pids.len() <= our_depth() || owner != 65534,
@@ -206,7 +210,7 @@ fn collect(process: &Process, access: Access) -> Option<Facts> {
     })
 }
 
-/// In how many pid namespaces we are, one in the other.
+/// Number of nested pid namespaces that we are in.
 fn our_depth() -> usize {
     static DEPTH: OnceLock<usize> = OnceLock::new();
     *DEPTH.get_or_init(|| {
@@ -214,7 +218,7 @@ fn our_depth() -> usize {
     })
 }
 
-/// What Yama says, where the kernel has it.
+/// Value of Yama's ptrace_scope; `None` if the kernel has no Yama.
 fn yama() -> Option<u32> {
     fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").ok()?.trim().parse().ok()
 }
@@ -305,7 +309,7 @@ mod tests {
         for (facts, denial) in cases {
             assert_eq!(decide(facts, Access::Attach), denial, "{facts:?}");
         }
-        // Who may look into it may not list its open files for that.
+        // Permission to inspect a process does not include listing its open files.
         let other = Facts { their_uids: [7; 3], owner: 7, ..USER };
         let capable = Facts { capable: true, ..other };
         let cases = [
@@ -320,7 +324,7 @@ mod tests {
             assert_eq!(decide(facts, Access::OpenFiles), denial, "{facts:?}");
         }
         assert_eq!(decide(capable, Access::Read), Denial::Unknown);
-        // Yama has no say in reading.
+        // Yama does not restrict reading.
         assert_eq!(
             decide(Facts { yama: Some(1), dumpable: false, ..USER }, Access::Read),
             Denial::NotDumpable

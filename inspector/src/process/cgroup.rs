@@ -1,20 +1,22 @@
-//! What the cgroups of a process allow it: `Documentation/admin-guide/cgroup-v2.rst` and `cgroup-v1/` of the kernel.
+//! Limits of the cgroups of a process: `Documentation/admin-guide/cgroup-v2.rst` and `cgroup-v1/`
+//! of the kernel.
 //!
-//! The limits of a cgroup hold for all below it, so that the smallest on the way to the root counts. Both versions can
-//! be in use at once, each for some controllers.
+//! The limits of a cgroup hold for all cgroups below it, so the smallest limit on the way to the
+//! root counts. Both versions can be in use at once, each for some controllers.
 
 use std::path::{Path, PathBuf};
 
-/// A line of /proc/PID/cgroup.
+/// Line of /proc/PID/cgroup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Membership {
-    /// The controllers of a version 1 hierarchy; empty for version 2.
+    /// Controllers of a version 1 hierarchy; empty for version 2.
     pub controllers: Vec<String>,
-    /// The cgroup, from the root of the reader's cgroup namespace.
+    /// Path of the cgroup, from the root of the reader's cgroup namespace.
     pub path: String,
 }
 
-/// More hierarchies than the kernel has controllers for, and deeper than anybody nests them.
+/// Maximum number of lines: more hierarchies than the kernel has controllers. [`MAX_DEPTH`] is
+/// deeper than anybody nests cgroups.
 const MAX_LINES: usize = 64;
 const MAX_DEPTH: usize = 64;
 
@@ -30,18 +32,18 @@ pub fn memberships(cgroup: &[u8]) -> Vec<Membership> {
     text.lines().take(MAX_LINES).filter_map(parse).collect()
 }
 
-/// A mounted hierarchy.
+/// Mounted cgroup hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
-    /// Which cgroup is at its top.
+    /// Path of the cgroup at the top of the mount.
     pub root: String,
-    /// Where it is mounted.
+    /// Mount point.
     pub point: PathBuf,
-    /// The options that name the controllers of a version 1 hierarchy; `None` for version 2.
+    /// Mount options that name the controllers of a version 1 hierarchy; `None` for version 2.
     pub controllers: Option<Vec<String>>,
 }
 
-/// The cgroup hierarchies among the mounts of /proc/PID/mountinfo (proc(5)).
+/// Finds the cgroup hierarchies among the mounts of /proc/PID/mountinfo (proc(5)).
 pub fn mounts(mountinfo: &[u8]) -> Vec<Mount> {
     let text = String::from_utf8_lossy(mountinfo);
     let parse = |line: &str| {
@@ -59,7 +61,7 @@ pub fn mounts(mountinfo: &[u8]) -> Vec<Mount> {
     text.lines().filter_map(parse).take(MAX_LINES).collect()
 }
 
-/// Spaces and the like are written as three octal digits behind a backslash.
+/// Replaces octal escapes: a space and the like is written as a backslash and three octal digits.
 fn unescaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -79,21 +81,22 @@ fn unescaped(text: &str) -> String {
     out + rest
 }
 
-/// Where the files of a cgroup are.
+/// Location of the files of a cgroup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// 1 or 2.
+    /// Version of the hierarchy: 1 or 2.
     pub version: u8,
-    /// The cgroup, from the root of the reader's cgroup namespace.
+    /// Path of the cgroup, from the root of the reader's cgroup namespace.
     pub path: String,
-    /// Where its hierarchy is mounted.
+    /// Mount point of the hierarchy.
     point: PathBuf,
-    /// The cgroups from the top of the mount down to it.
+    /// Names of the nested cgroups from the top of the mount down to this cgroup.
     below: Vec<String>,
 }
 
 impl Place {
-    /// Finds the cgroup that limits `controller` (`memory`, `cpu`). `None` where nothing that is mounted holds it.
+    /// Finds the cgroup that limits `controller` (`memory`, `cpu`). `None` if no mounted hierarchy
+    /// holds it.
     pub fn find(memberships: &[Membership], mounts: &[Mount], controller: &str) -> Option<Place> {
         let has = |controllers: &[String]| controllers.iter().any(|c| c == controller);
         let first = memberships.iter().find(|m| has(&m.controllers)).and_then(|m| {
@@ -112,14 +115,14 @@ impl Place {
         };
         let (path, root) = (parts(&membership.path), parts(&mount.root));
         let below = path.strip_prefix(root.as_slice())?.to_vec();
-        // Outside of our cgroup namespace, and not below this mount.
+        // Outside of our cgroup namespace, or not below this mount.
         if below.iter().any(|p| p == "..") || below.len() > MAX_DEPTH {
             return None;
         }
         Some(Place { version, path: membership.path.clone(), point: mount.point.clone(), below })
     }
 
-    /// The folders of the cgroup and of those above it, the innermost first.
+    /// Folders of the cgroup and its ancestors, the innermost first.
     fn folders(&self) -> impl Iterator<Item = PathBuf> + '_ {
         (0..=self.below.len()).rev().map(|n| {
             let mut folder = self.point.clone();
@@ -129,45 +132,45 @@ impl Place {
     }
 }
 
-/// How a cgroup held its processes back.
+/// Throttling of the processes of a cgroup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Throttling {
-    /// Periods in which something ran.
+    /// Number of periods in which a thread ran.
     pub periods: u64,
-    /// Periods in which the quota was used up.
+    /// Number of periods in which the quota was used up.
     pub throttled: u64,
-    /// For how long all threads together had to wait, in microseconds.
+    /// Total waiting time of all threads, in microseconds.
     pub throttled_us: u64,
 }
 
-/// What memory a process may have.
+/// Memory limit of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Memory {
-    /// The smallest limit of its cgroup and those above it, in bytes; `None` where there is none.
+    /// Smallest limit of the cgroup and its ancestors, in bytes; `None` if there is no limit.
     pub limit: Option<u64>,
-    /// What its cgroup uses, in bytes, with the page cache.
+    /// Memory used by the cgroup, in bytes, including the page cache.
     pub used: Option<u64>,
 }
 
-/// What CPU time a process may have.
+/// CPU limit of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Cpu {
-    /// The smallest limit of its cgroup and those above it, in cores; `None` where there is none.
+    /// Smallest limit of the cgroup and its ancestors, in cores; `None` if there is no limit.
     pub limit: Option<f64>,
-    /// Throttling by the cgroup with that limit, or by its own where there is none.
+    /// Throttling by the cgroup with that limit, or by the innermost cgroup if there is no limit.
     pub throttling: Option<Throttling>,
 }
 
-/// Gives the contents of a file; `None` where it cannot be read.
+/// Function that returns the contents of a file; `None` if it cannot be read.
 pub type Reader<'a> = &'a dyn Fn(&Path) -> Option<Vec<u8>>;
 
-/// Reads the memory limit; `read` gives the contents of a file.
+/// Reads the memory limit; `read` returns the contents of a file.
 pub fn memory(place: &Place, read: Reader<'_>) -> Memory {
     let (limit, used) = match place.version {
         1 => ("memory.limit_in_bytes", "memory.usage_in_bytes"),
         _ => ("memory.max", "memory.current"),
     };
-    /// Version 1 says "none" as the largest number of pages.
+    /// Value of version 1 for "no limit": the largest number of pages.
     const NO_LIMIT: u64 = 1 << 62;
     let limits = place.folders().filter_map(|folder| number(&read(&folder.join(limit))?));
     Memory {
@@ -176,7 +179,7 @@ pub fn memory(place: &Place, read: Reader<'_>) -> Memory {
     }
 }
 
-/// Reads the CPU limit; `read` gives the contents of a file.
+/// Reads the CPU limit; `read` returns the contents of a file.
 pub fn cpu(place: &Place, read: Reader<'_>) -> Cpu {
     let quota = |folder: &Path| -> Option<f64> {
         match place.version {
@@ -196,21 +199,21 @@ pub fn cpu(place: &Place, read: Reader<'_>) -> Cpu {
     Cpu { limit, throttling: folder.and_then(|f| throttling(&read(&f.join("cpu.stat"))?)) }
 }
 
-/// A frozen cgroup: its processes run on only when it is thawed.
+/// Frozen cgroup. Its processes run on only when it is thawed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frozen {
     version: u8,
-    /// Of the cgroup that somebody froze: the process's own, or one above it.
+    /// Folder of the cgroup that was frozen: the process's own cgroup or an ancestor.
     folder: PathBuf,
 }
 
 impl Frozen {
-    /// Where it is mounted.
+    /// Path of the folder, for display.
     pub fn folder(&self) -> std::path::Display<'_> {
         self.folder.display()
     }
 
-    /// What to do about it.
+    /// Remedy: how to thaw the cgroup.
     pub fn hint(&self) -> String {
         let (value, file) =
             if self.version == 1 { ("THAWED", "freezer.state") } else { ("0", "cgroup.freeze") };
@@ -219,17 +222,18 @@ impl Frozen {
     }
 }
 
-/// The cgroup that freezes the processes of a cgroup: it, or one above it; `read` gives the contents of a file. Where
-/// both versions are mounted, either can.
+/// Finds the cgroup that freezes a process: its own cgroup or an ancestor. `read` returns the
+/// contents of a file. If both versions are mounted, either can freeze the process.
 pub fn frozen(memberships: &[Membership], mounts: &[Mount], read: Reader<'_>) -> Option<Frozen> {
     let holds = |path: &Path, wanted: &[&str]| {
         let text = read(path).unwrap_or_default();
         String::from_utf8_lossy(&text).lines().any(|line| wanted.contains(&line.trim()))
     };
-    // No controller of version 1 has the second name.
+    // No controller of version 1 is named `cgroup.freeze`.
     ["freezer", "cgroup.freeze"].into_iter().find_map(|controller| {
         let place = Place::find(memberships, mounts, controller)?;
-        // What the first file says holds for the cgroup, whoever above it is to blame, whom the second one names.
+        // The first file tells if the cgroup is frozen, also through an ancestor. The second file
+        // tells which ancestor was frozen.
         let (state, states, own, owns) = match place.version {
             1 => ("freezer.state", &["FROZEN", "FREEZING"][..], "freezer.self_freezing", &["1"][..]),
             _ => ("cgroup.events", &["frozen 1"][..], "cgroup.freeze", &["1"][..]),
@@ -243,8 +247,9 @@ pub fn frozen(memberships: &[Membership], mounts: &[Mount], read: Reader<'_>) ->
     })
 }
 
-/// The innermost cgroup, of this one and those above it, that has as many tasks as it may: its folder, how many it has and may
-/// have. `read` gives the contents of a file.
+/// Finds the innermost cgroup, among this one and its ancestors, whose number of tasks has reached
+/// its limit. Returns its folder, the number of tasks and the limit. `read` returns the contents of
+/// a file.
 pub fn full_of_tasks(place: &Place, read: Reader<'_>) -> Option<(PathBuf, u64, u64)> {
     place.folders().find_map(|folder| {
         let limit = number(&read(&folder.join("pids.max"))?)?;
@@ -253,12 +258,12 @@ pub fn full_of_tasks(place: &Place, read: Reader<'_>) -> Option<(PathBuf, u64, u
     })
 }
 
-/// A file that holds one number; `max` and negative ones are none.
+/// Parses a file that holds one number. `None` for `max` and negative numbers.
 fn number(bytes: &[u8]) -> Option<u64> {
     std::str::from_utf8(bytes).ok()?.trim().parse().ok()
 }
 
-/// cpu.max: quota and period in microseconds; the quota can be `max`.
+/// Parses cpu.max: quota and period in microseconds. `None` if the quota is `max`.
 fn cpu_max(bytes: &[u8]) -> Option<f64> {
     let mut words = std::str::from_utf8(bytes).ok()?.split_ascii_whitespace();
     cores(words.next()?.parse().ok()?, words.next()?.parse().ok()?)
@@ -268,7 +273,7 @@ fn cores(quota: u64, period: u64) -> Option<f64> {
     (period > 0).then(|| quota as f64 / period as f64)
 }
 
-/// cpu.stat of either version.
+/// Parses cpu.stat of either version.
 fn throttling(bytes: &[u8]) -> Option<Throttling> {
     let text = std::str::from_utf8(bytes).ok()?;
     let value = |key: &str| -> Option<u64> {
@@ -317,7 +322,7 @@ mod tests {
         let files = [("/sys/fs/cgroup/a/b/cgroup.events", "populated 1\nfrozen 1\n")];
         let found = frozen(&of, &mounts(second.as_bytes()), &reader(&files)).unwrap();
         assert_eq!(found.folder().to_string(), "/sys/fs/cgroup/a/b");
-        // Somebody froze the one above.
+        // The parent cgroup was frozen.
         let above = [
             files[0],
             ("/sys/fs/cgroup/a/cgroup.freeze", "1\n"),

@@ -1,4 +1,5 @@
-//! The sockets of a process: sock_diag(7) and /proc/PID/net (proc(5)), restricted to the open files of the process.
+//! Sockets of a process: sock_diag(7) and /proc/PID/net (proc(5)), restricted to the open files of
+//! the process.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -8,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use super::sock_diag::{States, TcpSocket};
 use super::{Error, Process};
 
-/// What a socket speaks.
+/// Protocol of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Protocol {
     /// TCP over IPv4.
@@ -19,12 +20,12 @@ pub enum Protocol {
     Udp,
     /// UDP over IPv6.
     Udp6,
-    /// A socket of this machine alone, with its type (`SOCK_STREAM` is 1).
+    /// Unix socket, with its type (`SOCK_STREAM` is 1).
     Unix(u8),
 }
 
 impl Protocol {
-    /// The table below /proc/PID/net.
+    /// Name of the table below /proc/PID.
     fn table(self) -> &'static str {
         match self {
             Protocol::Tcp => "net/tcp",
@@ -35,7 +36,7 @@ impl Protocol {
         }
     }
 
-    /// `SOCK_STREAM` (1), `SOCK_DGRAM` (2), or what a Unix socket says.
+    /// Socket type: `SOCK_STREAM` (1), `SOCK_DGRAM` (2), or the type of the Unix socket.
     fn socket_type(self) -> u8 {
         match self {
             Protocol::Tcp | Protocol::Tcp6 => 1,
@@ -44,7 +45,7 @@ impl Protocol {
         }
     }
 
-    /// As JSON has it.
+    /// Name in the JSON output.
     pub fn name(self) -> &'static str {
         match self {
             Protocol::Tcp => "tcp",
@@ -56,41 +57,45 @@ impl Protocol {
     }
 }
 
-/// An end of a connection.
+/// End of a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum End {
-    /// An address and a port. Of IPv6 addresses that stand for IPv4 ones, the latter.
+    /// IP address and port. An IPv4-mapped IPv6 address is given as its IPv4 address.
     Internet(IpAddr, u16),
-    /// The path of a Unix socket; empty where it has none, or for the other end, which the table does not name.
+    /// Path of a Unix socket. Empty if it has none, and for the remote end, which the table does
+    /// not name.
     Path(Vec<u8>),
 }
 
-/// A socket.
+/// Socket of a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connection {
-    /// What it speaks.
+    /// Protocol.
     pub protocol: Protocol,
-    /// This end.
+    /// Local end.
     pub local: End,
-    /// The other end.
+    /// Remote end.
     pub remote: End,
-    /// The state of TCP, else `NONE`; empty for a state that has no name.
+    /// TCP state, else `NONE`; empty for a state without a name.
     pub state: &'static str,
-    /// The inode number of the socket.
+    /// Inode number of the socket.
     pub inode: u64,
 }
 
 impl Process {
-    /// Its sockets: TCP, UDP, Unix, in the order of the kernel's tables. What cannot be told apart is there once.
+    /// Sockets of the process: TCP, UDP, Unix, in the order of the kernel's tables. Sockets that
+    /// cannot be told apart are listed once.
     ///
     /// # Errors
-    /// [`Error::Denied`] where its open files may not be listed; [`Error::Exited`].
+    /// Returns [`Error::Denied`] if the open files may not be listed, and [`Error::Exited`] if the
+    /// process has exited.
     pub fn connections(&self) -> Result<Vec<Connection>, Error> {
         let sockets: HashSet<u64> = self.open_sockets()?.into_iter().collect();
         if sockets.is_empty() {
             return Ok(Vec::new());
         }
-        // What is cheap first: of the many connections of a machine, the kernel has to look at each.
+        // Cheap tables first: for TCP, the kernel has to look at each of the machine's many
+        // connections.
         let mut others = Vec::new();
         for protocol in [Protocol::Udp, Protocol::Udp6, Protocol::Unix(0)] {
             others.extend(self.in_table(protocol, &sockets)?);
@@ -110,8 +115,9 @@ impl Process {
         Ok(connections)
     }
 
-    /// Those of its TCP sockets that the kernel lists on request; all connections are looked at only where its listening
-    /// sockets and the others are not all that it has.
+    /// Lists the TCP sockets of the process through sock_diag. All connections of the machine are
+    /// visited only if listening sockets and the sockets in `others` do not account for all of
+    /// `sockets`.
     fn tcp(&self, sockets: &HashSet<u64>, others: &[Connection]) -> io::Result<Vec<Connection>> {
         let wanted = |s: &TcpSocket| sockets.contains(&s.inode);
         let mut found = self.tcp_sockets(States::Listening, wanted)?;
@@ -120,12 +126,12 @@ impl Process {
         if known.len() < sockets.len() {
             found = self.tcp_sockets(States::All, wanted)?;
         }
-        // As /proc has them: each family in its own table.
+        // Sort as /proc does: each family in its own table.
         found.sort_by_key(|s| s.local.is_ipv6());
         Ok(found.iter().map(Connection::from).collect())
     }
 
-    /// Those of its sockets that are in a table of /proc/PID/net.
+    /// Lists the sockets of the process that are in a table of /proc/PID/net.
     fn in_table(&self, protocol: Protocol, sockets: &HashSet<u64>) -> Result<Vec<Connection>, Error> {
         let wanted = |inode| sockets.contains(&inode);
         match self.read(protocol.table(), "read the sockets") {
@@ -133,7 +139,7 @@ impl Process {
                 Protocol::Unix(_) => unix(&table, wanted),
                 _ => internet(protocol, &table, wanted),
             }),
-            // A kernel without IPv6.
+            // The kernel has no IPv6.
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
             Err(other) => Err(other),
         }
@@ -153,12 +159,12 @@ impl From<&TcpSocket> for Connection {
     }
 }
 
-/// The lines of a table behind its heading.
+/// Lines of a table after its heading.
 fn lines(table: &[u8]) -> impl Iterator<Item = &[u8]> {
     table.split(|&b| b == b'\n').skip(1)
 }
 
-/// Parses /proc/PID/net/tcp, tcp6, udp or udp6; of damaged lines nothing.
+/// Parses /proc/PID/net/tcp, tcp6, udp or udp6. Skips damaged lines.
 pub fn internet(protocol: Protocol, table: &[u8], wanted: impl Fn(u64) -> bool) -> Vec<Connection> {
     let parse = |line: &[u8]| -> Option<Connection> {
         let mut fields = std::str::from_utf8(line).ok()?.split_ascii_whitespace();
@@ -181,7 +187,7 @@ pub fn internet(protocol: Protocol, table: &[u8], wanted: impl Fn(u64) -> bool) 
     lines(table).filter_map(parse).collect()
 }
 
-/// As `include/net/tcp_states.h` numbers them.
+/// Name of a TCP state, numbered as in `include/net/tcp_states.h`.
 fn tcp_state(state: u8) -> &'static str {
     match state {
         1 => "ESTABLISHED",
@@ -199,7 +205,7 @@ fn tcp_state(state: u8) -> &'static str {
     }
 }
 
-/// An address as words of the machine in hexadecimal, and a port.
+/// Parses an end: the address as hexadecimal words in the machine's byte order, and a port.
 fn end(text: &str, six: bool) -> Option<End> {
     let (address, port) = text.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
@@ -216,7 +222,7 @@ fn end(text: &str, six: bool) -> Option<End> {
     (address.len() == if six { 32 } else { 8 }).then_some(End::Internet(ip, port))
 }
 
-/// Parses /proc/PID/net/unix; of damaged lines nothing. A path can hold anything but a line end.
+/// Parses /proc/PID/net/unix. Skips damaged lines. A path can hold any byte except a line end.
 pub fn unix(table: &[u8], wanted: impl Fn(u64) -> bool) -> Vec<Connection> {
     let parse = |line: &[u8]| -> Option<Connection> {
         // Num RefCount Protocol Flags Type St Inode Path: the inode is padded on its left.
@@ -242,7 +248,7 @@ pub fn unix(table: &[u8], wanted: impl Fn(u64) -> bool) -> Vec<Connection> {
 }
 
 impl fmt::Display for End {
-    /// As gops prints it: no brackets around IPv6 addresses, and port 0 behind paths.
+    /// Formats an end as gops does: no brackets around IPv6 addresses, and port 0 after paths.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use crate::printable::printable;
         match self {

@@ -1,6 +1,6 @@
-//! Looking at many things with a few threads, and without those of them that wait for what does not come: memory that nobody
-//! serves, files of servers that do not answer. Nothing ends such a wait but the end of the program, and whoever makes us wait hides
-//! nobody else by it.
+//! Work on many items with a few threads, leaving out items that block for ever: memory that nobody
+//! serves, files of servers that do not answer. Such a wait ends only with the program. A process
+//! that makes us wait hides no other process.
 
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,23 +11,26 @@ use std::time::Duration;
 use crate::patience::Waiter;
 use crate::threads;
 
-/// Whoever is in the same call for so long is left behind.
+/// Time in the same blocking call after which a thread is left behind.
 pub(super) const STUCK: Duration = Duration::from_secs(2);
-/// How often it is looked. Only what was seen each time counts: we may have been stopped in between.
+/// Interval between looks. Only the number of looks counts, as our process may have been stopped in
+/// between.
 const TICK: Duration = Duration::from_millis(50);
 const STUCK_TICKS: u32 = 40;
-/// So many are replaced. When as many wait, all that is left is left out.
+/// Maximum number of threads that are replaced. When as many block, all remaining items are left
+/// out.
 const REPLACEMENTS: usize = 64;
 
-/// What came of it.
+/// Result of the work on all items.
 #[derive(Debug)]
 pub(super) struct Outcome<I, R> {
     pub results: Vec<R>,
-    /// What there is no result of, as it did not come.
+    /// Items without a result, as their work blocked.
     pub left_out: Vec<I>,
 }
 
-/// Does `work` with each of `items`, in no order, on so many threads; on this one where there is none to be had.
+/// Applies `work` to each of `items`, in no order, on `workers` threads. Uses the calling thread if
+/// none can be started.
 pub(super) fn for_all<I, R>(
     workers: usize,
     items: Vec<I>,
@@ -86,7 +89,7 @@ where
             }
         }
     }
-    // Where all are stuck, and nobody took their place.
+    // All threads are stuck, and none was replaced.
     outcome.left_out.extend(std::iter::from_fn(|| shared.next()));
     outcome
 }
@@ -99,20 +102,21 @@ struct Shared<I, R> {
     end: Condvar,
 }
 
-/// What a thread works at.
+/// State of a thread's work.
 #[derive(Debug)]
 struct Desk<I, R> {
     waiter: Option<Waiter>,
     at: Option<I>,
     results: Vec<R>,
-    /// Nobody wants its results any more.
+    /// True if nobody wants the results any more.
     is_left: bool,
 }
 
 struct Hand<I, R> {
     desk: Arc<Mutex<Desk<I, R>>>,
     thread: JoinHandle<()>,
-    /// How long it had waited when it was last looked at, and how often it was seen so.
+    /// Blocking time of the thread at the last look. `seen` counts consecutive looks in the same
+    /// call.
     waited: Duration,
     seen: u32,
 }
@@ -130,7 +134,7 @@ impl<I: Copy + Send + Sync + 'static, R: Send + 'static> Shared<I, R> {
         self.next.load(Ordering::Relaxed) < self.items.len()
     }
 
-    /// One more thread, where there is one to be had.
+    /// Starts one more thread; `None` if none can be started.
     fn hire(self: &Arc<Self>) -> Option<Hand<I, R>> {
         let desk = Desk { waiter: None, at: None, results: Vec::new(), is_left: false };
         let desk = Arc::new(Mutex::new(desk));
@@ -159,7 +163,7 @@ impl<I: Copy + Send + Sync + 'static, R: Send + 'static> Shared<I, R> {
 
     fn wait_for_an_end(&self) {
         let ended = lock(&self.ended);
-        // Whoever says that it ends has a few instructions left; one more look costs nobody anything.
+        // A thread that announces its end has a few instructions left; one more look costs little.
         let _whatever = self.end.wait_timeout(ended, TICK);
     }
 }
@@ -195,7 +199,7 @@ mod tests {
     #[test]
     fn who_waits_for_ever_hides_nobody() {
         let outcome = for_all(1, (0..100).collect(), |n: u32| {
-            // One that only takes long, and one that does not end, first of all.
+            // Item 50 only takes long. Items 0 and 60 do not end.
             match n {
                 0 | 60 => waiting(What::Program, || std::thread::sleep(Duration::from_secs(3600))),
                 50 => std::thread::sleep(STUCK * 2),

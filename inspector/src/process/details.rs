@@ -1,4 +1,4 @@
-//! All that can be said about one process, and what could not be found out about it.
+//! All facts about one process, and the facts that could not be found out.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -17,87 +17,89 @@ use super::regular::{Links, NotOpened, RegularFile};
 use super::{Error, Namespace, Pid, Process, cgroup, users};
 use crate::arch::page_size;
 
-/// A process.
+/// Facts about a process.
 #[derive(Debug)]
 pub struct Details {
-    /// Its pid in our pid namespace.
+    /// Process id in our pid namespace.
     pub pid: Pid,
-    /// What /proc/PID/stat says.
+    /// Contents of /proc/PID/stat.
     pub stat: Stat,
-    /// What /proc/PID/status says.
+    /// Contents of /proc/PID/status.
     pub status: Status,
-    /// The name of its real user, where there is one of its number.
+    /// Name of the real user; `None` if the user id has no name.
     pub user: Option<String>,
-    /// What it was started with.
+    /// Command line arguments.
     pub command: Vec<Vec<u8>>,
-    /// Its memory, in bytes.
+    /// Resident memory, in bytes.
     pub resident: Option<u64>,
-    /// The machine's memory, in bytes.
+    /// Memory of the machine, in bytes.
     pub machine_memory: Option<u64>,
-    /// CPU time since it began, in user and kernel mode.
+    /// CPU time since the process started, in user and kernel mode.
     pub cpu: Duration,
-    /// For how long it has existed.
+    /// Age of the process.
     pub elapsed: Duration,
-    /// CPU usage as gops counts it, in percent of one core: with the time that it waited for block devices, and since the
-    /// whole second in which it began.
+    /// CPU usage as gops counts it, in percent of one core: including the time waiting for block
+    /// devices, and since the whole second in which the process started.
     pub cpu_percent_of_gops: f64,
-    /// For how long it has existed as gops counts it: since the whole second in which it began.
+    /// Age of the process as gops counts it: since the whole second in which it started.
     pub elapsed_of_gops: Duration,
-    /// CPU time over the period that was asked for.
+    /// CPU time over the requested period.
     pub over_period: Option<OverPeriod>,
-    /// Its sockets; `None` where they may not be seen.
+    /// Sockets of the process; `None` if they may not be seen.
     pub connections: Option<Vec<Connection>>,
-    /// For [`Detail::All`].
+    /// Further facts, for [`Detail::All`].
     pub more: Option<More>,
-    /// What could not be found out, and why.
+    /// Errors for the facts that could not be found out.
     pub unknown: Vec<Error>,
 }
 
 /// CPU time over a period.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OverPeriod {
-    /// How long that was to be.
+    /// Requested length of the period.
     pub asked: Duration,
-    /// How long it was.
+    /// Measured length of the period.
     pub measured: Duration,
-    /// CPU time and waiting for block devices during it.
+    /// CPU time and time waiting for block devices during the period.
     pub cpu_and_io: Duration,
 }
 
-/// What gops does not say.
+/// Facts that gops does not show.
 #[derive(Debug, Default)]
 pub struct More {
-    /// The Go program; `None` where it is none, or where that cannot be seen.
+    /// Facts about the Go program; `None` if it is none, or if that cannot be seen.
     pub go: Option<GoProcess>,
-    /// Why it is no Go program.
+    /// Reason why the process is no Go program.
     pub not_go: Option<Error>,
-    /// Build ids of its executable.
+    /// Build ids of the executable.
     pub build_ids: BuildIds,
-    /// The container that it runs in.
+    /// Id of the container that the process runs in.
     pub container: Option<String>,
-    /// The uid of its Kubernetes pod.
+    /// Uid of the Kubernetes pod.
     pub pod: Option<String>,
-    /// What its cgroups allow it.
+    /// Limits of the process's cgroups.
     pub limits: Option<Limits>,
-    /// Namespaces that it does not share with us.
+    /// Namespaces that the process does not share with us.
     pub other_namespaces: Vec<Namespace>,
     /// Environment variables that Go's runtime heeds.
     pub environment: Option<Vec<(&'static str, String)>>,
 }
 
-/// What cgroups allow.
+/// Limits set by cgroups.
 #[derive(Debug)]
 pub struct Limits {
-    /// The cgroup that limits memory, and how.
+    /// Cgroup that limits memory, and its limit.
     pub memory: Option<(cgroup::Place, cgroup::Memory)>,
-    /// The cgroup that limits CPU time, and how.
+    /// Cgroup that limits CPU time, and its limit.
     pub cpu: Option<(cgroup::Place, cgroup::Cpu)>,
 }
 
-/// Looks at a process; over `period`, where that is not zero. Other than memory, nothing of it is touched.
+/// Collects the facts about a process. Measures CPU time over `period` unless it is zero. The
+/// process is not changed.
 ///
 /// # Errors
-/// [`Error::Exited`], [`Error::Executed`]. What else cannot be read is in [`Details::unknown`].
+/// Returns [`Error::Exited`] or [`Error::Executed`]. All other failures are listed in
+/// [`Details::unknown`].
 pub fn look(process: &Process, period: Duration, detail: Detail) -> Result<Details, Error> {
     let mut unknown = Vec::new();
     let (stat, status) = (process.stat()?, process.status()?);
@@ -141,7 +143,7 @@ pub fn look(process: &Process, period: Duration, detail: Detail) -> Result<Detai
     })
 }
 
-/// Puts what is unreadable aside, and fails where the process is gone.
+/// Moves a read failure to `unknown`. Returns an error only if the process is gone.
 fn noted<T>(result: Result<T, Error>, unknown: &mut Vec<Error>) -> Result<Option<T>, Error> {
     match result {
         Ok(found) => Ok(Some(found)),
@@ -153,7 +155,7 @@ fn noted<T>(result: Result<T, Error>, unknown: &mut Vec<Error>) -> Result<Option
     }
 }
 
-/// How often it is looked whether the process is still there.
+/// Maximum sleep between checks that the process still exists.
 const STEP: Duration = Duration::from_millis(250);
 
 fn measure(process: &Process, period: Duration) -> Result<OverPeriod, Error> {
@@ -178,7 +180,7 @@ fn more(process: &Process, unknown: &mut Vec<Error>) -> Result<More, Error> {
         }
         other => more.go = noted(other, unknown)?,
     }
-    // The reason is known already where the executable cannot be opened.
+    // If the executable cannot be opened, the reason is known already.
     if let Ok(executable) = process.executable()
         && let Ok(image) = Image::parse(Box::new(executable))
     {
@@ -203,7 +205,8 @@ fn more(process: &Process, unknown: &mut Vec<Error>) -> Result<More, Error> {
     Ok(more)
 }
 
-/// Reads what its cgroups allow, as they are mounted here, or where the process has them.
+/// Reads the limits of the process's cgroups, through the mounts here, or through those that the
+/// process has.
 fn limits(process: &Process, groups: &[u8], mounts: Option<&[u8]>) -> Option<Limits> {
     let memberships = cgroup::memberships(groups);
     let here = cgroup::mounts(&std::fs::read("/proc/self/mountinfo").unwrap_or_default());
@@ -226,13 +229,14 @@ fn limits(process: &Process, groups: &[u8], mounts: Option<&[u8]>) -> Option<Lim
     (memory.is_some() || cpu.is_some()).then_some(Limits { memory, cpu })
 }
 
-/// Files of cgroups are short; what a process may have mounted in their place need not be.
+/// Reads a short file. Files of cgroups are short; a process may have mounted something else in
+/// their place.
 fn bounded(file: Result<RegularFile, NotOpened>) -> Option<Vec<u8>> {
     const LONGEST: u64 = 64 << 10;
     file.ok()?.read_up_to(LONGEST).ok()
 }
 
-/// CPU time of a time, in percent of one core.
+/// CPU time in percent of one core over the time `of`.
 pub fn percent(cpu: Duration, of: Duration) -> f64 {
     if of.is_zero() { 0.0 } else { 100.0 * cpu.as_secs_f64() / of.as_secs_f64() }
 }
@@ -241,7 +245,8 @@ fn cpu_and_io(stat: &Stat) -> Duration {
     ticks(stat.cpu_ticks.saturating_add(stat.io_wait_ticks))
 }
 
-/// Clock ticks of /proc are hundredths of seconds on all machines that we know; the system says so.
+/// Converts clock ticks of /proc to a duration. The system reports the ticks per second: 100 on all
+/// machines that we know.
 fn ticks(ticks: u64) -> Duration {
     let per_second = sysconf(SysconfVar::CLK_TCK).ok().flatten().and_then(|n| u64::try_from(n).ok());
     let per_second = per_second.filter(|n| (1..=1_000_000).contains(n)).unwrap_or(100);
@@ -249,13 +254,14 @@ fn ticks(ticks: u64) -> Duration {
         + Duration::from_nanos((ticks % per_second) * 1_000_000_000 / per_second)
 }
 
-/// The time of a clock that begins at zero.
+/// Current time of a clock that begins at zero.
 fn now(clock: ClockId) -> Duration {
     let Timespec { tv_sec, tv_nsec } = clock_gettime(clock);
     Duration::new(u64::try_from(tv_sec).unwrap_or(0), u32::try_from(tv_nsec).unwrap_or(0))
 }
 
-/// /proc/meminfo begins with what is wanted, and the kernel gives all of it at once.
+/// Total memory of the machine in bytes. It is at the start of /proc/meminfo, and the kernel gives
+/// all of the file in one read.
 fn machine_memory() -> Option<u64> {
     let mut text = [0; 4096];
     let len = File::open("/proc/meminfo").ok()?.read(&mut text).ok()?;

@@ -1,4 +1,4 @@
-//! What is done in the network namespace of a process.
+//! Actions in the network namespace of a process.
 
 use std::io;
 
@@ -8,17 +8,18 @@ use super::{Namespace, Process};
 use crate::threads;
 
 impl Process {
-    /// Calls `act` in its network namespace: here where that is ours, else in a thread that enters it. A socket stays in
-    /// the namespace where it was made.
+    /// Runs `act` in the network namespace of the process: directly if the namespace is ours, else
+    /// in a thread that enters it. A socket stays in the namespace where it was created.
     ///
     /// # Errors
-    /// Where the namespace cannot be entered: entering takes `CAP_SYS_ADMIN` here and there, and a thread.
+    /// Returns an error if the namespace cannot be entered. Entering needs `CAP_SYS_ADMIN` in both
+    /// namespaces, and a thread.
     pub fn in_network_namespace<T: Send>(&self, act: impl FnOnce() -> T + Send) -> io::Result<T> {
         if self.is_in_other_namespace(Namespace::Net) != Some(true) {
             return Ok(act());
         }
         let namespace = self.open_namespace(Namespace::Net)?;
-        // Only this thread moves, and it ends.
+        // Only this thread changes its namespace, and it ends.
         std::thread::scope(|scope| {
             let thread = threads::start_in(scope, "network namespace", move || {
                 nix::sched::setns(namespace, CloneFlags::CLONE_NEWNET)?;

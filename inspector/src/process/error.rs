@@ -1,4 +1,4 @@
-//! What can be wrong with a process that somebody asks about, as found by checking.
+//! Errors about a process, with causes found by checking.
 
 use std::io;
 
@@ -8,137 +8,137 @@ use super::access::Denial;
 use super::{Foreign, Pid, Process};
 use crate::memory::MemoryError;
 
-/// Why a process cannot be looked at.
+/// Reason why a process cannot be inspected.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Nothing has this pid.
+    /// No process has this pid.
     #[error("there is no process {0}")]
     NoSuchProcess(Pid),
-    /// It was there, and is gone.
+    /// The process existed, and has exited.
     #[error("process {0} exited meanwhile")]
     Exited(Pid),
-    /// Its pid now runs another program.
+    /// The process now runs another program.
     #[error("process {0} executed another program meanwhile")]
     Executed(Pid),
-    /// It has exited, and its parent has not collected it.
+    /// The process has exited, and its parent has not waited for it.
     #[error("process {0} ({1}) is a zombie: it has exited, and its parent {2} has not waited for it")]
     Zombie(Pid, String, Pid),
-    /// A thread of the kernel.
+    /// The pid belongs to a kernel thread.
     #[error("process {0} ({1}) is a kernel thread")]
     KernelThread(Pid, String),
-    /// A thread of a process, and not a process.
+    /// The id belongs to a thread, not to a process.
     #[error("{0} is a thread of process {1}")]
     Thread(Pid, Pid),
-    /// It has no Go code.
+    /// The process has no Go code.
     #[error("process {pid} ({name}) is not a Go program: {reason}")]
     NotGo {
-        /// The process.
+        /// Process id.
         pid: Pid,
-        /// Its name.
+        /// Process name.
         name: String,
-        /// What was looked for and not found.
+        /// Description of what was looked for and not found.
         reason: String,
     },
-    /// Its program is for a machine that is not supported.
+    /// The program is for an architecture that is not supported.
     #[error("process {pid} ({name}) runs {what}, which is not supported")]
     Architecture {
-        /// The process.
+        /// Process id.
         pid: Pid,
-        /// Its name.
+        /// Process name.
         name: String,
-        /// What it runs: a 32-bit program, a program for another machine.
+        /// Kind of program: a 32-bit program, a program for another architecture.
         what: String,
     },
-    /// Another compiler's runtime is in it.
+    /// The process holds the runtime of another compiler, gccgo.
     #[error(
         "process {pid} ({name}) is a Go program built with gccgo, whose runtime differs from that of Go's own compiler and is \
          not supported"
     )]
     GccGo {
-        /// The process.
+        /// Process id.
         pid: Pid,
-        /// Its name.
+        /// Process name.
         name: String,
     },
-    /// Its Go release is older than any that is supported.
+    /// The Go release is older than any supported one.
     #[error("process {pid} was built by {version}; only go1.18 and later are supported")]
     TooOld {
-        /// The process.
+        /// Process id.
         pid: Pid,
-        /// What built it.
+        /// Go release that built the program.
         version: String,
     },
-    /// Another process traces it, and there can be only one.
+    /// Another process traces the process; only one tracer is possible.
     #[error("process {pid} is traced by process {tracer} ({tracer_name})")]
     Traced {
-        /// The process.
+        /// Process id.
         pid: Pid,
-        /// Who traces it.
+        /// Process id of the tracer.
         tracer: Pid,
-        /// The tracer's name.
+        /// Name of the tracer.
         tracer_name: String,
     },
-    /// The kernel does not let us.
+    /// The kernel denies access.
     #[error("cannot {action} of process {pid}: {denial}")]
     Denied {
-        /// The process.
+        /// Process id.
         pid: Pid,
-        /// What was tried, such as "open the executable".
+        /// Attempted action, such as "open the executable".
         action: &'static str,
-        /// Why not.
+        /// Reason for the denial.
         denial: Denial,
     },
-    /// Anything else.
+    /// Any other failure.
     #[error("cannot {action} of process {pid}: {source}")]
     Io {
-        /// The process.
+        /// Process id.
         pid: Pid,
-        /// What was tried.
+        /// Attempted action.
         action: &'static str,
-        /// What the kernel said.
+        /// Error of the kernel.
         source: io::Error,
     },
-    /// What is needed of its memory is not there.
+    /// Needed memory of the process is not readable.
     #[error("process {pid}: {error}")]
     Memory {
-        /// The process.
+        /// Process id.
         pid: Pid,
-        /// What is missing, or what the kernel said.
+        /// Missing address, or the error of the kernel.
         error: MemoryError,
     },
-    /// Nothing fits what was asked for.
+    /// No process matches the request.
     #[error("no Go process matches {wanted}{}", unreadable_remark(*.unreadable))]
     NoMatch {
-        /// What was asked for, in words.
+        /// Request, in words.
         wanted: String,
-        /// How many processes fit, but may not be looked into.
+        /// Number of processes that match, but may not be inspected.
         unreadable: usize,
-        /// Why the first of those may not.
+        /// Reason why the first of those may not be inspected.
         denial: Option<Denial>,
     },
-    /// More than one process fits what was asked for.
+    /// More than one process matches the request.
     #[error("{wanted} matches {} processes: {}", .candidates.len(), listed(.candidates))]
     Ambiguous {
-        /// What was asked for, in words.
+        /// Request, in words.
         wanted: String,
-        /// Those that fit, with their names.
+        /// Matching processes, with their names.
         candidates: Vec<(Pid, String)>,
     },
     /// There is no /proc, or it cannot be read.
     #[error("cannot read /proc: {0}")]
     Proc(#[source] io::Error),
-    /// What is mounted at /proc numbers processes otherwise than system calls do.
+    /// The mounted /proc numbers processes differently from system calls.
     #[error("{0}; nothing is looked at, and nothing is changed")]
     ForeignProc(Foreign),
-    /// /proc and system calls mean different processes by one number.
+    /// /proc and system calls reach different processes by the same number.
     #[error(
         "/proc/{0} is not the process that system calls reach by the number {0}: something is mounted over it"
     )]
     Mismatch(Pid),
 }
 
-/// The name of other processes of this program.
+/// Process name of other runs of this program.
 const OURSELVES: &str = "gops-probe";
 
 fn unreadable_remark(unreadable: usize) -> String {
@@ -160,12 +160,12 @@ fn listed(candidates: &[(Pid, String)]) -> String {
 }
 
 impl Process {
-    /// It is no Go process, and that is why.
+    /// Makes the error that this is no Go process, with the `reason`.
     pub(crate) fn not_go(&self, reason: impl Into<String>) -> Error {
         Error::NotGo { pid: self.pid(), name: self.name().to_owned(), reason: reason.into() }
     }
 
-    /// Its executable is no image that can be looked at.
+    /// Makes the error for an executable whose image cannot be parsed.
     pub(crate) fn unusable(&self, error: &ImageError) -> Error {
         match error {
             ImageError::BigEndian => {
@@ -177,7 +177,7 @@ impl Process {
 }
 
 impl Error {
-    /// What to do about it.
+    /// Remedy for this error.
     pub fn hint(&self) -> Option<String> {
         match self {
             Error::Denied { denial, .. } => denial.hint(),

@@ -1,7 +1,8 @@
-//! The bytes of a process's executable and of the shared objects that it has mapped.
+//! Contents of a process's executable and of the shared objects that it has mapped.
 //!
-//! They are opened through /proc, never by the path that the process reports: that path may lead elsewhere in our mount
-//! namespace, or nowhere. They are read, not mapped: a mapping of a file that shrinks would kill us with SIGBUS.
+//! The files are opened through /proc, never by the path that the process reports: that path may
+//! lead elsewhere in our mount namespace, or nowhere. They are read, not mapped: a mapping of a
+//! file that shrinks would kill us with SIGBUS.
 
 use std::fs::File;
 use std::ops::Range;
@@ -18,28 +19,29 @@ use symbols::image::Source;
 use super::regular::RegularFile;
 use crate::patience::{What, waiting};
 
-/// Which file it is, and which contents of it.
+/// Identity of a file and its contents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FileId {
     /// Device number.
     pub device: u64,
     /// Inode number on the device.
     pub inode: u64,
-    /// Time of the last change of the contents, in nanoseconds: inodes are used again.
+    /// Time of the last change of the contents, in nanoseconds. It is part of the identity as
+    /// inodes are reused.
     pub modified: i128,
 }
 
-/// Which contents of which file, by all that the kernel says of it: whoever changes the contents can set the time of that back, but
-/// not the time of that.
+/// Identity of a file's contents, by all that the kernel reports. A writer can set the modification
+/// time back, but not the time of that change (ctime).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Contents {
     id: FileId,
     len: u64,
-    /// Time of the last change of anything about the file, in nanoseconds.
+    /// Time of the last change of the file or its metadata (ctime), in nanoseconds.
     changed: i128,
 }
 
-/// What may be read of many executables together, and of each.
+/// Limits on reading executables: for all together, and for each file.
 #[derive(Debug)]
 pub(crate) struct Budget {
     until: Instant,
@@ -48,20 +50,21 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    /// So much time from now on, so many bytes together, and so many of one file.
+    /// Makes a budget: `time` from now on, `bytes` for all files, `each` for one file.
     pub(crate) fn new(time: Duration, bytes: u64, each: u64) -> Self {
         let now = Instant::now();
-        // No clock runs out while we look.
+        // A time too large for the clock gives no time at all.
         let until = now.checked_add(time).unwrap_or(now);
         Budget { until, left: AtomicU64::new(bytes), each }
     }
 
-    /// Whether nothing more may be begun.
+    /// Returns true if no further reading may begin.
     pub(crate) fn is_spent(&self) -> bool {
         self.left.load(Ordering::Relaxed) == 0 || Instant::now() >= self.until
     }
 
-    /// Takes so many bytes for a file of which `read` were read; false where that is too much.
+    /// Takes `bytes` from the budget for a file of which `read` bytes were read so far. Returns
+    /// false if the budget is exceeded.
     fn take(&self, bytes: u64, read: u64) -> bool {
         read <= self.each
             && Instant::now() < self.until
@@ -72,7 +75,7 @@ impl Budget {
     }
 }
 
-/// An open executable or shared object.
+/// Open executable or shared object.
 pub struct Executable {
     file: File,
     len: u64,
@@ -80,7 +83,7 @@ pub struct Executable {
     changed: i128,
     links: u64,
     read: Arc<AtomicU64>,
-    /// What it may cost, and whether that was too little.
+    /// Budget for reading, and a flag that is set once it was exceeded.
     budget: Option<(Arc<Budget>, Arc<AtomicBool>)>,
 }
 
@@ -94,7 +97,7 @@ impl Executable {
     /// Takes over an open file.
     ///
     /// # Errors
-    /// Where it cannot be looked at.
+    /// Returns an error if the file's metadata cannot be read.
     pub fn new(file: RegularFile) -> io::Result<Self> {
         let meta = file.metadata()?;
         let time = |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
@@ -110,29 +113,30 @@ impl Executable {
         })
     }
 
-    /// The same, read within a budget: what is beyond that cannot be read, which is noted in what is returned beside it.
+    /// Limits reading by a budget. Reads beyond the budget fail and set the returned flag.
     pub(crate) fn within(mut self, budget: &Arc<Budget>) -> (Self, Arc<AtomicBool>) {
         let short = Arc::new(AtomicBool::new(false));
         self.budget = Some((Arc::clone(budget), Arc::clone(&short)));
         (self, short)
     }
 
-    /// Which file it is.
+    /// Identity of the file.
     pub fn id(&self) -> FileId {
         self.id
     }
 
-    /// Which contents of it.
+    /// Identity of the file's contents.
     pub fn contents(&self) -> Contents {
         Contents { id: self.id, len: self.len, changed: self.changed }
     }
 
-    /// Whether no directory holds it any more.
+    /// Returns true if no directory holds the file any more.
     pub fn is_deleted(&self) -> bool {
         self.links == 0
     }
 
-    /// How many bytes were read from it, for whoever wants to know after it was given away.
+    /// Counter of the bytes read from the file. It stays readable after the executable was given
+    /// away.
     pub fn read_counter(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.read)
     }
@@ -159,16 +163,16 @@ impl Source for Executable {
         if offset >= self.len {
             return None;
         }
-        // Where reads happen is not changed: they all say their place.
+        // The file position may change: all reads give their offset.
         let seek = |to| waiting(What::Program, || rustix::fs::seek(&self.file, to));
         let start = match seek(SeekFrom::Data(offset)) {
             Ok(start) => start,
             Err(Errno::NXIO) => return None,
-            // Some file systems do not tell.
+            // Some file systems do not report holes.
             Err(_) => return Some(offset..self.len),
         };
         let end = seek(SeekFrom::Hole(start)).unwrap_or(self.len);
-        // It may have grown or shrunk.
+        // The file may have grown or shrunk.
         (start < self.len).then(|| start..end.clamp(start.saturating_add(1), self.len))
     }
 }
@@ -199,7 +203,7 @@ mod tests {
         let (long, none) = (Duration::from_secs(3600), Duration::ZERO);
         let enough = budget(long, 150, 100);
         assert_eq!(read(&enough, &[60, 40]), (vec![true, true], false));
-        // The next file has what is left.
+        // The next file gets the rest of the budget.
         assert_eq!(read(&enough, &[40, 40]), (vec![true, false], true));
         assert!(!enough.is_spent());
         assert_eq!(read(&budget(long, 1000, 100), &[60, 41]), (vec![true, false], true));
@@ -213,7 +217,7 @@ mod tests {
         file.write_all(b"first").unwrap();
         let before = open(file.path());
         let modified = file.as_file().metadata().unwrap().modified().unwrap();
-        // The kernel's clock of files goes in steps.
+        // The kernel's clock for file times advances in steps.
         let told_apart = (0..100_000).any(|_| {
             std::os::unix::fs::FileExt::write_all_at(file.as_file(), b"other", 0).unwrap();
             file.as_file().set_modified(modified).unwrap();
@@ -234,7 +238,7 @@ mod tests {
         let first = of.data(0).unwrap();
         assert!(first.start == 0 && first.end >= 10, "{first:?}");
         assert_eq!(of.data(64 << 20), None);
-        // Either the file system tells, or all is data.
+        // The file system reports holes, or all is data.
         let rest = of.data(32 << 20);
         assert!(rest.is_none() || rest == Some((32 << 20)..(64 << 20)), "{rest:?}");
     }

@@ -1,37 +1,38 @@
-//! Typed facts from /proc/PID. Everything in there can be chosen by the process itself: names hold any bytes.
+//! Parsed facts from /proc/PID. A process can choose much of the text: names hold any bytes.
 
 use super::Pid;
 
-/// /proc/PID/stat (proc(5)).
+/// Fields of /proc/PID/stat (proc(5)).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stat {
     /// Name of the main thread: at most 15 bytes that the process chooses.
     pub name: String,
-    /// As in `ps`: `R`, `S`, `D`, `T`, `t`, `Z` …
+    /// State letter as in `ps`: `R`, `S`, `D`, `T`, `t`, `Z` …
     pub state: char,
-    /// The parent; `None` where it is outside of this pid namespace.
+    /// Process id of the parent; `None` if the parent is outside of this pid namespace.
     pub parent: Option<Pid>,
     /// Start time after boot, in clock ticks.
     pub start_time: u64,
-    /// A thread of the kernel.
+    /// True for a kernel thread.
     pub kernel_thread: bool,
     /// Number of threads.
     pub threads: u64,
-    /// CPU time of all its threads, in user and in kernel mode, in clock ticks.
+    /// CPU time of all threads, in user and kernel mode, in clock ticks.
     pub cpu_ticks: u64,
-    /// Time that it waited for block devices, in clock ticks; 0 where the kernel does not count it.
+    /// Time waiting for block devices, in clock ticks; 0 if the kernel does not count it.
     pub io_wait_ticks: u64,
-    /// Start of code and of the stack: they change when the process executes a program. Zero without permission.
+    /// Start addresses of the code and of the stack. They change when the process executes a
+    /// program. Zero without permission.
     pub address_space: (u64, u64),
 }
 
-/// `PF_KTHREAD` of `include/linux/sched.h`.
+/// Flag `PF_KTHREAD` of `include/linux/sched.h`.
 const KERNEL_THREAD: u64 = 0x0020_0000;
 
 impl Stat {
-    /// Parses the line; `None` where it is not one.
+    /// Parses the line; `None` if it is malformed.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
-        // The name may itself hold parentheses and spaces, so it ends at the last one.
+        // The name may hold parentheses and spaces, so it ends at the last parenthesis.
         let open = bytes.iter().position(|&b| b == b'(')?;
         let close = bytes.iter().rposition(|&b| b == b')')?;
         let name = String::from_utf8_lossy(bytes.get(open + 1..close)?).into_owned();
@@ -52,32 +53,32 @@ impl Stat {
         })
     }
 
-    /// Exited, and not waited for.
+    /// Returns true if the process has exited and was not waited for.
     pub fn is_zombie(&self) -> bool {
         matches!(self.state, 'Z' | 'X')
     }
 
-    /// Stopped by a signal, until another one lets it go on.
+    /// Returns true if a signal stopped the process; another signal lets it go on.
     pub fn is_stopped(&self) -> bool {
         self.state == 'T'
     }
 
-    /// Held by a tracer: a debugger, or a gops-probe for a moment.
+    /// Returns true if a tracer holds the process: a debugger, or a gops-probe for a moment.
     pub fn is_held(&self) -> bool {
         self.state == 't'
     }
 }
 
-/// /proc/PID/status (proc(5)). Fields that old kernels lack are `None`.
+/// Fields of /proc/PID/status (proc(5)). Fields that old kernels lack are `None`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Status {
-    /// The process that this is a thread of.
+    /// Id of the process that this thread belongs to.
     pub tgid: Option<Pid>,
-    /// Who traces it.
+    /// Id of the tracing thread.
     pub tracer: Option<Pid>,
-    /// Real, effective, saved and file system user.
+    /// Real, effective, saved and file system user id.
     pub uids: Option<[u32; 4]>,
-    /// Its pid in each pid namespace, ours first, its own last.
+    /// Process id in each pid namespace, ours first, the process's own last.
     pub ns_pids: Vec<Pid>,
     /// Permitted capabilities.
     pub cap_permitted: Option<u64>,
@@ -93,7 +94,7 @@ impl Status {
             let value = value.trim();
             match key {
                 "Tgid" => status.tgid = value.parse().ok(),
-                // 0 is nobody, and no pid.
+                // 0 means no tracer, and is no pid.
                 "TracerPid" => status.tracer = value.parse().ok(),
                 "Uid" => {
                     let mut ids = value.split_ascii_whitespace().map_while(|v| v.parse().ok());
@@ -112,8 +113,8 @@ impl Status {
     }
 }
 
-/// The container that a cgroup file (/proc/PID/cgroup) names: the 64 hexadecimal digits that Docker, containerd, CRI-O
-/// and Podman use, or the name of an LXC container.
+/// Container id from a cgroup file (/proc/PID/cgroup): the 64 hexadecimal digits that Docker,
+/// containerd, CRI-O and Podman use, or the name of an LXC container.
 pub fn container_id(cgroup: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(cgroup);
     let mut lxc = None;
@@ -138,8 +139,8 @@ pub fn container_id(cgroup: &[u8]) -> Option<String> {
     lxc
 }
 
-/// The uid of the Kubernetes pod that a cgroup file names, with dashes as Kubernetes writes it. Pods that the node
-/// itself defines have a uid without.
+/// Uid of the Kubernetes pod from a cgroup file, with dashes as Kubernetes writes it. Static pods,
+/// which the node itself defines, have a uid without dashes.
 pub fn pod_uid(cgroup: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(cgroup);
     // hierarchy:controllers:path
@@ -152,7 +153,8 @@ pub fn pod_uid(cgroup: &[u8]) -> Option<String> {
     })
 }
 
-/// systemd knows dashes as levels, so that they become underscores there.
+/// Pod uid of a cgroup name. systemd uses dashes as level separators, so dashes of the uid are
+/// underscores there.
 fn pod_name_uid(text: &str) -> Option<String> {
     let uid = text.replace('_', "-");
     let hex = uid.bytes().filter(u8::is_ascii_hexdigit).count();
@@ -160,12 +162,12 @@ fn pod_name_uid(text: &str) -> Option<String> {
     (hex == 32 && matches!(dashes, 0 | 4) && uid.len() == hex + dashes).then_some(uid)
 }
 
-/// Container and pod by the files that their runtimes mount into them (/proc/PID/mountinfo): what is left to see where a
-/// cgroup namespace hides the names.
+/// Container id and pod uid from the files that container runtimes mount (/proc/PID/mountinfo).
+/// They remain visible where a cgroup namespace hides the names.
 pub fn container_and_pod_by_mounts(mountinfo: &[u8]) -> (Option<String>, Option<String>) {
     let text = String::from_utf8_lossy(mountinfo);
     let (mut container, mut pod) = (None, None);
-    // Where in its file system the mounted file or directory is.
+    // Path of the mounted file or directory in its file system.
     for root in text.lines().take(4096).filter_map(|line| line.split(' ').nth(3)) {
         let mut parts = root.split('/').skip_while(|&p| p != "containers" && p != "pods");
         match (parts.next(), parts.next()) {
@@ -179,12 +181,12 @@ pub fn container_and_pod_by_mounts(mountinfo: &[u8]) -> (Option<String>, Option<
     (container, pod)
 }
 
-/// /proc/PID/statm: pages in memory.
+/// Number of resident pages from /proc/PID/statm.
 pub fn resident_pages(statm: &[u8]) -> Option<u64> {
     std::str::from_utf8(statm).ok()?.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
-/// /proc/meminfo: the machine's memory in bytes.
+/// Memory of the machine in bytes from /proc/meminfo.
 pub fn memory_total(meminfo: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(meminfo).ok()?;
     let value = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
@@ -195,8 +197,8 @@ pub fn memory_total(meminfo: &[u8]) -> Option<u64> {
 const RUNTIME_VARIABLES: [&str; 7] =
     ["GOMAXPROCS", "GOGC", "GOMEMLIMIT", "GODEBUG", "GOTRACEBACK", "GORACE", "GOCOVERDIR"];
 
-/// Those of /proc/PID/environ that Go's runtime heeds, as the program found them when it began. Of several with one
-/// name the runtime takes the first.
+/// Environment variables in /proc/PID/environ that Go's runtime heeds, as they were at program
+/// start. If a name occurs twice, the runtime takes the first value.
 pub fn runtime_variables(environ: &[u8]) -> Vec<(&'static str, String)> {
     let value = |name: &str| {
         environ.split(|&b| b == 0).find_map(|v| v.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
@@ -225,7 +227,7 @@ mod tests {
         assert_eq!(stat.address_space, (4194304, 140737488347000));
         assert_eq!((stat.cpu_ticks, stat.io_wait_ticks), (5 + 6, 0));
         assert!(!stat.kernel_thread && !stat.is_zombie());
-        // What a tracer holds for a moment is not stopped by a signal.
+        // A process that a tracer holds for a moment is not stopped by a signal.
         let in_state = |state: char| Stat { state, ..stat.clone() };
         assert!(in_state('T').is_stopped() && !in_state('T').is_held());
         assert!(in_state('t').is_held() && !in_state('t').is_stopped());

@@ -1,4 +1,4 @@
-//! Files as a process sees them.
+//! Open files and namespaces of a process.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -9,28 +9,29 @@ use rustix::io::Errno;
 use super::access::Access;
 use super::{Error, Namespace, Process};
 
-/// More open files than are looked at to find one socket.
+/// Maximum number of open files that are looked at to find one socket.
 const MAX_FILES: usize = 1 << 16;
 
 impl Process {
-    /// Opens one of its namespaces, to enter it.
+    /// Opens a namespace of the process, to enter it.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// Returns the error of the kernel if the namespace cannot be opened.
     pub fn open_namespace(&self, kind: Namespace) -> io::Result<OwnedFd> {
         let path = format!("ns/{}", kind.name());
         Ok(rustix::fs::openat(self.dir(), path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
     }
 
-    /// Inodes of its open sockets. `None` where its open files may not be seen.
+    /// Inodes of the open sockets of the process. `None` if the open files may not be seen.
     pub fn sockets(&self) -> Option<Vec<u64>> {
         self.open_sockets().ok()
     }
 
-    /// Inodes of its open sockets.
+    /// Inodes of the open sockets of the process.
     ///
     /// # Errors
-    /// [`Error::Denied`] where its open files may not be seen; [`Error::Exited`].
+    /// Returns [`Error::Denied`] if the open files may not be seen, and [`Error::Exited`] if the
+    /// process has exited.
     pub fn open_sockets(&self) -> Result<Vec<u64>, Error> {
         let failed = |e: Errno| self.explain("list the open files", Access::OpenFiles, e.into());
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -38,7 +39,7 @@ impl Process {
         let files = Dir::read_from(&dir).map_err(failed)?.take(MAX_FILES);
         let mut sockets = Vec::new();
         for file in files {
-            // May be listed by others, but not looked at.
+            // A file may be listed by others, but its link not read.
             let target = match rustix::fs::readlinkat(&dir, file.map_err(failed)?.file_name(), Vec::new()) {
                 Ok(target) => target,
                 Err(e @ (Errno::ACCESS | Errno::PERM)) => return Err(failed(e)),

@@ -1,4 +1,4 @@
-//! Which Go processes there are.
+//! Search for Go processes.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -21,68 +21,71 @@ use super::maps::Mapping;
 use super::programs::{Executables, NotGo, RecognisedProgram, recognise};
 use super::{Error, Namespace, Pid, Process, pin, proc};
 
-/// A process that runs Go code.
+/// Process that runs Go code.
 #[derive(Debug)]
 pub struct GoProcess {
-    /// Its pid in our pid namespace.
+    /// Process id in our pid namespace.
     pub pid: Pid,
-    /// What /proc/PID/stat says.
+    /// Contents of /proc/PID/stat.
     pub stat: Stat,
-    /// What /proc/PID/status says. Empty for [`Detail::Text`].
+    /// Contents of /proc/PID/status. Empty for [`Detail::Text`].
     pub status: Status,
-    /// Its name: that of the main thread, completed from the command line where the kernel cut it off.
+    /// Name of the main thread, completed from the command line if the kernel cut it off.
     pub name: String,
-    /// The path of its executable in its own mount namespace.
+    /// Path of the executable in the mount namespace of the process.
     pub path: Vec<u8>,
-    /// Nothing has that path any more.
+    /// True if no file has that path any more.
     pub deleted: bool,
-    /// What its executable says.
+    /// Facts from the executable.
     pub program: Arc<GoProgram>,
-    /// The shared object that holds the Go code, where the executable is no Go program.
+    /// Path of the shared object that holds the Go code, if the executable is no Go program.
     pub shared_object: Option<Vec<u8>>,
-    /// Further Go runtimes in it: those of shared objects that were built for other languages.
+    /// Further Go runtimes in the process: those of shared objects that were built for other
+    /// languages.
     pub other_runtimes: Vec<OtherRuntime>,
-    /// Linked to be loaded anywhere.
+    /// True if the program is position-independent.
     pub position_independent: bool,
-    /// The container that its cgroup names.
+    /// Container id from the cgroup of the process.
     pub container: Option<String>,
-    /// Namespaces that it does not share with us.
+    /// Namespaces that the process does not share with us.
     pub other_namespaces: Vec<Namespace>,
 }
 
-/// A Go runtime beside the first one of a process.
+/// Go runtime beside the first one of a process.
 #[derive(Debug)]
 pub struct OtherRuntime {
-    /// The path of the shared object that holds it, in the mount namespace of the process.
+    /// Path of the shared object that holds the runtime, in the mount namespace of the process.
     pub module: Vec<u8>,
-    /// What that says.
+    /// Facts from the shared object.
     pub program: Arc<GoProgram>,
 }
 
-/// What there was to see. Of each Go process it has what [`search`] was to make of it.
+/// Result of a search. Each Go process is represented as [`search`] was told to.
 #[derive(Debug)]
 pub struct FoundProcesses<P = GoProcess> {
     /// Go processes by pid.
     pub processes: Vec<P>,
-    /// How many processes were looked at, without threads of the kernel. For [`Detail::Text`] only those of more than
-    /// one thread.
+    /// Number of processes that were looked at, without kernel threads. For [`Detail::Text`], only
+    /// processes with more than one thread count.
     pub looked_at: usize,
-    /// How many of them could not be looked into.
+    /// Number of processes that could not be inspected.
     pub unreadable: usize,
-    /// Some of these, by pid and name; no more than [`NAMED_UNREADABLE`].
+    /// Pid and name of some of the processes that could not be inspected; at most
+    /// [`NAMED_UNREADABLE`].
     pub some_unreadable: Vec<(Pid, String)>,
-    /// Why one of those could not.
+    /// Reason why one process could not be inspected.
     pub denial: Option<Denial>,
-    /// /proc shows us no processes of others (`hidepid`): they are in none of these numbers.
+    /// True if /proc hides the processes of other users (`hidepid`). No number of this result counts
+    /// them.
     pub hides_others: bool,
-    /// Those that were not looked at, or not to the end, because all together may cost only so much ([`TIME`], [`BYTES`],
-    /// [`BYTES_OF_ONE`]), or because they do not answer. Sorted.
+    /// Processes that were not looked at, or not completely: the limits for all together were
+    /// reached ([`TIME`], [`BYTES`], [`BYTES_OF_ONE`]), or they do not answer. Sorted.
     pub not_looked_at: Vec<Pid>,
-    /// Of those, the ones whose memory or files did not come. Sorted.
+    /// Processes of `not_looked_at` whose memory or files did not arrive. Sorted.
     pub unanswered: Vec<Pid>,
-    /// How many different executables there were.
+    /// Number of different executables.
     pub executables: usize,
-    /// How many bytes of them were read.
+    /// Number of bytes read from the executables.
     pub bytes_read: u64,
 }
 
@@ -103,37 +106,41 @@ impl<P> Default for FoundProcesses<P> {
     }
 }
 
-/// So many processes that could not be looked into are named.
+/// Maximum number of named processes that could not be inspected.
 pub const NAMED_UNREADABLE: usize = 32;
 
-/// How much to find out about each process.
+/// Amount of facts to find about each process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Detail {
-    /// What the columns of the text show.
+    /// Facts that the text columns show.
     Text,
-    /// Also user, tracer, container and namespaces.
+    /// All facts: also user, tracer, container and namespaces.
     All,
 }
 
-/// How long looking at all processes may take. Whose files are slow, or huge, does not keep others from an answer.
+/// Maximum time of a search of all processes. Processes with slow or huge files do not prevent an
+/// answer about others.
 pub const TIME: Duration = Duration::from_secs(10);
-/// How much of all executables may be read, which is many times what those of a machine need.
+/// Maximum number of bytes read from all executables: many times what the executables of a machine
+/// need.
 pub const BYTES: u64 = 8 << 30;
-/// How much of one executable may be read: a search in the largest Go programs.
+/// Maximum number of bytes read from one executable: enough to search the largest Go programs.
 pub const BYTES_OF_ONE: u64 = 1 << 30;
 
 /// Looks at all processes, without touching any of them.
 ///
 /// # Errors
-/// [`Error::Proc`] where /proc cannot be listed. A process that cannot be looked into is counted.
+/// Returns [`Error::Proc`] if /proc cannot be listed. Processes that cannot be inspected are
+/// counted.
 pub fn all(detail: Detail) -> Result<FoundProcesses, Error> {
     matching(detail, |_| true)
 }
 
-/// Looks at the processes that `filter` lets through, as [`all`] does. What it does not is not counted.
+/// Looks at the processes for which `filter` returns true, as [`all`] does. Other processes are not
+/// counted.
 ///
 /// # Errors
-/// As [`all`].
+/// Returns [`Error::Proc`] if /proc cannot be listed.
 pub fn matching(
     detail: Detail,
     filter: impl Fn(&Process) -> bool + Send + Sync + 'static,
@@ -141,11 +148,12 @@ pub fn matching(
     search(detail, filter, |_, found| found)
 }
 
-/// Looks at the processes that `filter` lets through, as [`matching`] does, and makes of each Go process what `describe` says. That
-/// is asked by the thread that has just looked at the process, while others look at others.
+/// Looks at the processes for which `filter` returns true, as [`matching`] does. Each Go process is
+/// mapped by `describe`. The thread that has looked at the process calls `describe`, while others
+/// look at other processes.
 ///
 /// # Errors
-/// As [`all`].
+/// Returns [`Error::Proc`] if /proc cannot be listed.
 pub fn search<P: Send + 'static>(
     detail: Detail,
     filter: impl Fn(&Process) -> bool + Send + Sync + 'static,
@@ -198,14 +206,15 @@ pub fn search<P: Send + 'static>(
     Ok(found)
 }
 
-/// The processes that some processes have begun, and those that these have, as far as all between still run.
+/// Children of the given processes, and their descendants, as far as all processes in between still
+/// run.
 ///
 /// # Errors
-/// [`Error::Proc`] where /proc cannot be listed.
+/// Returns [`Error::Proc`] if /proc cannot be listed.
 pub fn descendants(of: &[Process]) -> Result<Vec<Pid>, Error> {
     let mut children: HashMap<Pid, Vec<Pid>> = HashMap::new();
     for pid in pids()? {
-        // One that has just ended has no place in it.
+        // A process that has just ended is left out.
         if let Some(parent) = Process::open(pid).ok().and_then(|process| process.pinned_stat().parent) {
             children.entry(parent).or_default().push(pid);
         }
@@ -213,7 +222,7 @@ pub fn descendants(of: &[Process]) -> Result<Vec<Pid>, Error> {
     let mut found = Vec::new();
     let mut next: Vec<Pid> = of.iter().map(Process::pid).collect();
     while let Some(pid) = next.pop() {
-        // Taken out, so that this ends even where pids were used again meanwhile.
+        // Removed, so that the loop ends even if pids were reused meanwhile.
         let its = children.remove(&pid).unwrap_or_default();
         next.extend(&its);
         found.extend(its);
@@ -224,7 +233,7 @@ pub fn descendants(of: &[Process]) -> Result<Vec<Pid>, Error> {
 /// Looks at one process.
 ///
 /// # Errors
-/// Whatever keeps us from saying that it is a Go process.
+/// Returns the [`Error`] that prevents recognising the process as a Go process.
 pub fn one(process: &Process) -> Result<GoProcess, Error> {
     let known = recognise(process.executable()?, None);
     let cache = Executables::default();
@@ -244,10 +253,12 @@ pub fn one(process: &Process) -> Result<GoProcess, Error> {
     Ok(found)
 }
 
-/// How many threads look: starting one costs as much as looking at some dozen processes.
+/// Number of threads that look at processes. Starting one costs as much as looking at some dozen
+/// processes.
 #[allow(clippy::useless_conversion, reason = "the field has 32 bits on some machines")]
 fn workers(proc: &OwnedFd) -> usize {
-    // The links of /proc are a few of its own and one for each process (proc_root_getattr in Linux's fs/proc/root.c).
+    // The link count of /proc is a few of its own plus one for each process (proc_root_getattr in
+    // Linux's fs/proc/root.c).
     let processes = rustix::fs::fstat(proc).map_or(0, |stat| u64::from(stat.st_nlink));
     // The standard library's count also reads what the cgroup allows, from several files.
     let cores = rustix::thread::sched_getaffinity(None).map_or(1, |set| u64::from(set.count()));
@@ -257,10 +268,10 @@ fn workers(proc: &OwnedFd) -> usize {
 const PROCESSES_PER_WORKER: u64 = 40;
 const MAX_WORKERS: u64 = 16;
 
-/// The pids of all processes, in order.
+/// Pids of all processes, sorted.
 ///
 /// # Errors
-/// [`Error::Proc`] where /proc cannot be listed.
+/// Returns [`Error::Proc`] if /proc cannot be listed.
 pub(crate) fn pids() -> Result<Vec<Pid>, Error> {
     pids_in(proc::open()?)
 }
@@ -278,40 +289,42 @@ fn pids_in(proc: &OwnedFd) -> Result<Vec<Pid>, Error> {
 }
 
 enum Seen<P> {
-    /// Gone, or a thread of the kernel.
+    /// Gone, or a kernel thread.
     Nothing,
     Other,
     Unreadable(Pid, String),
-    /// All together cost too much.
+    /// The limits for all processes together were reached.
     Unfinished(Pid),
-    /// Its memory or its files do not come.
+    /// The memory or the files of the process do not arrive.
     Unanswered(Pid),
     Go(Pid, Box<P>),
 }
 
 type Describe<P> = Box<dyn Fn(&Process, GoProcess) -> P + Send + Sync>;
 
-/// What those who look at processes share.
+/// State that the searching threads share.
 struct Search<P> {
-    /// The open /proc.
+    /// Open directory /proc.
     proc: &'static OwnedFd,
     detail: Detail,
     filter: Box<dyn Fn(&Process) -> bool + Send + Sync>,
-    /// What is made of a Go process.
+    /// Function that maps a Go process to its result.
     describe: Describe<P>,
     cache: Executables,
-    /// To find out why a process cannot be looked into takes longer than to look into one: one is asked about.
+    /// Reason of one denial. Finding the reason takes longer than looking at a process, so it is
+    /// done once.
     denial: OnceLock<Denial>,
 }
 
 impl<P> Search<P> {
     fn look(&self, pid: Pid) -> Seen<P> {
         let Search { cache, detail, .. } = self;
-        // Most processes of most machines have one thread, as those of the kernel do, and one system call tells.
+        // Most processes of most machines have one thread, as do kernel threads; one system call
+        // shows it.
         if *detail == Detail::Text {
             match pin::threads_of(self.proc, pid) {
                 Ok(FEWEST_OF_A_PROGRAM..) => {}
-                // What is hidden says so below.
+                // A hidden process is reported below.
                 Err(Errno::ACCESS | Errno::PERM) => {}
                 _ => return Seen::Other,
             }
@@ -319,7 +332,7 @@ impl<P> Search<P> {
         let process = match Process::open(pid) {
             Ok(process) => process,
             Err(Error::Denied { denial, .. }) => {
-                // Another thread may have been first.
+                // Another thread may have set the reason first.
                 let _ = self.denial.set(denial);
                 return Seen::Unreadable(pid, "hidden".to_owned());
             }
@@ -347,7 +360,8 @@ impl<P> Search<P> {
             if known.cut_short {
                 return Seen::Unfinished(pid);
             }
-            // Go's runtime always has some threads, and to look for it costs more than all the rest.
+            // Go's runtime always has some threads, and the search for it costs more than
+            // everything else.
             if stat.threads < FEWEST_WITH_LOADED_CODE {
                 return Seen::Other;
             }
@@ -359,7 +373,7 @@ impl<P> Search<P> {
         };
         let found = describe(&process, Arc::clone(program), known, *detail);
         let Ok(mut found) = found else { return Seen::Nothing };
-        // What it loaded cannot always be listed, as of a process of somebody else.
+        // The shared objects cannot always be listed, for example of another user's process.
         found.other_runtimes = beside_executable(&process, known, cache).unwrap_or_default();
         self.described(&process, found)
     }
@@ -376,21 +390,23 @@ impl<P> Search<P> {
             let Error::Denied { denial, .. } = process.explain_executable(error) else {
                 return Seen::Nothing;
             };
-            // Another thread may have been first.
+            // Another thread may have set the reason first.
             let _ = self.denial.set(denial);
         }
         Seen::Unreadable(process.pid(), process.name().to_owned())
     }
 }
 
-/// Before anything else of a program runs, `runtime.main` starts a thread for `sysmon`, in each release. (One
-/// with a single thread is about to begin, to end, or to execute something else.)
+/// Minimum number of threads of a Go program: `runtime.main` starts a thread for `sysmon` before
+/// all other code, in each release. A program with a single thread is about to begin, to end, or to
+/// execute another program.
 const FEWEST_OF_A_PROGRAM: u64 = 2;
-/// A C program that loaded Go code has its own main thread, one that started the runtime, and `sysmon`.
+/// Minimum number of threads of a C program with loaded Go code: its main thread, the thread that
+/// started the runtime, and `sysmon`.
 const FEWEST_WITH_LOADED_CODE: u64 = 3;
 
-/// Looks for Go code in what a process loaded: the first that has some, with the others as its further runtimes. True beside it
-/// where not all could be looked at.
+/// Looks for Go code in the shared objects of a process. Returns the first with Go code; the others
+/// are its further runtimes. The flag is true if not all objects could be looked at.
 fn in_shared_object(
     process: &Process,
     cache: &Executables,
@@ -399,7 +415,7 @@ fn in_shared_object(
     let mut first: Option<GoProcess> = None;
     let mut cut_short = false;
     for mapping in process.shared_objects()? {
-        // What cannot be opened is no reason to give up on the others.
+        // An object that cannot be opened does not end the search.
         if cache.is_spent() {
             return Ok((first, true));
         }
@@ -428,14 +444,14 @@ fn in_shared_object(
     Ok((first, cut_short))
 }
 
-/// The runtimes of libraries that a Go program loaded. Plugins share that of the program, and only the build info tells them
-/// apart without a look into the memory.
+/// Finds the runtimes of libraries that a Go program loaded. Plugins share the runtime of the
+/// program. Without reading memory, only the build info tells them apart.
 fn beside_executable(
     process: &Process,
     executable: &RecognisedProgram,
     cache: &Executables,
 ) -> Result<Vec<OtherRuntime>, Error> {
-    // Others load nothing.
+    // Programs without an interpreter load nothing.
     if !executable.interpreted {
         return Ok(Vec::new());
     }
@@ -448,7 +464,7 @@ fn beside_executable(
     Ok(process.shared_objects()?.into_iter().take_while(|_| !cache.is_spent()).filter_map(other).collect())
 }
 
-/// How a program was built (`go help buildmode`), where its build info says.
+/// Build mode of a program (`go help buildmode`), if its build info has it.
 fn build_mode(program: &GoProgram) -> Option<&str> {
     program.build_info.as_ref()?.setting("-buildmode")
 }
@@ -465,7 +481,7 @@ fn describe(
     };
     let mut path = process.exe_path()?;
     const DELETED: &[u8] = b" (deleted)";
-    // The kernel appends it to the path, where it may also be part of a name.
+    // The kernel appends the suffix to the path, but it may also be part of a name.
     let deleted = known.deleted && path.ends_with(DELETED);
     if deleted {
         path.truncate(path.len() - DELETED.len());
@@ -493,8 +509,8 @@ fn describe(
     })
 }
 
-/// The kernel keeps 15 bytes of a name. As gops does, the rest is taken from the command line where that begins with
-/// the same.
+/// Full name of a process. The kernel keeps 15 bytes of a name. As in gops, the rest is taken from
+/// the command line if it begins with the same bytes.
 pub(crate) fn full_name(process: &Process) -> String {
     let name = process.name();
     if name.len() >= 15

@@ -1,21 +1,23 @@
-//! Go programs that are none of ours: those of another compiler, and those that an emulator executes.
+//! Go programs that are not supported: those of another compiler, and those that an emulator
+//! executes.
 
 use symbols::image::{Arch, Image};
 use symbols::{gccgo, program};
 
 use super::{Error, Process};
 
-/// Files that are looked at for the program of an emulator: it maps that first.
+/// Maximum number of files that are searched for the program of an emulator, which maps that
+/// program first.
 const MAX_FILES: usize = 16;
 
 impl Process {
-    /// What kind of Go program it is, where it is one whose runtime is not that of Go's own compiler, or is not executed by
-    /// this machine. `None` where neither is known.
+    /// Makes the error for a Go program that another compiler built, or that an emulator executes.
+    /// `None` if neither is known.
     pub(crate) fn foreign_go(&self) -> Option<Error> {
         self.emulated().or_else(|| self.by_gccgo())
     }
 
-    /// `qemu-user` maps the program that it executes, whose code it only reads.
+    /// Finds the Go program that `qemu-user` executes. The emulator maps its code only to read it.
     fn emulated(&self) -> Option<Error> {
         let path = self.exe_path().ok()?;
         let emulator = path.rsplit(|&b| b == b'/').next().filter(|name| name.starts_with(b"qemu-"))?;
@@ -36,7 +38,7 @@ impl Process {
         })
     }
 
-    /// gccgo's runtime is a library, or part of the executable.
+    /// Detects gccgo, whose runtime is a library or part of the executable.
     fn by_gccgo(&self) -> Option<Error> {
         let library = |path: &[u8]| {
             path.rsplit(|&b| b == b'/').next().is_some_and(|name| name.starts_with(b"libgo.so."))
@@ -52,10 +54,10 @@ impl Process {
     }
 }
 
-/// The name of a machine by ELF's number for it.
+/// Name of a machine by its ELF number.
 pub(crate) fn machine(number: u16) -> String {
     match number {
-        // EM_386 and EM_ARM, the 32-bit machines that a 64-bit kernel of ours runs too.
+        // EM_386 and EM_ARM: 32-bit machines that a 64-bit kernel also runs.
         3 => "386 (32-bit x86)".to_owned(),
         40 => "32-bit arm".to_owned(),
         8 => "mips".to_owned(),

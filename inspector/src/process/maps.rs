@@ -1,17 +1,17 @@
-//! What is mapped into a process.
+//! Memory mappings of a process.
 
-/// A file-backed or anonymous mapping (a line of `/proc/PID/maps`).
+/// File-backed or anonymous mapping (a line of `/proc/PID/maps`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mapping {
     /// First address.
     pub start: u64,
-    /// One past the last.
+    /// End address: one past the last.
     pub end: u64,
-    /// May be read.
+    /// True if readable.
     pub readable: bool,
-    /// May be written.
+    /// True if writable.
     pub writable: bool,
-    /// May be executed.
+    /// True if executable.
     pub executable: bool,
     /// Offset in the file.
     pub offset: u64,
@@ -19,22 +19,22 @@ pub struct Mapping {
     pub device: (u32, u32),
     /// The file's inode, 0 for none.
     pub inode: u64,
-    /// The path, or a name in brackets; not to be opened as it stands, and not to be printed unescaped.
+    /// Path, or a name in brackets. Must not be opened as it is, and not be printed unescaped.
     pub path: Vec<u8>,
 }
 
 impl Mapping {
-    /// Whether `other` is of the same file.
+    /// Returns true if `other` maps the same file.
     pub fn is_of_file_of(&self, other: &Mapping) -> bool {
         (self.device, self.inode) == (other.device, other.inode) && self.inode != 0
     }
 
-    /// Whether `addr` is inside.
+    /// Returns true if `addr` is inside the mapping.
     pub fn contains(&self, addr: u64) -> bool {
         self.start <= addr && addr < self.end
     }
 
-    /// Parses `/proc/PID/maps`; lines that make no sense are left out.
+    /// Parses `/proc/PID/maps`; malformed lines are skipped.
     pub fn parse_all(text: &[u8]) -> Vec<Mapping> {
         text.split(|&b| b == b'\n').filter_map(Mapping::parse).collect()
     }
@@ -73,15 +73,16 @@ impl Mapping {
     }
 }
 
-/// A path as /proc/PID/maps has it: the kernel writes a line end in it as an escape, and nothing else
-/// (`seq_path` with "\n" in show_map_vma, Linux's fs/proc/task_mmu.c). /proc/PID/exe leads to the path as it is.
+/// Writes a path as /proc/PID/maps does: the kernel writes a line end as an escape, and escapes
+/// nothing else (`seq_path` with "\n" in show_map_vma, Linux's fs/proc/task_mmu.c). /proc/PID/exe
+/// gives the path unchanged.
 pub fn path_in_maps(path: &[u8]) -> Vec<u8> {
     let lines: Vec<&[u8]> = path.split(|&b| b == b'\n').collect();
     lines.join(NEWLINE)
 }
 
-/// The path that has line ends where [`path_in_maps`] writes their escape; `None` where it has no such escape. The
-/// escape may also be what the path holds.
+/// Replaces the escapes of [`path_in_maps`] by line ends; `None` if the path has no such escape.
+/// The path itself may also hold the text of the escape.
 pub fn with_newlines(path: &[u8]) -> Option<Vec<u8>> {
     let mut rest = path;
     let mut out = Vec::with_capacity(path.len());

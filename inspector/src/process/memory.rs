@@ -1,10 +1,11 @@
-//! The memory of a running process.
+//! Memory of a running process.
 //!
-//! A read is not one instant: the process writes meanwhile. What must never be seen is half of a word. The kernel copies words
-//! whole where both sides begin at the same place of a word, and byte by byte, or across words, elsewhere: a 64-bit word is then
-//! torn in up to two of a hundred reads. So the one function that reads takes nothing but whole words of eight bytes, into
-//! memory that is aligned as they are; what is asked for is cut out of them. Words do not lie across pages, so no read
-//! can fail for what was added to it.
+//! A read is not atomic: the process writes meanwhile. Half of a word must never be seen. The
+//! kernel copies words whole if both sides have the same alignment. Otherwise it copies byte by
+//! byte, or across words; a 64-bit word is then torn in up to two of a hundred reads. So the one
+//! function that reads takes only whole words of eight bytes, into memory that is aligned as they
+//! are. The requested bytes are cut out of them. Words do not cross pages, so no read can fail
+//! because of the added bytes.
 
 mod presence;
 
@@ -23,39 +24,42 @@ use super::threads::living_thread;
 use crate::memory::{Memory, MemoryError, ReadCost, Span};
 use crate::patience::{What, waiting};
 
-/// The memory of a running process, read by `process_vm_readv`: the target does not notice.
+/// Memory of a running process, read by `process_vm_readv`. The target does not notice.
 #[derive(Debug)]
 struct LiveMemory {
     pid: Pid,
-    /// By whose number the kernel finds it: the first thread's, or another one's where that has ended.
+    /// Thread id by which the kernel finds the memory: the main thread, or another one if the main
+    /// thread has ended.
     thread: Cell<Pid>,
     bytes: Cell<u64>,
     calls: Cell<u64>,
-    /// Where whole words are read to, of which less was asked for.
+    /// Buffer for whole words if less was requested.
     words: RefCell<Vec<u64>>,
-    /// Whether the process is stopped by us.
+    /// True if we have stopped the process.
     stopped: Cell<bool>,
     presence: RefCell<Option<Presence>>,
-    /// Pages that were to be read in a stop and were not there.
+    /// Addresses of pages that were to be read in a stop and were absent.
     absent: RefCell<BTreeSet<u64>>,
 }
 
-/// A reader of the memory of a process that is not pinned, but held by a stop of one of its threads while it is read.
+/// Makes a reader of the memory of a process that is not pinned. A stop of one of its threads must
+/// hold it while it is read.
 pub(crate) fn memory_of(pid: super::Pid) -> impl Memory + use<> {
     LiveMemory::new(pid.as_raw())
 }
 
-/// `UIO_MAXIOV`: the kernel takes no more ranges in a call.
+/// Limit `UIO_MAXIOV`: the kernel takes no more ranges in a call.
 const MAX_IOVECS: usize = 1024;
-/// Pages that are remembered to be fetched: more than an answer needs that makes sense.
+/// Maximum number of pages that are remembered to be fetched: more than a sensible answer needs.
 const MAX_ABSENT: usize = 1 << 12;
-/// The bytes of a word, which the kernel copies as one where both sides are aligned to it.
+/// Size of a word in bytes. The kernel copies it as one if both sides are aligned to it.
 const WORD: usize = size_of::<u64>();
-/// Words that are read at a time where they have to be copied once more: they stay in the processor's cache.
+/// Maximum number of words read at a time if they are copied once more, so that they stay in the
+/// processor's cache.
 const MAX_COPIED: usize = (512 << 10) / WORD;
 
 impl LiveMemory {
-    /// The memory of process `pid`.
+    /// Makes a reader of the memory of process `pid`.
     fn new(pid: i32) -> Self {
         let pid = Pid::from_raw(pid);
         LiveMemory {
@@ -70,7 +74,7 @@ impl LiveMemory {
         }
     }
 
-    /// How many of `ranges`, from the first on, can be read now.
+    /// Number of `ranges`, from the first on, that can be read now.
     fn readable(&self, ranges: &[Range]) -> usize {
         if !self.stopped.get() {
             return ranges.len();
@@ -89,7 +93,8 @@ impl LiveMemory {
         i
     }
 
-    /// Reads whole words, those of `remote` back to back, and says how many bytes came before the first that cannot be read.
+    /// Reads the words of `remote` back to back. Returns the number of bytes before the first
+    /// unreadable one.
     fn transfer(&self, local: Words<'_>, remote: &[Range]) -> Result<usize, Errno> {
         let one;
         let many: Vec<RemoteIoVec>;
@@ -128,7 +133,7 @@ impl LiveMemory {
         }
         while range.words > 0 {
             match self.transfer(Words(&mut *rest), &[range]) {
-                // A word of which only a part came is read again.
+                // A word that was read only in part is read again.
                 Ok(n) if n >= WORD => {
                     let words = n / WORD;
                     rest = rest.get_mut(words * WORD..).unwrap_or_default();
@@ -142,8 +147,8 @@ impl LiveMemory {
         Ok(())
     }
 
-    /// Reads as many of `spans` as one call takes back to back into `words`; says how many it has looked at, and whether the last
-    /// of these could not be read.
+    /// Reads `ranges` back to back into `local`, in one call. Returns the number of ranges that
+    /// were looked at, and true if the last of these could not be read.
     fn some(&self, ranges: &[Range], local: Words<'_>) -> Result<(usize, bool), MemoryError> {
         let readable = ranges.get(..self.readable(ranges)).unwrap_or_default();
         let got = if readable.is_empty() { Ok(0) } else { self.transfer(local, readable) };
@@ -152,7 +157,7 @@ impl LiveMemory {
             Err(Errno::EFAULT | Errno::EIO | Errno::ENOMEM) => 0,
             Err(errno) => return Err(error(errno, ranges.first().map_or(0, |range| range.base as u64))),
         };
-        // The kernel stops at the first byte that it cannot read: all before are whole.
+        // The kernel stops at the first unreadable byte: all words before it are whole.
         let mut whole = 0;
         for (i, range) in ranges.iter().enumerate() {
             whole += range.words * WORD;
@@ -163,11 +168,11 @@ impl LiveMemory {
         Ok((ranges.len(), false))
     }
 
-    /// Reads some of `spans` by way of words of our own, as [`LiveMemory::some`] does.
+    /// Reads some of `spans` through a buffer of words, as [`LiveMemory::some`] does.
     fn copied(&self, spans: &[Span], out: &mut [u8]) -> Result<(usize, bool), MemoryError> {
         let (mut ranges, mut total) = (Vec::with_capacity(spans.len()), 0);
         for span in spans {
-            // What lies beyond the end of all addresses is looked at alone, and fails.
+            // A span beyond the end of the address space is looked at alone, and fails.
             let Some(range) = Range::around(span) else { break };
             if total + range.words > MAX_COPIED && !ranges.is_empty() {
                 break;
@@ -197,16 +202,16 @@ impl LiveMemory {
     }
 }
 
-/// Words of the target.
+/// Range of words of the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Range {
-    /// A multiple of [`WORD`].
+    /// Start address, a multiple of [`WORD`].
     base: usize,
     words: usize,
 }
 
 impl Range {
-    /// The words in which a span lies; `None` where it goes beyond the end of all addresses.
+    /// Words that contain a span; `None` if the span exceeds the address space.
     fn around(span: &Span) -> Option<Self> {
         let start = usize::try_from(span.addr).ok()?;
         let end = start.checked_add(span.len)?;
@@ -218,7 +223,7 @@ impl Range {
         Some(Range { base, words: (end - base) / WORD })
     }
 
-    /// The bytes of the span among those of its words.
+    /// Bytes of the span among the bytes of its words.
     fn cut<'b>(&self, span: &Span, bytes: &'b [u8]) -> Option<&'b [u8]> {
         let skipped = usize::try_from(span.addr).ok()?.checked_sub(self.base)?;
         bytes.get(skipped..skipped.checked_add(span.len)?)
@@ -229,19 +234,21 @@ impl Range {
     }
 }
 
-/// Where words are read to: aligned, and a whole number of them. There is no other way to read.
+/// Buffer for whole words, aligned to words. Every read of the target fills such a buffer.
 #[derive(Debug)]
 struct Words<'b>(&'b mut [u8]);
 
 impl<'b> Words<'b> {
-    /// Words of our own.
+    /// Uses a slice of words as a buffer.
     fn of(words: &'b mut [u64]) -> Self {
-        // SAFETY: bytes need no alignment, all of the words' are initialised, and any bytes make words.
+        // SAFETY: bytes need no alignment, all bytes of the words are initialised, and any bytes
+        // make words.
         let (_, bytes, _) = unsafe { words.align_to_mut::<u8>() };
         Words(bytes)
     }
 
-    /// A buffer that can take spans as they are: it is aligned, and whole words are asked for.
+    /// Uses `buf` directly if it is aligned and all spans are whole words; else returns it as an
+    /// error.
     fn fit(spans: &[Span], buf: &'b mut [u8]) -> Result<Self, &'b mut [u8]> {
         let is_whole = |s: &Span| s.addr.is_multiple_of(WORD as u64) && s.len.is_multiple_of(WORD);
         if buf.as_ptr().addr().is_multiple_of(WORD) && spans.iter().all(is_whole) {
@@ -278,7 +285,7 @@ impl Memory for LiveMemory {
     fn prepare_stop(&self) {
         let mut presence = self.presence.borrow_mut();
         if presence.is_none() {
-            // The first thread may have ended.
+            // The main thread may have ended.
             let thread = self.pid.as_raw().cast_unsigned().try_into().ok().and_then(living_thread);
             *presence = Presence::of(thread.map_or(self.pid.as_raw(), |thread| Pid::from(thread).as_raw()));
         }
@@ -297,7 +304,7 @@ impl Memory for LiveMemory {
     fn fetch_absent(&self) -> bool {
         let absent = std::mem::take(&mut *self.absent.borrow_mut());
         let mut byte = [0];
-        // Each of them, also behind one that has come.
+        // All pages are tried, also after one that has arrived.
         absent.into_iter().filter(|&page| self.read(RuntimeAddr(page), &mut byte).is_ok()).count() > 0
     }
 
@@ -319,7 +326,7 @@ impl Memory for LiveMemory {
             let now = Range { words: all.words.min(MAX_COPIED), ..all };
             let local = words.get_mut(..now.words).unwrap_or_default();
             self.whole(now, Words::of(&mut *local), addr)?;
-            // The last of it may end within a word, the first begin within one.
+            // The range may begin and end within a word.
             let ends = now.base as u64 + (now.words * WORD) as u64;
             let len = usize::try_from(ends - at).unwrap_or(rest.len()).min(rest.len());
             let (to, behind) = rest.split_at_mut(len);
@@ -338,7 +345,8 @@ impl Memory for LiveMemory {
             let Some(local) = total.and_then(|total| out.get_mut(..total)) else {
                 return Err(MemoryError::Os(Errno::EINVAL));
             };
-            // One that does not fit moves those behind it: all are copied then, and still read at once.
+            // A span that does not fit shifts those after it: then all are copied, and still read
+            // at once.
             let (done, last_failed) = match Words::fit(now, local) {
                 Ok(local) => {
                     let ranges: Vec<Range> = now.iter().map_while(Range::around).collect();
@@ -418,7 +426,8 @@ mod tests {
         assert_eq!(live.word(RuntimeAddr(4096)), Err(MemoryError::Exited));
     }
 
-    /// The worst that a writer can do: all bits of each word change at once. A word that was read is all ones or none.
+    /// Worst case of a writer: all bits of each word change at once. A word that was read is all
+    /// ones or all zeros.
     #[test]
     fn no_word_is_torn() {
         const WORDS: usize = 64;
@@ -438,14 +447,14 @@ mod tests {
             let live = ours();
             let mut out = vec![0; WORDS * 8];
             for _ in 0..30_000 {
-                // A field of four bytes moves what is read behind it.
+                // A field of four bytes shifts what is read after it.
                 let all = 8 * (WORDS - 1);
                 let spans = [Span { addr: at(0, 4), len: 4 }, Span { addr: at(1, 0), len: all }];
                 let mut failed = Vec::new();
                 live.read_spans(&spans, &mut out[..4 + all], &mut failed).unwrap();
                 assert!(failed.is_empty());
                 found += torn(&out[..4]) + torn(&out[4..4 + all]);
-                // To where words do not begin, and from within a word.
+                // Read to an unaligned buffer, and from within a word.
                 live.read(RuntimeAddr(at(0, 0)), &mut out[1..1 + all]).unwrap();
                 found += torn(&out[1..1 + all]);
                 live.read(RuntimeAddr(at(0, 4)), &mut out[..4 + all]).unwrap();
@@ -456,7 +465,7 @@ mod tests {
         assert_eq!(found, 0);
     }
 
-    /// Torn words are kept out by the type that reads, so nothing else may.
+    /// The type [`Words`] prevents torn words, so no other code may read memory.
     #[test]
     fn nothing_else_reads_a_process() {
         let sources = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

@@ -1,7 +1,8 @@
-//! Processes: which there are, what /proc says about them, and what they run.
+//! Processes: listing, facts from /proc, and their programs.
 //!
-//! [`Process`] is the one seam through which a process is read: its memory, its mappings, its files and its threads. What reads a Go
-//! runtime takes it, or the `dyn Memory` that it gives, and no pid. Only stops, which the kernel grants by number, are by its pid.
+//! [`Process`] is the one interface through which a process is read: its memory, its mappings, its
+//! files and its threads. Readers of a Go runtime take it, or its `dyn Memory`, and no pid. Only
+//! stops use the pid, as the kernel grants them by number.
 
 pub mod access;
 pub mod cgroup;
@@ -38,18 +39,18 @@ pub use pin::{Namespace, Process};
 pub use proc::Foreign;
 pub(crate) use threads::living_thread;
 
-/// A process id in our own pid namespace: at least 1.
+/// Process id in our own pid namespace: at least 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pid(i32);
 
 impl Pid {
-    /// As system calls take it.
+    /// Value for system calls.
     pub fn as_raw(self) -> i32 {
         self.0
     }
 }
 
-/// The text or number is no pid.
+/// Error that a text or number is no pid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a pid is a number from 1 to {max}", max = i32::MAX)]
 pub struct InvalidPid;

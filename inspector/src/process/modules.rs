@@ -1,4 +1,4 @@
-//! Shared objects that a process has mapped: where Go code is that a C program loaded.
+//! Shared objects that a process has mapped. In a C program, they may hold Go code.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -16,35 +16,36 @@ use super::regular::{Links, NotOpened, RegularFile};
 use super::{Error, Process, access::Access};
 use crate::patience::{What, waiting};
 
-/// Programs with more mappings exist (65,530 is the default limit); a larger file is cut off.
+/// Maximum bytes read of a maps file; a larger file is cut off. Programs with more than 65,530
+/// mappings, the default limit, exist.
 const MAX_MAPS: u64 = 32 << 20;
 const USUAL_MAPS: usize = 32 << 10;
 
 impl Process {
-    /// All that is mapped.
+    /// Mappings of the process.
     ///
     /// # Errors
-    /// [`Error::Denied`] with the reason; [`Error::Exited`].
+    /// Returns [`Error::Denied`] with the reason, or [`Error::Exited`] if the process has exited.
     pub fn mappings(&self) -> Result<Vec<Mapping>, Error> {
         let failed = |e| self.explain("read the memory map", Access::Read, e);
         let fd = rustix::fs::openat(self.dir(), "maps", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|e| failed(e.into()))?;
-        // The kernel gives a page or more at a time, and no size to expect.
+        // The kernel gives a page or more per read, and no size to expect.
         let mut maps = Vec::with_capacity(USUAL_MAPS);
         File::from(fd).take(MAX_MAPS).read_to_end(&mut maps).map_err(failed)?;
         Ok(Mapping::parse_all(&maps))
     }
 
-    /// The executable mappings of files, without that of the executable itself; one for each file.
+    /// Executable mappings of files, except those of the executable itself; one for each file.
     ///
     /// # Errors
-    /// [`Error::Denied`] with the reason; [`Error::Exited`].
+    /// Returns [`Error::Denied`] with the reason, or [`Error::Exited`] if the process has exited.
     pub fn shared_objects(&self) -> Result<Vec<Mapping>, Error> {
         let mappings = self.mappings()?;
         Ok(self.shared_objects_of(&mappings).into_iter().cloned().collect())
     }
 
-    /// As [`Process::shared_objects`], of its mappings that were read already.
+    /// Shared objects as in [`Process::shared_objects`], from mappings that were read already.
     pub(crate) fn shared_objects_of<'m>(&self, mappings: &'m [Mapping]) -> Vec<&'m Mapping> {
         let exe = maps::path_in_maps(&self.exe_path().unwrap_or_default());
         let mut seen = HashSet::new();
@@ -53,10 +54,11 @@ impl Process {
         of_files.filter(|m| m.path != exe && seen.insert((m.device, m.inode))).collect()
     }
 
-    /// Opens a mapped file: through the mapping itself where we may, else by its path below the root of the process.
+    /// Opens a mapped file: through the mapping itself if permitted, else by its path below the
+    /// root of the process.
     ///
     /// # Errors
-    /// What the kernel says, or that the path now leads to another file.
+    /// Returns the error of the kernel, or an error if the path now leads to another file.
     pub fn open_mapping(&self, mapping: &Mapping) -> io::Result<Executable> {
         waiting(What::Proc(self.pid().as_raw(), "open a mapped file"), || self.open_mapped(mapping))
     }
@@ -65,7 +67,7 @@ impl Process {
         let link = format!("map_files/{:x}-{:x}", mapping.start, mapping.end);
         match RegularFile::open_at(self.dir(), Path::new(&link), Links::Follow) {
             Ok(file) => return Executable::new(file),
-            // A device that is mapped has no other bytes at its path.
+            // A mapped device has no other contents at its path.
             Err(special @ NotOpened::Special) => return Err(special.into()),
             Err(NotOpened::Refused(_)) => {}
         }

@@ -1,5 +1,5 @@
-//! Holding on to one process, so that an answer never mixes two that had the same pid or two programs that one
-//! process executed.
+//! Pins one process, so that an answer never mixes two processes with the same pid, or two programs
+//! that one process executed.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -21,28 +21,29 @@ use super::{Error, Pid, proc, threads};
 use crate::memory::{Memory, MemoryError};
 use crate::patience::{What, waiting};
 
-/// The longest /proc file that is read here: maps of a process with many mappings. Memory stays bounded.
+/// Maximum size of a /proc file that is read: maps of a process with many mappings. It bounds our
+/// memory.
 const MAX_FILE: u64 = 64 << 20;
 const SMALL: usize = 4096;
 
-/// The namespaces that matter for looking into a process.
+/// Kind of namespace that matters for inspecting a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Namespace {
-    /// What paths mean.
+    /// Mount namespace: determines what paths mean.
     Mount,
-    /// What pids mean.
+    /// Pid namespace: determines what pids mean.
     Pid,
-    /// What ports mean.
+    /// Network namespace: determines what ports mean.
     Net,
-    /// What users and capabilities mean.
+    /// User namespace: determines what users and capabilities mean.
     User,
 }
 
 impl Namespace {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Namespace; 4] = [Namespace::Mount, Namespace::Pid, Namespace::Net, Namespace::User];
 
-    /// As /proc/PID/ns has it.
+    /// Name in /proc/PID/ns.
     pub fn name(self) -> &'static str {
         match self {
             Namespace::Mount => "mnt",
@@ -53,16 +54,17 @@ impl Namespace {
     }
 }
 
-/// A process that cannot be confused with another.
+/// Pinned process that cannot be confused with another.
 ///
-/// It keeps /proc/PID open, which stays with this process when its pid is used again, and a pidfd, through which its
-/// end can be awaited.
+/// Keeps /proc/PID open, which stays with this process when its pid is reused, and a pidfd, through
+/// which the end of the process can be awaited.
 #[derive(Debug)]
 pub struct Process {
     pid: Pid,
     dir: OwnedFd,
-    /// Where its first thread has ended while others live: one of those, through which its memory, its files and its
-    /// namespaces are to be had. What is of the process as a whole is still in `dir`.
+    /// Open folder of a living thread, if the main thread has ended while others live. Memory,
+    /// files and namespaces are reached through it. Facts about the process as a whole are still in
+    /// `dir`.
     other_thread: Option<OwnedFd>,
     pidfd: Option<OwnedFd>,
     stat: Stat,
@@ -70,10 +72,11 @@ pub struct Process {
 }
 
 impl Process {
-    /// Pins a process that runs a program. Zombies, threads of processes and of the kernel are errors.
+    /// Pins a process that runs a program. Zombies, threads of processes and kernel threads are
+    /// errors.
     ///
     /// # Errors
-    /// [`Error`], with the cause found by checking.
+    /// Returns an [`Error`] with the cause found by checking.
     pub fn pin(pid: Pid) -> Result<Self, Error> {
         let mut process = Self::open(pid)?;
         if process.stat.kernel_thread {
@@ -85,7 +88,7 @@ impl Process {
         if let Some(tgid) = process.status()?.tgid.filter(|&t| t != pid) {
             return Err(Error::Thread(pid, tgid));
         }
-        // Opened after /proc/PID, so that it is of the same process if that still has the same start time.
+        // Opened after /proc/PID: it is of the same process if that still has the same start time.
         process.pidfd = rustix::process::pidfd_open(pid.into(), PidfdFlags::empty()).ok();
         if let Some(pidfd) = &process.pidfd {
             proc::prove_same(pidfd, pid)?;
@@ -95,12 +98,12 @@ impl Process {
         Ok(process)
     }
 
-    /// Opens /proc/PID and reads its stat; nothing more, as for one of many.
+    /// Opens /proc/PID and reads only its stat, for listing many processes.
     pub(super) fn open(pid: Pid) -> Result<Self, Error> {
         let dir = proc::folder(pid)?;
         let bytes = read_file(&dir, "stat").map_err(|e| match Errno::from_io_error(&e) {
             Some(Errno::NOENT | Errno::SRCH) => proc::missing(pid),
-            // Everybody may read it, but with `hidepid=1`.
+            // All users may read it, except with `hidepid=1`.
             Some(Errno::ACCESS | Errno::PERM) => {
                 Error::Denied { pid, action: "read the state", denial: Denial::Hidden }
             }
@@ -119,44 +122,44 @@ impl Process {
         Ok(process)
     }
 
-    /// Its pid.
+    /// Process id.
     pub fn pid(&self) -> Pid {
         self.pid
     }
 
-    /// A reader of its memory, for one thread. Each counts by itself what it costs.
+    /// Makes a reader of the process's memory, for one thread. Each reader counts its own cost.
     pub fn memory(&self) -> impl Memory + use<> {
         memory_of(self.pid)
     }
 
-    /// Its name, as its main thread had it when it was pinned.
+    /// Name of the main thread when the process was pinned.
     pub fn name(&self) -> &str {
         &self.stat.name
     }
 
-    /// What /proc/PID/stat said when it was pinned.
+    /// Contents of /proc/PID/stat when the process was pinned.
     pub fn pinned_stat(&self) -> &Stat {
         &self.stat
     }
 
-    /// A file descriptor that becomes readable when the process exits; `None` before Linux 5.3.
+    /// File descriptor that becomes readable when the process exits; `None` before Linux 5.3.
     pub fn pidfd(&self) -> Option<&OwnedFd> {
         self.pidfd.as_ref()
     }
 
-    /// Checks that it still runs, and still the same program.
+    /// Checks that the process still runs the same program.
     ///
     /// # Errors
-    /// [`Error::Exited`], [`Error::Executed`].
+    /// Returns [`Error::Exited`] or [`Error::Executed`] if it does not.
     pub fn check(&self) -> Result<(), Error> {
         let now = self.stat()?;
         if now.is_zombie() || now.start_time != self.stat.start_time {
             return Err(Error::Exited(self.pid));
         }
-        // The address space changes even where the same program is executed again; the file tells without permission
-        // to see addresses.
+        // The address space changes even if the same program is executed again. The file is a check
+        // that needs no permission to see addresses.
         if now.address_space != self.stat.address_space || self.exe_id() != self.exe {
-            // A process that exits loses both before it becomes a zombie.
+            // An exiting process loses both before it becomes a zombie.
             let ending = self.stat().map_or(true, |s| s.is_zombie() || s.address_space.1 == 0);
             let exited = ending && self.stat.address_space.1 != 0;
             return Err(if exited { Error::Exited(self.pid) } else { Error::Executed(self.pid) });
@@ -164,10 +167,10 @@ impl Process {
         Ok(())
     }
 
-    /// /proc/PID/stat as it is now.
+    /// Reads the current /proc/PID/stat.
     ///
     /// # Errors
-    /// [`Error::Exited`].
+    /// Returns [`Error::Exited`] if the process has exited.
     pub fn stat(&self) -> Result<Stat, Error> {
         let of = |dir: &OwnedFd| {
             let bytes = read_file(dir, "stat").map_err(|e| match Errno::from_io_error(&e) {
@@ -186,26 +189,26 @@ impl Process {
         Ok(stat)
     }
 
-    /// /proc/PID/status as it is now.
+    /// Reads the current /proc/PID/status.
     ///
     /// # Errors
-    /// [`Error::Exited`].
+    /// Returns [`Error::Exited`] if the process has exited.
     pub fn status(&self) -> Result<Status, Error> {
         let status = read_file(&self.dir, "status");
         Ok(Status::parse(&status.map_err(|e| self.explain("read the status", Access::Read, e))?))
     }
 
-    /// Fails where another process traces its first thread, as a debugger does with all.
+    /// Fails if another process traces the main thread. A debugger traces all threads.
     ///
     /// # Errors
-    /// [`Error::Traced`], which names the tracer.
+    /// Returns [`Error::Traced`], which names the tracer.
     pub fn check_untraced(&self) -> Result<(), Error> {
         self.status()?.tracer.map_or(Ok(()), |tracer| Err(self.traced_by(tracer)))
     }
 
-    /// The error that it is traced by `thread`.
+    /// Makes the error that `thread` traces this process.
     pub(crate) fn traced_by(&self, thread: Pid) -> Error {
-        // The kernel says which thread it is; who it belongs to is what a user knows.
+        // The kernel gives the tracing thread; users know its process.
         let of = |pid: Pid, name: &str| -> Option<Vec<u8>> { read_file(proc::folder(pid).ok()?, name).ok() };
         let tracer = of(thread, "status").and_then(|status| Status::parse(&status).tgid).unwrap_or(thread);
         let name = of(tracer, "comm").unwrap_or_default();
@@ -213,35 +216,37 @@ impl Process {
         Error::Traced { pid: self.pid, tracer, tracer_name }
     }
 
-    /// The container that its cgroup names.
+    /// Container id from the cgroup of the process.
     pub fn container(&self) -> Option<String> {
         facts::container_id(&read_file(self.dir(), "cgroup").ok()?)
     }
 
-    /// The path of its executable as the kernel reports it, in the mount namespace of the process. Not for opening.
+    /// Path of the executable as the kernel reports it, in the mount namespace of the process. Not
+    /// for opening.
     pub fn exe_path(&self) -> Result<Vec<u8>, Error> {
         rustix::fs::readlinkat(self.dir(), "exe", Vec::new())
             .map(CString::into_bytes)
             .map_err(|e| self.explain("read the path of the executable", Access::Read, e.into()))
     }
 
-    /// Opens its executable, wherever that is, and even where it was deleted.
+    /// Opens the executable, wherever it is, and even if it was deleted.
     ///
     /// # Errors
-    /// [`Error::Denied`] with the reason; [`Error::Exited`].
+    /// Returns [`Error::Denied`] with the reason, or [`Error::Exited`] if the process has exited.
     pub fn executable(&self) -> Result<Executable, Error> {
         self.raw_executable().map_err(|e| self.explain_executable(e))
     }
 
-    /// Why the executable could not be opened: its link may be readable where its file is not.
+    /// Makes the error for an executable that could not be opened. Its link may be readable while
+    /// its file is not.
     pub(crate) fn explain_executable(&self, source: io::Error) -> Error {
         let action = "open the executable";
         let refused = matches!(Errno::from_io_error(&source), Some(Errno::ACCESS | Errno::PERM));
         if refused && rustix::fs::readlinkat(self.dir(), "exe", Vec::new()).is_ok() {
             return Error::Denied { pid: self.pid, action, denial: Denial::Unreadable };
         }
-        // Every program has a file, and one that was deleted is opened too: only what is about to exit has none any more, and it
-        // may have been so when it was pinned.
+        // Every program has a file, and a deleted file can be opened too. Only a process that is
+        // about to exit has none, and it may have been in that state when it was pinned.
         if Errno::from_io_error(&source) == Some(Errno::NOENT) && !self.stat.kernel_thread {
             return Error::Exited(self.pid);
         }
@@ -254,7 +259,8 @@ impl Process {
         })
     }
 
-    /// Whether it is in another namespace of this `kind` than we are. `None` where that cannot be seen.
+    /// Returns true if the process is in another namespace of this `kind` than we are. `None` if
+    /// that cannot be seen.
     pub fn is_in_other_namespace(&self, kind: Namespace) -> Option<bool> {
         static OURS: [OnceLock<Option<CString>>; 4] = [const { OnceLock::new() }; 4];
         let name = format!("ns/{}", kind.name());
@@ -271,12 +277,13 @@ impl Process {
             .map_err(|e| self.explain(action, Access::Read, e))
     }
 
-    /// The open /proc/PID, for reading below it; of another thread where the first one has ended.
+    /// Open /proc/PID, for reading below it; the folder of another thread if the main thread has
+    /// ended.
     pub(super) fn dir(&self) -> &OwnedFd {
         self.other_thread.as_ref().unwrap_or(&self.dir)
     }
 
-    /// Turns what the kernel said about an `action` into an error with its cause.
+    /// Turns the kernel's error about an `action` into an [`Error`] with its cause.
     pub fn explain(&self, action: &'static str, access: Access, source: io::Error) -> Error {
         match Errno::from_io_error(&source) {
             Some(Errno::SRCH) => Error::Exited(self.pid),
@@ -289,7 +296,7 @@ impl Process {
         }
     }
 
-    /// Turns an error of reading its memory into one with its cause.
+    /// Turns an error of reading the process's memory into an [`Error`] with its cause.
     pub(crate) fn explain_memory(&self, error: MemoryError) -> Error {
         if let Err(gone) = self.check() {
             return gone;
@@ -305,7 +312,7 @@ impl Process {
     }
 
     fn gone(&self) -> bool {
-        // One that exits loses its address space before it becomes a zombie.
+        // An exiting process loses its address space before it becomes a zombie.
         let ending = |s: &Stat| s.is_zombie() || (s.address_space.1 == 0 && self.stat.address_space.1 != 0);
         self.stat().ok().is_none_or(|s| ending(&s))
     }
@@ -316,12 +323,13 @@ impl Process {
         })
     }
 
-    /// Which file it executes, without opening that.
+    /// Identity of the executable, without opening it.
     pub(crate) fn executable_id(&self) -> io::Result<FileId> {
         Ok(file_id(&self.stat_executable()?))
     }
 
-    /// Whether it runs as our user, in our mount and pid namespaces and with our root directory.
+    /// Returns true if the process runs as our user, in our mount and pid namespaces and with our
+    /// root directory.
     pub(crate) fn is_beside_us(&self) -> bool {
         static ROOT: OnceLock<Option<CString>> = OnceLock::new();
         let ours = rustix::process::geteuid().as_raw();
@@ -339,13 +347,14 @@ impl Process {
     }
 }
 
-/// How many threads a process has; `proc` is the open /proc.
+/// Number of threads of a process; `proc` is the open /proc.
 ///
 /// # Errors
-/// What the kernel says: that it is gone, or hidden.
+/// Returns the error of the kernel if the process is gone or hidden.
 #[allow(clippy::useless_conversion, reason = "the field has 32 bits on some machines")]
 pub(super) fn threads_of(proc: &OwnedFd, pid: Pid) -> Result<u64, Errno> {
-    // A directory has a link from each directory in it, one from its parent and one from itself.
+    // A directory has a link from each of its subdirectories, one from its parent and one from
+    // itself.
     let stat = rustix::fs::statat(proc, format!("{pid}/task"), AtFlags::empty())?;
     Ok(u64::from(stat.st_nlink).saturating_sub(2))
 }
@@ -362,7 +371,7 @@ pub(super) fn read_file(dir: impl AsFd, name: &str) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; SMALL];
     let len = file.read(&mut bytes)?;
     bytes.truncate(len);
-    // The kernel gives these files a page at a time, or more: what is clearly shorter was all.
+    // The kernel gives these files a page or more per read: a clearly shorter result is complete.
     if len > SMALL / 2 {
         file.take(MAX_FILE).read_to_end(&mut bytes)?;
     }

@@ -1,10 +1,11 @@
-//! The /proc that this process reads, proven to number processes as its system calls do.
+//! Access to /proc, after a proof that it numbers processes as system calls do.
 //!
-//! A mount of /proc belongs to one pid namespace, and it has the numbers of that (proc_pid_ns in Linux's
-//! fs/proc/inode.c). System calls that take a pid (`pidfd_open`, `ptrace`, reading memory) have the numbers of the
-//! namespace of the caller. Both differ where one of two namespaces was entered without the other: `nsenter -m` without
-//! `-p`, `unshare -p` without `--mount-proc`, a container with the /proc of its host. The same number then is one process
-//! for one half of what we do and another process for the other half.
+//! A mount of /proc belongs to one pid namespace and shows its numbers (proc_pid_ns in Linux's
+//! fs/proc/inode.c). System calls that take a pid (`pidfd_open`, `ptrace`, reading memory) use the
+//! numbers of the caller's namespace. Both differ if one of two namespaces was entered without the
+//! other: `nsenter -m` without `-p`, `unshare -p` without `--mount-proc`, a container with the
+//! /proc of its host. The same number then means one process in /proc and another one in system
+//! calls.
 
 use std::fmt;
 use std::io;
@@ -19,23 +20,24 @@ use super::facts::Status;
 use super::pin::read_file;
 use super::{Error, Pid};
 
-/// What is wrong with the /proc that is mounted.
+/// Defect of the mounted /proc.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Foreign {
-    /// It is of a pid namespace in which we have no number.
+    /// /proc belongs to a pid namespace in which our process has no number.
     Elsewhere,
-    /// It is of a pid namespace around ours: we have this number there, and another one in ours.
+    /// /proc belongs to an ancestor of our pid namespace: our process has another number there.
     Around {
-        /// In its namespace, and in each between that and ours, which comes last.
+        /// Our process id in the namespace of /proc, and in each nested one down to ours, which
+        /// comes last.
         pids: Vec<Pid>,
     },
-    /// It says that we are another process.
+    /// /proc shows another process as ours.
     Other {
-        /// Who we would be.
+        /// Process id that /proc shows as ours.
         said: String,
     },
-    /// Another kind of file system is there.
+    /// Another kind of file system is mounted at /proc.
     NoProc,
 }
 
@@ -64,7 +66,7 @@ impl fmt::Display for Foreign {
 }
 
 impl Foreign {
-    /// What to do about it.
+    /// Remedy for this defect.
     pub(super) fn hint(&self) -> String {
         const MOUNT: &str = "unshare --mount sh -c 'mount -t proc proc /proc && exec gops-probe ...'";
         match self {
@@ -81,10 +83,11 @@ impl Foreign {
     }
 }
 
-/// The open /proc. It stays the one that was proven, whatever is mounted over it later.
+/// Opens /proc and proves it. The opened folder stays in use, whatever is mounted over /proc later.
 ///
 /// # Errors
-/// [`Error::ForeignProc`], [`Error::Proc`].
+/// Returns [`Error::ForeignProc`] if the numbers differ, and [`Error::Proc`] if /proc cannot be
+/// read.
 pub(super) fn open() -> Result<&'static OwnedFd, Error> {
     static PROVEN: OnceLock<OwnedFd> = OnceLock::new();
     if let Some(proc) = PROVEN.get() {
@@ -110,23 +113,25 @@ fn prove(proc: &OwnedFd) -> Result<(), Error> {
     judge(said, &Status::parse(&status), std::process::id()).map_err(Error::ForeignProc)
 }
 
-/// `said` is where /proc/self leads, `us` our pid as a system call has it.
+/// Decides if /proc numbers processes as system calls do. `said` is the target of /proc/self, `us`
+/// is our pid from a system call.
 fn judge(said: String, status: &Status, us: u32) -> Result<(), Foreign> {
-    // The line has a number for each namespace from that of the mount to ours (task_state in Linux's fs/proc/array.c), so
-    // that equal numbers in two namespaces are told apart. It came with Linux 4.1.
+    // The NSpid line has a number for each namespace from that of the mount to ours (task_state in
+    // Linux's fs/proc/array.c), so equal numbers in two namespaces are told apart. It exists since
+    // Linux 4.1.
     if status.ns_pids.len() > 1 {
         return Err(Foreign::Around { pids: status.ns_pids.clone() });
     }
     if said == us.to_string() { Ok(()) } else { Err(Foreign::Other { said }) }
 }
 
-/// Opens the folder of a process. Nothing that is mounted over it is followed.
+/// Opens the /proc folder of a process. A mount over the folder is not followed.
 pub(super) fn folder(pid: Pid) -> Result<OwnedFd, Error> {
     let proc = open()?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let name = pid.to_string();
     let opened = match rustix::fs::openat2(proc, &*name, flags, Mode::empty(), ResolveFlags::NO_XDEV) {
-        // Before Linux 5.6, and where a filter of system calls does not know it.
+        // Before Linux 5.6, and where a seccomp filter does not know the system call.
         Err(Errno::NOSYS | Errno::PERM) => rustix::fs::openat(proc, &*name, flags, Mode::empty()),
         other => other,
     };
@@ -137,14 +142,15 @@ pub(super) fn folder(pid: Pid) -> Result<OwnedFd, Error> {
     })
 }
 
-/// Whether /proc shows us no processes of others: that it has no first process, which each pid namespace has.
+/// Returns true if /proc hides processes of other users: process 1, which each pid namespace has,
+/// is not shown.
 pub(super) fn hides_others(proc: &OwnedFd) -> bool {
     matches!(rustix::fs::statat(proc, "1", AtFlags::empty()), Err(Errno::NOENT))
 }
 
-/// The error that /proc shows no such process: it may exist and be hidden.
+/// Makes the error for a process that /proc does not show. The process may exist and be hidden.
 pub(super) fn missing(pid: Pid) -> Error {
-    // The kernel says of one that exists that we may not send it a signal.
+    // For an existing process, the kernel reports that we may not send it a signal.
     let exists = || rustix::process::test_kill_process(pid.into()) == Err(Errno::PERM);
     if open().is_ok_and(hides_others) && exists() {
         return Error::Denied { pid, action: "read the state", denial: Denial::Hidden };
@@ -152,10 +158,11 @@ pub(super) fn missing(pid: Pid) -> Error {
     Error::NoSuchProcess(pid)
 }
 
-/// Proves that a pidfd is of the process that /proc calls `pid`.
+/// Proves that a pidfd refers to the process that /proc calls `pid`.
 ///
 /// # Errors
-/// [`Error::Mismatch`], [`Error::Exited`].
+/// Returns [`Error::Mismatch`] if it refers to another process, and [`Error::Exited`] if the
+/// process was waited for.
 pub(super) fn prove_same(pidfd: &OwnedFd, pid: Pid) -> Result<(), Error> {
     use std::os::fd::AsRawFd as _;
     let name = format!("self/fdinfo/{}", pidfd.as_raw_fd());
@@ -163,13 +170,13 @@ pub(super) fn prove_same(pidfd: &OwnedFd, pid: Pid) -> Result<(), Error> {
     let info = read_file(open()?, &name).map_err(failed)?;
     match pid_of(&info) {
         Some(n) if n == i64::from(pid.as_raw()) => Ok(()),
-        // The kernel says so of one that has been waited for.
+        // The kernel writes -1 for a process that has been waited for.
         Some(-1) => Err(Error::Exited(pid)),
         _ => Err(Error::Mismatch(pid)),
     }
 }
 
-/// The number that /proc/self/fdinfo has of a pidfd, in the namespace of that /proc; 0 is none
+/// Pid of a pidfd from /proc/self/fdinfo, in the namespace of that /proc; 0 means none
 /// (pidfd_show_fdinfo in Linux's kernel/fork.c, later fs/pidfs.c).
 fn pid_of(fdinfo: &[u8]) -> Option<i64> {
     let text = String::from_utf8_lossy(fdinfo);

@@ -1,4 +1,5 @@
-//! What executables and shared objects are, as far as it can be known at once: each is looked at by whoever meets it first.
+//! Cache of what executables and shared objects are. Each file is examined once, by the first
+//! thread that meets it.
 
 use std::collections::HashMap;
 use std::io;
@@ -14,31 +15,31 @@ use super::maps::Mapping;
 use super::{Process, crew};
 use crate::patience::Waiter;
 
-/// What is known about an executable.
+/// Facts about an executable.
 #[derive(Debug)]
 pub(super) struct RecognisedProgram {
-    /// The Go program that it is, or why it is none.
+    /// Go program in the executable, or the reason why there is none.
     pub(super) result: Result<Arc<GoProgram>, NotGo>,
-    /// Linked to be loaded anywhere.
+    /// True if the file is position-independent.
     pub(super) position_independent: bool,
-    /// It can load shared objects.
+    /// True if the program has an interpreter, so that it can load shared objects.
     pub(super) interpreted: bool,
-    /// No directory holds it any more.
+    /// True if no directory holds the file any more.
     pub(super) deleted: bool,
     bytes_read: u64,
-    /// Not all of it could be read within the budget.
+    /// True if not all of the file could be read within the budget.
     pub(super) cut_short: bool,
 }
 
 #[derive(Debug)]
 pub(super) enum NotGo {
-    /// It is no image that can be read.
+    /// The file is no image that can be parsed.
     Image(ImageError),
-    /// It is one without Go code.
+    /// The image has no Go code.
     NoGo,
 }
 
-/// Looks at an executable, within what all together may cost where that is given.
+/// Examines an executable, within `budget` if one is given.
 pub(super) fn recognise(executable: Executable, budget: Option<&Arc<Budget>>) -> RecognisedProgram {
     let (executable, short) = match budget {
         Some(budget) => executable.within(budget),
@@ -59,34 +60,36 @@ pub(super) fn recognise(executable: Executable, budget: Option<&Arc<Budget>>) ->
     RecognisedProgram { result, position_independent, interpreted, deleted, bytes_read, cut_short }
 }
 
-/// Each executable is looked at once, by whoever meets it first; the others wait for that.
+/// Cache of examined executables. The first thread that meets a file examines it; others wait for
+/// the result.
 #[derive(Default)]
 pub(super) struct Executables {
     files: Mutex<HashMap<FileId, Arc<Slot>>>,
-    /// Shared objects by what /proc/PID/maps calls them, which needs no file to be opened.
+    /// Shared objects by device and inode of /proc/PID/maps, so that no file has to be opened.
     mapped: Mutex<HashMap<MappedId, Arc<Slot>>>,
-    /// For what is one of many.
+    /// Budget for a search of many processes.
     budget: Option<Arc<Budget>>,
 }
 
 type MappedId = ((u32, u32), u64);
 
-/// What is known about an executable, once somebody has looked at it.
+/// Facts about an executable, once it has been examined.
 #[derive(Debug, Default)]
 pub(super) struct Slot {
     known: OnceLock<RecognisedProgram>,
-    /// Who looks at it now.
+    /// Handle of the thread that examines the file now.
     looks: Mutex<Option<Waiter>>,
     done: Condvar,
 }
 
 impl Slot {
-    /// `None` where it was not looked at, or whoever does waits for it.
+    /// Facts, or `None` if the file was not examined, or its examination blocks.
     pub(super) fn get(&self) -> Option<&RecognisedProgram> {
         self.known.get()
     }
 
-    /// Looks at it, or waits for who does; not for one that waits itself, for what does not come.
+    /// Examines the file, or waits for the thread that does. Does not wait for a thread that is
+    /// itself blocked for long.
     fn fill(&self, look: impl FnOnce() -> RecognisedProgram) {
         const TICK: Duration = Duration::from_millis(50);
         let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -108,36 +111,36 @@ impl Slot {
 }
 
 impl Executables {
-    /// Nothing is known yet, and so much may be read.
+    /// Makes an empty cache with a budget for reading.
     pub(super) fn within(budget: Budget) -> Self {
         Executables { budget: Some(Arc::new(budget)), ..Executables::default() }
     }
 
-    /// Whether nothing more may be begun.
+    /// Returns true if no further reading may begin.
     pub(super) fn is_spent(&self) -> bool {
         self.budget.as_ref().is_some_and(|budget| budget.is_spent())
     }
 
-    /// What is known of the executable of a process.
+    /// Facts about the executable of a process.
     ///
     /// # Errors
-    /// Where it cannot be opened.
+    /// Returns an error if the executable cannot be opened.
     pub(super) fn of(&self, process: &Process) -> io::Result<Arc<Slot>> {
         let known = self.slot(process.executable_id()?);
         if known.get().is_some() {
             return Ok(known);
         }
         let executable = process.raw_executable()?;
-        // It may have executed another program in between.
+        // The process may have executed another program in between.
         let known = self.slot(executable.id());
         known.fill(|| recognise(executable, self.budget.as_ref()));
         Ok(known)
     }
 
-    /// What is known of a file that a process has mapped.
+    /// Facts about a file that a process has mapped.
     ///
     /// # Errors
-    /// Where it cannot be opened.
+    /// Returns an error if the file cannot be opened.
     pub(super) fn of_mapping(&self, process: &Process, mapping: &Mapping) -> io::Result<Arc<Slot>> {
         let id = (mapping.device, mapping.inode);
         if let Some(known) = self.mapped.lock().unwrap_or_else(PoisonError::into_inner).get(&id) {
@@ -150,12 +153,12 @@ impl Executables {
         Ok(known)
     }
 
-    /// The lock is free while an executable is read.
+    /// Finds or adds the slot of a file. The lock is not held while an executable is read.
     fn slot(&self, id: FileId) -> Arc<Slot> {
         Arc::clone(self.files.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_default())
     }
 
-    /// How many executables there were, and how many bytes of them were read.
+    /// Number of examined executables, and number of bytes read from them.
     pub(super) fn cost(&self) -> (usize, u64) {
         let map = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         (

@@ -1,8 +1,9 @@
-//! Files whose path somebody else chose: the target, or whoever can write where we look.
+//! Regular files whose path others chose: the target, or any user who can write to the folder.
 //!
-//! To open a device or a FIFO already does something (a terminal is made, a tape winds, a writer goes on), so the path is
-//! first opened without opening what is there (`O_PATH`). Only what that shows to be a regular file is then opened, and the
-//! same file whatever the path leads to meanwhile: through our own /proc/self/fd.
+//! Opening a device or a FIFO already has effects (a terminal is allocated, a tape winds, a writer
+//! goes on). So the path is first opened without opening the file itself (`O_PATH`). Only a regular
+//! file is then opened for reading. It is the same file, even if the path leads elsewhere
+//! meanwhile, because it is opened through our own /proc/self/fd.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
@@ -15,13 +16,13 @@ use rustix::io::Errno;
 use super::Process;
 use crate::patience::{What, waiting};
 
-/// Why a file was not opened.
+/// Reason why a file was not opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotOpened {
-    /// A directory, a FIFO, a device, a socket, or a symbolic link where none was to be followed.
+    /// The path leads to a directory, a FIFO, a device or a socket.
     #[error("it is no regular file")]
     Special,
-    /// What the kernel says.
+    /// Error of the kernel; `ELOOP` for a symbolic link that was not to be followed.
     #[error("{}", io::Error::from(*.0))]
     Refused(Errno),
 }
@@ -41,12 +42,12 @@ impl From<NotOpened> for io::Error {
     }
 }
 
-/// What to do with a symbolic link at the end of a path.
+/// Treatment of a symbolic link at the end of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Links {
-    /// The file that it leads to is meant.
+    /// Open the file that the link leads to.
     Follow,
-    /// Whoever made it is not trusted.
+    /// Refuse the link, as its creator is not trusted.
     Refuse,
 }
 
@@ -59,36 +60,39 @@ impl Links {
     }
 }
 
-/// A regular file, open for reading.
+/// Regular file, open for reading.
 #[derive(Debug)]
 pub struct RegularFile(File);
 
 impl RegularFile {
-    /// Opens one by a path of this machine.
+    /// Opens a file by a path of this machine.
     ///
     /// # Errors
-    /// [`NotOpened`]; with [`Links::Refuse`], a symbolic link is [`NotOpened::Refused`] with `ELOOP`.
+    /// Returns [`NotOpened`]. With [`Links::Refuse`], a symbolic link gives [`NotOpened::Refused`]
+    /// with `ELOOP`.
     pub fn open(path: &Path, links: Links) -> Result<Self, NotOpened> {
         Self::open_at(rustix::fs::CWD, path, links)
     }
 
-    /// Opens one by a path that begins at an open directory. The kernel's own links of /proc are followed in it.
+    /// Opens a file by a path relative to an open directory. The kernel's own links in /proc are
+    /// followed.
     ///
     /// # Errors
-    /// As [`RegularFile::open`].
+    /// Returns [`NotOpened`] as [`RegularFile::open`] does.
     pub fn open_at(dir: impl AsFd, path: &Path, links: Links) -> Result<Self, NotOpened> {
         waiting(What::Named, || reopened(&rustix::fs::openat(dir, path, links.flags(), Mode::empty())?))
     }
 
-    /// Opens one by a path below the root directory of a process: no symbolic link in it leads out of there.
+    /// Opens a file by a path below the root directory of a process. No symbolic link in the path
+    /// leads out of that root.
     ///
     /// # Errors
-    /// As [`RegularFile::open`]; `ENOSYS` before Linux 5.6.
+    /// Returns [`NotOpened`] as [`RegularFile::open`] does, and `ENOSYS` before Linux 5.6.
     pub fn open_in_root(process: &Process, path: &Path, links: Links) -> Result<Self, NotOpened> {
         let root = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::openat(process.dir(), "root", root, Mode::empty())?;
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        // EAGAIN: something was renamed meanwhile, so that the kernel cannot be sure.
+        // EAGAIN: a rename happened meanwhile, so the kernel cannot be sure.
         for _ in 0..8 {
             let open = || match rustix::fs::openat2(&root, path, links.flags(), Mode::empty(), resolve) {
                 Err(Errno::AGAIN) => Ok(None),
@@ -101,18 +105,18 @@ impl RegularFile {
         Err(Errno::AGAIN.into())
     }
 
-    /// What the file system says of it.
+    /// Metadata of the file.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// Returns the error of the kernel.
     pub fn metadata(&self) -> io::Result<Metadata> {
         waiting(What::Named, || self.0.metadata())
     }
 
-    /// Its bytes, at most so many.
+    /// Reads the file, at most `most` bytes.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// Returns the error of the kernel.
     pub fn read_up_to(self, most: u64) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         waiting(What::Named, || self.0.take(most).read_to_end(&mut bytes))?;
@@ -129,11 +133,11 @@ impl From<RegularFile> for File {
 fn reopened(place: &OwnedFd) -> Result<RegularFile, NotOpened> {
     match FileType::from_raw_mode(rustix::fs::fstat(place)?.st_mode) {
         FileType::RegularFile => {}
-        // As the kernel says it where links are not to be followed.
+        // Same error as the kernel gives if links are not to be followed.
         FileType::Symlink => return Err(Errno::LOOP.into()),
         _ => return Err(NotOpened::Special),
     }
-    // A regular file is opened at once, but one on which somebody holds a lease makes others wait.
+    // A regular file opens at once, but a lease on it blocks others.
     let flags = OFlags::RDONLY | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let path = format!("/proc/self/fd/{}", place.as_raw_fd());
     Ok(RegularFile(rustix::fs::open(path, flags, Mode::empty())?.into()))

@@ -1,4 +1,4 @@
-//! Finding the one process that is meant by something else than its pid.
+//! Selection of one process by its pid, name or container.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -8,14 +8,14 @@ use regex::bytes::Regex;
 use super::find::{self, Detail};
 use super::{Error, Pid, Process};
 
-/// What a process is known by.
+/// Criterion that selects a process.
 #[derive(Debug, Clone)]
 pub enum Selector {
-    /// Its pid.
+    /// Process id.
     Pid(Pid),
-    /// Its name, as the list shows it, matches.
+    /// Pattern for the process name, as the list shows it.
     Name(Regex),
-    /// The id of its container begins so.
+    /// Prefix of the container id.
     Container(String),
 }
 
@@ -38,10 +38,11 @@ impl Selector {
         }
     }
 
-    /// Pins the one Go process that fits; by its pid, any process.
+    /// Pins the one Go process that matches. With a pid, pins any process.
     ///
     /// # Errors
-    /// [`Error::NoMatch`], [`Error::Ambiguous`]; for a pid, those of [`Process::pin`].
+    /// Returns [`Error::NoMatch`] or [`Error::Ambiguous`]; for a pid, the errors of
+    /// [`Process::pin`].
     pub fn pin(&self) -> Result<Process, Error> {
         if let Selector::Pid(pid) = self {
             return Process::pin(*pid);
@@ -56,7 +57,7 @@ impl Selector {
             [] => Err(Error::NoMatch { wanted, unreadable, denial }),
             [one] => {
                 let process = Process::pin(one.pid)?;
-                // Its pid may have got another process meanwhile.
+                // The pid may have been reused meanwhile.
                 if process.pinned_stat().start_time != one.stat.start_time {
                     return Err(Error::Exited(one.pid));
                 }
@@ -69,22 +70,26 @@ impl Selector {
         }
     }
 
-    /// As [`Selector::pin`], but where nothing fits, looks again until something does, for at most `limit`.
+    /// Pins a process as [`Selector::pin`] does. If none matches, looks again until one does, for
+    /// at most `limit`.
     ///
     /// # Errors
-    /// As [`Selector::pin`]: at the end of the time, that nothing fits.
+    /// Returns the errors of [`Selector::pin`]; [`Error::NoMatch`] if no process matches until the
+    /// time is over.
     pub fn wait(&self, limit: Duration) -> Result<Process, Error> {
         let end = Instant::now().checked_add(limit);
         loop {
             let begun = Instant::now();
             match self.pin() {
-                // One that has just begun may end, or execute something else, before it is pinned.
+                // A process that has just begun may end, or execute another program, before it is
+                // pinned.
                 Err(
                     Error::NoMatch { .. } | Error::NoSuchProcess(_) | Error::Exited(_) | Error::Executed(_),
                 ) if end.is_none_or(|end| Instant::now() < end) => {}
                 other => return other,
             }
-            // A look at very many processes takes long; it shall never take more than a fifth of a core.
+            // A look at very many processes takes long. It must never use more than a fifth of a
+            // core.
             let pause = INTERVAL.max(begun.elapsed() * 4);
             let left = end.map_or(pause, |end| end.saturating_duration_since(Instant::now()));
             std::thread::sleep(pause.min(left));
@@ -92,5 +97,5 @@ impl Selector {
     }
 }
 
-/// How often is looked for a process that is not there yet.
+/// Interval between looks for a process that does not exist yet.
 const INTERVAL: Duration = Duration::from_millis(50);

@@ -1,7 +1,9 @@
-//! TCP sockets as the kernel lists them on request (sock_diag(7)): one walk of its table for both families, and none of
-//! the table of connections where only listening sockets are asked for. /proc/PID/net has it walk all, once for each.
+//! TCP sockets, listed by the kernel on request (sock_diag(7)). The kernel walks its table once for
+//! both address families. If only listening sockets are requested, it does not walk the table of
+//! connections. For /proc/PID/net it walks both tables, once for each family.
 //!
-//! The request is the old one, `TCPDIAG_GETSOCK`, which all kernels since 2.6.14 answer: the newer one takes one family.
+//! The request is the old one, `TCPDIAG_GETSOCK`, which all kernels since 2.6.14 answer; the newer
+//! request takes one family.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -14,42 +16,42 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use super::{Namespace, Process};
 
-/// `TCPDIAG_GETSOCK` of `include/uapi/linux/inet_diag.h`.
+/// Message type `TCPDIAG_GETSOCK` of `include/uapi/linux/inet_diag.h`.
 const GET_TCP: u16 = 18;
-/// `struct inet_diag_req` behind the header.
+/// Size of the header and `struct inet_diag_req`.
 const REQUEST: usize = HEADER + 60;
-/// `struct nlmsghdr`.
+/// Size of `struct nlmsghdr`.
 const HEADER: usize = 16;
-/// `struct inet_diag_msg`.
+/// Size of `struct inet_diag_msg`.
 const SOCKET: usize = 72;
-/// `TCP_LISTEN` of `include/net/tcp_states.h`.
+/// State `TCP_LISTEN` of `include/net/tcp_states.h`.
 const LISTEN: u8 = 10;
-/// `TCP_TIME_WAIT`: no process has such a socket any more.
+/// State `TCP_TIME_WAIT`: no process has such a socket any more.
 const TIME_WAIT: u8 = 6;
-/// `TCP_CLOSING`, the last state that /proc shows.
+/// State `TCP_CLOSING`, the last one that /proc shows.
 const CLOSING: u8 = 11;
 
-/// A TCP socket that a process has.
+/// TCP socket of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TcpSocket {
-    /// This end, of the family of the socket.
+    /// Local end, in the family of the socket.
     pub local: SocketAddr,
-    /// The other end.
+    /// Remote end.
     pub remote: SocketAddr,
-    /// As `include/net/tcp_states.h` numbers them.
+    /// State number of `include/net/tcp_states.h`.
     pub state: u8,
-    /// Its inode number, not zero.
+    /// Inode number, not zero.
     pub inode: u64,
-    /// The user who made it.
+    /// User id of the creator.
     pub uid: u32,
 }
 
-/// Which sockets to ask for.
+/// States of the requested sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum States {
-    /// Those that wait for connections.
+    /// Sockets that wait for connections.
     Listening,
-    /// All that a process can have.
+    /// All states that a socket of a process can have.
     All,
 }
 
@@ -62,14 +64,14 @@ impl States {
     }
 }
 
-/// Why a message is no part of an answer.
+/// Reason why a message is no part of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bad {
     /// The kernel refuses, with this error number.
     Refused(i32),
-    /// Lengths or addresses that cannot be, or another question's answer.
+    /// The lengths or addresses are impossible, or the message answers another request.
     Damaged,
-    /// The table changed such that parts may be missing.
+    /// The table changed during the dump, so parts may be missing.
     Interrupted,
 }
 
@@ -84,17 +86,18 @@ impl From<Bad> for io::Error {
 }
 
 impl Process {
-    /// The TCP sockets of its network namespace that `wanted` keeps, in the order of /proc/PID/net/tcp and tcp6, which
-    /// are mixed.
+    /// TCP sockets of the process's network namespace for which `wanted` returns true. They are in
+    /// the order of /proc/PID/net/tcp and tcp6, with both families mixed.
     ///
     /// # Errors
-    /// Where the kernel does not answer, or the namespace may not be entered: /proc has the same.
+    /// Returns an error if the kernel does not answer, or the namespace may not be entered. /proc
+    /// has the same data.
     pub(crate) fn tcp_sockets(
         &self,
         states: States,
         wanted: impl Fn(&TcpSocket) -> bool + Send,
     ) -> io::Result<Vec<TcpSocket>> {
-        // Where it cannot be seen which one it is, ours may be another.
+        // If the namespace cannot be determined, ours may be another one.
         if self.is_in_other_namespace(Namespace::Net).is_none() {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
@@ -102,11 +105,12 @@ impl Process {
     }
 }
 
-/// The user whose process has one end of a TCP connection, in the network namespace of this thread; `local` is that end. `None` where
-/// no process has it, as it is on another machine or closed, and where the kernel has no tcp_diag: it says the same then.
+/// User id of the process that has one end of a TCP connection, in the network namespace of this
+/// thread; `local` is that end. `None` if no process here has it: it is on another machine or
+/// closed. Also `None` if the kernel has no tcp_diag, as the answer is the same.
 ///
 /// # Errors
-/// Where the kernel does not answer.
+/// Returns an error if the kernel does not answer.
 pub(crate) fn user_of_connection(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<u32>> {
     const SEQUENCE: u32 = 1;
     let socket = ask(&request_one(local, remote, SEQUENCE))?;
@@ -119,17 +123,19 @@ pub(crate) fn user_of_connection(local: SocketAddr, remote: SocketAddr) -> io::R
             Err(Bad::Refused(libc::ENOENT)) => return Ok(None),
             Err(bad) => return Err(bad.into()),
         }
-        // It could also be a socket that listens at that port.
+        // The answer could also be a socket that listens at that port.
         let it = found.filter(|socket| socket.local == local && socket.remote == remote);
         return Ok(it.map(|socket| socket.uid));
     }
     Err(io::ErrorKind::TimedOut.into())
 }
 
-/// The kernel answers while we ask; this is for kernels that are none.
+/// Maximum wait for an answer. A Linux kernel answers during the request; this is for other
+/// implementations.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Sends a question about the network namespace of this thread, and returns the socket on which the kernel answers.
+/// Sends a request about the network namespace of this thread. Returns the socket on which the
+/// kernel answers.
 fn ask(request: &[u8; REQUEST]) -> io::Result<OwnedFd> {
     let socket = rustix::net::socket_with(
         AddressFamily::NETLINK,
@@ -142,7 +148,8 @@ fn ask(request: &[u8; REQUEST]) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// The next message, if it is one of the kernel's: whoever rules over the namespace may send us messages too.
+/// Receives the next message. `None` if it is not from the kernel: privileged processes of the
+/// namespace can send us messages too.
 fn receive<'b>(socket: &OwnedFd, buffer: &'b mut [u8]) -> io::Result<Option<&'b [u8]>> {
     let (_, len, from) = rustix::net::recvfrom(socket, &mut *buffer, RecvFlags::TRUNC)?;
     let from = from.and_then(|from| SocketAddrNetlink::try_from(from).ok());
@@ -152,11 +159,11 @@ fn receive<'b>(socket: &OwnedFd, buffer: &'b mut [u8]) -> io::Result<Option<&'b 
     Ok(Some(buffer.get(..len).ok_or(Bad::Damaged)?))
 }
 
-/// Asks the kernel about the network namespace of this thread.
+/// Lists the sockets of the network namespace of this thread.
 fn dump(states: States, wanted: impl Fn(&TcpSocket) -> bool) -> io::Result<Vec<TcpSocket>> {
-    /// As long as messages of dumps get.
+    /// Maximum size of a dump message.
     const LONGEST: usize = 32 << 10;
-    /// Of tens of millions of sockets.
+    /// Maximum number of messages: tens of millions of sockets.
     const MOST: usize = 1 << 17;
     const SEQUENCE: u32 = 1;
     let socket = ask(&request(states.mask(), SEQUENCE))?;
@@ -171,10 +178,10 @@ fn dump(states: States, wanted: impl Fn(&TcpSocket) -> bool) -> io::Result<Vec<T
     Err(io::ErrorKind::TimedOut.into())
 }
 
-/// `NLM_F_REQUEST`, and a `struct inet_diag_req` that names one connection.
+/// Makes a request with `NLM_F_REQUEST` and a `struct inet_diag_req` that names one connection.
 fn request_one(local: SocketAddr, remote: SocketAddr, sequence: u32) -> [u8; REQUEST] {
     const ONE: u16 = 1;
-    /// `INET_DIAG_NOCOOKIE`: whichever socket it is.
+    /// Value `INET_DIAG_NOCOOKIE`: matches any socket of the connection.
     const ANY: [u8; 8] = [0xff; 8];
     let bytes = |ip: IpAddr| match ip {
         IpAddr::V4(ip) => {
@@ -188,7 +195,7 @@ fn request_one(local: SocketAddr, remote: SocketAddr, sequence: u32) -> [u8; REQ
     };
     let family = if local.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     let length = u32::try_from(REQUEST).unwrap_or(0);
-    // `struct inet_diag_sockid` begins four bytes behind the header.
+    // `struct inet_diag_sockid` begins four bytes after the header.
     let fields: [(usize, &[u8]); 10] = [
         (0, &length.to_ne_bytes()),
         (4, &GET_TCP.to_ne_bytes()),
@@ -214,7 +221,8 @@ fn filled(fields: &[(usize, &[u8])]) -> [u8; REQUEST] {
     request
 }
 
-/// `NLM_F_REQUEST | NLM_F_DUMP`, and a `struct inet_diag_req` in which all but the states is zero.
+/// Makes a request with `NLM_F_REQUEST | NLM_F_DUMP` and a `struct inet_diag_req` that is zero
+/// except for the states.
 fn request(states: u32, sequence: u32) -> [u8; REQUEST] {
     const DUMP: u16 = 0x301;
     let length = u32::try_from(REQUEST).unwrap_or(0);
@@ -228,11 +236,11 @@ fn request(states: u32, sequence: u32) -> [u8; REQUEST] {
     filled(&fields)
 }
 
-/// Parses a message of the kernel: `each` is called for each socket in it that a process has. True at the end of the
-/// answer.
+/// Parses a message of the kernel. Calls `each` for each socket in it that a process has. Returns
+/// true at the end of the answer.
 ///
 /// # Errors
-/// [`Bad`]: then no part of the answer may be used.
+/// Returns [`Bad`]; no part of the answer may be used then.
 pub fn parse(message: &[u8], sequence: u32, mut each: impl FnMut(TcpSocket)) -> Result<bool, Bad> {
     const NOOP: u16 = 1;
     const ERROR: u16 = 2;
@@ -263,7 +271,7 @@ pub fn parse(message: &[u8], sequence: u32, mut each: impl FnMut(TcpSocket)) -> 
             }
             _ => return Err(Bad::Damaged),
         }
-        // Each begins at a multiple of four.
+        // Each message begins at a multiple of four.
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
     Ok(false)
@@ -283,10 +291,11 @@ fn each_socket(body: &[u8], each: &mut impl FnMut(TcpSocket)) -> Result<(), Bad>
     };
     let local = end(4, 8).ok_or(Bad::Damaged)?;
     let remote = end(6, 24).ok_or(Bad::Damaged)?;
-    // Read before the inode: a socket that has one afterwards was not left, and the kernel gives those that are to root.
+    // The user id comes before the inode. A socket with an inode still belongs to a process; the
+    // kernel assigns abandoned ones to root.
     let uid = u32_at(body, 64).ok_or(Bad::Damaged)?;
     let inode = u32_at(body, 68).ok_or(Bad::Damaged)?.into();
-    // Zero: on its way to a process, or left by one.
+    // Zero: on its way to a process, or abandoned by one.
     if inode != 0 {
         each(TcpSocket { local, remote, state, inode, uid });
     }

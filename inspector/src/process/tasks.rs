@@ -1,4 +1,5 @@
-//! Why the kernel gives us no further thread or process, which it says with one word for all causes (clone(2), EAGAIN).
+//! Causes for a failed start of a thread or process. The kernel reports all of them with one error
+//! (clone(2), EAGAIN).
 
 use std::fs;
 use std::io;
@@ -9,7 +10,8 @@ use rustix::thread::{CapabilitySet, capabilities};
 
 use super::cgroup::{self, Place};
 
-/// Finds out why `error` came of starting a thread or a process. Each limit is held against what is in use.
+/// Finds the cause of `error` from starting a thread or a process. Compares each limit with its
+/// current use.
 pub fn why_no_more(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(libc::EAGAIN) => {
@@ -20,7 +22,7 @@ pub fn why_no_more(error: &io::Error) -> String {
     }
 }
 
-/// The cgroup with the limit that is reached, ours or one above it.
+/// Names the cgroup whose limit is reached: ours or an ancestor.
 fn cgroup_limit() -> Option<String> {
     let memberships = cgroup::memberships(&fs::read("/proc/self/cgroup").ok()?);
     let mounts = cgroup::mounts(&fs::read("/proc/self/mountinfo").ok()?);
@@ -29,8 +31,8 @@ fn cgroup_limit() -> Option<String> {
     Some(format!("the cgroup {} has {used} of the {limit} tasks that its pids.max allows", folder.display()))
 }
 
-/// RLIMIT_NPROC counts all threads of the user, and does not hold for root and who has these capabilities (`copy_process` in
-/// kernel/fork.c).
+/// Checks RLIMIT_NPROC. The limit counts all threads of the user. It does not apply to root or to
+/// holders of these capabilities (`copy_process` in kernel/fork.c).
 fn user_limit() -> Option<String> {
     let limit = getrlimit(Resource::Nproc).current?;
     let user = rustix::process::getuid();
@@ -44,7 +46,7 @@ fn user_limit() -> Option<String> {
     })
 }
 
-/// How many threads the processes of a user have that we see.
+/// Number of threads of a user's processes, as far as /proc shows them.
 fn tasks_of(user: u32) -> Option<u64> {
     let field = |status: &str, key: &str| -> Option<u64> {
         status.lines().find_map(|l| l.strip_prefix(key))?.split_ascii_whitespace().next()?.parse().ok()
@@ -56,10 +58,10 @@ fn tasks_of(user: u32) -> Option<u64> {
     Some(threads.sum())
 }
 
-/// `kernel.threads-max` and `kernel.pid_max` hold for all of the machine.
+/// Checks `kernel.threads-max` and `kernel.pid_max`, which apply to the whole machine.
 fn kernel_limit() -> Option<String> {
     let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
-    // The number behind the slash of the fourth word (proc_loadavg(5)).
+    // Number after the slash in the fourth word (proc_loadavg(5)).
     let load = fs::read_to_string("/proc/loadavg").ok()?;
     let used: u64 = load.split_ascii_whitespace().nth(3)?.split('/').nth(1)?.parse().ok()?;
     let limits = [
@@ -68,7 +70,7 @@ fn kernel_limit() -> Option<String> {
     ];
     limits.into_iter().find_map(|(name, path)| {
         let limit = number(path)?;
-        // The lowest numbers are not given again.
+        // The lowest numbers are not reused.
         (used + 300 >= limit)
             .then(|| format!("the machine has {used} of the {limit} tasks that {name} allows"))
     })

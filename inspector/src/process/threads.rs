@@ -1,8 +1,9 @@
-//! Threads of a process. The first one may have ended while others live, as in a C program whose `main` calls `pthread_exit`.
+//! Threads of a process. The main thread may have ended while others live, as in a C program whose
+//! `main` calls `pthread_exit`.
 //!
-//! To the kernel the first thread is a zombie then, as that of a process that has ended is. Its memory, its files and its
-//! namespaces are gone from /proc/PID, and system calls do not find its memory by that number. The other threads have
-//! them, by their own numbers.
+//! The kernel then shows the main thread as a zombie, as for a process that has ended. Memory,
+//! files and namespaces are gone from /proc/PID, and system calls do not find the memory by that
+//! number. They are reachable by the numbers of the other threads.
 
 use std::os::fd::OwnedFd;
 
@@ -12,15 +13,16 @@ use super::facts::{Stat, Status};
 use super::pin::read_file;
 use super::{Pid, proc};
 
-/// More threads than are looked at to find one that lives.
+/// Maximum number of threads that are searched for a living one.
 const MAX_THREADS: usize = 1 << 16;
 
-/// A thread of process `pid` by whose number its memory can be reached. `None` where the process has ended, too.
+/// Finds a living thread of process `pid`, other than the main thread, by whose number the memory
+/// can be reached. `None` if no such thread lives.
 pub(crate) fn living_thread(pid: Pid) -> Option<Pid> {
     find(&proc::folder(pid).ok()?, pid).map(|(thread, _)| thread)
 }
 
-/// The open /proc/TID of such a thread. `dir` is the open /proc/PID.
+/// Opens /proc/TID of a living thread other than the main thread. `dir` is the open /proc/PID.
 pub(super) fn living(dir: &OwnedFd, pid: Pid) -> Option<OwnedFd> {
     find(dir, pid).map(|(_, folder)| folder)
 }
@@ -36,10 +38,11 @@ fn list(dir: &OwnedFd) -> Option<(OwnedFd, Vec<Pid>)> {
 fn find(dir: &OwnedFd, pid: Pid) -> Option<(Pid, OwnedFd)> {
     let (_, threads) = list(dir)?;
     threads.into_iter().filter(|&thread| thread != pid).find_map(|thread| {
-        // Unlike the folder in that of the process, it has all that /proc/PID has.
+        // Unlike /proc/PID/task/TID, /proc/TID has all files that /proc/PID has.
         let folder = proc::folder(thread).ok()?;
         let stat = Stat::parse(&read_file(&folder, "stat").ok()?)?;
-        // Whoever ends loses the address space first. Its begin is not 0 even for those who may not know it.
+        // An ending thread loses the address space first. The start of the code is not 0, even
+        // without permission to see it.
         let lives = !stat.is_zombie() && stat.address_space.0 != 0;
         let is_its = lives && Status::parse(&read_file(&folder, "status").ok()?).tgid == Some(pid);
         is_its.then_some((thread, folder))

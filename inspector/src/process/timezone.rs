@@ -1,5 +1,5 @@
-//! The time zone of a process, as Go finds it (`time.initLocal`, `time/zoneinfo_unix.go`): its `TZ`, else `/etc/localtime`,
-//! both in its own root directory.
+//! Time zone of a process, found as Go does it (`time.initLocal`, `time/zoneinfo_unix.go`): from
+//! `TZ`, else from `/etc/localtime`, both as the process sees them.
 
 use std::path::{Path, PathBuf};
 
@@ -8,14 +8,15 @@ use jiff::tz::TimeZone;
 use super::Process;
 use super::regular::{Links, RegularFile};
 
-/// Files of zones have some kilobytes; what a process has in their place need not.
+/// Maximum size read of a zone file. Zone files have some kilobytes; a process may have larger
+/// files in their place.
 const LONGEST: u64 = 1 << 20;
-/// Where Go looks for the names of zones.
+/// Folders in which Go looks for zone names.
 const FOLDERS: [&str; 4] =
     ["/usr/share/zoneinfo", "/usr/share/lib/zoneinfo", "/usr/lib/locale/TZ", "/etc/zoneinfo"];
 
 impl Process {
-    /// The zone in which the process shows local times; UTC where that cannot be found out, as it is for Go.
+    /// Zone in which the process shows local times; UTC if it cannot be found, as in Go.
     pub fn time_zone(&self) -> TimeZone {
         let environment = self.read("environ", "read the environment").unwrap_or_default();
         let given = environment.split(|&b| b == 0).find_map(|entry| entry.strip_prefix(b"TZ="));
@@ -36,7 +37,7 @@ impl Process {
         if name.starts_with('/') {
             return self.zone_file(Path::new(name));
         }
-        // As Go: a name leads nowhere else.
+        // As in Go, a name must not leave the folders.
         if name.split('/').any(|part| part == "..") {
             return None;
         }

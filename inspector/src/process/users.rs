@@ -6,28 +6,29 @@ use std::path::{Path, PathBuf};
 
 use super::regular::{Links, RegularFile};
 
-/// `/etc/passwd` of a machine with many users; more is not read.
+/// Maximum size read of `/etc/passwd`: enough for a machine with many users.
 pub(crate) const MAX_PASSWD: u64 = 1 << 20;
 
-/// The name of a user of this machine. `None` where nobody has this number.
+/// Name of a user of this machine. `None` if no user has this id.
 pub fn name(uid: u32) -> Option<String> {
     name_in_passwd(&passwd()?, uid).or_else(|| elsewhere(uid, |user| Some(user.name)))
 }
 
-/// The home directory of a user of this machine. `None` where nobody has this number.
+/// Home directory of a user of this machine. `None` if no user has this id.
 pub fn home(uid: u32) -> Option<PathBuf> {
     home_in_passwd(&passwd()?, uid).or_else(|| elsewhere(uid, |user| Some(user.dir)))
 }
 
-/// The file has most users of most machines, and costs a fraction of what asking all sources of names does.
+/// Contents of `/etc/passwd`. The file has most users of most machines, and is much cheaper than
+/// asking all sources of names.
 fn passwd() -> Option<Vec<u8>> {
     RegularFile::open(Path::new("/etc/passwd"), Links::Follow).ok()?.read_up_to(MAX_PASSWD).ok()
 }
 
-/// The other sources of `/etc/nsswitch.conf`, such as directory services.
+/// Looks for a user in the other sources of `/etc/nsswitch.conf`, such as directory services.
 ///
-/// The C library loads a plug-in for each. A static program has none that fit, and crashes where a plug-in of
-/// the machine's own C library is loaded: it knows the users of the file alone.
+/// The C library loads a plug-in for each source. A static program has no matching plug-ins, and
+/// crashes if it loads one of the machine's own C library. So it knows only the users of the file.
 fn elsewhere<T>(uid: u32, part: impl FnOnce(nix::unistd::User) -> Option<T>) -> Option<T> {
     if is_static() {
         return None;
@@ -35,24 +36,25 @@ fn elsewhere<T>(uid: u32, part: impl FnOnce(nix::unistd::User) -> Option<T>) -> 
     part(nix::unistd::User::from_uid(uid.into()).ok()??)
 }
 
-/// Whether this program was started without a dynamic linker: how the libraries were compiled does not say how they
-/// were linked.
+/// Returns true if this program was started without a dynamic linker. The way the libraries were
+/// compiled does not tell how they were linked.
 fn is_static() -> bool {
-    // SAFETY: it takes a number and returns one.
+    // SAFETY: takes a number and returns one.
     unsafe { libc::getauxval(libc::AT_BASE) == 0 }
 }
 
-/// The name of a user in `/etc/passwd` (passwd(5)).
+/// Name of a user in `/etc/passwd` (passwd(5)).
 pub fn name_in_passwd(text: &[u8], uid: u32) -> Option<String> {
     field(text, uid, 0).map(|name| String::from_utf8_lossy(name).into_owned())
 }
 
-/// The home directory of a user in `/etc/passwd` (passwd(5)).
+/// Home directory of a user in `/etc/passwd` (passwd(5)).
 pub fn home_in_passwd(text: &[u8], uid: u32) -> Option<PathBuf> {
     field(text, uid, 5).map(|home| PathBuf::from(OsStr::from_bytes(home)))
 }
 
-/// A field of the first line of a user in which it is not empty; the third is the user's number.
+/// Field number `which` of the user's first line in which it is not empty; the third field is the
+/// user id.
 fn field(text: &[u8], uid: u32, which: usize) -> Option<&[u8]> {
     text.split(|&b| b == b'\n').find_map(|line| {
         let field = |which| line.split(|&b| b == b':').nth(which);

@@ -1,19 +1,20 @@
-//! What came between two profiles of one process.
+//! Difference between two profiles of one process, and sums of profiles.
 
 use std::collections::HashMap;
 
 use super::{Function, Label, Line, Location, Mapping, Profile, Sample};
 
-/// Two profiles have different kinds of values.
+/// Error that two profiles have different sample types.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the two profiles have different sample types")]
 pub struct DifferentTypes;
 
-/// The values of `after` minus those of `before`, for equal stacks (functions, files, lines, addresses) with equal
-/// labels. What did not change is left out; what became less has negative values.
+/// Subtracts the values of `before` from those of `after`, for equal stacks (functions, files,
+/// lines, addresses) with equal labels. Unchanged samples are left out; decreases have negative
+/// values.
 ///
 /// # Errors
-/// Where their sample types differ.
+/// Returns [`DifferentTypes`] if the sample types differ.
 pub fn diff(before: &Profile, after: &Profile) -> Result<Profile, DifferentTypes> {
     if before.sample_types != after.sample_types {
         return Err(DifferentTypes);
@@ -46,10 +47,10 @@ pub fn diff(before: &Profile, after: &Profile) -> Result<Profile, DifferentTypes
     })
 }
 
-/// The samples of several profiles of one kind, as one. `None` of none.
+/// Merges the samples of several profiles of one kind. `None` if there are no profiles.
 ///
 /// # Errors
-/// Where their sample types differ.
+/// Returns [`DifferentTypes`] if the sample types differ.
 pub fn merge(profiles: Vec<Profile>) -> Result<Option<Profile>, DifferentTypes> {
     let Some(first) = profiles.first() else { return Ok(None) };
     let mut merged = Merged::default();
@@ -64,7 +65,7 @@ pub fn merge(profiles: Vec<Profile>) -> Result<Option<Profile>, DifferentTypes> 
     Ok(Some(Profile {
         sample_types: first.sample_types.clone(),
         default_sample_type: first.default_sample_type,
-        // Their values are counted out already: it only says how they were sampled.
+        // The values are scaled already: the period only tells how they were sampled.
         period: first.period.clone().filter(|_| same_period),
         time: profiles.iter().map(|profile| profile.time).min().unwrap_or(first.time),
         duration: profiles.iter().filter_map(|profile| profile.duration).max(),
@@ -78,7 +79,7 @@ pub fn merge(profiles: Vec<Profile>) -> Result<Option<Profile>, DifferentTypes> 
 
 type Key = (Vec<usize>, Vec<Label>);
 
-/// Profiles with their lists made one.
+/// Merged lists of several profiles.
 #[derive(Default)]
 struct Merged {
     mappings: Vec<Mapping>,
@@ -135,7 +136,7 @@ impl Merged {
         let place = |m: &Mapping| (m.start, m.end, m.offset);
         let same = |m: &Mapping| place(m) == place(mapping) && m.file == mapping.file;
         if let Some((index, known)) = self.mappings.iter_mut().enumerate().find(|(_, m)| same(m)) {
-            // Where nothing was looked up in it, nothing failed.
+            // A mapping in which nothing was looked up has no failures.
             known.symbolized |= mapping.symbolized;
             return index;
         }

@@ -1,4 +1,4 @@
-//! A flame graph: one SVG file that needs nothing else, with search and zoom in it.
+//! Flame graph: one self-contained SVG file, with search and zoom.
 
 use inferno::flamegraph::{self, Options};
 
@@ -6,13 +6,14 @@ use super::write::WriteError;
 use super::{Profile, folded};
 use crate::printable::printable_str;
 
-/// Whole numbers up to this many bits are floating point numbers too.
+/// Number of bits of an integer that a floating point number represents exactly.
 const MOST_BITS: u32 = 53;
 
-/// Draws the values of one sample type. What a difference has less of is not drawn: a frame has no width below zero.
+/// Draws the values of one sample type. Negative values of a difference are not drawn, as a frame
+/// has no width below zero.
 ///
 /// # Errors
-/// [`WriteError`].
+/// Returns [`WriteError`].
 pub fn write(profile: &Profile, sample_type: usize, title: &str) -> Result<Vec<u8>, WriteError> {
     let text = String::from_utf8(folded::write(profile, sample_type)?)
         .map_err(|e| WriteError::Failed(e.to_string()))?;
@@ -22,14 +23,15 @@ pub fn write(profile: &Profile, sample_type: usize, title: &str) -> Result<Vec<u
             line.rsplit_once(' ').and_then(|(stack, value)| Some((stack, value.parse().ok()?)))
         })
         .collect();
-    // Widths are computed with numbers that hold this much; no program uses up more.
+    // Widths are computed with floating point numbers of this many bits; no real program has larger
+    // totals.
     let total: u128 = stacks.iter().map(|&(_, value)| u128::from(value)).sum();
     let excess = u128::BITS.saturating_sub(total.leading_zeros()).saturating_sub(MOST_BITS);
     let mut lines: Vec<String> = stacks
         .into_iter()
         .map(|(stack, value)| format!("{stack} {}", value.checked_shr(excess).unwrap_or(0)))
         .collect();
-    // It draws nothing at all of nothing, which is no SVG.
+    // Without stacks, the library draws nothing, which is no SVG.
     if lines.is_empty() {
         lines.push("(nothing) 1".to_owned());
     }
@@ -38,7 +40,7 @@ pub fn write(profile: &Profile, sample_type: usize, title: &str) -> Result<Vec<u
     options.title = printable_str(title).into_owned();
     options.subtitle = of.map(|t| printable_str(&t.kind).into_owned());
     options.count_name = of.map_or_else(String::new, |t| printable_str(&t.unit).into_owned());
-    // The same profile gives the same file.
+    // Makes the colours depend on names, so that the same profile gives the same file.
     options.hash = true;
     let mut out = Vec::new();
     flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), &mut out)
@@ -46,7 +48,7 @@ pub fn write(profile: &Profile, sample_type: usize, title: &str) -> Result<Vec<u
     Ok(with_document_title(out, &options.title))
 }
 
-/// Gives the SVG a title of its own, which browsers show above the page; the one that is drawn is only text to them.
+/// Adds a document title to the SVG, which browsers show. They treat the drawn title only as text.
 fn with_document_title(svg: Vec<u8>, title: &str) -> Vec<u8> {
     let text = String::from_utf8_lossy(&svg);
     let behind_svg = text.find("<svg").and_then(|at| Some(at + text.get(at..)?.find('>')? + 1));

@@ -1,5 +1,5 @@
-//! Folded stacks: a line for each stack, its frames from the outermost on, and a value (`a;b;c 12`), as flame graph
-//! scripts read them.
+//! Folded stacks, as flame graph scripts read them: a line for each stack, with its frames from the
+//! outermost on and a value (`a;b;c 12`).
 
 use std::collections::BTreeMap;
 
@@ -7,12 +7,13 @@ use super::Profile;
 use super::write::{Bounded, WriteError};
 use crate::printable::printable_str;
 
-/// Writes the values of one sample type, equal stacks added up, in order of their text. Zeros are left out.
+/// Writes the values of one sample type, with equal stacks added up, in order of their text. Zeros
+/// are left out.
 ///
-/// A `;` in a name (type arguments can have one) becomes `,`.
+/// A `;` in a name becomes `,`. Type arguments can contain one.
 ///
 /// # Errors
-/// [`WriteError::TooLarge`].
+/// Returns [`WriteError::TooLarge`] if the text exceeds the limit.
 pub fn write(profile: &Profile, sample_type: usize) -> Result<Vec<u8>, WriteError> {
     let mut stacks: BTreeMap<Vec<usize>, i64> = BTreeMap::new();
     for sample in &profile.samples {

@@ -1,4 +1,4 @@
-//! A profile as JSON, in the form of all answers (`docs/schema/profile.json`).
+//! JSON form of a profile, as for all answers (`docs/schema/profile.json`).
 
 use std::collections::BTreeMap;
 use std::time::UNIX_EPOCH;

@@ -1,4 +1,4 @@
-//! The mappings of a profile: what code a process has mapped, and of which build it is.
+//! Mappings of a profile: the code that a process has mapped, and the build ids of its files.
 
 use symbols::build_id::{self, BuildIds};
 use symbols::image::Image;
@@ -7,15 +7,17 @@ use super::Mapping;
 use crate::process::maps;
 use crate::process::{Error, Process};
 
-/// No process maps so many different files; a bound for hostile ones.
+/// Maximum number of files whose build ids are read. No ordinary process maps so many; hostile ones
+/// may.
 const MAX_FILES: usize = 4096;
 
-/// The executable mappings of a process, with the build ids of their files.
+/// Executable mappings of a process, with the build ids of their files.
 ///
-/// The files are opened through the process, so they are those that it runs. One that cannot be opened has no build id.
+/// The files are opened through the process, so they are the ones that it runs. A file that cannot
+/// be opened has no build id.
 ///
 /// # Errors
-/// Those of reading the memory map.
+/// Returns the errors of reading the memory map.
 pub fn of(process: &Process) -> Result<Vec<Mapping>, Error> {
     let all = process.mappings()?;
     let executable = maps::path_in_maps(&process.exe_path().unwrap_or_default());
@@ -34,11 +36,11 @@ pub fn of(process: &Process) -> Result<Vec<Mapping>, Error> {
     }))
 }
 
-/// Which of all mappings a profile has (`runtime/pprof/proto.go:parseProcSelfMaps`): the executable ones that have a
-/// file or a name. `build_ids` is asked once for each file.
+/// Selects the mappings of a profile (`runtime/pprof/proto.go:parseProcSelfMaps`): the executable
+/// ones that have a file or a name. `build_ids` is called once for each file.
 ///
-/// The build id is the GNU one, or none: `go tool pprof` refuses to look into a file whose GNU build id is not that of
-/// the mapping, and Go's own id never is.
+/// The build id is the GNU one, or none. `go tool pprof` refuses a file whose GNU build id differs
+/// from that of the mapping, and Go's own id always differs.
 pub fn executable_mappings(
     all: &[maps::Mapping],
     mut build_ids: impl FnMut(&maps::Mapping) -> BuildIds,

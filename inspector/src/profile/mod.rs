@@ -1,7 +1,8 @@
-//! One model of every profile: sampled stacks with values, named so far that no program is needed to read them.
+//! Common model of all profiles: sampled stacks with values, with names, so that no program is
+//! needed to read them.
 //!
-//! What it is made from (the runtime's tables, goroutines, samples of the kernel) and what it is written as (pprof,
-//! folded stacks, flame graph, speedscope, text, JSON) know nothing of each other.
+//! The sources (the runtime's tables, goroutines, samples of the kernel) and the output formats
+//! (pprof, folded stacks, flame graph, speedscope, text, JSON) do not depend on each other.
 
 mod diff;
 pub mod flamegraph;
@@ -21,49 +22,49 @@ use std::time::{Duration, SystemTime};
 pub use diff::{DifferentTypes, diff, merge};
 pub use write::{Frame, MAX_WRITTEN, WriteError};
 
-/// What a value of a sample is: `alloc_objects` in `count`.
+/// Kind and unit of a sample's value: `alloc_objects` in `count`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ValueType {
-    /// What is counted.
+    /// Kind of the counted thing.
     pub kind: String,
-    /// `count`, `bytes`, `nanoseconds`.
+    /// Unit: `count`, `bytes`, `nanoseconds`.
     pub unit: String,
 }
 
 impl ValueType {
-    /// Values of this kind and unit.
+    /// Makes a value type of this kind and unit.
     pub fn new(kind: &str, unit: &str) -> Self {
         ValueType { kind: kind.to_owned(), unit: unit.to_owned() }
     }
 }
 
-/// A profile. Indices in it are of its own lists.
+/// Profile. Indices in it refer to its own lists.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Profile {
-    /// What the values of each sample are, in their order.
+    /// Types of the values of each sample, in order.
     pub sample_types: Vec<ValueType>,
-    /// Index of the one that is shown unless another is asked for.
+    /// Index of the sample type that is shown by default.
     pub default_sample_type: usize,
-    /// What a sample stands for, and how many of that: 524288 bytes of allocations.
+    /// Type and number that a sample stands for: 524288 bytes of allocations.
     pub period: Option<(ValueType, i64)>,
-    /// When it was taken, or its taking began.
+    /// Time at which the profile was taken, or at which taking it began.
     pub time: SystemTime,
-    /// How long it was taken for; `None` where it is of one instant.
+    /// Time for which the profile was taken; `None` if it shows one instant.
     pub duration: Option<Duration>,
-    /// What is mapped where.
+    /// Mapped files.
     pub mappings: Vec<Mapping>,
     /// Places in code.
     pub locations: Vec<Location>,
     /// Functions.
     pub functions: Vec<Function>,
-    /// The samples.
+    /// Stacks with their values.
     pub samples: Vec<Sample>,
-    /// For the reader: what the profile does and does not cover.
+    /// Remarks for the reader: what the profile covers and what it does not.
     pub comments: Vec<String>,
 }
 
 impl Profile {
-    /// Gives each sample one more label.
+    /// Adds a label to each sample.
     pub fn add_label(&mut self, key: &str, value: &str) {
         for sample in &mut self.samples {
             sample.labels.push(Label { key: key.to_owned(), value: LabelValue::Text(value.to_owned()) });
@@ -71,82 +72,82 @@ impl Profile {
     }
 }
 
-/// A stack and its values.
+/// Stack with its values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample {
     /// Indices of locations, the innermost first.
     pub stack: Vec<usize>,
-    /// One for each of the profile's sample types.
+    /// Values, one for each of the profile's sample types.
     pub values: Vec<i64>,
-    /// What else is known of it.
+    /// Further facts about the sample.
     pub labels: Vec<Label>,
 }
 
-/// A label of a sample.
+/// Label of a sample.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Label {
-    /// Its key.
+    /// Key of the label.
     pub key: String,
-    /// Its value.
+    /// Value of the label.
     pub value: LabelValue,
 }
 
-/// The value of a label.
+/// Value of a label.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum LabelValue {
-    /// A text.
+    /// Text.
     Text(String),
-    /// A number, and its unit (may be empty).
+    /// Number and its unit, which may be empty.
     Number(i64, String),
 }
 
-/// A place in code, with what was inlined there.
+/// Place in code, with the functions that were inlined there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Location {
-    /// Index of the mapping that it is in.
+    /// Index of the mapping that contains the place.
     pub mapping: Option<usize>,
-    /// Runtime address of an instruction, inside of a call where it is one.
+    /// Runtime address of an instruction; an address inside the instruction if that is a call.
     pub address: u64,
-    /// Its frames, what was inlined first. Empty where nothing is known of it.
+    /// Frames, the innermost inlined one first. Empty if nothing is known.
     pub lines: Vec<Line>,
 }
 
-/// A frame.
+/// Frame of a location.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Line {
     /// Index of the function.
     pub function: usize,
-    /// Line in its file; 0 where unknown.
+    /// Line in the source file; 0 if unknown.
     pub line: u32,
 }
 
-/// A function.
+/// Function of a program.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Function {
-    /// As `runtime/pprof` writes it, so that profiles of both can be compared: for Go the linker's name, which has
-    /// type arguments in full from Go 1.21 on and as `[...]` before.
+    /// Name as `runtime/pprof` writes it, so that profiles of both can be compared. For Go it is
+    /// the linker's name, which has type arguments in full from Go 1.21 on and as `[...]` before.
     pub name: String,
-    /// As the linker has it.
+    /// Name in the linker's form.
     pub system_name: String,
-    /// Its source file.
+    /// Source file.
     pub file: String,
-    /// The line of its `func` keyword; 0 where unknown.
+    /// Line of the `func` keyword; 0 if unknown.
     pub start_line: u32,
 }
 
-/// A mapped file.
+/// Mapped file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mapping {
-    /// Runtime address of its first byte.
+    /// Runtime address of the first byte.
     pub start: u64,
-    /// One past its last.
+    /// Runtime address one past the last byte.
     pub end: u64,
-    /// Offset of its start in the file.
+    /// Offset of the start in the file.
     pub offset: u64,
     /// Path of the file in the target.
     pub file: String,
-    /// The GNU build id in hexadecimal; empty where there is none.
+    /// GNU build id in hexadecimal; empty if there is none.
     pub build_id: String,
-    /// All locations in it have functions, files and lines.
+    /// True if all locations in the mapping have functions, files and lines.
     pub symbolized: bool,
 }

@@ -1,7 +1,8 @@
-//! The format of pprof: protocol buffers in gzip (`profile.proto` of github.com/google/pprof), written and read.
+//! Reader and writer of the pprof format: protocol buffers in gzip (`profile.proto` of
+//! github.com/google/pprof).
 //!
-//! The messages are written by hand, with the fields that Go's tools know. Texts are bytes here: what an agent sends need
-//! not be UTF-8.
+//! The messages are declared by hand, with the fields that Go's tools know. Texts are bytes here,
+//! as an agent may send text that is not UTF-8.
 
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
@@ -15,27 +16,27 @@ use prost::encoding::{DecodeContext, decode_key, skip_field};
 
 use super::{Function, Label, LabelValue, Line, Location, Mapping, Profile, Sample, ValueType};
 
-/// What a profile may unpack to, to be read: ten times what the heap profile of a large program has.
+/// Maximum unpacked size of a profile that is read: ten times the heap profile of a large program.
 const MAX_UNPACKED: u64 = 64 << 20;
-/// So many entries of its lists are read.
+/// Maximum number of list entries that are read.
 const MAX_ENTRIES: usize = 2 << 20;
-/// So much text its functions and labels have together. A file can name the same long text many times.
+/// Maximum total text of functions and labels. A file can name the same long text many times.
 const MAX_TEXT: usize = 256 << 20;
 
-/// Why bytes are no profile.
+/// Reason why bytes are no profile.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
-    /// They are no gzip, or damaged.
+    /// The gzip data are damaged.
     #[error("its compressed data are damaged: {0}")]
     Gzip(String),
-    /// It is larger than what is read.
+    /// The profile exceeds a limit.
     #[error("it has more than is read of a profile")]
     TooLarge,
-    /// What they hold is no such message.
+    /// The data are no such message.
     #[error("it is no profile: {0}")]
     Message(String),
-    /// It refers to what it does not have.
+    /// The profile refers to an entry that it does not have.
     #[error("it refers to a {0} that it does not have")]
     Missing(&'static str),
 }
@@ -156,7 +157,7 @@ struct WireFunction {
     start_line: i64,
 }
 
-/// The texts of a profile, each once; the first is empty.
+/// Texts of a profile, each once; the first is empty.
 struct Texts<'p> {
     list: Vec<&'p str>,
     known: HashMap<&'p str, i64>,
@@ -175,14 +176,14 @@ fn id(index: usize) -> u64 {
     index as u64 + 1
 }
 
-/// Writes a profile. Nothing but the profile decides about the bytes.
+/// Writes a profile. The bytes depend only on the profile.
 ///
-/// All mappings with names say that files, lines and inlined calls are in the profile too, so that no tool looks for the
-/// program.
+/// All mappings with names declare that files, lines and inlined calls are in the profile too, so
+/// that no tool looks for the program.
 pub fn write(profile: &Profile) -> Vec<u8> {
     let message = encode(profile).encode_to_vec();
     let mut gzip = GzEncoder::new(Vec::with_capacity(message.len() / 4), Compression::new(6));
-    // Memory takes everything.
+    // Writing to memory cannot fail.
     let _written = gzip.write_all(&message);
     gzip.finish().unwrap_or_default()
 }
@@ -288,10 +289,10 @@ fn encode(profile: &Profile) -> WireProfile {
     }
 }
 
-/// Reads a profile that somebody else wrote, in gzip or without.
+/// Reads a profile of another program, in gzip or uncompressed.
 ///
 /// # Errors
-/// [`DecodeError`].
+/// Returns [`DecodeError`] if the bytes are no profile, or exceed a limit.
 pub fn read(bytes: &[u8]) -> Result<Profile, DecodeError> {
     let mut message = Vec::new();
     if bytes.starts_with(&[0x1f, 0x8b]) {
@@ -309,7 +310,8 @@ pub fn read(bytes: &[u8]) -> Result<Profile, DecodeError> {
     decode(&wire)
 }
 
-/// An empty entry has two bytes, and what it is read into a hundred.
+/// Checks the number of entries before decoding. An empty entry has two bytes, but takes a hundred
+/// when decoded.
 fn check_count(mut message: &[u8]) -> Result<(), DecodeError> {
     let wrong = |e: prost::DecodeError| DecodeError::Message(e.to_string());
     let mut entries = 0usize;
@@ -324,7 +326,7 @@ fn check_count(mut message: &[u8]) -> Result<(), DecodeError> {
     Ok(())
 }
 
-/// The texts of a file that is read.
+/// Texts of a file that is read.
 struct Table<'w> {
     list: &'w [Vec<u8>],
     room: usize,
@@ -333,7 +335,7 @@ struct Table<'w> {
 impl Table<'_> {
     fn text(&mut self, index: i64) -> Result<String, DecodeError> {
         let found = usize::try_from(index).ok().and_then(|i| self.list.get(i));
-        // A file may leave the table out where it has no texts.
+        // A file without texts may leave the table out.
         let bytes = match found {
             Some(bytes) => bytes.as_slice(),
             None if index == 0 => &[],
@@ -365,7 +367,7 @@ fn decode(wire: &WireProfile) -> Result<Profile, DecodeError> {
             sample_types.iter().position(|t| t.kind == name)
         }
     };
-    // As pprof: the last one, where the file does not say.
+    // As in pprof, the last sample type is the default if the file names none.
     let default_sample_type = named.unwrap_or(sample_types.len().saturating_sub(1));
     let mut samples = Vec::with_capacity(wire.sample.len());
     for sample in &wire.sample {
@@ -412,7 +414,7 @@ fn decode(wire: &WireProfile) -> Result<Profile, DecodeError> {
         let mut lines = Vec::with_capacity(location.line.len());
         for line in &location.line {
             let function = functions.get(&line.function).ok_or(DecodeError::Missing("function"))?;
-            // As Go writes what it knows no name of.
+            // Go writes an empty name for unknown functions.
             if named_functions.get(*function).is_some_and(|f| !f.name.is_empty()) {
                 lines.push(Line { function: *function, line: u32::try_from(line.line).unwrap_or(0) });
             }

@@ -1,4 +1,4 @@
-//! The file format of speedscope: one sampled profile for each sample type, over one list of frames.
+//! File format of speedscope: one sampled profile for each sample type, over one list of frames.
 
 use serde::Serialize;
 
@@ -50,13 +50,13 @@ fn is_zero(line: &u32) -> bool {
     *line == 0
 }
 
-/// Writes all sample types; what is shown first is `sample_type`. It knows no values below zero: those of a difference are left
-/// out.
+/// Writes all sample types; `sample_type` is shown first. The format has no negative values, so
+/// those of a difference are left out.
 ///
 /// # Errors
-/// [`WriteError`].
+/// Returns [`WriteError`].
 pub fn write(profile: &Profile, sample_type: usize, name: &str) -> Result<Vec<u8>, WriteError> {
-    // Behind the functions come the locations that have none.
+    // After the functions come the locations, for use where they have no function.
     let functions = profile.functions.len();
     let mut frames: Vec<Frame<'_>> = profile
         .functions

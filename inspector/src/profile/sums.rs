@@ -1,21 +1,22 @@
-//! What functions have: by themselves, and with all that they call.
+//! Sums of values by function: of the function itself, and with everything that it calls.
 
 use std::collections::{HashMap, HashSet};
 
 use super::write::Frame;
 use super::{Profile, Sample};
 
-/// The sums of a function.
+/// Sums of a function.
 pub(crate) struct Sums<'p> {
-    /// The function, or the place where that has no name.
+    /// Frame of the function, or of the place if it has no name.
     pub(crate) frame: Frame<'p>,
-    /// What it has by itself.
+    /// Value of the function itself.
     pub(crate) flat: i64,
-    /// What it has with all that it calls.
+    /// Value of the function with everything that it calls.
     pub(crate) cumulative: i64,
 }
 
-/// Adds up the values by function: once for each stack that a function is in, however often it is.
+/// Adds up the values by function. A stack counts once for each function in it, however often the
+/// function occurs.
 pub(crate) fn sums<'p>(profile: &'p Profile, value: impl Fn(&Sample) -> i64) -> Vec<Sums<'p>> {
     let mut known: HashMap<(usize, u64), usize> = HashMap::new();
     let mut list: Vec<Sums<'p>> = Vec::new();

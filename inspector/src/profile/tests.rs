@@ -1,4 +1,4 @@
-//! All formats over one profile, and over any.
+//! Tests of all formats, with one example profile and with generated ones.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -77,7 +77,7 @@ fn pprof_reads_what_it_writes() {
 fn damaged_files() {
     let bytes = pprof::write(&example());
     for end in 0..bytes.len() {
-        // Without its checksum it may still be whole.
+        // Without its checksum the data may still be complete.
         let _either = pprof::read(&bytes[..end]);
     }
     assert!(pprof::read(&bytes[..bytes.len() / 2]).is_err());
@@ -85,7 +85,7 @@ fn damaged_files() {
     assert_eq!(pprof::read(&[0x12, 0x02, 0x08, 0x01]), Err(pprof::DecodeError::Missing("location")));
     // Three million empty samples.
     assert_eq!(pprof::read(&[0x12, 0x00].repeat(3 << 20)), Err(pprof::DecodeError::TooLarge));
-    // A function with a text that there is not.
+    // A function with a text that does not exist.
     assert_eq!(pprof::read(&[0x2a, 0x02, 0x10, 0x05]), Err(pprof::DecodeError::Missing("text")));
 }
 
@@ -158,7 +158,7 @@ fn differences() {
     let before = example();
     let mut after = example();
     after.time += Duration::from_secs(3);
-    // The same places under other numbers, one sample more, one less, one unchanged.
+    // The same places under other numbers; one sample more, one less, one unchanged.
     after.functions.reverse();
     after.locations.iter_mut().flat_map(|l| &mut l.lines).for_each(|line| line.function = 2 - line.function);
     after.samples[0].values = vec![5, 5000];
@@ -175,7 +175,7 @@ fn differences() {
     assert!(diff(&before, &before).unwrap().samples.is_empty());
     let other = Profile { sample_types: vec![ValueType::new("objects", "count")], ..example() };
     assert_eq!(diff(&before, &other), Err(DifferentTypes));
-    // What became less is in the text, and in no picture.
+    // Decreases are in the text, and in no picture.
     let text = String::from_utf8(text::write(&difference, 1, Bounds::default()).unwrap()).unwrap();
     assert!(text.contains("-10B") && text.contains("Duration: 3.00s"), "{text}");
     assert!(flamegraph::write(&difference, 1, "x").is_ok());
@@ -268,7 +268,7 @@ proptest! {
     #[test]
     fn any_bytes_are_read(bytes in prop::collection::vec(any::<u8>(), 0..200), at in any::<prop::sample::Index>(), to in any::<u8>()) {
         let _either = pprof::read(&bytes);
-        // Damaged behind the compression, which would notice.
+        // Damaged inside the compression, which would notice damage.
         let mut message = Vec::new();
         std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&pprof::write(&example())[..]), &mut message).unwrap();
         let index = at.index(message.len());

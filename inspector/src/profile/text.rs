@@ -1,4 +1,5 @@
-//! A profile as text: the functions that matter, as `pprof -top` shows them, and the places with their stacks.
+//! Profile as text: the most expensive functions, as `pprof -top` shows them, and the places with
+//! their stacks.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -9,16 +10,16 @@ use super::write::{Bounded, WriteError};
 use super::{Label, LabelValue, Profile, Sample};
 use crate::printable::printable_str;
 
-/// How much is shown.
+/// Limits on what is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
-    /// Functions by their own value.
+    /// Number of functions, ordered by their own value.
     pub flat: usize,
-    /// Functions by what they and all that they call have.
+    /// Number of functions, ordered by their value with everything that they call.
     pub cumulative: usize,
-    /// Places.
+    /// Number of places.
     pub sites: usize,
-    /// Frames of each.
+    /// Number of frames of each place.
     pub frames: usize,
 }
 
@@ -28,20 +29,20 @@ impl Default for Bounds {
     }
 }
 
-/// A longer name is cut.
+/// Maximum number of characters shown of a name.
 const MAX_NAME: usize = 400;
-/// So many labels of a sample are shown.
+/// Maximum number of labels shown for a sample.
 const MAX_LABELS: usize = 16;
-/// So many labels of a place that samples with different ones have.
+/// Maximum number of labels shown for a place whose samples have different ones.
 const MAX_SHARES: usize = 5;
 
-/// Writes the values of one sample type. Nothing in it acts on a terminal.
+/// Writes the values of one sample type. Characters that act on a terminal are escaped.
 ///
 /// # Errors
-/// [`WriteError::TooLarge`].
+/// Returns [`WriteError::TooLarge`] if the text exceeds the limit.
 pub fn write(profile: &Profile, sample_type: usize, bounds: Bounds) -> Result<Vec<u8>, WriteError> {
     let value = |sample: &Sample| sample.values.get(sample_type).copied().unwrap_or(0);
-    // Of a difference, what came and what went do not cancel out.
+    // In a difference, increases and decreases do not cancel out.
     let total: i64 = profile.samples.iter().fold(0, |sum, s| sum.saturating_add(value(s).saturating_abs()));
     let of = profile.sample_types.get(sample_type);
     let unit = of.map_or("", |t| t.unit.as_str());
@@ -122,7 +123,7 @@ fn write_sites(
     bounds: Bounds,
     out: &mut Bounded,
 ) -> Result<(), WriteError> {
-    // One for each stack: labels tell apart who came there, not where.
+    // One site for each stack: labels do not change the place.
     let mut by_stack: HashMap<&[usize], Vec<&Sample>> = HashMap::new();
     for sample in profile.samples.iter().filter(|sample| value(sample) != 0) {
         by_stack.entry(&sample.stack).or_default().push(sample);
@@ -168,7 +169,8 @@ fn write_sites(
     Ok(())
 }
 
-/// The labels of a place that samples with different ones have, each with its share, those with the most first.
+/// Writes the labels of a place whose samples have different ones, each with its share, the largest
+/// first.
 fn write_labels(
     samples: &[&Sample],
     value: impl Fn(&Sample) -> i64,
@@ -217,7 +219,7 @@ fn percent(value: i64, total: i64) -> String {
     if percent.abs() >= 1.0 { format!("{percent:.1}%") } else { format!("{percent:.2}%") }
 }
 
-/// A value with its unit, as pprof scales it.
+/// Formats a value with its unit, scaled as pprof does.
 fn scaled(value: i64, unit: &str) -> String {
     let scales: &[(&str, f64)] = match unit {
         "bytes" => &[

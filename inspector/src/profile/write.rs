@@ -1,35 +1,36 @@
-//! What all ways to write a profile have in common: which value is written, and how much at most.
+//! Common parts of all output formats: selection of the values, and the size limit.
 
 use super::Profile;
 
-/// More is not written: a process that lies can have stacks of a thousand names of 64 KiB each.
+/// Maximum size of the output. A hostile process can have stacks of a thousand names of 64 KiB
+/// each.
 pub const MAX_WRITTEN: usize = 512 << 20;
 
-/// Why a profile cannot be written in a format.
+/// Reason why a profile cannot be written in a format.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError {
-    /// It has no such values.
+    /// The profile has no such sample type.
     #[error("the profile has no sample type {asked:?}; it has {}", has.join(", "))]
     NoSampleType {
-        /// What was asked for.
+        /// Requested sample type.
         asked: String,
-        /// What it has.
+        /// Sample types of the profile.
         has: Vec<String>,
     },
-    /// Its names are too long, and its stacks too many, for this format.
+    /// The names are too long, and the stacks too many, for this format.
     #[error("the profile has more than {} MiB in this format; pprof's is smaller", MAX_WRITTEN >> 20)]
     TooLarge,
-    /// The format's own writer failed.
+    /// The writer of the format failed.
     #[error("the profile cannot be written: {0}")]
     Failed(String),
 }
 
 impl Profile {
-    /// The index of the sample type of this name; without a name that of the default one.
+    /// Index of the sample type with this name; without a name, the default one.
     ///
     /// # Errors
-    /// [`WriteError::NoSampleType`].
+    /// Returns [`WriteError::NoSampleType`] if there is none with this name.
     pub fn sample_type(&self, name: Option<&str>) -> Result<usize, WriteError> {
         let Some(name) = name else { return Ok(self.default_sample_type) };
         let found = self.sample_types.iter().position(|t| t.kind == name);
@@ -39,8 +40,8 @@ impl Profile {
         })
     }
 
-    /// The frames of a stack, the innermost first: function and line. A location of which nothing is known is one
-    /// frame without a function.
+    /// Frames of a stack, the innermost first: function and line. A location of which nothing is
+    /// known is one frame without a function.
     pub fn frames<'p>(&'p self, stack: &'p [usize]) -> impl Iterator<Item = Frame<'p>> {
         stack.iter().filter_map(|&index| self.locations.get(index)).flat_map(|location| {
             let known = location.lines.iter().filter_map(|line| {
@@ -63,21 +64,21 @@ impl Profile {
     }
 }
 
-/// A frame of a stack.
+/// Frame of a stack.
 #[derive(Debug, Clone, Copy)]
 pub struct Frame<'p> {
-    /// The address of its location.
+    /// Address of the location.
     pub address: u64,
-    /// Its function, where that is known.
+    /// Function of the frame, if known.
     pub function: Option<&'p super::Function>,
-    /// The index of the function; `usize::MAX` where it is not known.
+    /// Index of the function; `usize::MAX` if unknown.
     pub index: usize,
-    /// The line; 0 where unknown.
+    /// Line in the source file; 0 if unknown.
     pub line: u32,
 }
 
 impl Frame<'_> {
-    /// The name of its function, or its address.
+    /// Name of the function, or the address if it has none.
     pub fn name(&self) -> std::borrow::Cow<'_, str> {
         match self.function {
             Some(function) if !function.name.is_empty() => function.name.as_str().into(),

@@ -1,20 +1,20 @@
-//! Threads that were to stop in passing, and have not in time.
+//! Threads that were told to stop in passing, and have not stopped in time.
 
 use std::time::Instant;
 
 use super::Stopped;
 use super::steps::{NAP, RELEASE_TIMEOUT};
 
-/// What became of a thread that was to stop.
+/// Result of stopping a thread in passing.
 #[derive(Debug)]
 pub enum StopOutcome {
-    /// It is held.
+    /// The thread is held.
     Stopped(Stopped),
-    /// It had not stopped in time.
+    /// The thread had not stopped in time.
     Pending(PendingStop),
 }
 
-/// A thread that has not stopped yet, though told to: somebody has to let it go when it does.
+/// A thread that was told to stop and has not stopped yet. It must be let go when it stops.
 #[derive(Debug)]
 pub struct PendingStop {
     tid: i32,
@@ -26,23 +26,27 @@ impl PendingStop {
         PendingStop { tid, stopped }
     }
 
-    /// Which one.
+    /// Id of the thread.
     pub fn tid(&self) -> i32 {
         self.tid
     }
 
-    /// Its process, of which no other thread must be seized meanwhile: one that executes another program waits for this one to
-    /// be gone, holding a lock that we would wait for.
+    /// Id of the process. No other thread of the process may be seized meanwhile: a thread that
+    /// executes another program waits until this one is gone, and holds a lock that seizing would
+    /// wait for.
     pub fn pid(&self) -> i32 {
         self.stopped.pid
     }
 
-    /// Lets it go if it has stopped meanwhile; whether there is nothing left to do. To be asked every now and then.
+    /// Lets the thread go if it has stopped meanwhile. Returns true once it is released; poll
+    /// periodically.
     ///
-    /// Whoever does not ask for longer than [`longest_stop`] of what a thread may be held is ended.
+    /// A caller that does not poll for longer than [`longest_stop`](super::longest_stop) of the
+    /// hold time is ended.
     pub fn is_over(&mut self) -> bool {
         let _cannot_fail = self.stopped.watchdog.alive();
-        // It may have made another thread meanwhile, or have the id of the process since it executed another program.
+        // The thread may have created another one meanwhile, or have the id of the process since it
+        // executed another program.
         for tid in self.stopped.stopping() {
             let _not_yet = self.stopped.poll(tid);
         }
@@ -50,7 +54,8 @@ impl PendingStop {
         self.stopped.threads.is_empty()
     }
 
-    /// Waits for all of them at once and lets each go as it comes: for two seconds. The kernel has to do it for the rest.
+    /// Waits for all pending threads at once and lets each go as it stops, for two seconds. The
+    /// kernel lets the rest go when our process exits.
     pub fn await_all(mut all: Vec<PendingStop>) {
         let deadline = Instant::now() + RELEASE_TIMEOUT;
         loop {

@@ -1,10 +1,12 @@
-//! Waits for traced threads that end, while their tracer cannot.
+//! Helper thread that waits for traced threads that end, while their tracer is blocked.
 //!
-//! A thread that executes another program first ends all others of its process, and waits until each is gone: one that is
-//! traced is gone only when its tracer has waited for it. Meanwhile it holds a lock that PTRACE_SEIZE of any thread of
-//! the process needs (`cred_guard_mutex`; `de_thread` in fs/exec.c and `ptrace_attach` in kernel/ptrace.c, Linux 6.1 to
-//! 6.18). So whoever traces one thread and seizes the next could wait for ever, and the target with it. The kernel lets
-//! any thread of the tracing process wait for the tracee, and that is what is done here.
+//! A thread that executes another program first ends all others of its process, and waits until
+//! each is gone. A traced thread is gone only when its tracer has waited for it. Meanwhile the
+//! executing thread holds a lock that PTRACE_SEIZE of any thread of the process needs
+//! (`cred_guard_mutex`; `de_thread` in fs/exec.c and `ptrace_attach` in kernel/ptrace.c, Linux 6.1
+//! to 6.18). So a tracer that holds one thread and seizes the next could block for ever, and the
+//! target with it. The kernel lets any thread of the tracing process wait for the tracee. The
+//! helper thread does so.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,14 +18,15 @@ use super::tracee;
 use crate::patience::in_time;
 use crate::threads as own;
 
-/// A call that takes longer may be one that waits for what we have to do.
+/// Polling interval. A call that takes longer may be blocked on what the helper has to do.
 const EVERY: Duration = Duration::from_millis(5);
 
-/// Where there is no thread for it, a call may take so many seconds: far more than any needs that does not wait for ever.
+/// Seconds that a call may take without a helper thread: far more than any call needs that does not
+/// block for ever.
 const ALONE: u32 = 5;
 
-/// Looks after the tracer, on a thread of its own, until it is dropped. Where there is none to be had, we end at a call that does
-/// not: the kernel lets go all that we trace then.
+/// Handle of the helper thread, which runs until this is dropped. If no thread could be started,
+/// our process is ended at a call that does not return, and the kernel lets all traced threads go.
 #[derive(Debug)]
 pub(super) struct Reaper {
     shared: Option<Arc<Shared>>,
@@ -31,9 +34,9 @@ pub(super) struct Reaper {
 
 #[derive(Debug)]
 struct Shared {
-    /// The process that is traced.
+    /// Id of the traced process.
     pid: i32,
-    /// How many calls have begun or ended: odd while the tracer is in one.
+    /// Number of calls that have begun or ended: odd while the tracer is in a call.
     calls: AtomicU64,
     ended: AtomicBool,
 }
@@ -48,7 +51,7 @@ impl Reaper {
         }
     }
 
-    /// Makes a call that seizes a thread.
+    /// Runs `seize`, a call that seizes a thread, under the watch of the helper.
     pub(super) fn during<T>(&self, seize: impl FnOnce() -> T) -> T {
         let Some(shared) = &self.shared else { return in_time(ALONE, seize) };
         shared.calls.fetch_add(1, Ordering::Relaxed);
@@ -60,7 +63,8 @@ impl Reaper {
 
 impl Drop for Reaper {
     fn drop(&mut self) {
-        // It sees that soon enough: nobody has to wake it, or wait for it, while threads are held.
+        // The helper thread sees this soon enough. It is neither woken nor joined while threads are
+        // held.
         if let Some(shared) = &self.shared {
             shared.ended.store(true, Ordering::Relaxed);
         }
@@ -73,11 +77,11 @@ impl Shared {
         while !self.ended.load(Ordering::Relaxed) {
             sleep(EVERY);
             let calls = self.calls.load(Ordering::Relaxed);
-            // In the same call as the last time.
+            // Still in the call of the previous look.
             if calls % 2 == 1 && calls == before {
-                // All that are listed: those are among them that were made by a traced thread, of which nobody knows yet. The kernel
-                // keeps nothing of one that has ended once that was read, and the others say what they said before. The first
-                // thread it lets go by itself.
+                // Poll all listed threads, as they include those that a traced thread created and
+                // nobody knows yet. Reading the report of an ended thread frees it; the others give
+                // the same report again. The kernel frees the main thread by itself.
                 for tid in threads(self.pid).unwrap_or_default() {
                     if tid != self.pid {
                         let _report = tracee::report(tid);

@@ -1,4 +1,4 @@
-//! The registers of a stopped thread. Reading them is what depends on the machine that we run on.
+//! Registers of a stopped thread. Reading them depends on the architecture of our machine.
 
 pub use crate::arch::Registers;
 pub(super) use crate::arch::host::registers as read;

@@ -1,4 +1,4 @@
-//! The steps of which stops are made: seize, interrupt, wait, let go.
+//! Steps of a stop: seize, interrupt, wait, release.
 
 use std::time::{Duration, Instant};
 
@@ -10,15 +10,15 @@ use super::tasks::is_dead;
 use super::tracee::{self, Report};
 use super::{StopError, Stopped, ThreadState};
 
-/// Those that do not come to their stop for so long are left to the kernel.
+/// Maximum time that a release waits for threads to stop. The rest are left to the kernel.
 pub(super) const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Looks in quick succession, until naps are taken between them.
+/// Number of looks in quick succession, before naps are taken between them.
 pub(super) const SPINS: u32 = 64;
 pub(super) const NAP: Duration = Duration::from_micros(50);
-/// So many that have not stopped are looked at in one go.
+/// Maximum number of threads in a row that are found not stopped in one pass.
 const LOOKS: u32 = 8;
 
-/// Gives our core away, first briefly, after so many looks in vain.
+/// Gives our core away: yields for the first looks in vain, sleeps after [`SPINS`] of them.
 pub(super) fn give_way(looks: u32) {
     if looks < SPINS { std::thread::yield_now() } else { std::thread::sleep(NAP) }
 }
@@ -41,8 +41,9 @@ impl Stopped {
             }
             // A thread may end at any time; a zombie thread cannot be seized.
             Err(Errno::ESRCH) => Ok(()),
-            // One that is ours already: it was made by a thread that was, or has the id of the process since it executed another
-            // program. Only the tracer can interrupt it, and has to reap it if it has ended.
+            // The thread is ours already: a traced thread created it, or it has the id of the
+            // process since it executed another program. Only the tracer can interrupt it, and has
+            // to reap it if it has ended.
             Err(Errno::EPERM) if ptrace::interrupt(Pid::from_raw(tid)).is_ok() => {
                 self.threads.insert(tid, ThreadState::Stopping);
                 Ok(())
@@ -52,21 +53,21 @@ impl Stopped {
         }
     }
 
-    /// Tells all to stop that have not stopped.
+    /// Interrupts all threads that have not stopped.
     pub(super) fn interrupt_all(&mut self) {
         for tid in self.stopping() {
             self.interrupt(tid);
         }
     }
 
-    /// Those that have not stopped.
+    /// Ids of the threads that have not stopped.
     pub(super) fn stopping(&self) -> Vec<i32> {
         let stopping = self.threads.iter().filter(|(_, state)| **state == ThreadState::Stopping);
         stopping.map(|(tid, _)| *tid).collect()
     }
 
     pub(super) fn interrupt(&mut self, tid: i32) {
-        // A thread that has gone shows up as such in the wait.
+        // A thread that is gone is noticed in the wait.
         let _gone = ptrace::interrupt(Pid::from_raw(tid));
     }
 
@@ -92,7 +93,8 @@ impl Stopped {
                 } else {
                     vain += 1;
                 }
-                // They come about in the order in which they were told to; whoever looks at all takes their CPU.
+                // Threads stop about in the order in which they were told to. Looking at all of
+                // them would take their CPU.
                 if vain >= LOOKS {
                     break;
                 }
@@ -101,14 +103,14 @@ impl Stopped {
                 idle_rounds = 0;
                 continue;
             }
-            // One that executes another program ends those that have stopped, and comes to its own stop only when they
-            // are gone.
+            // A thread that executes another program ends the stopped ones, and stops itself only
+            // when they are gone.
             if idle_rounds >= SPINS {
                 self.poll_stopped()?;
             }
             self.seen_running = now;
             if now >= deadline {
-                // Which of them are late is known only now.
+                // Late threads are known only now.
                 for tid in self.stopping() {
                     self.poll(tid)?;
                 }
@@ -120,29 +122,30 @@ impl Stopped {
         }
     }
 
-    /// Looks whether `tid` has stopped, or ended; true where something happened.
+    /// Looks if `tid` has stopped or ended. Returns true if its state changed.
     pub(super) fn poll(&mut self, tid: i32) -> Result<bool, StopError> {
         let stopped = matches!(self.threads.get(&tid), Some(ThreadState::Stopped { .. }));
         match tracee::report(tid) {
-            // Only its end makes a held thread run: it was killed, and is not gone yet.
+            // A held thread runs only when it ends: it was killed, and is not gone yet.
             Ok(Report::Running) if stopped => {
                 self.threads.insert(tid, ThreadState::Stopping);
                 Ok(true)
             }
             Ok(Report::Running) => Ok(false),
-            // As is known.
+            // No change.
             Ok(Report::Cloned | Report::Stopped { .. }) if stopped => Ok(false),
             Ok(Report::Cloned) => {
                 if let Ok(new) = ptrace::getevent(Pid::from_raw(tid))
                     && let Ok(new) = i32::try_from(new)
                 {
-                    // Traced from its birth, and it stops by itself.
+                    // The new thread is traced from its birth and stops by itself.
                     self.threads.entry(new).or_insert(ThreadState::Stopping);
                 }
                 self.threads.insert(tid, ThreadState::Stopped { signal: None });
                 Ok(true)
             }
-            // A signal on its way to the thread: stopped all the same, and it goes on with it.
+            // A signal on its way to the thread also means stopped; the thread goes on with the
+            // signal.
             Ok(Report::Stopped { signal }) => {
                 self.threads.insert(tid, ThreadState::Stopped { signal });
                 Ok(true)
@@ -153,9 +156,10 @@ impl Stopped {
             }
             Err(Errno::ECHILD) => {
                 self.threads.remove(&tid);
-                // If it executed another program, it is traced as before, by the id of the process.
+                // A thread that executed another program is traced as before, by the id of the
+                // process.
                 if tid != self.pid && ptrace::interrupt(Pid::from_raw(self.pid)).is_ok() {
-                    // Whatever was known of that id was of another thread, which is gone.
+                    // The known state of that id belonged to another thread, which is gone.
                     self.threads.insert(self.pid, ThreadState::Stopping);
                 }
                 Ok(true)
@@ -165,7 +169,7 @@ impl Stopped {
         }
     }
 
-    /// Looks whether those that have stopped were ended meanwhile.
+    /// Looks if stopped threads were ended meanwhile.
     pub(super) fn poll_stopped(&mut self) -> Result<(), StopError> {
         let held = self.threads.iter().filter(|(_, state)| matches!(state, ThreadState::Stopped { .. }));
         let held: Vec<i32> = held.map(|(tid, _)| *tid).collect();
@@ -180,7 +184,8 @@ impl Stopped {
         let mut looks = 0;
         while self.release_stopped() {
             if Instant::now() >= deadline {
-                // They stay seized, which the kernel undoes when we exit; they are not held before they stop.
+                // The rest stay seized, which the kernel undoes when we exit; they are not held
+                // before they stop.
                 self.threads.clear();
                 return;
             }
@@ -194,7 +199,7 @@ impl Stopped {
         }
     }
 
-    /// Lets those run on that have stopped; true where others are left, which are told to stop.
+    /// Lets stopped threads run on. Returns true if others are left; these are told to stop.
     pub(super) fn release_stopped(&mut self) -> bool {
         self.detach_stopped();
         self.interrupt_all();
@@ -210,8 +215,9 @@ impl Stopped {
             {
                 return false;
             }
-            // It was not told to stop yet, as seizing the next one failed; or it was killed while it was held, and is not
-            // gone before its tracer has waited for it; or the only one left has its id since it executed another program.
+            // The thread was not told to stop yet, as seizing the next one failed. Or it was killed
+            // while it was held, and is not gone before its tracer has waited for it. Or the only
+            // thread left has its id since it executed another program.
             *state = ThreadState::Stopping;
             true
         });

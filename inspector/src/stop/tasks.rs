@@ -1,4 +1,4 @@
-//! What the kernel says of the threads of a process, in `/proc`: nothing is stopped for it.
+//! Facts about the threads of a process from `/proc`. Nothing is stopped to read them.
 
 use std::collections::HashMap;
 use std::fs;
@@ -8,7 +8,7 @@ use nix::errno::Errno;
 
 use super::StopError;
 
-/// The thread ids of a process, as seen in our pid namespace.
+/// Thread ids of a process, as seen in our pid namespace.
 pub fn threads(pid: i32) -> Result<Vec<i32>, StopError> {
     let entries = fs::read_dir(format!("/proc/{pid}/task")).map_err(|e| match e.raw_os_error() {
         Some(code) if code != libc::ENOENT => StopError::from(Errno::from_raw(code)),
@@ -19,12 +19,12 @@ pub fn threads(pid: i32) -> Result<Vec<i32>, StopError> {
     Ok(tids)
 }
 
-/// Whether another process traces one of the threads of `pid`.
+/// Returns true if another process traces one of the threads of `pid`.
 pub fn is_traced(pid: i32) -> bool {
     tracer(pid).is_some()
 }
 
-/// The thread that traces one of the threads of `pid`, the first one that is found.
+/// Thread id of the tracer of a thread of `pid`; the first one found.
 pub fn tracer(pid: i32) -> Option<i32> {
     threads(pid).unwrap_or_default().iter().find_map(|tid| {
         let status = fs::read_to_string(format!("/proc/{pid}/task/{tid}/status")).unwrap_or_default();
@@ -32,7 +32,8 @@ pub fn tracer(pid: i32) -> Option<i32> {
     })
 }
 
-/// The threads of a process in another pid namespace: their ids there, and in ours. `None` where both are the same.
+/// Threads of a process in another pid namespace: map from the ids there to the ids in ours. `None`
+/// if both namespaces are the same.
 pub fn namespaced_threads(pid: i32) -> Option<HashMap<u64, i32>> {
     let innermost = |path: String| -> Option<(usize, u64)> {
         let status = status(path)?;
@@ -51,35 +52,37 @@ pub fn namespaced_threads(pid: i32) -> Option<HashMap<u64, i32>> {
     )
 }
 
-/// A status file, which says nothing of its size: with room for all of it, it takes one call.
+/// Text of a status file. Its size is unknown before, so the buffer has room for all of it: one
+/// read call is enough.
 fn status(path: String) -> Option<String> {
     let mut text = String::with_capacity(4096);
     fs::File::open(path).ok()?.read_to_string(&mut text).ok()?;
     Some(text)
 }
 
-/// What a thread waits for in the kernel, for messages.
+/// Kernel function in which a thread waits (`/proc/TID/wchan`), as text for messages.
 pub fn wait_channel(tid: i32) -> String {
     let name = fs::read_to_string(format!("/proc/{tid}/wchan")).unwrap_or_default();
     if name.is_empty() || name == "0" { "in the kernel".to_owned() } else { format!("it waits in {name}") }
 }
 
-/// The value of a field of a status file.
+/// Value of the field `name` of a status file.
 fn field<'s>(status: &'s str, name: &str) -> Option<&'s str> {
     status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
 }
 
-/// Whether a thread is a zombie or gone.
+/// Returns true if the thread is a zombie or gone.
 pub(super) fn is_dead(tid: i32) -> bool {
     matches!(state(tid), None | Some('Z' | 'X'))
 }
 
-/// Whether a thread that was told to stop lacks nothing but a CPU, or has stopped since it was looked at.
+/// Returns true if a thread that was told to stop only lacks a CPU, or has stopped since the last
+/// look.
 pub(super) fn lacks_cpu(tid: i32) -> bool {
     matches!(state(tid), Some('R' | 't'))
 }
 
-/// The state of a thread, as in `ps`; `None` where it is gone.
+/// State of a thread as in `ps`; `None` if the thread is gone.
 pub fn state(tid: i32) -> Option<char> {
     let stat = fs::read_to_string(format!("/proc/{tid}/stat")).ok()?;
     stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next())

@@ -1,34 +1,37 @@
-//! What the kernel reports of a traced thread, and how the thread is let go: with signals by their numbers.
+//! Reports of the kernel about a traced thread, and its release. Signals are given by number.
 //!
-//! A signal must go on with its thread whatever happens. Real-time signals have no names, and libraries that give names fail for
-//! them, when the kernel has already been told that the report was read. Go and C libraries send such signals to each thread of a
-//! process (`syscall.AllThreadsSyscall`, `setuid`), and wait for ever where one is lost. And a stop whose report was read goes on
-//! without its signal when the tracer dies (`ptrace_stop` and `wait_task_stopped` in the kernel): so reports are only looked at.
+//! A signal must reach its thread whatever happens. Real-time signals have no names. Libraries that
+//! name signals fail for them, after the kernel has been told that the report was read. Go and C
+//! libraries send such signals to each thread of a process (`syscall.AllThreadsSyscall`, `setuid`),
+//! and wait for ever if one is lost. A stop whose report was consumed goes on without its signal
+//! when the tracer dies (`ptrace_stop` and `wait_task_stopped` in the kernel). So reports are only
+//! looked at.
 
 use nix::errno::Errno;
 use rustix::process::{Pid, WaitId, WaitIdOptions, WaitIdStatus};
 
-/// What a traced thread does.
+/// State of a traced thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Report {
-    /// It runs, or was not told to stop.
+    /// Running, or not told to stop.
     Running,
-    /// It stands still. A signal that was on its way to it has to go on with it.
+    /// Stopped. A signal that was on its way has to be delivered when the thread goes on.
     Stopped { signal: Option<i32> },
-    /// It stands still as it has made another thread, which is traced from its birth.
+    /// Stopped because it created another thread, which is traced from its birth.
     Cloned,
-    /// It has ended, and the kernel need keep nothing of it any more.
+    /// Ended. The kernel need not keep anything of the thread any more.
     Ended,
 }
 
-/// What a thread does. Says the same again, until it is let go or ends.
+/// Reads the state of a traced thread. Gives the same result again until the thread is let go or
+/// ends.
 ///
 /// # Errors
-/// `ECHILD` where it is not traced by us, or gone.
+/// Returns `ECHILD` if the thread is not traced by us, or is gone.
 pub(super) fn report(tid: i32) -> Result<Report, Errno> {
     let Some(status) = wait(tid, WaitIdOptions::NOWAIT)? else { return Ok(Report::Running) };
     let Some(code) = status.trapping_signal() else {
-        // What has ended is forgotten, so that the id is free and the target has one thread less.
+        // Reap an ended thread, so that its id is free and the target has one thread less.
         let _gone = wait(tid, WaitIdOptions::empty());
         return Ok(Report::Ended);
     };
@@ -39,7 +42,7 @@ pub(super) fn report(tid: i32) -> Result<Report, Errno> {
     })
 }
 
-/// Stops of traced threads are reported whether they are asked for or not.
+/// Waits without blocking for a report. Stops of traced threads are reported even if not asked for.
 fn wait(tid: i32, more: WaitIdOptions) -> Result<Option<WaitIdStatus>, Errno> {
     let pid = Pid::from_raw(tid).ok_or(Errno::ECHILD)?;
     let wall = WaitIdOptions::from_bits_retain(libc::__WALL.cast_unsigned());
@@ -50,7 +53,7 @@ fn wait(tid: i32, more: WaitIdOptions) -> Result<Option<WaitIdStatus>, Errno> {
 /// Lets a stopped thread run on, with the signal that was on its way to it.
 ///
 /// # Errors
-/// `ESRCH` where it is not stopped, or gone.
+/// Returns `ESRCH` if the thread is not stopped, or is gone.
 pub(super) fn detach(tid: i32, signal: Option<i32>) -> Result<(), Errno> {
     let signal = libc::c_long::from(signal.unwrap_or(0));
     // SAFETY: PTRACE_DETACH takes two numbers and touches no memory of ours.

@@ -1,9 +1,10 @@
-//! Ends this process where it does not let threads go itself: while it is stopped (`SIGSTOP`, a frozen cgroup), gets no CPU, or
-//! waits for ever.
+//! Timer that ends our process if it does not let threads go: while it is stopped (`SIGSTOP`, a
+//! frozen cgroup), gets no CPU, or blocks for ever.
 //!
-//! A timer of the kernel sends the signal, which needs no process that could be stopped too. SIGKILL reaches a process in any of
-//! these states (`send_sigqueue` and `complete_signal` in kernel/signal.c wake it to die). When a tracer has died, the kernel lets
-//! its threads go, with the signals that were on their way to them, as their reports are only [looked at](super::tracee).
+//! A kernel timer sends the signal, so no other process is needed that could be stopped too.
+//! SIGKILL reaches a process in any of these states (`send_sigqueue` and `complete_signal` in
+//! kernel/signal.c wake it to die). When a tracer has died, the kernel lets its threads go. Signals
+//! that were on their way are delivered, as reports are only [looked at](super::tracee).
 
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
@@ -17,32 +18,36 @@ use nix::time::ClockId;
 use super::StopError;
 use super::witness::Slot;
 
-/// No stop is ended before: a loaded machine lets a process wait for a CPU for a part of that.
+/// Minimum time before a stop is ended. On a loaded machine a process waits for a CPU for a part of
+/// that.
 const LEAST: Duration = Duration::from_millis(500);
-/// So many times what a stop is to take.
+/// Factor from the planned time of a stop to the time at which it is ended.
 const TIMES: u32 = 20;
-/// A sign of life is passed on when so much of the time is over: each is a system call.
+/// Divisor of the allowed time: a sign of life is passed on to the kernel only after this part of
+/// the time, as each one is a system call.
 const PART: u32 = 16;
 
-/// The longest time that threads stand still after the last sign of life of the process that holds them, where `hold` is what
-/// they were to stand still at most.
+/// Maximum time that threads stand still after the last sign of life of the process that holds
+/// them. `hold` is the planned maximum.
 pub fn longest_stop(hold: Duration) -> Duration {
     hold.saturating_mul(TIMES).max(LEAST)
 }
 
-/// Armed by the first sign of life; dropping it disarms it.
+/// Kernel timer that ends our process. The first sign of life arms it; dropping it disarms it.
 #[derive(Debug)]
 pub(super) struct Watchdog {
     timer: RefCell<Timer>,
     time: Cell<Duration>,
-    /// Who says that it ended us.
+    /// Slot through which the witness learns when the timer ends us.
     told: Slot,
     armed: Cell<Option<Instant>>,
 }
 
 impl Watchdog {
+    /// Creates the timer without arming it.
+    ///
     /// # Errors
-    /// Where the kernel has no timer for us: nothing may be stopped then.
+    /// Returns [`StopError::NoTimer`] if the kernel gives no timer. Nothing may be stopped then.
     pub(super) fn new(time: Duration) -> Result<Self, StopError> {
         let kill = SigevNotify::SigevSignal { signal: Signal::SIGKILL, si_value: 0 };
         let timer = Timer::new(ClockId::CLOCK_MONOTONIC, SigEvent::new(kill)).map_err(no_timer)?;
@@ -54,10 +59,11 @@ impl Watchdog {
         })
     }
 
-    /// What is about to be done may take so long without a sign of life, where that is longer than what was said before.
+    /// Allows `time` without a sign of life for the next step, if that is longer than the time
+    /// allowed before.
     ///
     /// # Errors
-    /// As [`Watchdog::new`].
+    /// Returns the kernel's error if the timer could not be set. Nothing may be stopped then.
     pub(super) fn allow(&self, time: Duration) -> Result<(), Errno> {
         if time > self.time.get() {
             self.time.set(time);
@@ -66,10 +72,10 @@ impl Watchdog {
         self.alive()
     }
 
-    /// We go on: the time begins anew.
+    /// Gives a sign of life: the time begins anew.
     ///
     /// # Errors
-    /// As [`Watchdog::new`].
+    /// Returns the kernel's error if the timer could not be set. Nothing may be stopped then.
     pub(super) fn alive(&self) -> Result<(), Errno> {
         let now = Instant::now();
         let time = self.time.get();
@@ -86,7 +92,7 @@ impl Watchdog {
         if !time.is_zero() {
             self.told.set(time);
         }
-        // Nobody else has it borrowed: this is the only place.
+        // Never borrowed elsewhere: this is the only place.
         self.timer
             .try_borrow_mut()
             .map_err(|_| Errno::EBUSY)?
@@ -98,13 +104,14 @@ impl Watchdog {
     }
 }
 
-/// A timer that sends a signal takes a place among the signals that may wait for all processes of a user, which is all
-/// that EAGAIN means here (`do_timer_create` in kernel/time/posix-timers.c).
+/// Names the cause of a missing timer. A timer that sends a signal counts as a pending signal of
+/// its user; EAGAIN means that this limit is reached (`do_timer_create` in
+/// kernel/time/posix-timers.c).
 fn no_timer(errno: Errno) -> StopError {
     StopError::NoTimer { errno, signals: pending_signals().filter(|_| errno == Errno::EAGAIN) }
 }
 
-/// How many signals wait for processes of our user, and how many may.
+/// Number of signals pending for processes of our user, and its limit.
 fn pending_signals() -> Option<(u64, u64)> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let (used, limit) = status.lines().find_map(|line| line.strip_prefix("SigQ:"))?.trim().split_once('/')?;
@@ -113,7 +120,8 @@ fn pending_signals() -> Option<(u64, u64)> {
 
 impl Drop for Watchdog {
     fn drop(&mut self) {
-        // Deleting it does that too, but is left out amid a panic. It can only fail for a timer that is not there.
+        // Deleting the timer disarms it too, but is skipped during a panic. Setting fails only for
+        // a timer that does not exist.
         let _disarmed = self.set(Duration::ZERO);
     }
 }
@@ -127,7 +135,8 @@ mod tests {
 
     use super::*;
 
-    /// What the tests below run in a process of its own: named by a variable, else it does nothing.
+    /// Body of the tests below, run in a process of its own. An environment variable names the
+    /// case; without it nothing is done.
     #[test]
     fn watched() {
         let Ok(what) = std::env::var("WATCHED") else { return };

@@ -1,8 +1,10 @@
-//! Says why we ended, where the [watchdog](super::watchdog) did it: whoever started us sees nothing but `Killed` else.
+//! Reports why our process ended if the [watchdog](super::watchdog) ended it. Otherwise the user
+//! sees only `Killed`.
 //!
-//! We cannot say it: a process that is stopped, frozen or waits runs no code of its own before it is killed. So a process
-//! that has done nothing but wait for our end writes one line. It is made by a fork, while there is one thread, and shares a page of memory
-//! with us, in which it reads when the watchdog was to end us. Where it cannot be had we do without.
+//! A process that is stopped, frozen or blocked runs no code before it is killed, so it cannot
+//! report this. A second process does nothing but wait for our end, and writes one line. It is
+//! forked while there is one thread. It shares a page of memory with us, and reads there when the
+//! watchdog was to end us. If it cannot be created, there is no such report.
 
 use std::io::Write as _;
 use std::os::fd::{AsRawFd as _, IntoRawFd as _, OwnedFd};
@@ -17,15 +19,15 @@ use nix::unistd::{ForkResult, Pid, chdir, fork, pipe2, read, setsid};
 
 use crate::clock;
 
-/// For so many watchdogs at a time; more share.
+/// Number of slots for watchdogs at a time; more watchdogs share slots.
 const SLOTS: usize = 64;
 
-/// When each watchdog ends us, in nanoseconds of the monotonic clock; 0 where it is not armed.
+/// Time at which each watchdog ends us, in nanoseconds of CLOCK_MONOTONIC; 0 if not armed.
 type Times = [AtomicI64; SLOTS];
 
 static TIMES: OnceLock<&'static Times> = OnceLock::new();
 static NEXT: AtomicUsize = AtomicUsize::new(0);
-/// The end of the pipe that ends with us, and the process that waits for that.
+/// Write end of the pipe that closes when we end; [`ITS_PID`] is the process that waits for that.
 static OURS: AtomicI32 = AtomicI32::new(-1);
 static ITS_PID: AtomicI32 = AtomicI32::new(0);
 
@@ -33,7 +35,7 @@ const TEXT: &str = "error: gops-probe held threads of the process and did not go
      ended it, and the threads went on\n\
      hint: run it again; where a machine is so busy, --no-pause stops nothing\n";
 
-/// Has somebody say it from now on. To be called while this process has one thread.
+/// Starts the witness process. Must be called while our process has one thread.
 pub fn start() {
     let Some(times) = share() else { return };
     let Ok((theirs, ours)) = pipe2(OFlag::O_CLOEXEC) else { return };
@@ -54,13 +56,14 @@ pub fn start() {
     }
 }
 
-/// Who is the first process of a container may wait for no child: it gets none from us.
+/// Ends the witness and reaps it. The first process of a container may not reap orphans, so none is
+/// left to it.
 extern "C" fn dismiss() {
     let (ours, pid) = (OURS.swap(-1, Ordering::Relaxed), ITS_PID.load(Ordering::Relaxed));
     if ours >= 0 {
         // SAFETY: nobody else has it, and it was just taken out.
         unsafe { libc::close(ours) };
-        // It has a few system calls left, unless somebody stops it.
+        // The witness has a few system calls left, unless it is stopped.
         for _ in 0..2000 {
             match waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)) {
                 Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => {
@@ -72,7 +75,7 @@ extern "C" fn dismiss() {
     }
 }
 
-/// Memory that stays the same for both after a fork.
+/// Maps memory that stays shared after a fork.
 fn share() -> Option<&'static Times> {
     let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
     // SAFETY: new memory, that nobody else knows of.
@@ -81,9 +84,11 @@ fn share() -> Option<&'static Times> {
     (page != libc::MAP_FAILED).then(|| unsafe { &*page.cast::<Times>() })
 }
 
-/// What the child does: nothing until the other end of the pipe is closed, which the kernel does when we end.
+/// Body of the witness: blocks until the kernel closes the other end of the pipe, which happens
+/// when we end.
 fn wait(pipe: OwnedFd, times: &Times) -> ! {
-    // What is typed at the terminal, or ends a group of processes, is not for it; nor does it keep a folder or a pipe in use.
+    // Leave the session and the folder: signals of the terminal or the process group do not reach
+    // it, and no folder or pipe stays in use.
     let _ = setsid();
     let _ = chdir("/");
     let number = pipe.as_raw_fd().unsigned_abs();
@@ -96,10 +101,10 @@ fn wait(pipe: OwnedFd, times: &Times) -> ! {
     let mut byte = [0];
     while read(&pipe, &mut byte) == Err(Errno::EINTR) {}
     if is_over(times, clock::monotonic()) {
-        // Nobody may listen.
+        // The reader may be gone.
         let _ = std::io::stderr().write_all(TEXT.as_bytes());
     }
-    // SAFETY: it ends without what the program that it was forked from does at its end.
+    // SAFETY: ends without the exit handlers of the program that it was forked from.
     unsafe { libc::_exit(0) }
 }
 
@@ -107,7 +112,7 @@ fn is_over(times: &Times, now: i64) -> bool {
     times.iter().map(|time| time.load(Ordering::Relaxed)).any(|time| time != 0 && time <= now)
 }
 
-/// A place for the time of one watchdog.
+/// Slot for the end time of one watchdog.
 #[derive(Debug)]
 pub(super) struct Slot(Option<&'static AtomicI64>);
 
@@ -117,7 +122,7 @@ impl Slot {
         Slot(TIMES.get().and_then(|times| times.get(number)))
     }
 
-    /// We end after `time`; never, where it is zero.
+    /// Notes that we are ended after `time`; zero means never.
     pub(super) fn set(&self, time: Duration) {
         let Some(slot) = self.0 else { return };
         let time = i64::try_from(time.as_nanos()).unwrap_or(i64::MAX);

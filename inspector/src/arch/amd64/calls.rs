@@ -1,8 +1,8 @@
-//! Calls in code of amd64.
+//! Decoding of call instructions of amd64.
 
 use crate::arch::CallTarget;
 
-/// The call that ends where `code`, which ends at return address `ret`, ends.
+/// Decodes the call instruction at the end of `code`, which ends at return address `ret`.
 pub(super) fn call_before(code: &[u8], ret: u64) -> Option<CallTarget> {
     let from_end = |n: usize| code.len().checked_sub(n).and_then(|i| code.get(i..));
     // call rel32
@@ -10,14 +10,14 @@ pub(super) fn call_before(code: &[u8], ret: u64) -> Option<CallTarget> {
         let rel = i32::from_le_bytes(rel.try_into().ok()?);
         return Some(CallTarget::Direct(ret.wrapping_add_signed(i64::from(rel))));
     }
-    // ff /2 with each length that its operand can have, with or without a REX prefix.
+    // ff /2 with each possible operand length, with or without a REX prefix.
     (2..=7).find_map(|n| {
         let at = from_end(n)?;
         (at.first() == Some(&0xff) && indirect_call_length(at) == Some(n)).then_some(CallTarget::Indirect)
     })
 }
 
-/// The length of `ff /2` at the start of `code`.
+/// Length of `ff /2` at the start of `code`.
 fn indirect_call_length(code: &[u8]) -> Option<usize> {
     let modrm = *code.get(1)?;
     if (modrm >> 3) & 7 != 2 {

@@ -1,8 +1,10 @@
-//! The exponential function exactly as Go computes it on amd64.
+//! Exponential function exactly as Go computes it on amd64.
 
-/// `math.Exp` of Go on amd64, bit for bit, for arguments up to 0 (`math/exp_amd64.s`, the same in Go 1.18–1.27).
+/// Computes `math.Exp` as Go on amd64 does, bit for bit, for arguments up to 0 (`math/exp_amd64.s`,
+/// the same in Go 1.18–1.27).
 ///
-/// Samples are scaled by it and then cut to whole numbers, where the last bit of another implementation would show.
+/// Samples are scaled by it and then cut to whole numbers, so a difference in the last bit would
+/// show.
 pub(super) fn exp_of_negative(x: f64) -> f64 {
     #[cfg(target_arch = "x86_64")]
     let fused = std::is_x86_feature_detected!("avx") && std::is_x86_feature_detected!("fma");
@@ -11,16 +13,18 @@ pub(super) fn exp_of_negative(x: f64) -> f64 {
     compute(x, fused)
 }
 
-/// Below this the result is no normal number, and 1 minus it is 1.
+/// Smallest argument that is computed. Below it the result is no normal number, and 1 minus the
+/// result is 1.
 const TINY: f64 = -700.0;
-/// The upper half of the logarithm of 2, and what is missing from it.
+/// Upper half of the logarithm of 2; [`LN2_LOW`] is the rest.
 const LN2_HIGH: f64 = 0.693_147_180_559_662_956_511_601_805_686_950_683_593_75;
 const LN2_LOW: f64 = 0.282_352_905_630_315_771_225_884_481_750_134_360_255_254_120_68e-12;
-/// The coefficients of the series, the highest first: 1/8! … 1/2!, 1.
+/// Coefficients of the series, the highest first: 1/8! … 1/2!, 1.
 const COEFFICIENTS: [f64; 8] =
     [1.0 / 40_320.0, 1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0];
 
-/// `fused`: the processor multiplies and adds in one step, which rounds once.
+/// Computes the function. `fused` means that the processor multiplies and adds in one step, which
+/// rounds once.
 fn compute(x: f64, fused: bool) -> f64 {
     if !(TINY..=0.0).contains(&x) {
         return if x < TINY { 0.0 } else { x.exp() };

@@ -1,11 +1,12 @@
-//! What a program that runs on amd64 sees of itself and of the threads that it holds.
+//! Host-specific code for amd64: registers of held threads, registers of samples, and the
+//! processor's counter.
 
 use nix::sys::ptrace;
 use nix::unistd::Pid;
 
 use crate::arch::{Machine, Registers};
 
-/// The rules of this machine.
+/// Rules of this machine.
 pub(crate) static MACHINE: &dyn Machine = &super::Amd64;
 
 /// Reads the registers of a thread that we hold stopped.
@@ -14,16 +15,18 @@ pub(crate) fn registers(tid: Pid) -> nix::Result<Registers> {
     Ok(Registers { pc: regs.rip, sp: regs.rsp, fp: regs.rbp, kept: regs.r12, tls: regs.fs_base })
 }
 
-/// The registers that a sample of perf events has, as bits of `enum perf_event_x86_regs`: frame pointer, stack pointer and
-/// instruction pointer.
+/// Registers requested with each perf event sample, as bits of `enum perf_event_x86_regs`: frame
+/// pointer, stack pointer and instruction pointer.
 pub(crate) const PERF_REGISTERS: u64 = 1 << 6 | 1 << 7 | 1 << 8;
 
-/// Frame pointer, stack pointer and instruction pointer, of the registers of a sample in their order.
+/// Returns frame pointer, stack pointer and instruction pointer from the registers of a sample,
+/// which come in this order.
 pub(crate) fn perf_registers([fp, sp, ip]: [u64; PERF_REGISTERS.count_ones() as usize]) -> [u64; 3] {
     [fp, sp, ip]
 }
 
-/// The counter that Go measures contention by, the processor's own. Machines without one count `_monotonic`.
+/// Reads the processor's counter, by which Go measures contention. Machines without one count
+/// `_monotonic`.
 pub(crate) fn ticks(_monotonic: i64) -> i64 {
     // SAFETY: the instruction reads a register and touches no memory; every amd64 processor has it.
     unsafe { core::arch::x86_64::_rdtsc() }.cast_signed()

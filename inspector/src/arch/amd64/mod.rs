@@ -1,4 +1,4 @@
-//! amd64: the call pushes the return address, the frame lies below it.
+//! Rules of amd64: a call pushes the return address, and the frame lies below it.
 
 mod calls;
 mod convert;
@@ -9,11 +9,11 @@ mod signals;
 
 use super::{CallTarget, Machine};
 
-/// See [`Machine`].
+/// Rules of amd64 for [`Machine`].
 #[derive(Debug)]
 pub(super) struct Amd64;
 
-/// Half of what 48 bits can say: the other half is the kernel's.
+/// Upper limit of user addresses: half of the 48-bit range. The other half is the kernel's.
 const MAX_ADDR: u64 = 1 << 47;
 
 impl Machine for Amd64 {
@@ -54,7 +54,7 @@ impl Machine for Amd64 {
     }
 
     fn racecall_slot(&self, sp: u64) -> Option<u64> {
-        // The call is what the system stack begins with, aligned as C wants it.
+        // The system stack begins with this call, aligned as C requires.
         (sp & !15).checked_sub(8)
     }
 

@@ -1,8 +1,9 @@
-//! Which pages of a process are in its memory now.
+//! Pages of a process that are in physical memory now.
 //!
-//! To read any other has the kernel fetch it first: from a swap device, from a file that may be a server's, or from whoever serves
-//! the page (userfaultfd(2)), which can be a thread of the very process that is stopped, so that the read would never end. So
-//! nothing but what is there is read in a stop. It stays there, as those who could take it away are stopped too.
+//! Reading any other page makes the kernel fetch it first: from a swap device, from a file that may
+//! be on a server, or from the thread that serves the page (userfaultfd(2)). That can be a thread
+//! of the stopped process itself, so that the read would never end. So only present pages are read
+//! in a stop. They stay present, as the threads that could remove them are stopped too.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -10,12 +11,13 @@ use std::os::unix::fs::FileExt as _;
 
 use nix::unistd::{SysconfVar, sysconf};
 
-/// /proc/PID/pagemap has a word for each page (Documentation/admin-guide/mm/pagemap.rst in the kernel).
+/// Reader of /proc/PID/pagemap, which has a word for each page
+/// (Documentation/admin-guide/mm/pagemap.rst in the kernel).
 #[derive(Debug)]
 pub(super) struct Presence {
     pagemap: File,
     page: u64,
-    /// Which of 64 neighbouring pages are there, by the number of the first, divided by 64.
+    /// Bit set of present pages among 64 neighbours, by the number of the first page divided by 64.
     known: HashMap<u64, u64>,
 }
 
@@ -24,19 +26,19 @@ const WORD: u64 = size_of::<u64>() as u64;
 const BLOCK: u64 = 64;
 
 impl Presence {
-    /// Of process `pid`; `None` where the kernel does not say it.
+    /// Opens the pagemap of process `pid`; `None` if it cannot be opened.
     pub(super) fn of(pid: i32) -> Option<Self> {
         let page = sysconf(SysconfVar::PAGE_SIZE).ok()??;
         let pagemap = File::open(format!("/proc/{pid}/pagemap")).ok()?;
         Some(Presence { pagemap, page: u64::try_from(page).ok()?, known: HashMap::new() })
     }
 
-    /// Forgets what was seen: another stop begins.
+    /// Forgets the known pages, as another stop begins.
     pub(super) fn forget(&mut self) {
         self.known.clear();
     }
 
-    /// The address of the first page of a range that is not there.
+    /// Address of the first absent page of a range.
     pub(super) fn first_absent(&mut self, start: u64, len: u64) -> Option<u64> {
         let last = start.checked_add(len.checked_sub(1)?)? / self.page;
         let mut number = start / self.page;
@@ -61,7 +63,8 @@ impl Presence {
         None
     }
 
-    /// Which pages of a block are there. Those beyond the end of all addresses are not.
+    /// Bit set of the present pages of a block. Pages beyond the end of the address space count as
+    /// absent.
     fn look(&self, block: u64) -> u64 {
         let mut words = [0; (BLOCK * WORD) as usize];
         let mut read = 0;
@@ -100,7 +103,7 @@ mod tests {
         assert_eq!(presence.first_absent(at(1) + 8, page as u64 + 1), None);
         assert_eq!(presence.first_absent(at(1), 0), None);
         let absent = presence.first_absent(at(0), 200 * page as u64);
-        // Where large pages are in use, neighbours come with what was touched.
+        // With large pages, neighbours become present together with a touched page.
         if let Some(absent) = absent {
             assert!((at(3)..at(200)).contains(&absent), "{absent:#x} {:#x}", at(0));
             memory[begins + (absent - at(0)) as usize] = 1;
