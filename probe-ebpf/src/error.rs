@@ -11,12 +11,12 @@ use aya::sys::SyscallError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The kernel has no type information, which programs are fitted to.
+    /// Missing type information of the kernel, which programs are fitted to.
     #[error(
         "this kernel does not describe its types (no /sys/kernel/btf/vmlinux, CONFIG_DEBUG_INFO_BTF): {0}"
     )]
     NoTypes(String),
-    /// The kernel denies the action.
+    /// Denial by the kernel.
     #[error("the kernel denies {action}: {source}")]
     Denied {
         /// Action that was denied.
@@ -24,7 +24,7 @@ pub enum Error {
         /// Error of the kernel.
         source: io::Error,
     },
-    /// The verifier refused a program.
+    /// Refusal of a program by the verifier.
     #[error("the kernel refuses the program {program} ({source}); its verifier says:\n{log}")]
     Refused {
         /// Name of the program.
@@ -34,7 +34,7 @@ pub enum Error {
         /// End of the verifier's log.
         log: String,
     },
-    /// Any other failure.
+    /// Other failure.
     #[error("{action}: {text}")]
     Other {
         /// Action that failed.

@@ -19,9 +19,9 @@ use crate::matrix::{Cell, Program, Selection, Variant, build_root, cells, minor,
 /// Result of building one cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// The binary existed and matches the present sources.
+    /// Binary existed and matches the present sources.
     UpToDate,
-    /// The binary was built in this time.
+    /// Binary was built in this time.
     Built(Duration),
 }
 

@@ -45,8 +45,8 @@ pub fn row<'t>(list: &'t str, pid: &str) -> Option<Vec<&'t str>> {
         .find(|words| words.first() == Some(&pid))
 }
 
-/// Returns true if `list` marks a process as one with an agent. The mark is behind the column of names, so it is
-/// a separate word if another name is longer.
+/// Returns true if `list` marks a process as one with an agent. The mark is behind the column of names, so it
+/// is a separate word if another name is longer.
 #[must_use]
 pub fn has_agent(list: &str, pid: &str) -> bool {
     row(list, pid).is_some_and(|words| {

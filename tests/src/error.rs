@@ -7,7 +7,7 @@ use std::time::Duration;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file could not be read or written.
+    /// File could not be read or written.
     #[error("{path}: {source}")]
     File {
         /// Path of the file.
@@ -15,15 +15,15 @@ pub enum Error {
         /// Error of the system.
         source: std::io::Error,
     },
-    /// A program could not be started.
+    /// Program could not be started.
     #[error("cannot run {program}: {source}")]
     Start {
-        /// Name of the program.
+        /// Program that could not be started.
         program: String,
         /// Error of the system.
         source: std::io::Error,
     },
-    /// A program ended with a failure.
+    /// Program ended with a failure.
     #[error("{program} failed:\n{stderr}")]
     Failed {
         /// Command line of the program.
@@ -31,13 +31,13 @@ pub enum Error {
         /// Text that the program wrote on stderr.
         stderr: String,
     },
-    /// The selection of cells does not exist.
+    /// Selection of cells does not exist.
     #[error("GOPS_PROBE_MATRIX={0} is none of quick, spread and full")]
     Selection(String),
-    /// A fixture was not built yet.
+    /// Fixture was not built yet.
     #[error("{0} is not built: run `cargo run -p gops-probe-tests --bin fixtures -- build`")]
     NotBuilt(PathBuf),
-    /// A built file is not the ELF executable that an edit needs.
+    /// Built file is not the ELF executable that an edit needs.
     #[error("{path} cannot be edited: {reason}")]
     Edit {
         /// Path of the file.
@@ -45,7 +45,7 @@ pub enum Error {
         /// Missing part of the file.
         reason: &'static str,
     },
-    /// A fixture did not answer in time.
+    /// Fixture did not answer in time.
     #[error("process {pid} gave no answer to {question:?} within {limit:?}; stderr: {stderr}")]
     NoAnswer {
         /// Pid of the process.
@@ -57,7 +57,7 @@ pub enum Error {
         /// Text that the process wrote on stderr.
         stderr: String,
     },
-    /// A fixture ended, or closed its stdout, when it should have answered.
+    /// Fixture ended, or closed its stdout, when it should have answered.
     #[error("process {pid} ended instead of answering {question:?}; stderr: {stderr}")]
     Ended {
         /// Pid of the process.
@@ -67,7 +67,7 @@ pub enum Error {
         /// Text that the process wrote on stderr.
         stderr: String,
     },
-    /// A fixture gave an answer that the protocol does not allow.
+    /// Fixture gave an answer that the protocol does not allow.
     #[error("process {pid} answered {question:?} with {answer:?}")]
     BadAnswer {
         /// Pid of the process.
@@ -77,7 +77,7 @@ pub enum Error {
         /// Line that was received.
         answer: String,
     },
-    /// A program's HTTP server did not answer, or answered with a failure.
+    /// HTTP server of a program did not answer, or answered with a failure.
     #[error("{url}: {source}")]
     Http {
         /// Requested URL.
@@ -85,7 +85,7 @@ pub enum Error {
         /// Error of the request.
         source: Box<ureq::Error>,
     },
-    /// A record of results cannot be read.
+    /// Record of results cannot be read.
     #[error("{path}, line {line}: {source}")]
     Record {
         /// Path of the file.
@@ -95,7 +95,7 @@ pub enum Error {
         /// Error of the parser.
         source: serde_json::Error,
     },
-    /// A task of a target was left traced or stopped.
+    /// Task of a target was left traced or stopped.
     #[error("process {pid} was touched: {what}")]
     Touched {
         /// Pid of the process.

@@ -113,7 +113,7 @@ pub enum Variant {
 }
 
 impl Variant {
-    /// All variants.
+    /// List of all variants.
     pub const ALL: [Self; 13] = [
         Self::Stripped,
         Self::Plain,
@@ -207,7 +207,7 @@ pub enum Program {
 }
 
 impl Program {
-    /// All programs.
+    /// List of all programs.
     pub const ALL: [Self; 15] = [
         Self::States,
         Self::Cgo,
@@ -389,7 +389,7 @@ pub enum Selection {
     Quick,
     /// Every toolchain and every variant, but not every pair of the two.
     Spread,
-    /// All cells that can be built.
+    /// Cells that can be built.
     Full,
 }
 

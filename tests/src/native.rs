@@ -47,11 +47,11 @@ impl Source {
 /// Place of a program's symbols.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Symbols {
-    /// Inside the program.
+    /// Symbols inside the program.
     Inside,
-    /// In a separate file with the same build id.
+    /// Symbols in a separate file with the same build id.
     Apart,
-    /// In a separate file, identified only by its checksum.
+    /// Symbols in a separate file, identified only by its checksum.
     ApartByChecksum,
 }
 

@@ -13,7 +13,7 @@ use crate::process::copy_program;
 /// Debug information that a program keeps.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Debug {
-    /// No debug information.
+    /// Stripped: no debug information.
     #[default]
     Stripped,
     /// Debug information of the C code alone: Go's linker leaves out its own, and the system's linker passes

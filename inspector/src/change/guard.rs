@@ -77,7 +77,7 @@ impl Times {
 pub enum Claim {
     /// Gops-probe restores.
     Ours,
-    /// The guard has restored. Nothing may be written any more.
+    /// Guard has restored. Nothing may be written any more.
     Ended {
         /// Time of the restore: CLOCK_MONOTONIC in nanoseconds.
         at: i64,
@@ -322,8 +322,8 @@ impl Watch<'_> {
 
 /// Closes files that a shell or service manager left open: readers of their pipes would wait for our end.
 fn close_inherited() {
-    // SAFETY: nothing in this process uses a file descriptor from 3 on at this time: it has just begun, and has opened
-    // none.
+    // SAFETY: nothing in this process uses a file descriptor from 3 on at this time: it has just begun, and
+    // has opened none.
     unsafe {
         libc::close_range(3, libc::c_uint::MAX, 0);
     }

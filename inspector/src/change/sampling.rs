@@ -45,9 +45,9 @@ const STEP: Duration = Duration::from_millis(5);
 /// Result of [`open`]: the rate set by the program, or the window in which a profiler is on.
 #[derive(Debug)]
 pub enum Opened<'a, 'p> {
-    /// The program itself has switched the profiler on, with this rate.
+    /// Profiler was switched on by the program itself, with this rate.
     AlreadyOn(u64),
-    /// The profiler is on until the window is closed.
+    /// Profiler is on until the window is closed.
     Enabled(Box<EnabledProfiler<'a, 'p>>),
 }
 
@@ -87,10 +87,10 @@ pub struct Closed {
 pub enum End {
     /// Gops-probe switched the profiler off.
     Ours,
-    /// The [guard](super::guard) switched the profiler off: the time was over while gops-probe was stopped or
-    /// got no CPU. Gops-probe wrote nothing then.
+    /// Guard ([`guard`](super::guard)) switched the profiler off: the time was over while gops-probe was
+    /// stopped or got no CPU. Gops-probe wrote nothing then.
     Guards,
-    /// Another party switched the profiler off at an unknown time: the program, or another gops-probe if the
+    /// Other party switched the profiler off at an unknown time: the program, or another gops-probe if the
     /// guard was stopped too.
     Others,
 }

@@ -15,11 +15,11 @@ use crate::process::{Process, living_thread};
 /// Width of a word in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Width {
-    /// One byte: a `bool`.
+    /// Width of one byte: `bool`.
     One,
-    /// Four bytes: `int32`, `uint32`.
+    /// Width of four bytes: `int32`, `uint32`.
     Four,
-    /// Eight bytes: `int64`, `uint64`, `uintptr`.
+    /// Width of eight bytes: `int64`, `uint64`, `uintptr`.
     Eight,
 }
 
@@ -80,9 +80,9 @@ pub struct Changed {
 /// Result of a write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// All words are written.
+    /// Success: all words are written.
     Written,
-    /// No word is written: one of them changed meanwhile.
+    /// Mismatch: no word is written, because one of them changed meanwhile.
     Changed(Changed),
 }
 

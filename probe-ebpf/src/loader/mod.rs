@@ -20,7 +20,7 @@ pub enum Loader {
     /// Crate `aya`: needs only Rust.
     #[default]
     Aya,
-    /// The kernel's own C library: has features that `aya` lacks, and is the reference in tests of `aya`.
+    /// Kernel's own C library `libbpf`: has features that `aya` lacks, and is the reference in tests of `aya`.
     #[cfg(feature = "libbpf")]
     Libbpf,
 }

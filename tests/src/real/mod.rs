@@ -67,7 +67,7 @@ pub struct Program {
 /// Path under which `net/http/pprof` serves `runtime.Stack` of all goroutines.
 pub const GOROUTINES: &str = "/debug/pprof/goroutine?debug=2";
 
-/// All programs.
+/// List of all programs.
 pub const PROGRAMS: &[Program] = &[
     Program {
         name: "prometheus-node-exporter",

@@ -18,7 +18,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Maximum number of starts of a program: another process may take a port first.
 const STARTS: usize = 3;
 
-/// Environment of a running program: folder and ports.
+/// Folder and ports of a running program.
 #[derive(Debug)]
 pub struct Place {
     folder: TempDir,

@@ -27,8 +27,8 @@ pub struct Key {
     pub places: Vec<Place>,
     /// Number of the goroutine.
     pub goid: Option<u64>,
-    /// Index of the goroutine's runtime, or of the runtime of the innermost Go code; `None` if the process
-    /// has only one Go runtime.
+    /// Index of the goroutine's runtime, or of the runtime of the innermost Go code, if the process has
+    /// several Go runtimes.
     pub runtime: Option<usize>,
     /// Labels of the goroutine.
     pub labels: Rc<Labels>,

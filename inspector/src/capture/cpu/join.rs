@@ -18,8 +18,8 @@ pub struct Joined {
     pub rooted: bool,
 }
 
-/// Functions that have no caller, or that the scheduler called after it had left a goroutine (`mcall`). The
-/// entry functions of a program are listed elsewhere.
+/// Functions that have no caller, or that the scheduler called after it had left a goroutine (`mcall`).
+/// `host::MACHINE.entry_functions()` lists the entry functions of a program.
 const ROOTS: &[&[u8]] = &[b"runtime.mcall", b"runtime.rt0_go"];
 
 /// Direction in which frame pointers lead from a place in Go code.
@@ -27,13 +27,13 @@ const ROOTS: &[&[u8]] = &[b"runtime.mcall", b"runtime.rt0_go"];
 enum Way {
     /// Frame pointers lead to the caller.
     On,
-    /// The stack ends here, and nothing is missing above.
+    /// End of the stack: nothing is missing above.
     Root,
-    /// The function calls others on the thread's stack for its goroutine, whose frames are on another stack.
+    /// Call of other functions on the thread's stack, while the goroutine's frames are on another stack.
     Grows,
-    /// The same as `Grows`, but the called function has the goroutine's frame pointer.
+    /// Call as in [`Way::Grows`], but the called function has the goroutine's frame pointer.
     Works,
-    /// C called the function; the caller of C is not looked for.
+    /// Call from C; the caller of C is not looked for.
     Callback,
 }
 

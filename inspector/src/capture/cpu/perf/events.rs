@@ -18,10 +18,10 @@ use crate::process::Pid;
 /// Scope of perf events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// Each CPU, for all threads that run on it. Misses no thread, however short its life; requires
+    /// CPUs, with all threads that run on them. Misses no thread, however short its life; requires
     /// CAP_PERFMON.
     Cpus,
-    /// Each thread of the targets, and by inheritance the threads that these begin. Each thread has its own
+    /// Threads of the targets, and by inheritance the threads that these begin. Each thread has its own
     /// timer, which runs only with it: a thread that has run less than a period is not seen.
     Threads,
 }
@@ -30,16 +30,16 @@ pub enum Scope {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The system call does not exist.
+    /// Missing system call.
     #[error("this kernel has no perf events (CONFIG_PERF_EVENTS), or a seccomp filter hides them")]
     Missing,
-    /// The CPUs may not be watched.
+    /// Missing permission to watch the CPUs.
     #[error("the kernel denies perf events of CPUs ({source}): {}", privileges::for_cpus())]
     DeniedCpus {
         /// Error of the kernel.
         source: io::Error,
     },
-    /// The threads of a process may not be watched.
+    /// Missing permission to watch the threads of a process.
     #[error("the kernel denies perf events of process {pid} ({source}): {}", privileges::for_threads(*pid))]
     DeniedThreads {
         /// Process whose threads may not be watched.
@@ -47,7 +47,7 @@ pub enum Error {
         /// Error of the kernel.
         source: io::Error,
     },
-    /// The limit of open files is too low.
+    /// Limit of open files is too low.
     #[error(
         "{threads} threads on {cpus} CPUs take as many perf events, and only {limit} files may be open (ulimit -n)"
     )]
@@ -59,13 +59,13 @@ pub enum Error {
         /// Maximum number of open files.
         limit: u64,
     },
-    /// The limit of locked memory is too low.
+    /// Limit of locked memory is too low.
     #[error("the kernel denies buffers for perf events ({0}): raise ulimit -l or kernel.perf_event_mlock_kb")]
     NoBuffer(io::Error),
-    /// The process is gone.
+    /// Process has exited.
     #[error("process {0} exited")]
     Exited(Pid),
-    /// Any other failure.
+    /// Other failure.
     #[error("{action}: {source}")]
     Other {
         /// Action that failed.
