@@ -44,7 +44,7 @@ const STOP_TIMEOUT: Duration = Duration::from_millis(50);
 const LATE_EVERY: Duration = Duration::from_millis(1);
 /// Divisor of the time that stops may take: one part in this many.
 const PAUSED_PART: u32 = 100;
-/// Tolerance: the kernel counts the thread as running a little before we see it.
+/// Tolerance of waiting times: the kernel counts gops-probe as running a little before its code runs.
 const LATE: Duration = Duration::from_micros(20);
 /// Estimate of the duration of a stop, until one is measured.
 const FIRST_PAUSE: Duration = Duration::from_micros(100);

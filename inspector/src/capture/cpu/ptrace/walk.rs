@@ -26,11 +26,11 @@ pub(super) struct Walked {
 const MAX_FRAMES: usize = 512;
 /// Size in bytes of each part of a deep stack that is read at once.
 const WINDOW: u64 = 16 << 10;
-/// Maximum number of such parts: the thread is held while they are read.
+/// Maximum number of parts of a deep stack that are read: the thread is held meanwhile.
 const MAX_WINDOWS: usize = 64;
 /// Maximum number of steps down. A stack grows down, so frame pointers move up. The stack that Go changes to
-/// may lie below: at most once from a signal stack and once from the thread's stack. The same is true for C
-/// that calls back into Go.
+/// may lie below: at most once from a signal stack and once from the thread's stack. The stack of C that calls
+/// back into Go may lie below too.
 const MAX_TURNS: usize = 4;
 
 pub(super) fn walk(registers: &Registers, go: &[GoTarget], memory: &dyn Memory) -> Walked {
