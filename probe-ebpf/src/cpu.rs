@@ -1,4 +1,4 @@
-//! Sampling what runs on the CPUs (`bpf/cpu.bpf.c`).
+//! Sampling of running threads on the CPUs (`bpf/cpu.bpf.c`).
 
 use std::fmt;
 use std::io;
@@ -15,40 +15,40 @@ use crate::records::{Record, SampledTarget};
 
 static OBJECT: &[u8] = include_bytes_aligned!("../prebuilt/cpu.bpf.o");
 
-/// What to sample, and how.
+/// Options of a sampler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SamplerOptions {
-    /// Samples of each CPU in a second.
+    /// Samples per second and CPU.
     pub rate: u32,
-    /// All processes, not only those that are added.
+    /// True to sample all processes, not only those that are added.
     pub whole_system: bool,
-    /// Frames of the kernel too.
+    /// True to include frames of the kernel.
     pub kernel_frames: bool,
-    /// Bytes of stack to copy with each sample of code other than Go's; at most 16384.
+    /// Bytes of stack to copy with each sample of native code; at most 16384.
     pub stack: u32,
-    /// Whether processes that targets begin are followed.
+    /// True to follow processes that targets begin.
     pub follow: bool,
-    /// Who loads the programs.
+    /// Loader of the programs.
     pub loader: Loader,
 }
 
-/// What the programs counted.
+/// Counts of the BPF programs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Interrupts, also of CPUs that ran something else.
+    /// Number of interrupts, also of CPUs that ran other threads.
     pub fired: u64,
-    /// Samples of targets.
+    /// Number of samples of targets.
     pub taken: u64,
-    /// Samples that found no room in the buffer.
+    /// Number of samples lost because the buffer was full.
     pub lost: u64,
-    /// Parts of samples, and news of processes, that found none.
+    /// Number of sample parts and of fork and exec records lost because the buffer was full.
     pub lost_parts: u64,
 }
 
-/// Programs that sample. They end with it.
+/// Loaded sampling programs. They end when the sampler is dropped.
 pub struct Sampler {
     loaded: Box<dyn Loaded + Send>,
-    /// Measures the programs while it is open.
+    /// File descriptor that keeps the measurement of programs enabled.
     _statistics: Option<std::os::fd::OwnedFd>,
 }
 
@@ -66,16 +66,17 @@ impl Sampler {
     /// Loads the programs. They do not run yet.
     ///
     /// # Errors
-    /// What the kernel lacks or denies; with its verifier's log where it refuses a program.
+    /// Returns an error if the kernel lacks or denies something, or if its verifier refuses a program; the
+    /// latter has the verifier's log.
     pub fn load(options: &SamplerOptions) -> Result<Self, Error> {
         Self::load_object(OBJECT, options, Runs::OnClock)
     }
 
-    /// Loads the programs to take samples not by the clock but each time that code comes to a place, which only
-    /// [`Loader::Libbpf`] can.
+    /// Loads the programs to take a sample each time that code reaches a place, instead of by the clock. Only
+    /// [`Loader::Libbpf`] can do this.
     ///
     /// # Errors
-    /// As [`Sampler::load`].
+    /// Returns the errors of [`Sampler::load`].
     #[cfg(feature = "libbpf")]
     pub fn load_for_places(options: &SamplerOptions) -> Result<Self, Error> {
         Self::load_object(OBJECT, options, Runs::AtPlaces)
@@ -95,18 +96,18 @@ impl Sampler {
         Ok(Sampler { loaded: options.loader.load(&object)?, _statistics: None })
     }
 
-    /// Samples a process too.
+    /// Adds a process to the sampled ones.
     ///
     /// # Errors
-    /// What the kernel says: there is room for 16384.
+    /// Returns the error of the kernel: there is room for 16384 processes.
     pub fn add(&mut self, pid: u32, target: &SampledTarget) -> Result<(), Error> {
         self.loaded.add(pid, target)
     }
 
-    /// Begins to sample.
+    /// Starts sampling.
     ///
     /// # Errors
-    /// What the kernel denies.
+    /// Returns an error if the kernel denies it.
     pub fn start(&mut self, options: &SamplerOptions) -> Result<(), Error> {
         self.start_lives(options)?;
         let cpus = util::online_cpus()
@@ -114,10 +115,10 @@ impl Sampler {
         self.loaded.on_clock(ON_CPU, &cpus, options.rate)
     }
 
-    /// Begins to sample at places, after [`Sampler::load_for_places`].
+    /// Starts sampling at places, after [`Sampler::load_for_places`].
     ///
     /// # Errors
-    /// What the kernel denies, or cannot before 6.6.
+    /// Returns an error if the kernel denies it, or is older than 6.6.
     #[cfg(feature = "libbpf")]
     pub fn start_at(&mut self, options: &SamplerOptions, places: &Places<'_>) -> Result<(), Error> {
         self.start_lives(options)?;
@@ -128,10 +129,10 @@ impl Sampler {
         lives(options).try_for_each(|program| self.loaded.on_tracepoint(program.name))
     }
 
-    /// Has the kernel measure the programs.
+    /// Enables the kernel's measurement of programs.
     ///
     /// # Errors
-    /// It takes CAP_SYS_ADMIN.
+    /// Returns an error without CAP_SYS_ADMIN.
     pub fn measure(&mut self) -> Result<(), Error> {
         let statistics = aya::sys::enable_stats(aya::sys::Stats::RunTime);
         let opened =
@@ -140,36 +141,36 @@ impl Sampler {
         Ok(())
     }
 
-    /// What sampling has cost so far, where [`Sampler::measure`] was called.
+    /// Cost of sampling so far; needs [`Sampler::measure`].
     pub fn cost(&self) -> Option<ProgramCost> {
         self.loaded.cost(ON_CPU)
     }
 
-    /// Passes on the records that are there.
+    /// Passes on the records that have arrived.
     pub fn read(&mut self, mut each: impl FnMut(Record<'_>)) {
         self.loaded.read(&mut |bytes| Record::parse(bytes).into_iter().for_each(&mut each));
     }
 
-    /// What was counted so far.
+    /// Returns the counts so far.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// Returns the error of the kernel.
     pub fn counts(&self) -> Result<Counts, Error> {
         let sum = |index| self.loaded.counter(index);
         Ok(Counts { fired: sum(0)?, taken: sum(1)?, lost: sum(2)?, lost_parts: sum(3)? })
     }
 }
 
-/// Becomes readable when there is news of processes, or so many records that there is little room for more: those of samples
-/// are to be looked for now and then without that.
+/// File descriptor that becomes readable at fork and exec records, or when the buffer is nearly full. Samples
+/// alone do not make it readable early: read from time to time.
 impl AsFd for Sampler {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.loaded.ring()
     }
 }
 
-/// The programs that tell of new processes and programs, and their tracepoints. A target that executes another program has
-/// another layout, also where nobody is followed.
+/// Returns the programs that report new processes and programs, with their tracepoints. Exec is always
+/// reported: a target that executes another program has another layout.
 fn lives(options: &SamplerOptions) -> impl Iterator<Item = Program> {
     let at = |name, tracepoint| Program { name, runs: Runs::OnTracepoint(tracepoint) };
     let forks = options.follow || options.whole_system;
@@ -177,7 +178,7 @@ fn lives(options: &SamplerOptions) -> impl Iterator<Item = Program> {
     fork.into_iter().chain([at(ON_EXEC, "sched_process_exec")])
 }
 
-/// The inode of our pid namespace; 0 for the first one (`PROC_PID_INIT_INO`).
+/// Returns the inode of our pid namespace; 0 for the initial one (`PROC_PID_INIT_INO`).
 fn pid_namespace() -> u32 {
     use std::os::unix::fs::MetadataExt as _;
     const INITIAL: u32 = 0xefff_fffc;
@@ -185,13 +186,14 @@ fn pid_namespace() -> u32 {
     inode.filter(|&inode| inode != INITIAL).unwrap_or(0)
 }
 
-/// Before Linux 5.11 maps count as locked memory.
+/// Raises the limit of locked memory: before Linux 5.11 maps count as locked memory.
 fn raise_memory_limit() {
     let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
-    // SAFETY: it reads the struct that is given, which outlives the call.
+    // SAFETY: the call reads the struct that is given, which outlives the call.
     let result = unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) };
     if result != 0 {
-        // Without the privilege newer kernels do not need it, and older ones say so when a map is created.
+        // Without the privilege, newer kernels do not need the limit, and older ones report it when a map is
+        // created.
         let _ = io::Error::last_os_error();
     }
 }

@@ -1,4 +1,4 @@
-//! Why the kernel does not run our programs.
+//! Errors of loading and running BPF programs.
 
 use std::io;
 
@@ -7,45 +7,45 @@ use aya::maps::MapError;
 use aya::programs::ProgramError;
 use aya::sys::SyscallError;
 
-/// Why something could not be loaded or attached.
+/// Reason why a program could not be loaded or attached.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The kernel does not describe its types, which programs are fitted to.
+    /// Missing type information of the kernel, which programs are fitted to.
     #[error(
         "this kernel does not describe its types (no /sys/kernel/btf/vmlinux, CONFIG_DEBUG_INFO_BTF): {0}"
     )]
     NoTypes(String),
-    /// The kernel denies it.
+    /// Denial by the kernel.
     #[error("the kernel denies {action}: {source}")]
     Denied {
-        /// What was tried.
+        /// Action that was denied.
         action: &'static str,
-        /// What it said.
+        /// Error of the kernel.
         source: io::Error,
     },
-    /// The verifier refused a program.
+    /// Refusal of a program by the verifier.
     #[error("the kernel refuses the program {program} ({source}); its verifier says:\n{log}")]
     Refused {
-        /// Which one.
+        /// Name of the program.
         program: &'static str,
-        /// What it said.
+        /// Error of the kernel.
         source: io::Error,
-        /// The end of the verifier's log.
+        /// End of the verifier's log.
         log: String,
     },
-    /// Anything else.
+    /// Other failure.
     #[error("{action}: {text}")]
     Other {
-        /// What was tried.
+        /// Action that failed.
         action: &'static str,
-        /// What happened.
+        /// Description of the failure.
         text: String,
     },
 }
 
 impl Error {
-    /// Whether it is a matter of permission.
+    /// Returns true if a permission is missing.
     pub fn is_denied(&self) -> bool {
         matches!(self, Error::Denied { .. })
     }
@@ -65,7 +65,7 @@ impl Error {
             ProgramError::LoadError { io_error, verifier_log } => {
                 let log = verifier_log.to_string();
                 match io_error.raw_os_error() {
-                    // The verifier says EACCES too, but not without a word.
+                    // The verifier returns EACCES too, but never with an empty log.
                     Some(code) if denied(code) && log.trim().is_empty() => {
                         Error::Denied { action: "loading a program", source: io_error }
                     }
@@ -93,7 +93,7 @@ fn denied(code: i32) -> bool {
     code == libc::EPERM || code == libc::EACCES
 }
 
-/// The number that the kernel gave, wherever it is in the chain.
+/// Returns the error number of the kernel, from any place in the chain.
 fn source(error: &EbpfError) -> Option<i32> {
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = next {
@@ -126,7 +126,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// The last lines of a log.
+/// Returns the last lines of a log.
 fn end_of(log: &str) -> &str {
     const LINES: usize = 24;
     let log = log.trim_end();

@@ -1,8 +1,8 @@
-//! The kernel side of gops-probe: BPF programs, their loader and record types.
+//! Kernel side of gops-probe: BPF programs, their loader and record types.
 //!
-//! `bpf/` has the programs in C, `prebuilt/` the objects that `scripts/build-bpf` makes of them, so that building this
-//! crate needs no compiler for them. Nothing is pinned: what was loaded and attached goes with its file descriptors,
-//! however this process ends.
+//! Folder `bpf/` has the programs in C. Folder `prebuilt/` has the objects that `scripts/build-bpf` makes of
+//! them, so building this crate needs no BPF compiler. Nothing is pinned: loaded programs and attachments end
+//! with their file descriptors, however this process ends.
 
 #![warn(missing_docs)]
 

@@ -1,138 +1,138 @@
-//! What the programs write and read: as `bpf/records.h` has it.
+//! Records that the BPF programs read and write, as defined in `bpf/records.h`.
 
 use std::mem::{offset_of, size_of};
 
-/// Most return addresses of a sample.
+/// Maximum number of return addresses of a sample.
 pub const MAX_FRAMES: usize = 512;
 
-/// Most Go runtimes of a process whose goroutines are found.
+/// Maximum number of Go runtimes of a process whose goroutines are found.
 pub const MAX_RUNTIMES: usize = 4;
 
-/// A Go runtime of a process, as the programs know it (`struct runtime`). Offsets in bytes.
+/// Go runtime of a process, as the BPF programs know it (`struct runtime`). Offsets in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Runtime {
-    /// Its Go code begins there: a runtime address.
+    /// Start of its Go code: a runtime address.
     pub text_start: u64,
-    /// One past its Go code.
+    /// End of its Go code, exclusive: a runtime address.
     pub text_end: u64,
-    /// `runtime.morestack`: the same.
+    /// Start of `runtime.morestack`: a runtime address.
     pub morestack_start: u64,
-    /// One past it; the same as its beginning where it is not known.
+    /// End of `runtime.morestack`, exclusive; equal to the start if unknown.
     pub morestack_end: u64,
-    /// `runtime.systemstack`: the same.
+    /// Start of `runtime.systemstack`: a runtime address.
     pub systemstack_start: u64,
-    /// One past it.
+    /// End of `runtime.systemstack`, exclusive; equal to the start if unknown.
     pub systemstack_end: u64,
-    /// Where a thread keeps its g, from the base of its thread-local storage.
+    /// Offset of the thread's `g` from the base of its thread-local storage.
     pub tls_g: i64,
-    /// `g.m`.
+    /// Offset of `g.m`.
     pub g_m: u32,
-    /// `g.goid`.
+    /// Offset of `g.goid`.
     pub g_goid: u32,
-    /// `g.labels`.
+    /// Offset of `g.labels`.
     pub g_labels: u32,
-    /// `g.sched.pc`.
+    /// Offset of `g.sched.pc`.
     pub g_sched_pc: u32,
-    /// `g.sched.sp`.
+    /// Offset of `g.sched.sp`.
     pub g_sched_sp: u32,
-    /// `g.sched.bp`.
+    /// Offset of `g.sched.bp`.
     pub g_sched_bp: u32,
-    /// `m.curg`.
+    /// Offset of `m.curg`.
     pub m_curg: u32,
-    /// Makes the size a multiple of a word's.
+    /// Padding to a multiple of the word size.
     pub unused: u32,
 }
 
-/// A process to sample, as the programs know it (`struct target`).
+/// Process to sample, as the BPF programs know it (`struct target`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct SampledTarget {
-    /// Its Go runtimes.
+    /// Go runtimes of the process.
     pub runtimes: [Runtime; MAX_RUNTIMES],
-    /// How many of them there are: those whose layout is known.
+    /// Number of runtimes in use: those with known layouts.
     pub count: u32,
-    /// [`target_flags`].
+    /// Flags from [`target_flags`].
     pub flags: u32,
 }
 
 /// Flags of a [`SampledTarget`].
 pub mod target_flags {
-    /// Processes that it begins are targets too.
+    /// Processes that the target begins are targets too.
     pub const FOLLOW: u32 = 2;
 }
 
-/// A record of the ring buffer.
+/// Record of the ring buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Record<'b> {
-    /// A sample; its parts came before it.
+    /// Sample; its parts arrived before it.
     Sample(Sample<'b>),
-    /// Frames of the kernel of the sample with this number on this CPU, innermost first.
+    /// Kernel frames of the sample with this number on this CPU, innermost first.
     Kernel(Part<'b>),
-    /// The stack of the sample with this number on this CPU, from its stack pointer on.
+    /// Stack of the sample with this number on this CPU, from its stack pointer on.
     Stack(Part<'b>),
-    /// A target began another process.
+    /// New process begun by a target.
     Fork {
-        /// The new one.
+        /// Pid of the new process.
         pid: u32,
-        /// The target.
+        /// Pid of the target.
         parent: u32,
     },
-    /// A target executes another program.
+    /// Start of another program in a target.
     Exec {
-        /// Which one.
+        /// Pid of the target.
         pid: u32,
     },
 }
 
-/// A part of a sample.
+/// Part of a sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part<'b> {
-    /// The CPU.
+    /// CPU of the sample.
     pub cpu: u32,
-    /// The number of the sample on it.
+    /// Number of the sample on that CPU.
     pub number: u64,
-    /// What it holds.
+    /// Content of the part.
     pub bytes: &'b [u8],
 }
 
-/// What a thread was doing.
+/// State of a thread at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sample<'b> {
-    /// The CPU.
+    /// CPU of the sample.
     pub cpu: u32,
-    /// Its number on that CPU.
+    /// Number of the sample on that CPU.
     pub number: u64,
-    /// CLOCK_MONOTONIC, in nanoseconds.
+    /// Time of the sample: CLOCK_MONOTONIC in nanoseconds.
     pub time: u64,
-    /// The process, in our pid namespace.
+    /// Process id, in our pid namespace.
     pub pid: u32,
-    /// The thread.
+    /// Thread id, in our pid namespace.
     pub tid: u32,
-    /// The thread was in the kernel.
+    /// True if the thread was in the kernel.
     pub in_kernel: bool,
-    /// SampleRegisters of user space; `None` for threads of the kernel and for 32-bit code.
+    /// Registers of user space; `None` for threads of the kernel and for 32-bit code.
     pub user: Option<SampleRegisters>,
-    /// The frames are those of the goroutine from where it called C.
+    /// True if the frames are those of the goroutine from its call of C on.
     pub resumed_after_cgo: bool,
-    /// The walk ended at its limit.
+    /// True if the walk ended at its limit.
     pub cut: bool,
-    /// Where a function among the frames left the goroutine's stack, the goroutine's frames follow.
+    /// True if the goroutine's frames follow after the function that left the goroutine's stack.
     pub crossed: bool,
-    /// The g in the thread-local storage; 0 where unknown.
+    /// Address of the `g` in the thread-local storage; 0 if unknown.
     pub g: u64,
-    /// The goroutine that the thread runs; 0 for none.
+    /// Address of the `g` of the goroutine that the thread runs; 0 for none.
     pub curg: u64,
-    /// Its number.
+    /// Number of the goroutine.
     pub goid: u64,
-    /// Its labels.
+    /// Address of the goroutine's labels.
     pub labels: u64,
-    /// Which of its target's runtimes it is of.
+    /// Index of the goroutine's runtime among those of the target.
     pub runtime: usize,
     frames: &'b [u8],
 }
 
-/// SampleRegisters of user space.
+/// Registers of user space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SampleRegisters {
     /// Instruction pointer.
@@ -144,14 +144,14 @@ pub struct SampleRegisters {
 }
 
 impl Sample<'_> {
-    /// Return addresses that frame pointers led to, innermost first.
+    /// Returns the return addresses found by frame pointers, innermost first.
     pub fn frames(&self) -> impl ExactSizeIterator<Item = u64> {
         words(self.frames)
     }
 }
 
 impl Part<'_> {
-    /// What it holds, as words.
+    /// Returns the content as words.
     pub fn words(&self) -> impl ExactSizeIterator<Item = u64> {
         words(self.bytes)
     }
@@ -161,7 +161,7 @@ fn words(bytes: &[u8]) -> impl ExactSizeIterator<Item = u64> {
     bytes.chunks_exact(8).map(|w| w.try_into().map_or(0, u64::from_le_bytes))
 }
 
-/// `struct header`.
+/// Layout of `struct header`.
 #[repr(C)]
 struct Header {
     kind: u32,
@@ -169,7 +169,7 @@ struct Header {
     number: u64,
 }
 
-/// `struct sample` up to its frames.
+/// Layout of `struct sample` up to its frames.
 #[repr(C)]
 struct Head {
     header: Header,
@@ -187,7 +187,7 @@ struct Head {
     labels: u64,
 }
 
-/// `struct life`.
+/// Layout of `struct life`.
 #[repr(C)]
 struct Life {
     header: Header,
@@ -205,7 +205,7 @@ mod flags {
 }
 
 impl<'b> Record<'b> {
-    /// Reads a record; `None` for what is none.
+    /// Parses a record; `None` if the bytes are not one.
     pub fn parse(bytes: &'b [u8]) -> Option<Self> {
         let u32_at = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
         let u64_at = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
@@ -259,7 +259,7 @@ mod tests {
 
     #[test]
     fn sizes_are_those_of_the_programs() {
-        // The object's own description of its types says so; see `cpu::tests`.
+        // The object's own type information confirms these sizes; see `cpu::tests`.
         assert_eq!(size_of::<SampledTarget>(), 4 * 88 + 8);
         assert_eq!(size_of::<Head>(), 16 + 8 + 4 * 4 + 7 * 8);
         assert_eq!(size_of::<Life>(), 24);

@@ -1,4 +1,4 @@
-//! Programs with the gops agent of several releases in them, and gops itself.
+//! Programs with the gops agent of several releases, and gops itself.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,16 +8,16 @@ use crate::build::lock;
 use crate::error::{Error, Result};
 use crate::matrix::{build_root, source_root};
 
-/// Releases of `github.com/google/gops` whose agents are asked.
+/// Releases of `github.com/google/gops` whose agents are queried.
 pub const RELEASES: [&str; 3] = ["v0.3.22", "v0.3.25", "v0.3.28"];
-/// The one of the agent fixture's own module file, and of gops.
+/// Release of the agent fixture's own module file, and of gops.
 const NEWEST: &str = "v0.3.28";
 
-/// The parked fixture with the agent of a release in it, stripped; built where that is not done yet.
+/// Builds the parked fixture with the agent of a release, stripped, if needed, and returns its path.
 ///
 /// # Errors
 ///
-/// Where it cannot be built.
+/// Returns an error if it cannot be built.
 pub fn agent(release: &str) -> Result<PathBuf> {
     let path = build_root().join("agents").join(release).join("agent");
     let mut command = Command::new("go");
@@ -29,11 +29,11 @@ pub fn agent(release: &str) -> Result<PathBuf> {
     run(command, &path)
 }
 
-/// The parked fixture without an agent, as `go build` makes it, or stripped.
+/// Builds the parked fixture without an agent, as `go build` makes it, or stripped. Returns its path.
 ///
 /// # Errors
 ///
-/// Where it cannot be built.
+/// Returns an error if it cannot be built.
 pub fn parked(stripped: bool) -> Result<PathBuf> {
     let path = build_root().join("agents").join(if stripped { "stripped" } else { "plain" });
     let mut command = Command::new("go");
@@ -45,11 +45,11 @@ pub fn parked(stripped: bool) -> Result<PathBuf> {
     run(command, &path)
 }
 
-/// The program of gops.
+/// Returns the path of the gops program.
 ///
 /// # Errors
 ///
-/// Where it cannot be fetched or built.
+/// Returns an error if it cannot be fetched or built.
 pub fn gops() -> Result<PathBuf> {
     let folder = build_root().join("agents").join("tools");
     let path = folder.join("gops");
@@ -61,7 +61,7 @@ pub fn gops() -> Result<PathBuf> {
     run(command, &path)
 }
 
-/// Runs a Go command that makes a file; Go itself knows whether there is something to do.
+/// Runs a Go command that makes a file; Go itself decides whether a build is needed.
 fn run(mut command: Command, path: &Path) -> Result<PathBuf> {
     let _lock = lock("agents.lock")?;
     if let Some(folder) = path.parent() {

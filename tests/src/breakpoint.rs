@@ -1,4 +1,4 @@
-//! Stopping a fixture where it calls a function of its own runtime: for oracles only, in programs of the tests.
+//! Breakpoint in a fixture, at a function of its own runtime: only for oracles in test programs.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,15 +10,15 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-/// Where a thread is.
+/// State of a thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Thread {
     Running,
-    /// Stopped; a signal that was on its way goes on with it.
+    /// Stopped; a signal that was on its way is delivered at the next start.
     Stopped(Option<Signal>),
 }
 
-/// A process all of whose threads are traced by this one thread.
+/// Process whose threads are all traced by this one thread.
 struct Traced {
     threads: BTreeMap<i32, Thread>,
 }
@@ -26,11 +26,12 @@ struct Traced {
 const PATIENCE: Duration = Duration::from_secs(30);
 const INT3: i64 = 0xcc;
 
-/// Stops the process when one of its threads comes to `address`, has all of its other threads stopped there too, calls
-/// `look`, and lets it run on as if nothing had been. `trigger` makes it come there.
+/// Stops the process when one of its threads reaches `address`, stops all other threads too, calls `look`,
+/// and lets the process continue unchanged. `trigger` makes a thread reach the address.
 ///
 /// # Errors
-/// What the kernel says, or that it does not come there in time. The process may then be damaged.
+/// Returns the error of the kernel, or an error if no thread reaches the address in time. The process may
+/// then be damaged.
 pub fn at<T>(
     pid: u32,
     address: u64,
@@ -46,7 +47,7 @@ pub fn at<T>(
     ptrace::write(leader, at, (original & !0xff) | INT3).map_err(failed("writing"))?;
     traced.run().map_err(failed("running"))?;
     let result = trigger().and_then(|()| traced.wait_for(address)).map(|hit| (hit, ()));
-    // Whatever happened, the process must not find the breakpoint.
+    // In any case, the process must not run into the breakpoint.
     traced.stop_all()?;
     ptrace::write(leader, at, original).map_err(failed("restoring"))?;
     let (hit, ()) = result?;
@@ -55,7 +56,7 @@ pub fn at<T>(
     registers.rip = address;
     ptrace::setregs(hit, registers).map_err(failed("registers"))?;
     traced.threads.insert(hit.as_raw(), Thread::Stopped(None));
-    // Another thread may have come there in the same moment.
+    // Another thread may have reached the address at the same moment.
     for (&tid, state) in &mut traced.threads {
         if *state == Thread::Stopped(Some(Signal::SIGTRAP)) {
             let tid = Pid::from_raw(tid);
@@ -112,7 +113,7 @@ impl Traced {
         Ok(())
     }
 
-    /// Looks at each running thread once; returns one that stopped at a breakpoint at `address`.
+    /// Checks each running thread once; returns one that stopped at a breakpoint at `address`.
     fn poll(&mut self, address: Option<u64>) -> Option<i32> {
         let flags = WaitPidFlag::__WALL | WaitPidFlag::WNOHANG;
         let running: Vec<i32> =
@@ -148,7 +149,7 @@ impl Traced {
         hit
     }
 
-    /// Lets the threads run until one is at `address`.
+    /// Lets the threads run until one reaches `address`.
     fn wait_for(&mut self, address: u64) -> Result<i32, String> {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {

@@ -16,21 +16,21 @@ use crate::edit;
 use crate::error::{Error, Result};
 use crate::matrix::{Cell, Program, Selection, Variant, build_root, cells, minor, source_root};
 
-/// What became of one cell.
+/// Result of building one cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// The binary was there and is of the present sources.
+    /// Binary existed and matches the present sources.
     UpToDate,
-    /// The binary was built.
+    /// Binary was built in this time.
     Built(Duration),
 }
 
-/// The cells of a program that `GOPS_PROBE_MATRIX` selects, and of these those whose names have what `GOPS_PROBE_CELL` says;
-/// all of them built.
+/// Builds and returns the cells of a program that `GOPS_PROBE_MATRIX` selects, restricted to names that
+/// contain `GOPS_PROBE_CELL`.
 ///
 /// # Errors
 ///
-/// As [`build`]; and where `GOPS_PROBE_MATRIX` names no selection.
+/// Returns the errors of [`build`], and an error if `GOPS_PROBE_MATRIX` names no selection.
 pub fn selected(program: Program) -> Result<Vec<Cell>> {
     let selection = Selection::from_environment().map_err(Error::Selection)?;
     let only = std::env::var("GOPS_PROBE_CELL").unwrap_or_default();
@@ -40,16 +40,15 @@ pub fn selected(program: Program) -> Result<Vec<Cell>> {
     Ok(found)
 }
 
-/// Builds what is missing or outdated among `cells`; `jobs` Go commands run at a time.
+/// Builds the missing or outdated cells of `cells`; `jobs` Go commands run at a time.
 ///
-/// Only one build runs per build folder; another one waits for it.
-/// `progress` is called after each cell.
+/// Only one build runs per build folder; another one waits for it. `progress` is called after each cell.
 ///
 /// # Errors
 ///
-/// The first cell that failed; the others in work are finished.
+/// Returns the error of the first cell that failed; builds in progress are finished.
 pub fn build(cells: &[Cell], jobs: usize, progress: &(dyn Fn(Cell, Outcome) + Sync)) -> Result<()> {
-    // Tests that find everything in place need not wait for a build in progress.
+    // Tests whose cells are all built need not wait for a build in progress.
     if cells.iter().all(|&cell| Recipe::of(cell).is_ok_and(|recipe| recipe.is_done(cell))) {
         for &cell in cells {
             progress(cell, Outcome::UpToDate);
@@ -57,7 +56,7 @@ pub fn build(cells: &[Cell], jobs: usize, progress: &(dyn Fn(Cell, Outcome) + Sy
         return Ok(());
     }
     let _lock = lock("lock")?;
-    // Edited copies come after the builds that they are made from.
+    // Edited copies are made after the builds that they are copied from.
     let (built, edited): (Vec<Cell>, Vec<Cell>) =
         cells.iter().partition(|cell| cell.variant.derived_from().is_none());
     for batch in [built, edited] {
@@ -87,7 +86,7 @@ pub fn build(cells: &[Cell], jobs: usize, progress: &(dyn Fn(Cell, Outcome) + Sy
     Ok(())
 }
 
-/// Holds a lock file of the build folder while it lives.
+/// Takes a lock file of the build folder and holds it until dropped.
 pub(crate) fn lock(name: &str) -> Result<Flock<fs::File>> {
     let root = build_root();
     fs::create_dir_all(&root).map_err(Error::file(&root))?;
@@ -113,7 +112,7 @@ fn build_cell(cell: Cell) -> Result<Outcome> {
     Ok(Outcome::Built(begin.elapsed()))
 }
 
-/// Holds the stamp of the recipe that a cell was built by.
+/// Path of the stamp file, which holds the recipe that a cell was built by.
 fn stamp_file(cell: Cell) -> PathBuf {
     cell.directory().join(format!("{}.stamp", cell.program))
 }
@@ -132,7 +131,7 @@ fn edit_copy(cell: Cell, origin: &Path) -> Result<()> {
     fs::rename(&fresh, &path).map_err(Error::file(&path))
 }
 
-/// The Go command of a cell, and the text that changes when its result would.
+/// Go command of a cell, and the stamp: a text that changes if the result would change.
 #[derive(Debug)]
 struct Recipe {
     environment: Vec<(&'static str, String)>,
@@ -176,7 +175,7 @@ impl Recipe {
             _ => {}
         }
         if cell.minor() >= 24 {
-            // Bubbles are entered by a function that the linker reserves for the standard library.
+            // The linker reserves the function that enters a bubble for the standard library.
             link.push_str("-checklinkname=0 ");
         }
         arguments.push(format!("-ldflags={}", link.trim_end()));
@@ -193,7 +192,7 @@ impl Recipe {
         Ok(Self { environment, arguments, stamp })
     }
 
-    /// Whether the cell's binary was made by this very recipe.
+    /// Returns true if the cell's binary was made by this recipe.
     fn is_done(&self, cell: Cell) -> bool {
         cell.path().exists() && fs::read_to_string(stamp_file(cell)).is_ok_and(|text| text == self.stamp)
     }
@@ -201,7 +200,7 @@ impl Recipe {
     fn run(&self, cell: Cell) -> Result<()> {
         write_module_file(cell)?;
         let mut command = Command::new("go");
-        // The agent is a dependency that the other programs do without: it has a module of its own.
+        // The agent is a dependency that other programs do not need: it has its own module.
         let module = match cell.program {
             Program::Agent => source_root().join("agent"),
             _ => source_root(),
@@ -220,7 +219,7 @@ impl Recipe {
     }
 }
 
-/// A module file with the toolchain's own language version, as a program of its time has it: language
+/// Path of a module file with the toolchain's own language version, as in a program of its time. Language
 /// version and default debug settings depend on it.
 fn module_file(cell: Cell) -> String {
     build_root().join("modules").join(format!("go1.{}.mod", cell.minor())).display().to_string()
@@ -234,18 +233,18 @@ fn write_module_file(cell: Cell) -> Result<()> {
     let origin = source_root().join("go.mod");
     let text = fs::read_to_string(&origin).map_err(Error::file(&origin))?;
     let text = text.replace("\ngo 1.18\n", &format!("\ngo 1.{}\n", minor(cell.toolchain)));
-    // Written under another name first: several builds of one minor run at a time.
+    // The file is written under another name first: several builds of one minor run at a time.
     let fresh = path.with_extension(format!("{}-{}-{}", cell.toolchain, cell.variant, cell.program));
     fs::write(&fresh, text).map_err(Error::file(&fresh))?;
     fs::rename(&fresh, &path).map_err(Error::file(&path))
 }
 
-/// The committed CPU profile that [`Variant::Pgo`] is built with.
+/// Path of the committed CPU profile that [`Variant::Pgo`] is built with.
 fn profile_file() -> PathBuf {
     source_root().join("default.pgo")
 }
 
-/// Appends the names and hashes of the sources that a program is made of.
+/// Appends the names and hashes of a program's sources to the stamp.
 fn write_sources(stamp: &mut String, cell: Cell) -> Result<()> {
     let shared = ["go.mod", "proto"];
     let profile = (cell.variant == Variant::Pgo).then_some("default.pgo");
@@ -269,7 +268,7 @@ fn write_sources(stamp: &mut String, cell: Cell) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command to its end and returns what it wrote on its output.
+/// Runs a command to its end and returns its output.
 pub(crate) fn run(mut command: Command) -> Result<String> {
     let program = format!("{command:?}");
     let output = command.output().map_err(|source| Error::Start { program: program.clone(), source })?;

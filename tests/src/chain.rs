@@ -1,5 +1,7 @@
-//! Whether the frames of a goroutine can be what they seem: each return address behind a call that goes to the
-//! function that is said to have been called, and the goroutine's first function at the end.
+//! Plausibility check of the frames of a goroutine.
+//!
+//! Each return address must be behind a call that leads to the called function. The chain must end at the
+//! goroutine's first function.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,23 +14,23 @@ use inspector::runtime::unwind::End;
 use inspector::runtime::view::View;
 use symbols::addr::RuntimeAddr;
 
-/// What became of chains that were looked at.
+/// Counts of the checked chains.
 #[derive(Debug, Default, Clone)]
 pub struct Tally {
-    /// Chains up to the goroutine's first function.
+    /// Number of chains that reach the goroutine's first function.
     pub complete: usize,
-    /// Chains that end before it, and goroutines without frames, by the reason that is reported for them.
+    /// Number of chains that end earlier, and of goroutines without frames, by the reported reason.
     pub marked: BTreeMap<String, usize>,
-    /// Shown as they were last seen.
+    /// Number of goroutines shown as they were last seen.
     pub unconfirmed: usize,
-    /// Pairs of a return address and the function that was called.
+    /// Number of pairs of a return address and the called function.
     pub pairs: usize,
-    /// Of these, calls whose target the code names.
+    /// Number of pairs with a call whose target the code names.
     pub direct: usize,
 }
 
 impl Tally {
-    /// All marked ones.
+    /// Total number of marked chains.
     #[must_use]
     pub fn all_marked(&self) -> usize {
         self.marked.values().sum()
@@ -46,34 +48,33 @@ impl Tally {
     }
 }
 
-/// A chain: the names of its frames, those included that were inlined, innermost first; empty where there are no
-/// frames.
+/// Chain of frames of a goroutine; empty if there are no frames.
 #[derive(Debug, Default)]
 pub struct Chain {
-    /// Names as a traceback prints them.
+    /// Names as a traceback prints them, with inlined functions, innermost first.
     pub names: Vec<String>,
-    /// Whether it goes up to the goroutine's first function.
+    /// True if the chain reaches the goroutine's first function.
     pub complete: bool,
 }
 
-/// Looks at the chains of one process.
+/// Checker of the chains of one process.
 #[derive(Debug)]
 pub struct Chains<'v> {
     view: &'v View,
     memory: Box<dyn Memory>,
     printer: Printer<'v>,
-    /// Pairs seen to be possible: the callee's entry and the return address.
+    /// Pairs found possible: entry of the callee and return address. The value is true for a direct call.
     possible: HashMap<(u64, u64), bool>,
-    /// What was found so far.
+    /// Counts so far.
     pub tally: Tally,
 }
 
-/// Functions that enter their caller's frame without a call: a fault, an injected preemption.
+/// Functions that enter their caller's frame without a call: after a fault or an injected preemption.
 const INJECTED: [&[u8]; 4] =
     [b"runtime.sigpanic", b"runtime.sigpanic0", b"runtime.asyncPreempt", b"runtime.debugCallV2"];
 
 impl<'v> Chains<'v> {
-    /// For chains of the process behind `view`.
+    /// Creates a checker for the process behind `view`.
     #[must_use]
     pub fn new(process: &Process, view: &'v View) -> Self {
         Self {
@@ -85,11 +86,11 @@ impl<'v> Chains<'v> {
         }
     }
 
-    /// Checks one goroutine of a snapshot, and counts it.
+    /// Checks one goroutine of a snapshot and counts it.
     ///
     /// # Errors
     ///
-    /// What cannot be, with the whole chain.
+    /// Returns a description of the impossible frame, with the whole chain.
     pub fn check(&mut self, snapshot: &Snapshot, slot: &Slot) -> Result<Chain, String> {
         if !slot.confirmed {
             self.tally.unconfirmed += 1;
@@ -159,9 +160,10 @@ impl<'v> Chains<'v> {
             return Err(format!("{name} returns to {ret:#x}, which is no Go code"));
         };
         let caller_entry = caller.module.bias.runtime(caller.func.entry()).0;
-        // The runtime makes a first function look called by goexit, one instruction into it.
+        // The runtime makes a first function look as if goexit called it, one instruction after its start.
         let made_up = caller.func.name() == b"runtime.goexit" && ret == caller_entry + 1;
-        // A callback from C goes on with the saved registers of the call into C, which are those of a switch.
+        // A callback from C continues with the saved registers of the call into C, which are those of a
+        // switch.
         let callback =
             callee == b"runtime.cgocallback" && caller.func.name() == b"runtime.systemstack_switch";
         if INJECTED.contains(&callee) || made_up || callback {
@@ -178,7 +180,8 @@ impl<'v> Chains<'v> {
             }
             // The bytes of an operand can look like a direct call that ends at the same place.
             Some(CallTarget::Direct(target)) if view.modules.lookup(target).is_none() => Ok(false),
-            // Who switches to the system stack is known by this name, and is not on the goroutine's stack.
+            // A function that switches to the system stack is known by this name, and is not on the
+            // goroutine's stack.
             Some(CallTarget::Direct(target))
                 if callee == b"runtime.systemstack_switch" && self.switches(target) =>
             {
@@ -202,8 +205,9 @@ impl<'v> Chains<'v> {
         })
     }
 
-    /// Whether what is at `target` goes on to the function at `entry` without a frame of its own: it jumps there, in
-    /// at most so many `steps`, or `target` is in the middle of it (the unrolled loops that clear and copy memory).
+    /// Returns true if the code at `target` continues in the function at `entry` without its own frame: by at
+    /// most `steps` jumps, or because `target` is in the middle of it (the unrolled loops that clear and copy
+    /// memory).
     fn leads_to(&self, target: u64, entry: u64, steps: u32) -> bool {
         let Some(place) = self.view.modules.lookup(target) else { return false };
         let start = place.module.bias.runtime(place.func.entry()).0;
@@ -230,11 +234,11 @@ impl<'v> Chains<'v> {
     }
 }
 
-/// Where stacks begin.
+/// First functions of stacks.
 const OUTERMOST: [&str; 5] =
     ["runtime.goexit", "runtime.mstart", "runtime.rt0_go", "runtime.sigtramp", "goexit"];
 
-/// A message without its addresses, so that equal reasons count as one.
+/// Removes the addresses of a message, so that equal reasons count as one.
 fn without_addresses(text: &str) -> String {
     let words: Vec<&str> =
         text.split(' ').map(|word| if word.starts_with("0x") { "0x…" } else { word }).collect();

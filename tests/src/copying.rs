@@ -1,10 +1,11 @@
-//! How a program that is to be executed is copied. The tests of `inspector`, which do without this crate, include this file.
+//! Copy of a program for execution. The tests of `inspector`, which do not use this crate, include this file.
 
 use std::path::Path;
 use std::process::Command;
 
-/// The command that copies it. Another process does that: what another thread starts meanwhile would have our file, open for
-/// writing, for a moment, and a program that is being written cannot be executed.
+/// Returns the command that copies the program. Another process must do this: a process that another thread
+/// starts meanwhile would inherit our file, open for writing, for a moment, and a program that is open for
+/// writing cannot be executed.
 pub(crate) fn copying(from: &Path, to: &Path) -> Command {
     let mut command = Command::new("cp");
     command.args([from, to]);

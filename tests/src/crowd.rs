@@ -1,4 +1,4 @@
-//! A dozen other Go programs with long names: what runs on most developers' machines beside the program that is meant.
+//! Crowd of a dozen other Go programs with long names, as most developers' machines run beside the target.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::fixture::Fixture;
 use crate::process::copy_program;
 
-/// Go processes that nobody asks about. They end with it.
+/// Go processes that no test asks about. They are killed when the crowd is dropped.
 #[derive(Debug)]
 pub struct Crowd {
     _processes: Vec<Fixture>,
@@ -16,11 +16,11 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// Starts a dozen processes, whose names and paths are longer than those of the programs of the tests.
+    /// Starts a dozen processes, whose names and paths are longer than those of the test programs.
     ///
     /// # Errors
     ///
-    /// Where a program cannot be built, copied or started.
+    /// Returns an error if a program cannot be built, copied or started.
     pub fn start() -> Result<Self> {
         let folder = tempfile::tempdir().map_err(Error::file(Path::new("a temporary folder")))?;
         let program = agents::parked(true)?;
@@ -36,7 +36,8 @@ impl Crowd {
     }
 }
 
-/// The words of the row of a process in the text of `list`, whose columns are as wide as the longest cell of each.
+/// Returns the words of a process's row in the text of `list`. Each column of `list` is as wide as its
+/// longest cell.
 #[must_use]
 pub fn row<'t>(list: &'t str, pid: &str) -> Option<Vec<&'t str>> {
     list.lines()
@@ -44,8 +45,8 @@ pub fn row<'t>(list: &'t str, pid: &str) -> Option<Vec<&'t str>> {
         .find(|words| words.first() == Some(&pid))
 }
 
-/// Whether `list` marks a process as one with an agent. The mark stands behind the column of names, so it is a word of its
-/// own where another name is longer.
+/// Returns true if `list` marks a process as one with an agent. The mark is behind the column of names, so it
+/// is a separate word if another name is longer.
 #[must_use]
 pub fn has_agent(list: &str, pid: &str) -> bool {
     row(list, pid).is_some_and(|words| {

@@ -1,58 +1,58 @@
-//! Reads the text of a goroutine dump into goroutines, to compare two dumps of one process.
+//! Parser of goroutine dumps, to compare two dumps of one process.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A dump: the text of Go's traceback of all goroutines.
+/// Goroutine dump: the text of Go's traceback of all goroutines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dump {
-    /// The goroutines in the order of the text.
+    /// Goroutines in the order of the text.
     pub goroutines: Vec<Goroutine>,
 }
 
-/// One goroutine of a dump.
+/// Goroutine of a dump.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Goroutine {
-    /// The number in the header.
+    /// Number in the header.
     pub id: u64,
-    /// The parts of the header.
+    /// Parts of the header.
     pub header: Header,
-    /// The goroutine's whole text, header line included, without the empty line after it.
+    /// Whole text of the goroutine with its header line, without the empty line after it.
     pub text: String,
 }
 
-/// The parts of `goroutine N [status, 3 minutes, locked to thread]:`.
+/// Parts of a header `goroutine N [status, 3 minutes, locked to thread]:`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Header {
     /// Status or wait reason with its suffixes: the text before the first comma in the brackets.
     pub status: String,
-    /// Whole minutes waited, where the text says so.
+    /// Whole minutes waited, if printed.
     pub minutes: Option<u64>,
-    /// Whether the goroutine is wired to its thread.
+    /// True if the goroutine is locked to its thread.
     pub locked: bool,
     /// Further parts in the brackets: the synctest bubble.
     pub details: Vec<String>,
-    /// What stands between the brackets and the colon: labels.
+    /// Text between the brackets and the colon: labels.
     pub labels: String,
 }
 
-/// One frame of a goroutine.
+/// Frame of a goroutine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// The function's name as printed; for a creator without the words around it.
+    /// Name of the function as printed; for a creator without the words around it.
     pub function: String,
-    /// What stands in the parentheses after the name.
+    /// Text in the parentheses after the name.
     pub arguments: String,
     /// Path of the source file as printed.
     pub file: String,
-    /// Line in that file.
+    /// Line in the source file.
     pub line: u32,
-    /// Whether this is the `created by` line and not a call that is active.
+    /// True for the `created by` line, which is not an active call.
     pub creator: bool,
 }
 
 impl Dump {
-    /// Splits a dump at its goroutine headers; text that belongs to no goroutine (what a fatal signal
-    /// prints in front of them, and the registers after them) is left out.
+    /// Splits a dump at its goroutine headers. Text outside of goroutines is left out: the text that a fatal
+    /// signal prints in front of them, and the registers after them.
     #[must_use]
     pub fn parse(text: &str) -> Self {
         let blocks = text.split("\n\n").map(|block| block.trim_matches('\n'));
@@ -63,20 +63,20 @@ impl Dump {
         Self { goroutines: goroutines.collect() }
     }
 
-    /// The goroutine with a number.
+    /// Returns the goroutine with this number.
     #[must_use]
     pub fn goroutine(&self, id: u64) -> Option<&Goroutine> {
         self.goroutines.iter().find(|goroutine| goroutine.id == id)
     }
 
     fn by_id(&self) -> BTreeMap<u64, &Goroutine> {
-        // The first of two with one number: a dump that a signal interrupted in its text.
+        // If two have the same number, the first one counts: a signal can interrupt a dump in its text.
         self.goroutines.iter().rev().map(|goroutine| (goroutine.id, goroutine)).collect()
     }
 }
 
 impl Goroutine {
-    /// The frames, innermost first, the creator last; lines that are no frames are left out.
+    /// Returns the frames, innermost first, the creator last; other lines are left out.
     #[must_use]
     pub fn frames(&self) -> Vec<Frame> {
         let lines: Vec<&str> = self.text.lines().collect();
@@ -91,7 +91,7 @@ impl Goroutine {
                 Some((function, arguments)) if !creator => (function, arguments),
                 _ => (call, ""),
             };
-            // file.go:12 +0x34, with further words in a system traceback
+            // Format: file.go:12 +0x34, with further words in a system traceback.
             let place = place.split(" +0x").next().unwrap_or(place);
             let place = place.split(" fp=0x").next().unwrap_or(place);
             let Some((file, line)) = place.rsplit_once(':') else { continue };
@@ -108,11 +108,11 @@ impl Goroutine {
     }
 }
 
-/// Splits `name(arguments` at the parenthesis that opens the arguments: names have their own, as in
+/// Splits `name(arguments` at the parenthesis that opens the arguments. Names may have parentheses too, as in
 /// `pkg.(*T).method`.
 fn split_arguments(call: &str) -> Option<(&str, &str)> {
     let mut at = call.len();
-    // Arguments hold no parentheses: the last one in the text opens them.
+    // Arguments have no parentheses: the last one in the text opens them.
     while let Some(open) = call[..at].rfind('(') {
         if !call[open..].starts_with("(*") {
             return Some((&call[..open], &call[open + 1..]));
@@ -122,16 +122,16 @@ fn split_arguments(call: &str) -> Option<(&str, &str)> {
     None
 }
 
-/// Reads `goroutine 7 [chan receive, 2 minutes]:` and its variations.
+/// Parses `goroutine 7 [chan receive, 2 minutes]:` and its variations.
 fn parse_header(line: &str) -> Option<(u64, Header)> {
     let rest = line.strip_prefix("goroutine ")?;
     let (id, rest) = rest.split_once(' ')?;
     let id = id.parse().ok()?;
-    // System tracebacks say gp=…, m=… in front of the bracket.
+    // System tracebacks have gp=…, m=… in front of the bracket.
     let rest = &rest[rest.find('[')? + 1..];
     let rest = rest.strip_suffix(':')?;
     let close = rest.find(']')?;
-    // Labels of Go 1.26 stand inside the brackets and may hold brackets themselves.
+    // Labels of Go 1.26 are inside the brackets and may contain brackets.
     let (inside, labels) = match rest.split_once(" labels:{") {
         Some((inside, labels)) => (inside, labels.strip_suffix("}]").unwrap_or(labels)),
         None => (&rest[..close], rest[close + 1..].trim()),
@@ -150,60 +150,63 @@ fn parse_header(line: &str) -> Option<(u64, Header)> {
     Some((id, header))
 }
 
-/// Two texts of one goroutine that should have been the same.
+/// Difference between two texts of one goroutine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
-    /// The goroutine's number.
+    /// Number of the goroutine.
     pub id: u64,
-    /// What the target said; empty where it does not know the goroutine.
+    /// Text in the target's own dump; empty if the goroutine is missing there.
     pub expected: String,
-    /// What was found from outside; empty where it was not found.
+    /// Text found from outside; empty if the goroutine was not found.
     pub found: String,
 }
 
-/// What the runtime prints instead of the frames of a goroutine that another thread runs.
+/// Text that the runtime prints instead of the frames of a goroutine that another thread runs.
 const ELSEWHERE: &str = "\tgoroutine running on other thread; stack unavailable";
 
-/// The target's dumps and those from outside, goroutine by goroutine.
+/// Comparison of the target's own dumps with dumps from outside, by goroutine.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Comparison {
-    /// Goroutines of which a text from outside and one of the target are the same, byte for byte.
+    /// Number of goroutines with the same text on both sides, byte for byte.
     pub equal: usize,
-    /// Goroutines that ran on another thread, so that the target could not print their frames; we say that they run.
+    /// Goroutines that ran on another thread: the target could not print their frames, and our dump shows
+    /// them as running.
     pub running: Vec<u64>,
-    /// Goroutines that differ, and differ between two dumps of one side as well.
+    /// Goroutines that differ, and also differ between two dumps of one side.
     pub moved: Vec<u64>,
     /// Goroutines that differ without an explanation.
     pub different: Vec<Difference>,
-    /// Whether the goroutines that both have come in the same order.
+    /// True if the goroutines of both sides have the same order.
     pub same_order: bool,
 }
 
 impl Comparison {
-    /// Whether each goroutine was the same or is known to have run meanwhile.
+    /// Returns true if each goroutine is the same or is known to have run meanwhile, and the order is the
+    /// same.
     #[must_use]
     pub fn accepted(&self) -> bool {
         self.different.is_empty() && self.same_order && self.equal > 0
     }
 
-    /// How many goroutines were compared.
+    /// Number of goroutines compared.
     #[must_use]
     pub fn total(&self) -> usize {
         self.equal + self.running.len() + self.moved.len() + self.different.len()
     }
 }
 
-/// Compares a dump made from outside with the target's own dumps before and after it.
+/// Compares a dump from outside with the target's own dumps before and after it.
 ///
-/// The goroutine `dumper` runs while the target dumps, so it is left out.
+/// The goroutine `dumper` runs during the target's dump, so it is left out.
 #[must_use]
 pub fn compare(before: &Dump, found: &Dump, after: &Dump, dumper: u64) -> Comparison {
     against([before, after], [found, found], |id| id == dumper, None)
 }
 
-/// Compares the target's dumps with those from outside, each side's in the order of time.
+/// Compares the target's dumps with dumps from outside, those of each side in order of time.
 ///
-/// Goroutines that `left_out` says are not compared; `out_of_place` may be anywhere.
+/// Goroutines for which `left_out` returns true are not compared. Goroutine `out_of_place` may be at any
+/// position.
 pub(crate) fn against(
     own: [&Dump; 2],
     found: [&Dump; 2],
@@ -235,7 +238,7 @@ pub(crate) fn against(
         let ids = dump.goroutines.iter().map(|goroutine| goroutine.id);
         ids.filter(|id| !left_out(*id) && Some(*id) != out_of_place && other.contains_key(id)).collect()
     };
-    // Those nearest in time: the target's first one, and our last one.
+    // The dumps nearest in time are compared: the target's first one, and our last one.
     result.same_order = order(own[0], &ours[1]) == order(found[1], &theirs[0]);
     result
 }
@@ -284,7 +287,7 @@ mod tests {
         let changed = Dump::parse(&TEXT.replace("t.go:20", "t.go:21"));
         assert!(compare(&before, &before, &before, 1).accepted());
         assert_eq!(compare(&before, &changed, &before, 1).different.len(), 1);
-        // It says so itself, afterwards.
+        // The target itself prints the change later.
         assert!(compare(&before, &changed, &changed, 1).accepted());
         let later = Dump::parse(&TEXT.replace("t.go:20", "t.go:22"));
         assert_eq!(compare(&before, &changed, &later, 1).moved, [7]);

@@ -1,4 +1,4 @@
-//! Edits of a built ELF executable: what post-processing tools do to binaries in the field.
+//! Edits of a built ELF executable, as post-processing tools make them in practice.
 
 use std::ops::Range;
 use std::path::Path;
@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 ///
-/// Where the bytes are no 64-bit ELF file.
+/// Returns an error if the bytes are not a 64-bit ELF file.
 pub(crate) fn remove_section_headers(image: &mut [u8], path: &Path) -> Result<()> {
     check(image, path)?;
     zero(image, 40..48); // e_shoff
@@ -21,7 +21,7 @@ pub(crate) fn remove_section_headers(image: &mut [u8], path: &Path) -> Result<()
 ///
 /// # Errors
 ///
-/// Where the bytes are no 64-bit ELF file or hold no blob.
+/// Returns an error if the bytes are not a 64-bit ELF file or have no blob.
 pub(crate) fn wipe_build_info(image: &mut [u8], path: &Path) -> Result<()> {
     const MAGIC: &[u8] = b"\xff Go buildinf:";
     check(image, path)?;
@@ -56,7 +56,8 @@ fn zero(image: &mut [u8], range: Range<usize>) {
     }
 }
 
-/// A variable-length number and its size in bytes; numbers past 28 bits are no lengths of ours.
+/// Reads a variable-length number; returns its value and its size in bytes. Numbers above 28 bits are
+/// rejected.
 fn uvarint(bytes: &[u8]) -> Option<(usize, usize)> {
     let mut value = 0;
     for (position, &byte) in bytes.iter().take(4).enumerate() {

@@ -1,106 +1,106 @@
-//! What goes wrong while building, driving or comparing fixtures.
+//! Errors of building, driving or comparing fixtures.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// An error of the harness.
+/// Error of the harness.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file could not be read or written.
+    /// File could not be read or written.
     #[error("{path}: {source}")]
     File {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         source: std::io::Error,
     },
-    /// A program could not be started.
+    /// Program could not be started.
     #[error("cannot run {program}: {source}")]
     Start {
-        /// The program.
+        /// Program that could not be started.
         program: String,
-        /// What the system said.
+        /// Error of the system.
         source: std::io::Error,
     },
-    /// A program ended with a failure.
+    /// Program ended with a failure.
     #[error("{program} failed:\n{stderr}")]
     Failed {
-        /// The command line.
+        /// Command line of the program.
         program: String,
-        /// What it wrote on stderr.
+        /// Text that the program wrote on stderr.
         stderr: String,
     },
-    /// There is no such selection of cells.
+    /// Selection of cells does not exist.
     #[error("GOPS_PROBE_MATRIX={0} is none of quick, spread and full")]
     Selection(String),
-    /// A fixture was not built yet.
+    /// Fixture was not built yet.
     #[error("{0} is not built: run `cargo run -p gops-probe-tests --bin fixtures -- build`")]
     NotBuilt(PathBuf),
-    /// A built file is not the ELF executable that an edit needs.
+    /// Built file is not the ELF executable that an edit needs.
     #[error("{path} cannot be edited: {reason}")]
     Edit {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is missing.
+        /// Missing part of the file.
         reason: &'static str,
     },
-    /// A fixture did not answer in time.
+    /// Fixture did not answer in time.
     #[error("process {pid} gave no answer to {question:?} within {limit:?}; stderr: {stderr}")]
     NoAnswer {
-        /// The process.
+        /// Pid of the process.
         pid: u32,
-        /// The command that it was asked.
+        /// Command that was sent.
         question: String,
-        /// How long it was waited for.
+        /// Time that was waited.
         limit: Duration,
-        /// What the process wrote on stderr.
+        /// Text that the process wrote on stderr.
         stderr: String,
     },
-    /// A fixture ended, or closed its stdout, when it should have answered.
+    /// Fixture ended, or closed its stdout, when it should have answered.
     #[error("process {pid} ended instead of answering {question:?}; stderr: {stderr}")]
     Ended {
-        /// The process.
+        /// Pid of the process.
         pid: u32,
-        /// The command that it was asked.
+        /// Command that was sent.
         question: String,
-        /// What the process wrote on stderr.
+        /// Text that the process wrote on stderr.
         stderr: String,
     },
-    /// A fixture answered something else than the protocol says.
+    /// Fixture gave an answer that the protocol does not allow.
     #[error("process {pid} answered {question:?} with {answer:?}")]
     BadAnswer {
-        /// The process.
+        /// Pid of the process.
         pid: u32,
-        /// The command that it was asked.
+        /// Command that was sent.
         question: String,
-        /// The line that it answered.
+        /// Line that was received.
         answer: String,
     },
-    /// A program's HTTP server did not answer, or with a failure.
+    /// HTTP server of a program did not answer, or answered with a failure.
     #[error("{url}: {source}")]
     Http {
-        /// What was asked for.
+        /// Requested URL.
         url: String,
-        /// What went wrong.
+        /// Error of the request.
         source: Box<ureq::Error>,
     },
-    /// A record of results is not readable.
+    /// Record of results cannot be read.
     #[error("{path}, line {line}: {source}")]
     Record {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The line, from 1.
+        /// Line number, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// Error of the parser.
         source: serde_json::Error,
     },
-    /// A task of a target was left traced or stopped.
+    /// Task of a target was left traced or stopped.
     #[error("process {pid} was touched: {what}")]
     Touched {
-        /// The process.
+        /// Pid of the process.
         pid: u32,
-        /// What was found.
+        /// Description of the violation.
         what: String,
     },
 }

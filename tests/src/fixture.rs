@@ -1,4 +1,4 @@
-//! A running fixture: starts it, talks to it, and checks that nobody left a mark on it.
+//! Running fixture: start, commands, and a check that it was left untouched.
 
 use std::io::{Read as _, Write as _};
 use std::process::{ChildStdin, Command, ExitStatus, Stdio};
@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::matrix::Cell;
 use crate::process::{PATIENCE, Process};
 
-/// A fixture process, killed when dropped.
+/// Fixture process, killed when dropped.
 #[derive(Debug)]
 pub struct Fixture {
     process: Process,
@@ -26,7 +26,7 @@ impl Fixture {
     ///
     /// # Errors
     ///
-    /// Where the cell is not built, or does not come to say that it is ready.
+    /// Returns an error if the cell is not built, or does not report that it is ready.
     pub fn spawn(cell: &Cell, arguments: &[&str], environment: &[(&str, &str)]) -> Result<Self> {
         let path = cell.path();
         if !path.exists() {
@@ -43,7 +43,7 @@ impl Fixture {
     ///
     /// # Errors
     ///
-    /// Where it does not start, or does not come to say that it is ready.
+    /// Returns an error if the program does not start, or does not report that it is ready.
     pub fn start(mut command: Command) -> Result<Self> {
         let program = format!("{command:?}");
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -53,7 +53,8 @@ impl Fixture {
             return Err(Error::Failed { program, stderr: "no pipes".to_owned() });
         };
         let (sender, stdout) = channel();
-        // A thread, so that waiting for an answer can end. It ends with the process's stdout.
+        // A thread reads the output, so that waiting for an answer can end. The thread ends with the
+        // process's stdout.
         std::thread::spawn(move || {
             let mut buffer = vec![0; 1 << 16];
             while let Ok(size @ 1..) = output.read(&mut buffer) {
@@ -75,21 +76,21 @@ impl Fixture {
         Ok(fixture)
     }
 
-    /// The process's number.
+    /// Pid of the process.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.process.pid()
     }
 
-    /// The process, pinned.
+    /// Returns the pinned process.
     ///
     /// # Errors
-    /// Where it has ended.
+    /// Returns an error if the process has ended.
     pub fn pinned(&self) -> std::result::Result<inspector::process::Process, Box<dyn std::error::Error>> {
         Ok(inspector::process::Process::pin(self.pid().try_into()?)?)
     }
 
-    /// The goroutine that answers commands: blocked reading stdin while nothing is asked.
+    /// Number of the goroutine that answers commands; it blocks reading stdin between commands.
     #[must_use]
     pub fn dumper(&self) -> u64 {
         self.dumper
@@ -99,7 +100,7 @@ impl Fixture {
     ///
     /// # Errors
     ///
-    /// Where the process ended or does not answer.
+    /// Returns an error if the process ended or does not answer.
     pub fn command(&mut self, line: &str) -> Result<String> {
         self.send(line)?;
         self.line(line)
@@ -109,34 +110,34 @@ impl Fixture {
     ///
     /// # Errors
     ///
-    /// Where the answer is another.
+    /// Returns an error if the answer is another.
     pub fn order(&mut self, line: &str) -> Result<()> {
         self.expect(line, "ok")
     }
 
-    /// Asks for a sign of life.
+    /// Checks that the process answers.
     ///
     /// # Errors
     ///
-    /// Where there is none.
+    /// Returns an error if the process does not answer.
     pub fn ping(&mut self) -> Result<()> {
         self.expect("ping", "pong")
     }
 
-    /// The process's own dump of all goroutines.
+    /// Returns the process's own dump of all goroutines.
     ///
     /// # Errors
     ///
-    /// Where the process does not give one.
+    /// Returns an error if the process does not return a dump.
     pub fn dump(&mut self) -> Result<String> {
         self.dump_on("dump")
     }
 
-    /// The dump that it answers a question with.
+    /// Returns the dump that answers `question`.
     ///
     /// # Errors
     ///
-    /// Where the process does not give one.
+    /// Returns an error if the process does not return a dump.
     pub fn dump_on(&mut self, question: &str) -> Result<String> {
         let line = self.command(question)?;
         let size: usize = line
@@ -157,17 +158,17 @@ impl Fixture {
     ///
     /// # Errors
     ///
-    /// Where the process does not take it.
+    /// Returns an error if the process does not take the command.
     pub fn send(&mut self, line: &str) -> Result<()> {
         let sent = self.stdin.write_all(format!("{line}\n").as_bytes());
         sent.map_err(|_| self.process.ended(line))
     }
 
-    /// The next line that the process writes; `question` is what errors say it was asked.
+    /// Returns the next line that the process writes; `question` is the command named in errors.
     ///
     /// # Errors
     ///
-    /// Where there is none in time.
+    /// Returns an error if no line arrives in time.
     pub fn line(&mut self, question: &str) -> Result<String> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -181,28 +182,28 @@ impl Fixture {
         }
     }
 
-    /// What the process wrote on stderr so far.
+    /// Returns the text that the process wrote on stderr so far.
     #[must_use]
     pub fn stderr_text(&self) -> String {
         self.process.stderr_text()
     }
 
-    /// Waits until the process ended by itself, or by a signal that the test sent.
+    /// Waits until the process ends by itself, or by a signal that the test sent.
     ///
     /// # Errors
     ///
-    /// Where it goes on.
+    /// Returns an error if the process does not end.
     pub fn wait(&mut self) -> Result<ExitStatus> {
         self.process.wait()
     }
 
-    /// Ends the process as Go's fatal signal does, and returns what it says about its goroutines.
+    /// Ends the process by Go's fatal signal, and returns the dump of its goroutines.
     ///
-    /// What it says depends on the `GOTRACEBACK` that it was started with.
+    /// The level of detail depends on the `GOTRACEBACK` that the process was started with.
     ///
     /// # Errors
     ///
-    /// Where the signal cannot be sent or the process survives it.
+    /// Returns an error if the signal cannot be sent or the process survives it.
     pub fn quit_dump(&mut self) -> Result<String> {
         self.process.dump_by(Signal::SIGQUIT)
     }
@@ -211,17 +212,18 @@ impl Fixture {
     ///
     /// # Errors
     ///
-    /// What was found instead.
+    /// Returns a description of the violation.
     pub fn assert_untouched(&mut self) -> Result<()> {
         self.assert_untraced()?;
         self.ping()
     }
 
-    /// As [`Self::assert_untouched`], without asking the process anything: it stays as it was.
+    /// Checks the same as [`Self::assert_untouched`], but sends nothing to the process, so that its state
+    /// does not change.
     ///
     /// # Errors
     ///
-    /// What was found instead.
+    /// Returns a description of the violation.
     pub fn assert_untraced(&mut self) -> Result<()> {
         self.process.assert_untraced()
     }

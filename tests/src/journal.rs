@@ -1,4 +1,4 @@
-//! Records that tests keep from run to run, one JSON value a line, beside the fixtures that they are about.
+//! Records that tests keep between runs, one JSON value per line, in the folder of the built fixtures.
 
 use std::fs;
 use std::io::Write as _;
@@ -9,11 +9,11 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, Result};
 use crate::matrix::build_root;
 
-/// Adds records to a file's.
+/// Appends records to a file.
 ///
 /// # Errors
 ///
-/// Where the file cannot be written.
+/// Returns an error if the file cannot be written.
 pub(crate) fn append<T: Serialize>(name: &str, records: &[T]) -> Result<()> {
     let path = build_root().join(name);
     let mut text = String::new();
@@ -28,15 +28,15 @@ pub(crate) fn append<T: Serialize>(name: &str, records: &[T]) -> Result<()> {
     }
     let mut file =
         fs::OpenOptions::new().create(true).append(true).open(&path).map_err(Error::file(&path))?;
-    // One write, so that tests that record at a time do not mix their lines.
+    // One write: tests that record at the same time must not mix their lines.
     file.write_all(text.as_bytes()).map_err(Error::file(&path))
 }
 
-/// All records of a file, oldest first.
+/// Reads all records of a file, oldest first.
 ///
 /// # Errors
 ///
-/// Where there is none, or it has other contents.
+/// Returns an error if the file is missing or has other contents.
 pub(crate) fn read<T: DeserializeOwned>(name: &str) -> Result<Vec<T>> {
     let path = build_root().join(name);
     let text = fs::read_to_string(&path).map_err(Error::file(&path))?;

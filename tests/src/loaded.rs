@@ -1,5 +1,5 @@
-//! Programs that load Go code: hosts of plugins, and hosts of Go libraries with runtimes of their own. Built when tests need
-//! them, all stripped.
+//! Programs that load Go code: hosts of plugins, and hosts of Go libraries with their own runtimes. All are
+//! built when tests need them, and stripped.
 
 use std::collections::hash_map::DefaultHasher;
 use std::fs;
@@ -14,16 +14,16 @@ use crate::error::{Error, Result};
 use crate::matrix::{build_root, source_root};
 use crate::probe::probe;
 
-/// What a toolchain makes of `fixtures/loaded`.
+/// Build result of `fixtures/loaded`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Artifact {
-    /// A library for C programs, which calls itself by this name.
+    /// Library for C programs, which reports this name.
     Library(&'static str),
-    /// A plugin of [`Artifact::PluginHost`].
+    /// Plugin of [`Artifact::PluginHost`].
     Plugin,
-    /// A program that loads plugins.
+    /// Program that loads plugins.
     PluginHost,
-    /// A Go program that loads libraries.
+    /// Go program that loads libraries.
     GoHost,
 }
 
@@ -47,11 +47,11 @@ impl Artifact {
     }
 }
 
-/// Builds it with a toolchain (`1.26.11`), where that was not done yet, and says where it is.
+/// Builds an artifact with a toolchain (`1.26.11`), if needed, and returns its path.
 ///
 /// # Errors
 ///
-/// What the toolchain says.
+/// Returns the message of the toolchain.
 pub fn artifact(toolchain: &str, artifact: Artifact) -> Result<PathBuf> {
     let _lock = lock("lock-loaded")?;
     let folder = build_root().join("loaded").join(toolchain);
@@ -75,11 +75,11 @@ pub fn artifact(toolchain: &str, artifact: Artifact) -> Result<PathBuf> {
     once(&path, &[source_root().join("loaded"), source_root().join("proto")], command)
 }
 
-/// The C program that loads libraries.
+/// Builds the C program that loads libraries, if needed, and returns its path.
 ///
 /// # Errors
 ///
-/// What the compiler says.
+/// Returns the message of the compiler.
 pub fn c_host() -> Result<PathBuf> {
     let _lock = lock("lock-loaded")?;
     let path = build_root().join("loaded").join("chost");
@@ -89,13 +89,13 @@ pub fn c_host() -> Result<PathBuf> {
     once(&path, &[source], command)
 }
 
-/// The same as a script, for `python3`.
+/// Returns the path of the Python script that loads libraries, for `python3`.
 #[must_use]
 pub fn python_host() -> PathBuf {
     source_root().join("loaded").join("host.py")
 }
 
-/// Runs a command that makes a file of sources, where it or they are new.
+/// Runs a command that makes a file from sources, if the command or a source is new.
 fn once(path: &Path, sources: &[PathBuf], command: Command) -> Result<PathBuf> {
     let mut stamp = format!("{command:?}\n");
     for source in sources {
@@ -108,14 +108,14 @@ fn once(path: &Path, sources: &[PathBuf], command: Command) -> Result<PathBuf> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(Error::file(folder))?;
     }
-    // A process that still has it mapped keeps the old file.
+    // A process that still has the file mapped keeps the old one.
     let _ = fs::remove_file(path);
     run(command)?;
     fs::write(&stamp_file, &stamp).map_err(Error::file(&stamp_file))?;
     Ok(path.to_owned())
 }
 
-/// Adds the hash of a file, or of all below a folder.
+/// Adds the hash of a file, or of all files below a folder, to the stamp.
 fn add(path: &Path, stamp: &mut String) -> Result<()> {
     if path.is_dir() {
         let mut entries: Vec<PathBuf> = fs::read_dir(path)
@@ -132,24 +132,25 @@ fn add(path: &Path, stamp: &mut String) -> Result<()> {
     Ok(())
 }
 
-/// A sample of a profile in JSON.
+/// Sample of a profile in JSON.
 #[derive(Debug, Clone)]
 pub struct NamedSample {
-    /// Its functions, innermost first.
+    /// Functions, innermost first.
     pub functions: Vec<String>,
-    /// Its labels that are text: lists.
+    /// Text labels: lists.
     pub labels: Value,
-    /// Its labels that are numbers: lists.
+    /// Number labels: lists.
     pub numbers: Value,
-    /// Its first value.
+    /// First value of the sample.
     pub value: i64,
 }
 
-/// The samples of `gops-probe ARGUMENTS PID`, which writes a CPU profile in JSON; none where stops found no thread on a CPU.
+/// Returns the samples of `gops-probe ARGUMENTS PID`, which writes a CPU profile in JSON. The result is empty
+/// if stops found no thread on a CPU.
 ///
 /// # Errors
 ///
-/// What it says where it fails for another reason.
+/// Returns the error text of gops-probe if it fails for another reason.
 pub fn sampled(arguments: &[&str], pid: u32) -> Result<Vec<NamedSample>> {
     let pid = pid.to_string();
     let arguments: Vec<&str> = arguments.iter().copied().chain([pid.as_str()]).collect();
@@ -164,7 +165,7 @@ pub fn sampled(arguments: &[&str], pid: u32) -> Result<Vec<NamedSample>> {
     }
 }
 
-/// The samples of a profile in JSON, with the names of their functions.
+/// Returns the samples of a profile in JSON, with the names of their functions.
 #[must_use]
 pub fn named_samples(profile: &Value) -> Vec<NamedSample> {
     let index = |value: &Value| value.as_u64().and_then(|i| usize::try_from(i).ok()).unwrap_or(usize::MAX);

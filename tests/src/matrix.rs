@@ -1,18 +1,18 @@
-//! The build matrix: which fixture is built by which Go toolchain in which way.
+//! Build matrix: fixtures, Go toolchains and build variants.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// Toolchains, oldest first: the newest patch of each minor, and from 1.21 on its first release too. Then
-/// candidates. The list is written by `generate-tables`, with which a release is added.
+/// Toolchains, oldest first: the newest patch of each minor, and from 1.21 on its first release too.
+/// Candidates follow at the end. `generate-tables` writes the list, when a release is added.
 pub const TOOLCHAINS: &[&str] = &include!("toolchains.rs");
 
-/// The newest release.
+/// Newest release.
 pub const NEWEST: &str = newest_of(NEWEST_MINOR);
 
-/// The newest release of each minor, oldest first.
+/// Newest release of each minor, oldest first.
 pub const NEWEST_OF_EACH_MINOR: [&str; (NEWEST_MINOR - OLDEST_MINOR) as usize + 1] = {
     let mut newest = [""; (NEWEST_MINOR - OLDEST_MINOR) as usize + 1];
     let mut i = 0;
@@ -45,11 +45,11 @@ const NEWEST_MINOR: u32 = {
     newest
 };
 
-/// The newest release of a minor: `1.24.13` of 24.
+/// Returns the newest release of a minor: `1.24.13` for 24.
 ///
 /// # Panics
 ///
-/// Where there is none; in a constant that is an error of the compiler.
+/// Panics if there is none; in a constant this is a compile error.
 #[must_use]
 pub const fn newest_of(wanted: u32) -> &'static str {
     let (mut newest, mut i) = ("", 0);
@@ -63,12 +63,12 @@ pub const fn newest_of(wanted: u32) -> &'static str {
     newest
 }
 
-/// Candidates and betas, oldest first.
+/// Returns candidates and betas, oldest first.
 pub fn candidates() -> impl Iterator<Item = &'static str> {
     TOOLCHAINS.iter().copied().filter(|toolchain| is_candidate(toolchain))
 }
 
-/// Whether a toolchain is no release: `1.27rc1` has one dot.
+/// Returns true if a toolchain is not a release: `1.27rc1` has one dot.
 const fn is_candidate(toolchain: &str) -> bool {
     let (mut dots, mut i) = (0, 0);
     while i < toolchain.len() {
@@ -80,23 +80,23 @@ const fn is_candidate(toolchain: &str) -> bool {
     dots < 2
 }
 
-/// How a fixture is built, or changed after the build.
+/// Build variant of a fixture: how it is built, or changed after the build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Variant {
     /// `-s -w -trimpath`, without cgo: the normal case of a production binary.
     Stripped,
-    /// What `go build` does by default, without cgo: symbol table and DWARF.
+    /// Default options of `go build`, without cgo: symbol table and DWARF.
     Plain,
     /// Position-independent, stripped.
     Pie,
     /// Linked by the system's linker against libc, stripped.
     Cgo,
-    /// The stripped build without its section headers.
+    /// Stripped build without its section headers.
     NoSections,
-    /// The stripped build with the build info blob wiped.
+    /// Stripped build with the build info blob wiped.
     NoBuildInfo,
-    /// With the race detector, stripped.
+    /// Build with the race detector, stripped.
     Race,
     /// `-gcflags=all='-N -l'`, stripped: no inlining, everything on the stack.
     NoOpt,
@@ -104,16 +104,16 @@ pub enum Variant {
     V3,
     /// Optimised with a profile (from Go 1.21), stripped.
     Pgo,
-    /// `-gcflags=all=-l=4`, stripped: more is inlined.
+    /// `-gcflags=all=-l=4`, stripped: more functions are inlined.
     Inlined,
-    /// `-cover -coverpkg=all` (from Go 1.20), stripped: the runtime counts what of it is executed.
+    /// `-cover -coverpkg=all` (from Go 1.20), stripped: the runtime counts which of its code is executed.
     Cover,
-    /// A shared object loaded by a C program, stripped.
+    /// Shared object loaded by a C program, stripped.
     CShared,
 }
 
 impl Variant {
-    /// All variants.
+    /// List of all variants.
     pub const ALL: [Self; 13] = [
         Self::Stripped,
         Self::Plain,
@@ -134,7 +134,7 @@ impl Variant {
     pub const COMMON: [Self; 6] =
         [Self::Stripped, Self::Plain, Self::Pie, Self::Cgo, Self::NoSections, Self::NoBuildInfo];
 
-    /// The name in paths and tables.
+    /// Name in paths and tables.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -154,7 +154,7 @@ impl Variant {
         }
     }
 
-    /// The variant whose build is edited to make this one, if this one is not built itself.
+    /// Variant whose build is edited to make this one; `None` if this one is built itself.
     #[must_use]
     pub const fn derived_from(self) -> Option<Self> {
         match self {
@@ -170,7 +170,7 @@ impl fmt::Display for Variant {
     }
 }
 
-/// A fixture program.
+/// Fixture program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Program {
@@ -182,7 +182,7 @@ pub enum Program {
     Running,
     /// Goroutines that come, grow, shrink, block and go.
     Churn,
-    /// Goroutines that stop running so often between two waits that the runtime's count of it comes round.
+    /// Goroutines that stop running so often between two waits that the runtime's count of it wraps around.
     Rounds,
     /// Many parked goroutines, and a clock that notices stalls.
     Parked,
@@ -190,24 +190,24 @@ pub enum Program {
     Blocked,
     /// [`Program::Parked`] with the gops agent in it.
     Agent,
-    /// A server on a loopback port, or its client.
+    /// HTTP server on a loopback port, or its client.
     HttpServer,
     /// Work on a heap that is checked all the time.
     Collector,
     /// Allocations, blocking and contention at known places, and the program's own profiles of them.
     Profiles,
-    /// The same without the profiles: the linker leaves sampling of allocations out.
+    /// [`Program::Profiles`] without the profiles: the linker leaves sampling of allocations out.
     Unprofiled,
-    /// A heap of many sizes, and the program's own statistics of it.
+    /// Heap with objects of many sizes, and the program's own statistics of it.
     Memory,
-    /// Computes in functions whose shares of the time are known.
+    /// Computation in functions whose shares of the time are known.
     Hot,
-    /// Computes on stacks that have to grow.
+    /// Computation on stacks that have to grow.
     Growing,
 }
 
 impl Program {
-    /// All programs.
+    /// List of all programs.
     pub const ALL: [Self; 15] = [
         Self::States,
         Self::Cgo,
@@ -226,7 +226,7 @@ impl Program {
         Self::Growing,
     ];
 
-    /// The name in paths and tables.
+    /// Name in paths and tables.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -248,7 +248,7 @@ impl Program {
         }
     }
 
-    /// Folders of the fixtures' module that the program is made of, besides those all share.
+    /// Folders of the fixtures' module with the program's sources, without the shared ones.
     pub(crate) const fn sources(self) -> &'static [&'static str] {
         match self {
             Self::States => &["cmd/states", "cmd/cshared", "loader", "states"],
@@ -269,7 +269,7 @@ impl Program {
         }
     }
 
-    /// Whether the stripped build of the program by a toolchain is needed in the spread selection.
+    /// Returns true if the spread selection needs the program's stripped build by this toolchain.
     fn is_spread_to(self, toolchain: &str) -> bool {
         let newest_of_one = |minors: &[u32]| minors.iter().any(|&minor| newest_of(minor) == toolchain);
         let of_each = NEWEST_OF_EACH_MINOR.contains(&toolchain);
@@ -281,9 +281,9 @@ impl Program {
             Self::Rounds | Self::Parked | Self::Blocked | Self::HttpServer | Self::Unprofiled => {
                 QUICK.contains(&toolchain)
             }
-            // What a stack that grows saves where has changed between these.
+            // Between these releases, the values that a growing stack saves and their places have changed.
             Self::Growing => toolchain == NEWEST || newest_of_one(&[18, 20, 21, 24]),
-            // The agent's own module asks for Go 1.24.
+            // The agent's own module requires Go 1.24.
             Self::Agent => toolchain == NEWEST || newest_of_one(&[24]),
         }
     }
@@ -295,48 +295,48 @@ impl fmt::Display for Program {
     }
 }
 
-/// One fixture binary.
+/// Fixture binary of one toolchain, variant and program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct Cell {
     /// Go version without the `go`, one of [`TOOLCHAINS`].
     pub toolchain: &'static str,
-    /// How it is built.
+    /// Build variant.
     pub variant: Variant,
-    /// What is built.
+    /// Program that is built.
     pub program: Program,
 }
 
 impl Cell {
-    /// The cell of a toolchain, a variant and a program.
+    /// Creates the cell of a toolchain, a variant and a program.
     #[must_use]
     pub const fn new(toolchain: &'static str, variant: Variant, program: Program) -> Self {
         Self { toolchain, variant, program }
     }
 
-    /// The minor version: 21 for 1.21.13.
+    /// Minor version: 21 for 1.21.13.
     #[must_use]
     pub fn minor(&self) -> u32 {
         minor(self.toolchain)
     }
 
-    /// The executable to start; it exists once the cell was built.
+    /// Path of the executable to start; it exists after the cell was built.
     #[must_use]
     pub fn path(&self) -> PathBuf {
         self.directory().join(self.program.name())
     }
 
-    /// Where the cell's files are.
+    /// Folder of the cell's files.
     pub(crate) fn directory(&self) -> PathBuf {
         build_root().join(format!("go{}", self.toolchain)).join(self.variant.name())
     }
 
-    /// The shared object with the Go code, for [`Variant::CShared`].
+    /// Path of the shared object with the Go code, for [`Variant::CShared`].
     #[must_use]
     pub fn library(&self) -> Option<PathBuf> {
         (self.variant == Variant::CShared).then(|| self.directory().join(format!("{}.so", self.program)))
     }
 
-    /// Whether such a binary is part of the matrix.
+    /// Returns true if the matrix contains this binary.
     fn exists(&self) -> bool {
         let deep = DEEP.contains(&self.toolchain);
         if is_candidate(self.toolchain) {
@@ -372,7 +372,7 @@ impl fmt::Display for Cell {
     }
 }
 
-/// The minor version of a toolchain's name: the digits behind `1.`.
+/// Returns the minor version of a toolchain: the digits behind `1.`.
 pub(crate) const fn minor(toolchain: &str) -> u32 {
     let (bytes, mut i, mut minor) = (toolchain.as_bytes(), 2, 0);
     while i < bytes.len() && bytes[i].is_ascii_digit() {
@@ -382,23 +382,23 @@ pub(crate) const fn minor(toolchain: &str) -> u32 {
     minor
 }
 
-/// How much of the matrix.
+/// Selected part of the matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Selection {
     /// [`QUICK`], for daily work.
     Quick,
     /// Every toolchain and every variant, but not every pair of the two.
     Spread,
-    /// Everything that can be built.
+    /// Cells that can be built.
     Full,
 }
 
 impl Selection {
-    /// The selection named by the environment variable `GOPS_PROBE_MATRIX`: `quick` where it is not set.
+    /// Returns the selection named by the environment variable `GOPS_PROBE_MATRIX`: `quick` if it is not set.
     ///
     /// # Errors
     ///
-    /// The variable's value, where it names no selection.
+    /// Returns the variable's value if it names no selection.
     pub fn from_environment() -> Result<Self, String> {
         match std::env::var("GOPS_PROBE_MATRIX") {
             Err(_) => Ok(Self::Quick),
@@ -413,7 +413,8 @@ impl Selection {
 }
 
 impl Selection {
-    /// Of the releases that a test takes, those that it takes with this selection: three of them where that is quick.
+    /// Returns the releases of a test that this selection includes: for the quick selection, those in
+    /// [`QUICK`].
     #[must_use]
     pub fn releases(self, all: &[&'static str]) -> Vec<&'static str> {
         let wanted = |release: &&'static str| self != Self::Quick || QUICK.contains(release);
@@ -421,7 +422,7 @@ impl Selection {
     }
 }
 
-/// The cells of a selection, in a fixed order: by program, then toolchain, then variant.
+/// Returns the cells of a selection, in a fixed order: by program, then toolchain, then variant.
 #[must_use]
 pub fn cells(selection: Selection) -> Vec<Cell> {
     let mut cells = Vec::new();
@@ -438,10 +439,10 @@ pub fn cells(selection: Selection) -> Vec<Cell> {
     cells
 }
 
-/// Whether a cell belongs to a selection; `position` is its toolchain's index in [`TOOLCHAINS`].
+/// Returns true if a selection has the cell; `position` is the index of its toolchain in [`TOOLCHAINS`].
 fn selected(selection: Selection, cell: Cell, position: usize) -> bool {
     let stripped = cell.variant == Variant::Stripped;
-    // The numbers are the same however it is built; the newest shows that.
+    // The statistics do not depend on the build variant; the newest release shows that.
     if cell.program == Program::Memory && cell.toolchain == NEWEST {
         return true;
     }
@@ -450,7 +451,7 @@ fn selected(selection: Selection, cell: Cell, position: usize) -> bool {
             Selection::Full => true,
             Selection::Spread => {
                 let other = match cell.variant {
-                    // Up to Go 1.19 the profile of locks takes one variable more.
+                    // Up to Go 1.19 the mutex profile needs one more variable.
                     Variant::Pie if cell.program == Program::Profiles && cell.minor() == 19 => true,
                     Variant::Pie | Variant::Cgo => QUICK.contains(&cell.toolchain),
                     Variant::Inlined | Variant::Cover => cell.toolchain == NEWEST,
@@ -485,10 +486,10 @@ fn selected(selection: Selection, cell: Cell, position: usize) -> bool {
         Selection::Spread => {
             quick
                 || match cell.variant {
-                    // Three cells from one build.
+                    // One build gives three cells.
                     Variant::Stripped | Variant::NoSections | Variant::NoBuildInfo => true,
-                    // Each needs a standard library of its own: one of the three per toolchain,
-                    // so that each minor meets at least one and each variant at least five minors.
+                    // Each of these variants needs its own standard library. Each toolchain builds one of the
+                    // three, so that each minor has at least one and each variant at least five minors.
                     Variant::Pie => position % 3 == 1,
                     Variant::Plain => position % 3 == 2,
                     Variant::Cgo => position.is_multiple_of(3),
@@ -499,13 +500,13 @@ fn selected(selection: Selection, cell: Cell, position: usize) -> bool {
     }
 }
 
-/// The folder of the fixtures' Go module.
+/// Folder of the fixtures' Go module.
 #[must_use]
 pub fn source_root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures")
 }
 
-/// Where built fixtures are: `fixtures/.build`, or `GOPS_PROBE_FIXTURES` where that is set.
+/// Folder of built fixtures: `fixtures/.build`, or `GOPS_PROBE_FIXTURES` if set.
 #[must_use]
 pub fn build_root() -> PathBuf {
     std::env::var_os("GOPS_PROBE_FIXTURES").map_or_else(|| source_root().join(".build"), PathBuf::from)
@@ -550,7 +551,7 @@ mod tests {
         }
     }
 
-    /// A release that has tables is tested: its newest patch, and its first one from Go 1.21 on.
+    /// Checks that each release with tables is tested: its newest patch, and its first one from Go 1.21 on.
     #[test]
     fn toolchains_are_those_of_the_tables() {
         let releases: Vec<_> = symbols::layout::releases().collect();

@@ -1,4 +1,4 @@
-//! What the memory fixture says about itself, held against what was seen from outside.
+//! Comparison of the memory fixture's own statistics with those read from outside.
 
 use inspector::runtime::histogram::Histogram;
 use inspector::runtime::memstats::figures::MemStats;
@@ -7,18 +7,18 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::fixture::Fixture;
 
-/// A field that is not the same on both sides.
+/// Field with different values on both sides.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Unequal {
-    /// Its name in Go.
+    /// Name of the field in Go.
     pub field: String,
-    /// What the program says.
+    /// Value that the program reports.
     pub theirs: Value,
-    /// What was seen.
+    /// Value that was read from outside.
     pub ours: Value,
 }
 
-/// The fields of `runtime.MemStats` that differ.
+/// Returns the fields of `runtime.MemStats` that differ.
 #[must_use]
 pub fn differences(theirs: &Value, ours: &MemStats) -> Vec<Unequal> {
     let ours = serde_json::to_value(ours).unwrap_or_default();
@@ -33,38 +33,41 @@ pub fn differences(theirs: &Value, ours: &MemStats) -> Vec<Unequal> {
         .collect()
 }
 
-/// Go writes a fraction that is 0 without a point, and others with so many digits that reading them may end at the next
-/// number beside.
+/// Compares two values. Go writes a fraction of 0 without a point, and other fractions with so many digits
+/// that parsing may give the next number beside.
 fn equal(one: &Value, other: &Value) -> bool {
     let fraction = |value: &Value| value.as_f64().filter(|f| (0.0..1.0).contains(f)).map(f64::to_bits);
     one == other || fraction(one).zip(fraction(other)).is_some_and(|(a, b)| a.abs_diff(b) <= 1)
 }
 
-/// The size of a persistent chunk (`runtime.persistentChunkSize`).
+/// Size of a persistent chunk in bytes (`runtime.persistentChunkSize`).
 const CHUNK: i64 = 256 << 10;
-/// `runtime.spanSetInitSpineCap` pointers: with blocks, what flushing a cache may have to get.
+/// Size of `runtime.spanSetInitSpineCap` pointers in bytes. Flushing a cache may allocate them, and blocks.
 const SPINE: i64 = 2048;
 
-/// The size of `runtime.spanSetBlock`: 512 pointers, and a header that is aligned to 512 from Go 1.25 on.
+/// Returns the size of `runtime.spanSetBlock` in bytes: 512 pointers and a header, which is aligned to 512
+/// bytes from Go 1.25 on.
 fn block(minor: u32) -> i64 {
     if minor >= 25 { 4608 } else { 4120 }
 }
 
-/// Of which program the numbers are.
+/// Properties of the program whose statistics are compared.
 #[derive(Debug, Clone, Copy)]
 pub struct Flushed {
-    /// Its minor release.
+    /// Minor Go release of the program.
     pub minor: u32,
-    /// Spans of stacks that were to be given back.
+    /// Number of stack spans that were to be freed.
     pub stack_spans: usize,
-    /// Bytes of the structure of a span.
+    /// Size of the structure of a span in bytes.
     pub span_size: u64,
 }
 
-/// Takes those of the differences away that `runtime.ReadMemStats` itself causes: it pushes spans into sets, which take memory
-/// that was counted as `OtherSys` before, in blocks of known sizes, and may need a new chunk of it from the system. That
-/// moves a goal which follows from a memory limit (or would, without one), too. And of the spans of stacks that it gives back the
-/// structures go to a P as long as that has room for them.
+/// Removes the differences that `runtime.ReadMemStats` itself causes.
+///
+/// The function pushes spans into sets. The sets take memory that was counted as `OtherSys` before, in blocks
+/// of known sizes, and may need a new chunk of it from the system. This also moves a goal that follows from a
+/// memory limit (or would, without one). The function also frees stack spans: their structures go to a P as
+/// long as it has room for them.
 #[must_use]
 pub fn without_explained(mut unequal: Vec<Unequal>, flushed: Flushed) -> Vec<Unequal> {
     let Flushed { minor, stack_spans, span_size } = flushed;
@@ -92,8 +95,8 @@ pub fn without_explained(mut unequal: Vec<Unequal>, flushed: Flushed) -> Vec<Une
     unequal
 }
 
-/// What differs between a histogram that was seen and one of `runtime/metrics`, as pairs of an edge in nanoseconds and the
-/// difference.
+/// Returns the differences between a histogram read from outside and one of `runtime/metrics`, as pairs of an
+/// edge in nanoseconds and the difference.
 #[must_use]
 pub fn histogram_differences(theirs: &Value, ours: &Histogram) -> Vec<(i64, i64)> {
     let mut counts: std::collections::BTreeMap<i64, i64> =
@@ -109,29 +112,29 @@ pub fn histogram_differences(theirs: &Value, ours: &Histogram) -> Vec<(i64, i64)
 }
 
 impl Fixture {
-    /// Has the memory fixture read its statistics and stand still; `command` is `park` or `measure`.
+    /// Makes the memory fixture read its statistics and stand still; `command` is `park` or `measure`.
     ///
     /// # Errors
-    /// Where it does not.
+    /// Returns an error if the fixture does not report that it is parked.
     pub fn park(&mut self, command: &str) -> Result<()> {
         self.send(command)?;
         let line = self.line(command)?;
         if line == "parked" { Ok(()) } else { Err(self.unexpected(command, &line)) }
     }
 
-    /// Lets it go on, and returns what it has read.
+    /// Lets the fixture continue, and returns the statistics that it has read.
     ///
     /// # Errors
-    /// Where it does not answer.
+    /// Returns an error if the fixture does not answer.
     pub fn unpark(&mut self) -> Result<Value> {
         self.send("")?;
         self.own_numbers("unpark")
     }
 
-    /// The numbers that it has read.
+    /// Returns the statistics that the fixture has read.
     ///
     /// # Errors
-    /// Where it does not say them.
+    /// Returns an error if the fixture does not send them.
     pub fn own_numbers(&mut self, question: &str) -> Result<Value> {
         let line = self.line(question)?;
         serde_json::from_str(&line).map_err(|_| self.unexpected(question, &line))

@@ -1,4 +1,4 @@
-//! Programs in C, C++ and Rust, built when tests need them, and what `perf` says of them.
+//! Programs in C, C++ and Rust, built when tests need them, and their samples by `perf`.
 
 use std::collections::HashMap;
 use std::fs;
@@ -9,18 +9,18 @@ use crate::build::{lock, run};
 use crate::error::{Error, Result};
 use crate::matrix::{build_root, source_root};
 
-/// A source in `fixtures/native`.
+/// Source file in `fixtures/native`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Source {
-    /// C.
+    /// Program in C.
     Calls,
-    /// C++.
+    /// Program in C++.
     Objects,
-    /// Rust.
+    /// Program in Rust.
     Traits,
-    /// C, with many threads, which executes itself when asked.
+    /// Program in C with many threads, which executes itself on request.
     Successor,
-    /// C, with a thread that is in a vfork nearly all the time.
+    /// Program in C with a thread that is in a vfork nearly all the time.
     Forker,
 }
 
@@ -44,34 +44,34 @@ impl Source {
     }
 }
 
-/// Where the symbols of a program are.
+/// Place of a program's symbols.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Symbols {
-    /// In it.
+    /// Symbols inside the program.
     Inside,
-    /// In a file beside it, with the same build id.
+    /// Symbols in a separate file with the same build id.
     Apart,
-    /// In a file beside it, known by its checksum alone.
+    /// Symbols in a separate file, identified only by its checksum.
     ApartByChecksum,
 }
 
-/// How a program is built.
+/// Build options of a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Build {
-    /// What of.
+    /// Source of the program.
     pub source: Source,
-    /// Whether frames have pointers; they have tables in any case.
+    /// True if frames have frame pointers; unwind tables exist in any case.
     pub pointers: bool,
-    /// Where its symbols are.
+    /// Place of the symbols.
     pub symbols: Symbols,
 }
 
 impl Build {
-    /// Builds it, with its shared object, where that was not done yet, and says where it is.
+    /// Builds the program with its shared object, if needed, and returns its path.
     ///
     /// # Errors
     ///
-    /// What a compiler says.
+    /// Returns the message of the compiler.
     pub fn program(self) -> Result<PathBuf> {
         let _lock = lock("lock-native")?;
         let name = format!("{:?}-{}-{:?}", self.source, self.pointers, self.symbols).to_lowercase();
@@ -105,10 +105,10 @@ impl Build {
             shared.args(["-g", "-O2", "-fPIC", "-shared", pointers, &id, "-o"]);
             shared.arg(&library).arg(sources.join("library.c"));
             run(shared)?;
-            // The same once more, for who loads one later.
+            // A second copy, for programs that load one later.
             let extra = folder.join("libextra.so");
             fs::copy(&library, &extra).map_err(Error::file(&extra))?;
-            // Calls go through its table of procedures.
+            // Calls go through the procedure linkage table (PLT).
             command.args(["-g", "-O2", pointers, &id, "-Wl,-rpath,$ORIGIN", "-fplt", "-pthread", "-ldl"]);
             command.arg(&source).arg(&library);
         }
@@ -125,7 +125,7 @@ impl Build {
     }
 }
 
-/// Moves the symbols of a program to a file of their own, as distributions do.
+/// Moves the symbols of a program to a separate file, as distributions do.
 fn separate(folder: &Path, program: &Path) -> Result<()> {
     let hidden = folder.join(".debug");
     fs::create_dir_all(&hidden).map_err(Error::file(&hidden))?;
@@ -142,25 +142,25 @@ fn separate(folder: &Path, program: &Path) -> Result<()> {
     Ok(())
 }
 
-/// `perf record` at work.
+/// Running `perf record`.
 #[derive(Debug)]
 pub struct Perf {
     child: Child,
     file: tempfile::TempDir,
 }
 
-/// A frame as `perf script` shows it.
+/// Frame as `perf script` shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PerfFrame {
-    /// Its symbol; empty for none.
+    /// Symbol of the frame; empty for none.
     pub symbol: String,
-    /// Its file.
+    /// File of the frame.
     pub file: String,
 }
 
 impl Perf {
-    /// Samples a process for some seconds, with as much of its stack as we copy. `None` where there is no `perf`, or the kernel
-    /// does not let it.
+    /// Samples a process for some seconds, with the same stack size that we copy. `None` if there is no
+    /// `perf`, or if the kernel denies it.
     #[must_use]
     pub fn start(pid: u32, rate: u32, seconds: u32) -> Option<Self> {
         let file = tempfile::tempdir().ok()?;
@@ -179,13 +179,13 @@ impl Perf {
         Some(Self { child, file })
     }
 
-    /// The stacks that it found when it is done, the innermost frame first, and how often.
+    /// Waits for the end and returns the stacks with their counts, the innermost frame first.
     ///
     /// # Errors
     ///
-    /// Where it failed.
+    /// Returns an error if `perf script` failed.
     pub fn stacks(mut self) -> Result<HashMap<Vec<PerfFrame>, u64>> {
-        // It ends with a signal's status where the target ended.
+        // If the target ended, `perf` ends with the status of a signal.
         let _ = self.child.wait();
         let mut command = Command::new("perf");
         command.args(["script", "--no-inline", "-F", "comm,ip,sym,dso", "-i"]);
@@ -204,7 +204,7 @@ impl Perf {
     }
 }
 
-/// `    7f0123 name (/file)`
+/// Parses `    7f0123 name (/file)`.
 fn frame(line: &str) -> Option<PerfFrame> {
     let (address, rest) = line.trim().split_once(' ')?;
     u64::from_str_radix(address, 16).ok()?;

@@ -1,15 +1,15 @@
-//! What pairs of measurements say.
+//! Statistics of pairs of measurements.
 
-/// Middle and worst of several measurements.
+/// Median and maximum of several measurements.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Figures {
-    /// The middle one.
+    /// Median.
     pub median: f64,
-    /// The largest.
+    /// Maximum.
     pub max: f64,
 }
 
-/// Sorts and summarises; no measurements give zeros.
+/// Computes median and maximum; zeros if there are no measurements.
 #[must_use]
 pub fn figures(values: &[f64]) -> Figures {
     let mut sorted = values.to_vec();
@@ -20,7 +20,7 @@ pub fn figures(values: &[f64]) -> Figures {
     }
 }
 
-/// The median of ratios of pairs with its 95 % confidence interval, by a seeded bootstrap.
+/// Computes the median of the ratios of pairs with its 95 % confidence interval, by a seeded bootstrap.
 #[must_use]
 pub fn ratio(pairs: &[(f64, f64)]) -> (f64, f64, f64) {
     let ratios: Vec<f64> = pairs.iter().map(|(a, b)| a / b).collect();

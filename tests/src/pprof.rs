@@ -1,4 +1,4 @@
-//! Profiles in pprof's format, as a Go program writes them itself, and the same of ours in one form to compare.
+//! Profiles in pprof's format, written by a Go program itself or by us, in a common form to compare.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -10,11 +10,11 @@ use inspector::profile::{LabelValue, Profile};
 
 use crate::{Error, Result};
 
-/// What `go tool pprof` of a Go release prints of a file, asked in a `way` such as `-top`.
+/// Returns the output of `go tool pprof` of a Go release for a file; `way` is an option such as `-top`.
 ///
 /// # Errors
 ///
-/// Where it fails, or complains: it looks for no program and misses none.
+/// Returns an error if the tool fails or prints an error message: it needs no program file.
 pub fn tool(release: &str, way: &str, file: &Path) -> Result<String> {
     let mut command = Command::new("go");
     command.env("GOTOOLCHAIN", format!("go{release}")).args(["tool", "pprof", way]).arg(file);
@@ -28,52 +28,52 @@ pub fn tool(release: &str, way: &str, file: &Path) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// A profile in a form that does not depend on how its lists are numbered.
+/// Profile in a form that does not depend on the numbering of its lists.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plain {
-    /// `kind/unit` of each value.
+    /// Kind and unit of each value, as `kind/unit`.
     pub sample_types: Vec<String>,
-    /// The one shown by default; empty where the file does not say.
+    /// Default sample type; empty if the file names none.
     pub default_sample_type: String,
-    /// `kind/unit=number`.
+    /// Sampling period, as `kind/unit=number`.
     pub period: String,
-    /// Start, end, offset, file, build id, whether all in it have names.
+    /// Mappings: start, end, offset, file, build id, and true if all locations in it have names.
     pub mappings: Vec<(u64, u64, u64, String, String, bool)>,
-    /// The rows, sorted.
+    /// Rows, sorted.
     pub rows: Vec<Row>,
 }
 
-/// A sample.
+/// Sample of a profile.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Row {
-    /// The locations, innermost first: address, index of the mapping, lines.
+    /// Locations, innermost first.
     pub stack: Vec<Place>,
-    /// Its values.
+    /// Values of the sample.
     pub values: Vec<i64>,
-    /// Its labels.
+    /// Labels of the sample.
     pub labels: Vec<String>,
 }
 
-/// A location.
+/// Location in a stack.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
-    /// Its address.
+    /// Address of the location.
     pub address: u64,
-    /// The start of its mapping.
+    /// Start address of its mapping.
     pub mapping: Option<u64>,
-    /// `name (system name) file:line start line`, what was inlined first.
+    /// Lines as `name (system name) file:line start line`, the innermost inlined function first.
     pub lines: Vec<String>,
 }
 
 impl Row {
-    /// Whether a frame's function begins so.
+    /// Returns true if a frame's function name starts with `function`.
     #[must_use]
     pub fn passes(&self, function: &str) -> bool {
         self.stack.iter().flat_map(|place| &place.lines).any(|line| line.starts_with(function))
     }
 }
 
-/// What only one of two profiles has; equal rows count as often as they are there.
+/// Returns the rows that only one of two profiles has; equal rows are counted.
 #[must_use]
 pub fn difference(ours: &[Row], theirs: &[Row]) -> (Vec<Row>, Vec<Row>) {
     let mut counts: BTreeMap<&Row, (usize, usize)> = BTreeMap::new();
@@ -140,7 +140,7 @@ impl From<&Profile> for Plain {
     }
 }
 
-/// Reads a file that `runtime/pprof` wrote; `None` where it is none.
+/// Parses a file that `runtime/pprof` wrote; `None` if it is not one.
 #[must_use]
 pub fn parse(file: &[u8]) -> Option<Plain> {
     let mut bytes = Vec::new();
@@ -171,7 +171,7 @@ pub fn parse(file: &[u8]) -> Option<Plain> {
         for l in inner.iter().filter(|f| f.number == 4) {
             let l = fields(l.bytes)?;
             let (name, system, file, start) = functions.get(&scalar(&l, 1))?;
-            // What has no name has an empty one here, and no line in our model.
+            // A function without a name has an empty one here, and no line in our model.
             if !name.is_empty() {
                 lines.push(line(name, system, file, scalar(&l, 2).cast_signed(), *start));
             }
@@ -209,7 +209,7 @@ pub fn parse(file: &[u8]) -> Option<Plain> {
     })
 }
 
-/// A field of a message in protocol buffers' encoding.
+/// Field of a message in the encoding of protocol buffers.
 struct Field<'a> {
     number: u64,
     scalar: u64,
@@ -253,7 +253,7 @@ fn scalar(fields: &[Field<'_>], number: u64) -> u64 {
     fields.iter().find(|f| f.number == number).map_or(0, |f| f.scalar)
 }
 
-/// A repeated number, packed or not.
+/// Returns a repeated number, packed or not.
 fn repeated(fields: &[Field<'_>], number: u64) -> Option<Vec<u64>> {
     let mut values = Vec::new();
     for field in fields.iter().filter(|f| f.number == number) {

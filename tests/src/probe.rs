@@ -8,14 +8,14 @@ use std::sync::OnceLock;
 use crate::dump::Dump;
 use crate::error::{Error, Result};
 
-/// The path of `gops-probe`, built in the profile and target folder of the running test.
+/// Returns the path of `gops-probe`, built in the profile and target folder of the running test.
 ///
-/// Cargo does not build the binary of a dependency for a test, so the first call does, once per
-/// process; `GOPS_PROBE_BIN` names another binary to test.
+/// Cargo does not build the binary of a dependency for a test, so the first call does, once per process.
+/// `GOPS_PROBE_BIN` names another binary to test.
 ///
 /// # Errors
 ///
-/// Where it cannot be built.
+/// Returns an error if it cannot be built.
 pub fn binary() -> Result<&'static Path> {
     static BINARY: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
     match BINARY.get_or_init(|| build().map_err(|error| error.to_string())) {
@@ -33,19 +33,20 @@ fn build() -> Result<PathBuf> {
     Ok(make(&["--bin", "gops-probe"])?.join("gops-probe"))
 }
 
-/// The path of an example program of the library, built in the profile and target folder of the running test.
+/// Returns the path of an example program of the library, built in the profile and target folder of the
+/// running test.
 ///
 /// # Errors
 ///
-/// Where it cannot be built.
+/// Returns an error if it cannot be built.
 pub fn example(name: &str) -> Result<PathBuf> {
     Ok(make(&["--example", name])?.join("examples").join(name))
 }
 
-/// Has cargo build something of gops-probe; returns the folder where programs are.
+/// Builds a target of gops-probe with cargo. Returns the folder of the programs.
 fn make(what: &[&str]) -> Result<PathBuf> {
     let test = std::env::current_exe().map_err(Error::file("the test's executable"))?;
-    // target/PROFILE/deps/test-0123 or target/PROFILE/program
+    // The path is target/PROFILE/deps/test-0123 or target/PROFILE/program.
     let mut folder = test.parent().unwrap_or(Path::new("."));
     if folder.ends_with("deps") || folder.ends_with("examples") {
         folder = folder.parent().unwrap_or(folder);
@@ -61,7 +62,7 @@ fn make(what: &[&str]) -> Result<PathBuf> {
     command.args(["build", "--quiet", "--package", "gops-probe", "--profile", profile]);
     command.args(what);
     command.arg("--target-dir").arg(target);
-    // As the libraries that the test was built with, so that they are not built again.
+    // The features are those of the libraries that the test was built with, so that they are not built again.
     command.args(cfg!(feature = "libbpf").then_some("--features=libbpf"));
     let program = format!("{command:?}");
     let output = command.output().map_err(|source| Error::Start { program: program.clone(), source })?;
@@ -72,11 +73,11 @@ fn make(what: &[&str]) -> Result<PathBuf> {
     Ok(folder.to_owned())
 }
 
-/// Runs `gops-probe` with arguments and returns what it wrote and how it ended.
+/// Runs `gops-probe` with arguments and returns its output and status.
 ///
 /// # Errors
 ///
-/// Where it cannot be built or started; a failing exit status is no error here.
+/// Returns an error if it cannot be built or started; a failing exit status is not an error here.
 pub fn probe<S: AsRef<OsStr>>(arguments: &[S]) -> Result<Output> {
     let path = binary()?;
     let mut command = Command::new(path);
@@ -84,11 +85,11 @@ pub fn probe<S: AsRef<OsStr>>(arguments: &[S]) -> Result<Output> {
     command.output().map_err(|source| Error::Start { program: path.display().to_string(), source })
 }
 
-/// What `gops-probe stack` with options says about a process.
+/// Returns the dump of a process by `gops-probe stack` with options.
 ///
 /// # Errors
 ///
-/// Where it fails, with what it wrote on standard error.
+/// Returns an error with the text on standard error if the command fails.
 pub fn stack(pid: u32, options: &[&str]) -> Result<Dump> {
     let pid = pid.to_string();
     let arguments: Vec<&str> = ["stack"].iter().chain(options).copied().chain([pid.as_str()]).collect();

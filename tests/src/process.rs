@@ -1,4 +1,4 @@
-//! A process under test: its standard error, its end, and whether somebody left a mark on it.
+//! Process under test: its standard error, its end, and a check that it was left untouched.
 
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
@@ -13,13 +13,13 @@ use crate::build::run;
 use crate::copying::copying;
 use crate::error::{Error, Result};
 
-/// CPU time of a process that the kernel accounts to it, or to its children that have ended, in seconds.
+/// Returns the CPU time in seconds that the kernel accounts to a process, or to its ended children.
 ///
 /// # Errors
 ///
-/// Where the process is gone.
+/// Returns an error if the process is gone.
 pub fn cpu_time(pid: u32, of_children: bool) -> Result<f64> {
-    /// `USER_HZ`, the same everywhere.
+    /// `USER_HZ`, the same on all machines.
     const TICKS_PER_SECOND: f64 = 100.0;
     let path = format!("/proc/{pid}/stat");
     let stat = fs::read_to_string(&path).map_err(Error::file(path))?;
@@ -29,10 +29,11 @@ pub fn cpu_time(pid: u32, of_children: bool) -> Result<f64> {
     Ok(ticks / TICKS_PER_SECOND)
 }
 
-/// How long a process may take to start or to answer; far above what it needs, it only ends hung tests.
+/// Maximum time for a process to start or to answer. It is far above the normal time and only ends hung
+/// tests.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A child process, killed when dropped.
+/// Child process, killed when dropped.
 #[derive(Debug)]
 pub struct Process {
     pub(crate) child: Child,
@@ -40,11 +41,11 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a command with its standard error in a file; input and output are what the command says.
+    /// Starts a command with its standard error in a file; the command decides on input and output.
     ///
     /// # Errors
     ///
-    /// Where it does not start.
+    /// Returns an error if the command does not start.
     pub fn spawn(mut command: Command) -> Result<Self> {
         let program = format!("{command:?}");
         let stderr = tempfile::tempfile().map_err(Error::file("temporary file"))?;
@@ -53,24 +54,24 @@ impl Process {
         Ok(Self { child, stderr })
     }
 
-    /// Leaves out of a command's environment what changes how the Go runtime behaves.
+    /// Removes variables from a command's environment that change the behaviour of the Go runtime.
     pub fn without_runtime_settings(command: &mut Command) {
         for name in ["GODEBUG", "GOTRACEBACK", "GOGC", "GOMAXPROCS", "GOMEMLIMIT"] {
             command.env_remove(name);
         }
     }
 
-    /// The process's number.
+    /// Pid of the process.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// What the process wrote on stderr so far.
+    /// Returns the text that the process wrote on stderr so far.
     #[must_use]
     pub fn stderr_text(&self) -> String {
         let mut text = Vec::new();
-        // The file offset is shared with the process: put back what reading moves.
+        // The file offset is shared with the process: restore it after reading.
         let read = self.stderr.try_clone().and_then(|mut file| {
             let end = file.stream_position()?;
             file.seek(SeekFrom::Start(0))?;
@@ -83,11 +84,11 @@ impl Process {
         }
     }
 
-    /// Waits until the process ended by itself, or by a signal that the test sent.
+    /// Waits until the process ends by itself, or by a signal that the test sent.
     ///
     /// # Errors
     ///
-    /// Where it goes on.
+    /// Returns an error if the process does not end.
     pub fn wait(&mut self) -> Result<ExitStatus> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -99,14 +100,14 @@ impl Process {
         }
     }
 
-    /// Ends the process by a signal that is fatal to Go programs, and returns what it says about its goroutines.
+    /// Ends the process by a signal that is fatal to Go programs, and returns the dump of its goroutines.
     ///
     /// # Errors
     ///
-    /// Where the signal cannot be sent or the process survives it.
+    /// Returns an error if the signal cannot be sent or the process survives it.
     pub fn dump_by(&mut self, signal: Signal) -> Result<String> {
         let pid = i32::try_from(self.pid()).unwrap_or(0);
-        // Not reaped yet, so the number is still this process's; 0 would be the test's own group.
+        // The process is not reaped yet, so the pid is still its own; 0 would be the test's own group.
         if pid == 0 || kill(Pid::from_raw(pid), signal).is_err() {
             return Err(self.no_answer(signal.as_str()));
         }
@@ -114,11 +115,12 @@ impl Process {
         Ok(self.stderr_text())
     }
 
-    /// Checks that the process lives and that none of its tasks is traced or stopped, without asking it anything.
+    /// Checks that the process lives and that none of its tasks is traced or stopped. Sends nothing to the
+    /// process.
     ///
     /// # Errors
     ///
-    /// What was found instead.
+    /// Returns a description of the violation.
     pub fn assert_untraced(&mut self) -> Result<()> {
         let pid = self.pid();
         let touched = |what: String| Error::Touched { pid, what };
@@ -133,7 +135,7 @@ impl Process {
         Ok(())
     }
 
-    /// The error that the process did not answer a question in time.
+    /// Creates the error for a question that was not answered in time.
     pub(crate) fn no_answer(&self, question: &str) -> Error {
         Error::NoAnswer {
             pid: self.pid(),
@@ -143,12 +145,12 @@ impl Process {
         }
     }
 
-    /// The error that the process ended when it should have answered a question.
+    /// Creates the error for a process that ended instead of answering a question.
     pub(crate) fn ended(&self, question: &str) -> Error {
         Error::Ended { pid: self.pid(), question: question.to_owned(), stderr: self.stderr_text() }
     }
 
-    /// The error of an answer that is not what was asked for.
+    /// Creates the error for an unexpected answer.
     pub(crate) fn bad_answer(&self, question: &str, answer: &str) -> Error {
         Error::BadAnswer { pid: self.pid(), question: question.to_owned(), answer: answer.to_owned() }
     }
@@ -156,7 +158,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // The child is not reaped before, so its number cannot belong to another process.
+        // The child is not reaped before, so its pid cannot belong to another process.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -178,11 +180,11 @@ fn check_status(path: &str) -> std::result::Result<(), String> {
     Ok(())
 }
 
-/// Copies a program that is to be executed.
+/// Copies a program for execution.
 ///
 /// # Errors
 ///
-/// Where it cannot be copied.
+/// Returns an error if the program cannot be copied.
 pub fn copy_program(from: &Path, to: &Path) -> Result<()> {
     run(copying(from, to)).map(drop)
 }

@@ -1,14 +1,15 @@
-//! The dump that the Go runtime writes when a signal kills the process, as an oracle for `stack --all`.
+//! Dump that the Go runtime writes when a signal kills the process, as an oracle for `stack --all`.
 //!
-//! From Go 1.19 such a dump has the system's level of detail whatever `GOTRACEBACK` says (a signal sets `m.throwing`,
-//! `runtime.gotraceback` then answers level 2); before, `GOTRACEBACK=system` asks for it.
+//! From Go 1.19 such a dump has the system's level of detail, independent of `GOTRACEBACK`: a signal sets
+//! `m.throwing`, and `runtime.gotraceback` then returns level 2. Before, `GOTRACEBACK=system` is needed.
 
 use crate::dump::{Comparison, Dump, against};
 
-/// The goroutines that the dump on a killed process's standard error has; none where there is no dump.
+/// Parses the dump on a killed process's standard error; the result is empty if there is no dump.
 ///
-/// In front of them stands what the program itself wrote and the signal's name, behind them the registers. The
-/// thread that got the signal comes first: its system stack as goroutine 0, or the goroutine it was in.
+/// The text before the goroutines is the program's own output and the signal's name; the registers follow
+/// them. The thread that got the signal comes first: its system stack as goroutine 0, or the goroutine that
+/// it ran.
 #[must_use]
 pub fn parse(stderr: &str) -> Dump {
     let begin =
@@ -18,11 +19,11 @@ pub fn parse(stderr: &str) -> Dump {
     Dump::parse(text.get(..end).unwrap_or(text))
 }
 
-/// Compares the dump of a killed process with two that were taken from outside right before.
+/// Compares the dump of a killed process with two dumps taken from outside right before.
 #[must_use]
 pub fn compare(first: &Dump, second: &Dump, quit: &Dump) -> Comparison {
-    // Which thread takes the signal is the kernel's choice; its goroutine comes first, out of its place, or second where
-    // the thread was on its own system stack, which is no goroutine.
+    // The kernel chooses the thread that takes the signal. The goroutine of this thread comes first, out of
+    // its order, or second if the thread was on its own system stack, which is not a goroutine.
     let taker = quit.goroutines.iter().map(|goroutine| goroutine.id).find(|&id| id != 0);
     against([quit, quit], [first, second], |id| id == 0, taker)
 }

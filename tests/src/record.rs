@@ -1,4 +1,4 @@
-//! What the matrix test found, kept from run to run, and the table made of it.
+//! Results of the matrix test, kept between runs, and the table made of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -10,35 +10,35 @@ use crate::error::Result;
 use crate::journal;
 use crate::matrix::{Cell, Program, TOOLCHAINS, Variant};
 
-/// How many differences a record describes.
+/// Maximum number of differences that a record describes.
 const SHOWN: usize = 3;
 
-/// The result of one check of one cell.
+/// Result of one check of one cell.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// Go version without the `go`.
     pub toolchain: String,
-    /// How the target was built.
+    /// Build variant of the target.
     pub variant: Variant,
-    /// What the target was.
+    /// Program of the target.
     pub program: Program,
-    /// What was compared.
+    /// Name of the check.
     pub check: String,
-    /// Whether nothing was found that has no explanation.
+    /// True if every difference has an explanation.
     pub passed: bool,
-    /// Goroutines whose text was the same, byte for byte.
+    /// Number of goroutines with the same text, byte for byte.
     pub equal: usize,
-    /// Goroutines that ran meanwhile.
+    /// Number of goroutines that ran meanwhile.
     pub moved: usize,
-    /// Goroutines that differ without an explanation.
+    /// Number of goroutines that differ without an explanation.
     pub different: usize,
-    /// What went wrong.
+    /// Description of the problem; empty for none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub problem: String,
 }
 
 impl Record {
-    /// The record of a comparison.
+    /// Creates the record of a comparison.
     #[must_use]
     pub fn of(cell: Cell, check: &str, comparison: &Comparison) -> Self {
         let mut problem = String::new();
@@ -64,7 +64,7 @@ impl Record {
         }
     }
 
-    /// The record of a check that did not come to compare anything.
+    /// Creates the record of a check that failed before it could compare.
     #[must_use]
     pub fn failed(cell: Cell, check: &str, problem: String) -> Self {
         Self {
@@ -87,27 +87,27 @@ impl Record {
 
 const JOURNAL: &str = "matrix.jsonl";
 
-/// Adds records to those of earlier runs.
+/// Appends records to those of earlier runs.
 ///
 /// # Errors
 ///
-/// Where the file cannot be written.
+/// Returns an error if the file cannot be written.
 pub fn append(records: &[Record]) -> Result<()> {
     journal::append(JOURNAL, records)
 }
 
-/// The latest record of each check of each cell.
+/// Reads the latest record of each check of each cell.
 ///
 /// # Errors
 ///
-/// Where there are none, or the file has other contents.
+/// Returns an error if the file is missing or has other contents.
 pub fn read() -> Result<Vec<Record>> {
     let records: Vec<Record> = journal::read(JOURNAL)?;
     let latest: BTreeMap<_, _> = records.iter().map(|record| (record.key(), record)).collect();
     Ok(latest.into_values().cloned().collect())
 }
 
-/// The page of results: one table for each program and check, with a row for each toolchain.
+/// Formats the page of results: one table for each program and check, with a row for each toolchain.
 #[must_use]
 pub fn table(records: &[Record]) -> String {
     let mut page = String::from(HEAD);

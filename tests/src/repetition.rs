@@ -1,8 +1,8 @@
-//! How often something random is tried: in full, or a seeded twentieth of it, in a time that is printed.
+//! Repetition of random tests: in full, or a seeded twentieth of it. The time is printed.
 //!
-//! `GOPS_PROBE_SOAK=full` asks for the full counts, `GOPS_PROBE_SEED` repeats a run, `GOPS_PROBE_BUDGET` is the
-//! time in seconds that one kind of repetition may take (by default two minutes, without limit in full).
-//! What was done is appended as rows of a table to the file that `GOPS_PROBE_SOAK_REPORT` names.
+//! `GOPS_PROBE_SOAK=full` selects the full counts. `GOPS_PROBE_SEED` repeats a run. `GOPS_PROBE_BUDGET` is
+//! the maximum time in seconds of one kind of repetition (default: two minutes; no limit in full). Results
+//! are appended as table rows to the file that `GOPS_PROBE_SOAK_REPORT` names.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -23,14 +23,14 @@ pub struct Repetitions {
     state: u64,
 }
 
-/// Whether the full counts are asked for.
+/// Returns true if the full counts are selected.
 #[must_use]
 pub fn full() -> bool {
     std::env::var("GOPS_PROBE_SOAK").is_ok_and(|value| value == "full")
 }
 
 impl Repetitions {
-    /// `count` repetitions in full, else a twentieth; `what` names kind and target.
+    /// Plans `count` repetitions in full, otherwise a twentieth; `what` names kind and target.
     #[must_use]
     pub fn new(test: &'static str, what: impl Into<String>, count: usize) -> Self {
         let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
@@ -48,7 +48,7 @@ impl Repetitions {
         Self { test, what, planned, done: 0, begun: Instant::now(), budget, seed, state: seed | 1 }
     }
 
-    /// Whether to go on, counting one more.
+    /// Counts one more repetition. Returns false if no more are planned or the time is over.
     pub fn another(&mut self) -> bool {
         if self.done >= self.planned || self.budget.is_some_and(|budget| self.begun.elapsed() > budget) {
             return false;
@@ -57,19 +57,19 @@ impl Repetitions {
         true
     }
 
-    /// How many were begun.
+    /// Number of repetitions begun.
     #[must_use]
     pub fn done(&self) -> usize {
         self.done
     }
 
-    /// The seed, for messages.
+    /// Seed of the run, for messages.
     #[must_use]
     pub fn seed(&self) -> u64 {
         self.seed
     }
 
-    /// A number below `limit` (xorshift).
+    /// Returns a random number below `limit` (xorshift).
     pub fn random(&mut self, limit: u64) -> u64 {
         self.state ^= self.state << 13;
         self.state ^= self.state >> 7;
@@ -77,7 +77,7 @@ impl Repetitions {
         (self.state >> 11) % limit.max(1)
     }
 
-    /// Reports what was done, with figures of the test's own.
+    /// Reports the repetitions done, with the test's own figures.
     pub fn report(&self, figures: &Value) {
         let seconds = (self.begun.elapsed().as_secs_f64() * 10.0).round() / 10.0;
         let short = if self.done < self.planned { ", cut short by the time budget" } else { "" };
@@ -98,7 +98,8 @@ impl Repetitions {
     }
 }
 
-/// `complete 12, marked 3 (its stack is being moved)`; lists of more than a few entries are left out.
+/// Formats figures as `complete 12, marked 3 (its stack is being moved)`; objects of more than four entries
+/// are left out.
 fn in_words(figures: &Value) -> String {
     let Some(figures) = figures.as_object() else { return figures.to_string() };
     let word = |name: &String| name.replace('_', " ");
@@ -114,8 +115,8 @@ fn in_words(figures: &Value) -> String {
     texts.collect::<Vec<String>>().join(", ")
 }
 
-/// Tells whoever runs the tests, even where a passing test's output is not shown.
+/// Prints a message to the person who runs the tests, even if the output of a passing test is hidden.
 pub fn say(text: &str) {
-    // Not captured, unlike `eprintln!`.
+    // Test harnesses do not capture this, unlike `eprintln!`.
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }

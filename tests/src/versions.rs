@@ -1,5 +1,4 @@
-//! Programs whose versions say something else than those of the Go project: experiments, vendors' suffixes, nonsense,
-//! nothing.
+//! Programs with unusual Go versions: experiments, vendors' suffixes, nonsense, or no version.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,37 +10,38 @@ use crate::error::{Error, Result};
 use crate::matrix::{build_root, minor, source_root};
 use crate::process::copy_program;
 
-/// What is left of a program beside its code.
+/// Debug information that a program keeps.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Debug {
-    /// Nothing.
+    /// Stripped: no debug information.
     #[default]
     Stripped,
-    /// The debug information of its C code alone: Go's linker leaves out its own, and the system's passes that on.
+    /// Debug information of the C code alone: Go's linker leaves out its own, and the system's linker passes
+    /// on that of C.
     OfC,
-    /// What `go build` leaves.
+    /// Debug information as `go build` leaves it.
     All,
 }
 
-/// How the memory fixture is built, besides being stripped.
+/// Build options of the memory fixture, besides stripping.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Build {
-    /// The toolchain.
+    /// Toolchain of the build.
     pub toolchain: &'static str,
-    /// `GOEXPERIMENT`.
+    /// Value of `GOEXPERIMENT`.
     pub experiment: &'static str,
-    /// What the linker is told to call the version; nothing special where empty.
+    /// Version that the linker writes into the program; the toolchain's own if empty.
     pub version: &'static str,
-    /// Whether the linker's build info is overwritten afterwards.
+    /// True if the linker's build info is overwritten after the build.
     pub wiped: bool,
-    /// With the race detector.
+    /// True to build with the race detector.
     pub race: bool,
-    /// Not stripped of everything.
+    /// Debug information that is kept.
     pub debug: Debug,
 }
 
 impl Build {
-    /// A name for files.
+    /// Returns a name for files.
     #[must_use]
     pub fn name(&self) -> String {
         let text = format!("{}-{}-{}", self.toolchain, self.experiment, self.version);
@@ -59,10 +59,10 @@ impl Build {
         name
     }
 
-    /// Builds it. Go itself knows whether there is something to do.
+    /// Builds the program and returns its path. Go itself decides whether a build is needed.
     ///
     /// # Errors
-    /// Where it cannot be built.
+    /// Returns an error if it cannot be built.
     pub fn program(&self) -> Result<PathBuf> {
         let _lock = lock("versions.lock")?;
         let folder = build_root().join("versions");

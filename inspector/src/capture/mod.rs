@@ -1,3 +1,3 @@
-//! Captures: what a process does over a while.
+//! Captures of the activity of a process over some time.
 
 pub mod cpu;

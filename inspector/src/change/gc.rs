@@ -1,17 +1,18 @@
-//! Forcing a garbage collection.
+//! Forced garbage collection.
 //!
-//! The runtime itself collects when the last collection is older than two minutes (`gcTriggerTime` of `gcTrigger.test`,
-//! runtime/mgc.go). So the time of the last one, `memstats.last_gc_nanotime`, is made very old: `sysmon` sees it and
-//! wakes the goroutine that is there for it. At the end of the cycle the runtime writes the time again, so nothing is
-//! left to be put back; that field has no other reader, in Go 1.18 to 1.27.
+//! The runtime collects by itself if the last collection is older than two minutes (`gcTriggerTime` of
+//! `gcTrigger.test`, runtime/mgc.go). So gops-probe makes the time of the last one,
+//! `memstats.last_gc_nanotime`, very old: `sysmon` sees it and wakes the goroutine for forced collections. At
+//! the end of the cycle the runtime writes the time again, so nothing is left to restore. The field has no
+//! other reader in Go 1.18 to 1.27.
 //!
-//! Where no p has work, `sysmon` itself sleeps, for up to a minute. It is woken as `exitsyscall` does it, by
-//! `sched.sysmonwait` and the word that it sleeps on, with all threads stopped and `sched.lock` free: the kernel restarts
-//! the wait of a thread that was stopped in it, and finds that the word has changed.
+//! If no P has work, `sysmon` itself sleeps, for up to a minute. Gops-probe wakes it as `exitsyscall` does,
+//! by `sched.sysmonwait` and the word that it sleeps on, with all threads stopped and `sched.lock` free. The
+//! kernel restarts the wait of a thread that was stopped in it, and finds that the word has changed.
 //!
-//! GOGC=off switches that trigger off too. For the moment until the cycle has begun, GOGC is set to a value that means
-//! no other collection either: `heapMinimum` stays what it is with GOGC=off, and the heap does not get that large. A
-//! [guard](super::guard) and the [journal](super::journal) see to that it is put back.
+//! GOGC=off switches that trigger off too. Until the cycle has begun, GOGC is set to a value that causes no
+//! other collection either: `heapMinimum` stays as with GOGC=off, and the heap does not get that large. A
+//! [guard](super::guard) and the [journal](super::journal) ensure that GOGC is restored.
 
 use std::time::{Duration, Instant};
 
@@ -23,61 +24,63 @@ use super::word::{Outcome, Word, Writer};
 use super::{ChangeOptions, Turn, refused, stop_all, stopped};
 use crate::Error;
 
-/// The time of the last collection as it is written: longer ago than any uptime, and no overflow to compute with.
+/// Value written as the time of the last collection: longer ago than any uptime, and without overflow in
+/// arithmetic.
 const LONG_AGO: u64 = (-(1i64 << 62)).cast_unsigned();
-/// GOGC for the moment in which it must not be off: near what the runtime itself takes for off in a forced collection
-/// (100000, `gcControllerState.revise`), and nothing that a program sets.
+/// GOGC for the moment in which it must not be off. The value is near the one that the runtime itself uses
+/// for off in a forced collection (100000, `gcControllerState.revise`); no program sets it.
 pub(super) const ALMOST_OFF: i32 = 100_003;
-/// How often is looked.
+/// Polling interval.
 const STEP: Duration = Duration::from_micros(500);
-/// How long sysmon has to be seen asleep before it is woken: it looks again every 10 ms at most while anything runs.
+/// Minimum time that sysmon is seen asleep before it is woken. While anything runs, it looks again after 10
+/// ms at most.
 const GRACE: Duration = Duration::from_millis(5);
 
-/// Sizes of the heap.
+/// Sizes of the heap in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Heap {
-    /// Bytes that live or were allocated since the last cycle (`gcController.heapLive`).
+    /// Bytes alive or allocated since the last cycle (`gcController.heapLive`).
     pub live: u64,
-    /// Bytes allocated and not freed, as counted by the runtime's central lists (`gcController.totalAlloc` less
-    /// `totalFree`); from Go 1.19.
+    /// Bytes allocated and not freed, as counted by the runtime's central lists (`gcController.totalAlloc`
+    /// less `totalFree`); from Go 1.19.
     pub allocated: Option<u64>,
     /// Bytes in spans in use (`gcController.heapInUse`); from Go 1.19.
     pub in_use: Option<u64>,
 }
 
-/// A collection that was made to happen.
+/// Result of a forced collection.
 #[derive(Debug, Clone, Default)]
 pub struct Collection {
-    /// The cycle's number (`runtime.MemStats.NumGC` after it).
+    /// Number of the cycle (`runtime.MemStats.NumGC` after it).
     pub cycle: u64,
-    /// The heap before.
+    /// Heap before the collection.
     pub before: Heap,
-    /// The heap after.
+    /// Heap after the collection.
     pub after: Heap,
     /// Bytes that the cycle found alive (`gcController.heapMarked`).
     pub marked: u64,
-    /// From the request to the end of the cycle.
+    /// Time from the request to the end of the cycle.
     pub duration: Duration,
-    /// The cycle's spans were swept too within the time.
+    /// True if the spans of the cycle were swept in time.
     pub swept: bool,
-    /// How often all threads were stopped, to wake sysmon.
+    /// Number of stops of all threads, to wake sysmon.
     pub stops: u32,
-    /// For how long in all.
+    /// Total time for which all threads were stopped.
     pub stopped: Duration,
-    /// GOGC was off, and was set for a moment.
+    /// True if GOGC was off and was set for a moment.
     pub was_off: bool,
-    /// What was written; in a dry run, what would have been.
+    /// Words written; in a dry run, words that would have been written.
     pub written: Vec<Word>,
 }
 
 /// Forces a collection and waits for its end.
 ///
 /// # Errors
-/// [`Error::Uncalibrated`] and [`Error::Refused`] where nothing was written; [`Error::Failed`] where the collection did
-/// not happen in time, and everything is put back.
+/// Returns [`Error::Uncalibrated`] or [`Error::Refused`] if nothing was written, and [`Error::Failed`] if the
+/// collection did not happen in time and everything is restored.
 pub fn collect(subject: &VerifiedRuntime<'_>, options: &ChangeOptions<'_>) -> Result<Collection, Error> {
     let process = subject.process;
-    // Where it sleeps, a stop is needed, which is not to be had from a process that somebody else traces.
+    // If sysmon sleeps, a stop is needed; a process that somebody else traces cannot be stopped.
     let deadline = Instant::now() + options.timeout;
     if subject.read("runtime.sched", "sysmonwait")? == 1 {
         Turn { deadline, interrupted: options.interrupted }.wait(process)?;
@@ -98,7 +101,7 @@ pub fn collect(subject: &VerifiedRuntime<'_>, options: &ChangeOptions<'_>) -> Re
     Ok(Collection { written: writer.written().to_vec(), ..done })
 }
 
-/// What would be written.
+/// Plans the writes of a dry run.
 fn plan(subject: &VerifiedRuntime<'_>, writer: &Writer<'_>) -> Result<Collection, Error> {
     let off = subject.gc_percent()? < 0;
     let mut words = Vec::new();
@@ -130,7 +133,7 @@ fn almost_off(subject: &VerifiedRuntime<'_>) -> Result<Word, Error> {
 fn wake_words(subject: &VerifiedRuntime<'_>) -> Result<[Word; 2], Error> {
     Ok([
         subject.word("runtime.sched", "sysmonwait", 1, 0)?,
-        // A note is a word of 8 bytes, of which the kernel's futex is the lower half.
+        // A note is a word of 8 bytes; the kernel's futex is its lower half.
         subject.word("runtime.sched", "sysmonnote.key", 0, 1)?,
     ])
 }
@@ -159,7 +162,7 @@ struct Request<'a, 'p> {
 impl Request<'_, '_> {
     fn run(&mut self) -> Result<(), Error> {
         let subject = self.subject;
-        // A cycle that runs already is not the one that is asked for.
+        // A cycle that already runs is not the requested one.
         while subject.read("runtime.gcphase", "")? != 0 {
             self.go_on("a collection that was running has not ended")?;
         }
@@ -169,16 +172,16 @@ impl Request<'_, '_> {
         }
         let begun = Instant::now();
         self.ask()?;
-        // A cycle that begins after this was asked for, or serves as well.
+        // A cycle that begins after this moment was requested, or serves as well.
         let target = subject.read("runtime.work", "cycles")?.wrapping_add(1);
         self.await_cycle(target)?;
         self.done.duration = begun.elapsed();
         self.done.cycle = subject.read("runtime.memstats", "numgc")?;
         self.done.marked = subject.read("runtime.gcController", "heapMarked")?;
-        // What the cycle freed is known only once it is swept.
+        // The freed memory is known only after sweeping.
         loop {
             self.done.swept = subject.read("runtime.sweep", "active.state")? == SWEPT;
-            // The next one has begun, for which this one was swept.
+            // The next cycle has begun; this one was swept before.
             let next = subject.read("runtime.gcphase", "")? != 0;
             self.done.swept |= next;
             if self.done.swept || self.go_on("").is_err() {
@@ -189,10 +192,10 @@ impl Request<'_, '_> {
         Ok(())
     }
 
-    /// Makes the last collection long ago.
+    /// Writes a time long ago as the time of the last collection.
     fn ask(&mut self) -> Result<(), Error> {
         loop {
-            // We may have been stopped since it was looked at last.
+            // Gops-probe may have been stopped since the last check.
             self.in_time("it was not asked for")?;
             let last = self.subject.read("runtime.memstats", "last_gc_nanotime")?;
             let word = self.subject.word("runtime.memstats", "last_gc_nanotime", last, LONG_AGO)?;
@@ -213,7 +216,7 @@ impl Request<'_, '_> {
             }
             let running = subject.read("runtime.gcphase", "")? != 0;
             if running {
-                // It has begun: the runtime itself would go on with GOGC=off from here.
+                // The cycle has begun: from here on, the runtime itself would continue with GOGC=off.
                 if subject.read("runtime.work", "cycles")?.wrapping_sub(target) & u64::from(u32::MAX)
                     < 1 << 31
                 {
@@ -221,7 +224,7 @@ impl Request<'_, '_> {
                 }
                 asleep = None;
             } else {
-                // A cycle that had begun just before has written the time anew.
+                // A cycle that had begun just before has written the time again.
                 self.ask()?;
                 if subject.read("runtime.sched", "sysmonwait")? == 1 {
                     let since = *asleep.get_or_insert_with(Instant::now);
@@ -237,7 +240,7 @@ impl Request<'_, '_> {
         }
     }
 
-    /// Wakes sysmon, if it sleeps and nobody else is about to.
+    /// Wakes sysmon, if it sleeps and no other thread holds the scheduler's lock.
     fn wake(&mut self) -> Result<(), Error> {
         let turn = Turn { deadline: self.deadline, interrupted: self.options.interrupted };
         let stopped = stop_all(self.subject.process, &turn)?;
@@ -255,7 +258,7 @@ impl Request<'_, '_> {
         let subject = self.subject;
         let word = almost_off(subject)?;
         let mut undo = vec![Entry::undo(&word, false)];
-        // Where the cycle ends before it is off again, the pacer has computed a goal from it: the least heap.
+        // If the cycle ends before GOGC is off again, the pacer computes a goal from it: the smallest heap.
         let least = pacer::heap_minimum(-1);
         let fields: &[&str] = if subject.view.release.computes_heap_goal() {
             &["gcPercentHeapGoal"]
@@ -291,7 +294,7 @@ impl Request<'_, '_> {
         Ok(())
     }
 
-    /// Leaves everything as it was, but for what the collection did.
+    /// Restores everything, except the effect of the collection.
     fn clean(&mut self) -> Result<(), Error> {
         let process = self.subject.process;
         if process.check().is_err() {
@@ -317,7 +320,8 @@ impl Request<'_, '_> {
         if let Some(guard) = self.guard.take() {
             guard.dismiss();
         }
-        // A request that came to nothing is taken back: the last time that the runtime wrote is that of the last pause.
+        // A request without effect is taken back: the last time that the runtime wrote is that of the last
+        // pause.
         if self.subject.read("runtime.memstats", "last_gc_nanotime")? == LONG_AGO
             && let Some(word) =
                 self.writer.written().iter().rfind(|w| w.name == "memstats.last_gc_nanotime").cloned()
@@ -327,14 +331,15 @@ impl Request<'_, '_> {
         Ok(())
     }
 
-    /// Waits a moment, unless there is a reason to end.
+    /// Waits a moment, or returns the reason to end.
     fn go_on(&self, what: &str) -> Result<(), Error> {
         self.in_time(what)?;
         std::thread::sleep(STEP);
         Ok(())
     }
 
-    /// Whether nothing is in the way of going on.
+    /// Checks that the request may go on: it is not interrupted, the process lives, and the deadline is not
+    /// over.
     fn in_time(&self, what: &str) -> Result<(), Error> {
         if (self.options.interrupted)() {
             return Err(Error::Interrupted);

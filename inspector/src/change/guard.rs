@@ -1,12 +1,13 @@
-//! A process of our own that puts things back where we do not do it.
+//! Guard process: restores the changed words if gops-probe itself does not.
 //!
-//! It is this very program, in a session of its own and without the terminal. It holds the lock of the journal together
-//! with us, and one end of a pair of sockets: when the other end is closed without a word, we died, and it puts back
-//! what the journal says. It has a clock, too: what we have not put back when its time is over, as we were stopped
-//! (`SIGSTOP`) or got no CPU, it puts back, and tells us when we ask. It ends with us, or with the process that is being
-//! changed.
+//! The guard runs the same program, in a session of its own and without the terminal. It shares the lock of
+//! the journal with gops-probe and holds one end of a socket pair. If the other end is closed without a word,
+//! gops-probe has died, and the guard restores the words of the journal. The guard also has a deadline: if
+//! gops-probe was stopped (`SIGSTOP`) or got no CPU, the guard restores the words at the deadline and reports
+//! that when asked. The guard ends with gops-probe, or with the process that is being changed.
 //!
-//! Whoever puts back asks first ([`Guard::claim`]): the guard answers one after the other, so that only one of both does.
+//! Before gops-probe restores words, it asks the guard ([`Guard::claim`]). The guard answers requests one
+//! after the other, so that only one of both restores.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
@@ -28,63 +29,63 @@ use crate::Error;
 use crate::clock;
 use crate::process::{Pid, Process, tasks};
 
-/// The program that runs, even where its file is gone.
+/// Path of the running program; works also after its file is removed.
 pub const OURSELVES: &str = "/proc/self/exe";
-/// The hidden command that is the guard.
+/// Hidden command that runs the guard.
 pub const COMMAND: &str = "guard-of-change";
-/// What is over when its time is: so much longer does the guard wait for us.
+/// Time that the guard waits for gops-probe after a deadline.
 pub const GRACE: Duration = Duration::from_secs(1);
-/// What it says when it is in place.
+/// Message of the guard: it is ready.
 const READY: u8 = b'r';
-/// What we say when all is written that has to be put back: the time begins.
+/// Message to the guard: all words that have to be restored are written, and the time begins.
 const WRITTEN: u8 = b'w';
-/// What we say before we put it back.
+/// Message to the guard: asks for permission to restore.
 const CLAIM: u8 = b'c';
-/// What it answers: nothing was put back, and it leaves that to us, as long as we live.
+/// Answer of the guard: nothing was restored; gops-probe restores, as long as it lives.
 const GRANTED: u8 = b'g';
-/// What it answers, with the time: the guard has put it back.
+/// Answer of the guard, followed by the time: the guard has restored the words.
 const ENDED: u8 = b'e';
-/// What we say when nothing is left to be put back.
+/// Message to the guard: nothing is left to restore.
 const DONE: u8 = b'd';
-/// It only has to start; far more than that takes on a machine that is full.
+/// Maximum time for the start of the guard; far more than a start takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// It answers at once, unless it is stopped too.
+/// Maximum time for an answer: the guard answers at once, unless it is stopped too.
 const ANSWER: Duration = Duration::from_secs(2);
-/// How often is looked for what was written too late, and tried again what failed.
+/// Interval at which the guard looks for late writes and retries a failed restore.
 const AGAIN: Duration = Duration::from_millis(100);
-/// Without a pidfd, the end of the process is looked for so often.
+/// Interval at which the guard checks whether the process has ended, if there is no pidfd.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// When a guard puts back without being asked.
+/// Deadlines after which a guard restores without being asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Times {
-    /// Where nothing has been written for so long since it was started.
+    /// Time from the start of the guard, if nothing has been written by then.
     pub opening: Duration,
-    /// So long after everything was written ([`Guard::written`]).
+    /// Time from the moment when everything was written ([`Guard::written`]).
     pub open: Duration,
 }
 
 impl Times {
-    /// The time after which all is over in any case, and anybody may put back.
+    /// Time after which the change is over in any case, and anybody may restore.
     pub(super) fn total(self) -> Duration {
         self.opening.saturating_add(self.open)
     }
 }
 
-/// Who puts back.
+/// Party that restores the words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claim {
-    /// We do.
+    /// Gops-probe restores.
     Ours,
-    /// The guard has, at this time of CLOCK_MONOTONIC in nanoseconds. Nothing may be written any more.
+    /// Guard has restored. Nothing may be written any more.
     Ended {
-        /// When.
+        /// Time of the restore: CLOCK_MONOTONIC in nanoseconds.
         at: i64,
     },
 }
 
-/// A running guard, seen from the process that it is there for. Dropping it without [`Guard::dismiss`] has it put
-/// everything back.
+/// Handle of a running guard, held by the process that it protects. If the handle is dropped without
+/// [`Guard::dismiss`], the guard restores everything.
 #[derive(Debug)]
 pub struct Guard {
     child: Child,
@@ -94,12 +95,13 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Starts a guard, which is a `program` that has its command, and waits until it is in place. Only then may something be written that has to be put back.
+    /// Starts a guard from `program`, which must have the guard command, and waits until it is ready. Words
+    /// that have to be restored may be written only after that.
     ///
     /// # Errors
-    /// [`Error::Refused`] where there is none.
+    /// Returns [`Error::Refused`] if no guard could be started.
     pub fn start(program: &Path, process: &Process, journal: &Journal, times: Times) -> Result<Self, Error> {
-        // It refuses a process that has executed another program meanwhile: that is the cause then.
+        // The guard refuses a process that has executed another program meanwhile: that is the cause then.
         let failed = |e: io::Error| match process.check() {
             Err(gone) => gone.into(),
             Ok(()) => refused(process, format!("no guard could be started ({e}); nothing is written")),
@@ -111,7 +113,8 @@ impl Guard {
         command.args([times.opening, times.open].map(|time| time.as_millis().to_string()));
         command.stdin(OwnedFd::from(theirs)).stdout(journal.share().map_err(failed)?).stderr(Stdio::null());
         let child = command.spawn().map_err(|e| failed(io::Error::other(tasks::why_no_more(&e))))?;
-        // The command holds the other end too, without which its end would not be seen.
+        // The command holds the other end of the pair too: while it is open, the end of the guard is not
+        // seen.
         drop(command);
         let mut word = [0];
         let answer = ours.set_read_timeout(Some(PATIENCE)).and_then(|()| ours.read_exact(&mut word));
@@ -123,20 +126,21 @@ impl Guard {
         }
     }
 
-    /// Whether there is still time to write what has to be put back.
+    /// Returns true if there is still time to write words that have to be restored.
     pub fn is_in_time(&self) -> bool {
         self.begun.elapsed() < self.times.opening
     }
 
-    /// Says that all is written: the time that it may be so begins now.
+    /// Tells the guard that all words are written: the time for which they may stay changed begins now.
     pub fn written(&mut self) {
         if let Some(socket) = &mut self.socket {
-            // Where that died, the next run puts back what we cannot.
+            // If the guard died, the next run restores words that we cannot.
             let _ = socket.write_all(&[WRITTEN]);
         }
     }
 
-    /// Asks who puts back. Where nobody answers, we do: no word is written that does not hold what we wrote.
+    /// Asks the guard which party restores. Without an answer, gops-probe restores: no word is written that
+    /// does not hold our value.
     pub fn claim(&mut self) -> Claim {
         let Some(socket) = &mut self.socket else { return Claim::Ours };
         let answer = (|| {
@@ -156,16 +160,16 @@ impl Guard {
         }
     }
 
-    /// Lets it go: nothing is left to be put back.
+    /// Ends the guard: nothing is left to restore.
     pub fn dismiss(mut self) {
         if let Some(mut socket) = self.socket.take() {
-            // One that died has nothing to do any more either.
+            // A guard that died has nothing to do any more either.
             let _ = socket.write_all(&[DONE]);
         }
         self.await_end(ANSWER);
     }
 
-    /// One that is stopped ends when it goes on.
+    /// Waits for the end of the guard. A guard that is stopped ends when it continues.
     fn await_end(&mut self, time: Duration) {
         let deadline = Instant::now() + time;
         while self.is_alive() && Instant::now() < deadline {
@@ -173,7 +177,7 @@ impl Guard {
         }
     }
 
-    /// Whether it is still there.
+    /// Returns true if the guard still runs.
     pub fn is_alive(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
@@ -187,13 +191,14 @@ impl Drop for Guard {
     }
 }
 
-/// Is the guard: the pair's other end is standard input, the journal standard output.
+/// Runs the guard: standard input is its end of the socket pair, standard output is the journal.
 ///
 /// # Errors
-/// Where what it was handed is not for this process, or could not be put back.
+/// Returns an error if the journal is not for this process, or if a word could not be restored.
 pub fn run(pid: Pid, times: Times) -> Result<(), Error> {
     close_inherited();
-    // Without a session of its own, it would be killed together with whom it is there for. Fails only where it has one.
+    // Without its own session, the guard would be killed together with gops-probe. Fails only if it already
+    // has one.
     let _ = rustix::process::setsid();
     ignore_signals();
     let process = Process::pin(pid)?;
@@ -205,38 +210,38 @@ pub fn run(pid: Pid, times: Times) -> Result<(), Error> {
     let journal = Journal::inherited(journal, &process)?;
     let until = Some(Instant::now() + times.opening);
     let mut watch = Watch { process: &process, socket, journal, times, until, written: false, ended: None };
-    // Whom it is there for may be dead already, and has written nothing then; the journal is to be cleared.
+    // Gops-probe may be dead already, and has written nothing then; the journal must be cleared.
     watch.say(&[READY]);
     watch.run()
 }
 
-/// What the guard knows.
+/// State of the guard.
 struct Watch<'p> {
     process: &'p Process,
     socket: UnixStream,
     journal: Journal,
     times: Times,
-    /// When it puts back by itself, unless that is left to whom it is there for.
+    /// Deadline at which the guard restores without being asked; `None` if gops-probe restores.
     until: Option<Instant>,
-    /// All is written.
+    /// True if all words are written.
     written: bool,
-    /// When it has put back by itself.
+    /// Time at which the guard restored without being asked.
     ended: Option<i64>,
 }
 
 impl Watch<'_> {
-    /// Until there is nothing left to do.
+    /// Runs until nothing is left to do.
     fn run(&mut self) -> Result<(), Error> {
         loop {
             if self.hears()? {
-                // What was said before the time was over counts, though it is heard after it.
+                // A message sent before the deadline counts, even if it is read after the deadline.
                 match self.word()? {
                     Some(DONE) => return Ok(()),
                     Some(WRITTEN) => {
                         self.written = true;
                         match self.ended {
                             None => self.until = Some(Instant::now() + self.times.open),
-                            // It was stopped before it wrote, or got no CPU.
+                            // Gops-probe was stopped before it wrote, or got no CPU.
                             Some(_) => self.end(),
                         }
                     }
@@ -252,10 +257,10 @@ impl Watch<'_> {
                         }
                     },
                     Some(_) => {}
-                    // Whom it is there for died.
+                    // Gops-probe has died.
                     None => {
                         self.journal.reread();
-                        // Without a word to anybody: whoever would hear it is dead.
+                        // No message is sent: nobody is left to receive it.
                         return self.journal.restore(self.process).map(drop);
                     }
                 }
@@ -270,7 +275,8 @@ impl Watch<'_> {
         }
     }
 
-    /// Puts back as the time is over. Whether something may still be written too late is known only when all is said to be written.
+    /// Restores the words at the deadline. Later writes are impossible only after gops-probe has reported
+    /// that all is written.
     fn end(&mut self) {
         self.journal.reread();
         match self.journal.put_back(self.process) {
@@ -282,7 +288,8 @@ impl Watch<'_> {
         }
     }
 
-    /// Waits for a word, for the end of one of both, or of the time. Whether the socket has something to say.
+    /// Waits for a message, for the end of gops-probe or the process, or for the deadline. Returns true if
+    /// the socket is readable.
     fn hears(&self) -> Result<bool, Error> {
         let wait = self.until.map_or(LOOK, |until| until.saturating_duration_since(Instant::now()).min(LOOK));
         let mut fds = vec![PollFd::new(&self.socket, PollFlags::IN)];
@@ -295,7 +302,7 @@ impl Watch<'_> {
         Ok(fds.first().is_some_and(|fd| !fd.revents().is_empty()))
     }
 
-    /// What was said; `None` where the other end is closed.
+    /// Reads one message; `None` if the other end is closed.
     fn word(&mut self) -> Result<Option<u8>, Error> {
         let mut word = [0];
         loop {
@@ -308,25 +315,25 @@ impl Watch<'_> {
     }
 
     fn say(&mut self, words: &[u8]) {
-        // Where nobody listens any more, its end is heard of next.
+        // If nobody listens any more, the next read reports it.
         let _ = self.socket.write_all(words);
     }
 }
 
-/// Closes what the shell or a service manager left open for us: its readers would wait for our end.
+/// Closes files that a shell or service manager left open: readers of their pipes would wait for our end.
 fn close_inherited() {
-    // SAFETY: nothing in this process uses a file descriptor from 3 on at this time: it has just begun, and has opened
-    // none.
+    // SAFETY: nothing in this process uses a file descriptor from 3 on at this time: it has just begun, and
+    // has opened none.
     unsafe {
         libc::close_range(3, libc::c_uint::MAX, 0);
     }
 }
 
-/// It ends by itself; whoever ends everything of a session or a service must not end it before.
+/// Ignores signals to a whole session or service: the guard must end by itself, not before.
 fn ignore_signals() {
     let nobody = Arc::new(AtomicBool::new(false));
     for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2] {
-        // Fails for no signal that can be caught.
+        // Registering fails for no signal that can be caught.
         let _ = signal_hook::flag::register(signal, Arc::clone(&nobody));
     }
 }

@@ -1,11 +1,14 @@
-//! What has to be put back, in a file, before it is changed.
+//! Journal of pending restores: a file that lists the words to put back, written before the process is
+//! changed.
 //!
-//! There is a file for each process that is being changed, in a folder of our own. It is locked for as long as somebody
-//! changes the process, so that two do not do so at once; the lock is inherited by the [guard](super::guard), and goes
-//! with the last of both. Each line is written and synced before the words in it are; a line that is not whole belongs
-//! to a write that did not happen.
+//! One file exists for each process that is being changed, in a folder of gops-probe. The file is locked
+//! while somebody changes the process, so that two changes cannot run at once. The [guard](super::guard)
+//! inherits the lock; the kernel releases the lock when the last holder closes the file. Each line is written
+//! and synced before its words are written into the process. An incomplete line belongs to a write that did
+//! not happen.
 //!
-//! A word is put back only where it still holds what we wrote: a value that the program set itself meanwhile stays.
+//! A word is put back only if it still holds the value that gops-probe wrote. A value that the program set
+//! itself meanwhile stays.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -25,28 +28,29 @@ use super::{Turn, left_over, refused, stop_all};
 use crate::process::{Process, users};
 use crate::{Error, clock, environment};
 
-/// Names a folder to use instead of the one of the system or the user.
+/// Environment variable that names the folder of the journals, instead of the default folder of the system or
+/// the user.
 pub const STATE_VARIABLE: &str = "GOPS_PROBE_STATE_DIR";
-/// More than any journal has.
+/// Upper limit of a journal's size in bytes; no journal of ours is that large.
 const MAX_SIZE: u64 = 64 << 10;
 const MAX_ENTRIES: usize = 64;
 const MAX_FILES: usize = 4096;
-/// How long somebody else may be changing the process.
+/// Maximum time to wait for another gops-probe that is changing the process.
 const PATIENCE: Duration = Duration::from_secs(5);
 const FORMAT: u32 = 1;
 
-/// What makes a process this one and no other.
+/// Identity of a process: distinguishes it from any other process, also one with the same pid.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Identity {
     format: u32,
     boot_id: String,
-    /// The namespace that `pid` is of: ours.
+    /// Pid namespace of `pid`: the one of gops-probe.
     pid_namespace: String,
     pid: i32,
     start_time: u64,
     device: u64,
     inode: u64,
-    /// Where its code and its stack begin, which changes where it executes the same file again.
+    /// Start addresses of code and stack; they change when the process executes the same file again.
     address_space: (u64, u64),
 }
 
@@ -67,35 +71,36 @@ impl Identity {
         })
     }
 
-    /// The name of its file: its pid, as its namespace has it.
+    /// Name of the journal file: number of the pid namespace and pid.
     fn file_name(&self) -> String {
         let digits: String = self.pid_namespace.chars().filter(char::is_ascii_digit).collect();
         format!("{digits}-{}", self.pid)
     }
 }
 
-/// A word that has to be put back.
+/// Word that has to be put back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Its name in the runtime's source.
+    /// Name of the word in the runtime's source.
     pub name: String,
-    /// Where it is.
+    /// Address of the word.
     at: u64,
-    /// In bytes.
+    /// Width of the word in bytes.
     width: u64,
-    /// What we write, or what the runtime makes of that.
+    /// Value that gops-probe writes, or that the runtime computes from it.
     ours: u64,
-    /// What it has to be again.
+    /// Value to restore.
     restore: u64,
-    /// All threads have to be stopped for it: a half-written value would do harm.
+    /// True if all threads have to be stopped to restore the word: a half-written value would do harm.
     stopped: bool,
-    /// Until when it has to be put back by those who have the lock, on CLOCK_MONOTONIC in nanoseconds; 0 where nobody said.
+    /// Time by which the holders of the lock must have restored the word: CLOCK_MONOTONIC in nanoseconds; 0
+    /// if unknown.
     #[serde(default)]
     until: i64,
 }
 
 impl Entry {
-    /// The word of `word`, to be made what it was.
+    /// Returns the entry that undoes the change of `word`.
     pub fn undo(word: &Word, stopped: bool) -> Self {
         Entry {
             name: word.name.clone(),
@@ -108,22 +113,22 @@ impl Entry {
         }
     }
 
-    /// Whether it is this word.
+    /// Returns true if the entry is for the word at this address and of this width.
     pub(super) fn is_at(&self, at: RuntimeAddr, width: Width) -> bool {
         self.at == at.0 && Width::of(self.width) == Some(width)
     }
 
-    /// What was written.
+    /// Value that was written.
     pub(super) fn ours(&self) -> u64 {
         self.ours
     }
 
-    /// What it was before, and has to be again.
+    /// Value before the change, which has to be restored.
     pub(super) fn before(&self) -> u64 {
         self.restore
     }
 
-    /// All threads have to be stopped to put it back.
+    /// Returns true if all threads have to be stopped to restore the word.
     pub(super) fn needs_stop(&self) -> bool {
         self.stopped
     }
@@ -145,36 +150,37 @@ impl std::fmt::Display for Entry {
     }
 }
 
-/// What became of a word that had to be put back.
+/// Result of restoring a word.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Restored {
-    /// The word.
+    /// Name of the word.
     pub name: String,
-    /// What it holds now.
+    /// Value that the word holds now.
     pub value: u64,
-    /// It held what we wrote, and was written; else it was left as it was.
+    /// True if the word held our value and was written; false if it was left as found.
     pub written: bool,
 }
 
-/// The journal of one process, locked.
+/// Locked journal of one process.
 #[derive(Debug)]
 pub struct Journal {
     file: File,
     dir: OwnedFd,
     identity: Identity,
     entries: Vec<Entry>,
-    /// The entries are what the file said, and nothing that this program noted itself.
+    /// True if the entries come from the file and not from this program.
     found: bool,
-    /// What the file said when that was checked.
+    /// Entries of the file that passed the last check.
     granted: Vec<Entry>,
 }
 
 impl Journal {
-    /// Opens the journal of a process and keeps everybody else from changing it. What an earlier run left is put back
-    /// first.
+    /// Opens the journal of a process and locks out other changes. Entries left by an earlier run are
+    /// restored first.
     ///
     /// # Errors
-    /// [`Error::Refused`] where somebody else is changing it, or there is no place for the journal.
+    /// Returns [`Error::Refused`] if somebody else is changing the process, or if no place for the journal is
+    /// found.
     pub fn open(process: &Process) -> Result<Self, Error> {
         let identity = Identity::of(process)?;
         let place = |source: io::Error| Error::Refused {
@@ -209,10 +215,10 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Notes words that are about to be written, and for how long they may stay so.
+    /// Notes words that are about to be written, and the time for which they may stay changed.
     ///
     /// # Errors
-    /// Where that cannot be written down; they must not be written then.
+    /// Returns an error if the journal cannot be written; the words must not be written then.
     pub fn note(&mut self, process: &Process, entries: &[Entry], time: Duration) -> Result<(), Error> {
         let failed = |e: io::Error| {
             refused(process, format!("the journal of what must be restored cannot be written: {e}"))
@@ -226,27 +232,28 @@ impl Journal {
         Ok(())
     }
 
-    /// Whether there is something to put back.
+    /// Returns true if nothing has to be restored.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Puts back what was noted, and forgets it.
+    /// Restores the noted words and clears the journal.
     ///
     /// # Errors
-    /// Where it cannot be done; the journal keeps it then. A process that is gone needs nothing.
+    /// Returns an error if a word cannot be restored; the journal keeps its entries then. A process that is
+    /// gone needs no restore.
     pub fn restore(&mut self, process: &Process) -> Result<Vec<Restored>, Error> {
         let restored = self.put_back(process)?;
         self.forget()?;
         Ok(restored)
     }
 
-    /// Puts back what was noted, and still knows it.
+    /// Restores the noted words and keeps the entries.
     ///
     /// # Errors
-    /// As [`Journal::restore`].
+    /// Returns the errors of [`Journal::restore`].
     pub(super) fn put_back(&mut self, process: &Process) -> Result<Vec<Restored>, Error> {
-        // Of one that is gone nothing is left to be checked.
+        // A process that is gone needs no check.
         if self.found && process.check().is_ok() {
             left_over::check(process, &self.entries)?;
             self.found = false;
@@ -255,12 +262,12 @@ impl Journal {
         put_back(process, &self.entries)
     }
 
-    /// Somebody else has put back what was noted.
+    /// Drops the entries because somebody else has restored the words.
     pub(super) fn was_restored(&mut self) {
         self.entries.clear();
     }
 
-    /// Forgets what was noted: it is put back already.
+    /// Clears the journal because all words are restored.
     fn forget(&mut self) -> Result<(), Error> {
         self.entries.clear();
         self.found = false;
@@ -275,22 +282,22 @@ impl Journal {
         journal
     }
 
-    /// Removes the file, which nobody needs any more.
+    /// Removes the journal file, which is no longer needed.
     pub fn close(mut self) {
         self.entries.clear();
     }
 
-    /// Its file, for the guard, which holds the same lock with it.
+    /// Duplicates the file descriptor for the guard, which then shares the lock.
     pub(super) fn share(&self) -> io::Result<File> {
         self.file.try_clone()
     }
 
-    /// The journal that somebody has handed on with its lock.
+    /// Opens the journal whose file and lock another process has handed on.
     pub(super) fn inherited(file: File, process: &Process) -> Result<Self, Error> {
         let identity = Identity::of(process)?;
         let failed = |e: io::Error| refused(process, format!("its journal: {e}"));
         let dir = state_folder(false).map_err(failed)?;
-        // Whoever starts this program chooses what it inherits.
+        // The parent process chooses the inherited file: check that it is a journal of ours.
         check_ours(&file).map_err(failed)?;
         if !is_at(&dir, &identity.file_name(), &file) {
             return Err(refused(process, "what was handed on is not its journal"));
@@ -304,7 +311,7 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Reads again what others may have noted.
+    /// Reads entries again that others may have added.
     pub(super) fn reread(&mut self) {
         self.entries = self.read();
         self.found = !self.entries.is_empty() && self.entries != self.granted;
@@ -322,7 +329,7 @@ impl Journal {
         contents_of(&self.file)
     }
 
-    /// What is noted for this very process.
+    /// Reads the entries, if the file belongs to this very process.
     fn read(&self) -> Vec<Entry> {
         parse(&self.contents(), &self.identity)
     }
@@ -330,10 +337,10 @@ impl Journal {
 
 impl Drop for Journal {
     fn drop(&mut self) {
-        // What still has to be put back must be found by the next run.
+        // Entries that are not restored must be found by the next run.
         let name = self.identity.file_name();
         if self.entries.is_empty() && is_at(&self.dir, &name, &self.file) {
-            // One that stays is empty, and is used again.
+            // A file that cannot be removed is empty and is used again.
             let _ = rustix::fs::unlinkat(&self.dir, &*name, AtFlags::empty());
         }
     }
@@ -349,7 +356,7 @@ fn contents_of(file: &File) -> Vec<u8> {
 }
 
 fn parse(bytes: &[u8], identity: &Identity) -> Vec<Entry> {
-    // A line without its end was not written to the end, and its words not at all.
+    // A line without its newline was not written completely, so its words were not written at all.
     let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
     let mut lines = bytes.get(..whole).unwrap_or_default().split(|&b| b == b'\n');
     let of: Option<Identity> = lines.next().and_then(|line| serde_json::from_slice(line).ok());
@@ -360,7 +367,7 @@ fn parse(bytes: &[u8], identity: &Identity) -> Vec<Entry> {
     entries.flatten().take(MAX_ENTRIES).collect()
 }
 
-/// Puts words back, the last one first.
+/// Restores words in reverse order.
 fn put_back(process: &Process, entries: &[Entry]) -> Result<Vec<Restored>, Error> {
     if process.check().is_err() {
         return Ok(Vec::new());
@@ -369,7 +376,7 @@ fn put_back(process: &Process, entries: &[Entry]) -> Result<Vec<Restored>, Error
     let mut restored = Vec::new();
     for entry in entries.iter().rev() {
         let Some(word) = entry.word() else { continue };
-        // Nothing is stopped for a word that is as it should be.
+        // No thread is stopped for a word that already holds the right value.
         let found = writer.read(word.at, word.width)?;
         let mut written = false;
         if found == word.before && found != word.after {
@@ -383,14 +390,14 @@ fn put_back(process: &Process, entries: &[Entry]) -> Result<Vec<Restored>, Error
     Ok(restored)
 }
 
-/// See [`super::restore_left_over`].
+/// Implements [`super::restore_left_over`].
 pub(super) fn restore_left_over(process: &Process) -> Result<Vec<Restored>, Error> {
     let Ok(dir) = state_folder(false) else { return Ok(Vec::new()) };
-    // Whoever may not look at the process has not changed it.
+    // A user who may not inspect the process has not changed it.
     let Ok(identity) = Identity::of(process) else { return Ok(Vec::new()) };
     let file = match lock(&dir, &identity, false) {
         Ok(Lock::Ours(file)) => file,
-        // One that is locked is being taken care of, unless those who should do that are all stopped.
+        // The holder of the lock restores the words, unless all holders are stopped.
         Ok(Lock::Theirs) => return overdue(process, &dir, &identity),
         _ => return Ok(Vec::new()),
     };
@@ -398,7 +405,8 @@ pub(super) fn restore_left_over(process: &Process) -> Result<Vec<Restored>, Erro
     if journal.is_empty() { Ok(Vec::new()) } else { journal.restore(process) }
 }
 
-/// Puts back what those who have the lock should have put back before. They write no word that they find put back.
+/// Restores words that the holders of the lock should have restored earlier. The holders then write no word
+/// that they find restored.
 fn overdue(process: &Process, dir: &OwnedFd, identity: &Identity) -> Result<Vec<Restored>, Error> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let Ok(fd) = rustix::fs::openat(dir, &*identity.file_name(), flags, Mode::empty()) else {
@@ -425,7 +433,7 @@ enum Lock {
     Absent,
 }
 
-/// Opens and locks the file of a process.
+/// Opens and locks the journal file of a process.
 fn lock(dir: &OwnedFd, identity: &Identity, create: bool) -> io::Result<Lock> {
     let name = identity.file_name();
     let mut flags = OFlags::RDWR | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
@@ -439,32 +447,34 @@ fn lock(dir: &OwnedFd, identity: &Identity, create: bool) -> io::Result<Lock> {
     };
     check_ours(&file)?;
     match rustix::fs::flock(file.as_fd(), FlockOperation::NonBlockingLockExclusive) {
-        // Whoever had it before may have removed it: then it is nobody's any more.
+        // The holder before us may have removed the file: a removed file has no owner.
         Ok(()) if is_at(dir, &name, &file) => Ok(Lock::Ours(file)),
         Ok(()) | Err(Errno::WOULDBLOCK) => Ok(Lock::Theirs),
         Err(e) => Err(e.into()),
     }
 }
 
-/// Removes journals of processes that are gone: nothing can be put back in them.
+/// Removes journals of processes that are gone: nothing can be restored in them.
 fn remove_stale(dir: &OwnedFd, identity: &Identity) {
     let Ok(entries) = rustix::fs::Dir::read_from(dir) else { return };
     for entry in entries.flatten().take(MAX_FILES) {
         let Ok(name) = entry.file_name().to_str() else { continue };
         let Some(pid) = name.split_once('-').and_then(|(_, pid)| pid.parse().ok()) else { continue };
         let other = Identity { pid, ..identity.clone() };
-        // Those of other namespaces are named otherwise. Whoever still has the lock is about to see that it is gone.
+        // Journals of other pid namespaces have other names. A holder of the lock is about to see that its
+        // process is gone.
         if name == other.file_name()
             && !std::path::Path::new("/proc").join(pid.to_string()).exists()
             && let Ok(Lock::Ours(_locked)) = lock(dir, &other, false)
         {
-            // One that stays does no harm.
+            // A stale file that cannot be removed does no harm.
             let _ = rustix::fs::unlinkat(dir, name, AtFlags::empty());
         }
     }
 }
 
-/// Whether nobody else can have written a journal: asked of the open file, which no name leads away from.
+/// Checks that nobody else can have written a journal. The check uses the open file, not a name that could be
+/// redirected.
 fn check_ours(file: &File) -> io::Result<()> {
     use std::os::unix::fs::MetadataExt as _;
     let meta = file.metadata()?;
@@ -478,7 +488,8 @@ fn check_ours(file: &File) -> io::Result<()> {
     if meta.mode() & 0o022 != 0 {
         return Err(io::Error::other("the journal can be written by others"));
     }
-    // A second name is in a folder that nobody looked at. None is that of a file that is just being removed.
+    // A second link lies in a folder that was not checked. A link count of 0 belongs to a file that is just
+    // being removed.
     if meta.nlink() > 1 {
         return Err(io::Error::other("the journal has a second name"));
     }
@@ -491,7 +502,7 @@ fn is_at(dir: &OwnedFd, name: &str, file: &File) -> bool {
     matches!((there, ours), (Ok(a), Ok(b)) if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino))
 }
 
-/// The folder of the journals: of the system for root, else of the user.
+/// Opens the folder of the journals: the system's folder for root, otherwise the user's.
 fn state_folder(create: bool) -> io::Result<OwnedFd> {
     let path = folder_path()?;
     if create {
@@ -514,7 +525,7 @@ fn state_folder(create: bool) -> io::Result<OwnedFd> {
     let dir = rustix::fs::open(&path, flags, Mode::empty())
         .map_err(|e| io::Error::new(io::Error::from(e).kind(), format!("{}: {e}", path.display())))?;
     let stat = rustix::fs::fstat(&dir)?;
-    // Whoever could write there could have us write into processes.
+    // Another user with write access to the folder could make us write into processes.
     if stat.st_uid != rustix::process::geteuid().as_raw() || stat.st_mode & 0o022 != 0 {
         return Err(io::Error::other(format!("{} can be written by others", path.display())));
     }

@@ -1,9 +1,10 @@
-//! Setting GOGC and the memory limit, with the effect of `debug.SetGCPercent` and `debug.SetMemoryLimit`.
+//! Setting of GOGC and the memory limit, with the effect of `debug.SetGCPercent` and `debug.SetMemoryLimit`.
 //!
-//! The runtime does both with the heap's lock held (`setGCPercent`, `setMemoryLimit` and `gcControllerCommit`,
-//! runtime/mgcpacer.go). Here all threads are stopped for a moment in which that lock is free, no collection runs and
-//! the last one is swept; nothing but the words below depends on the settings then. The background scavenger's goals
-//! follow at the end of the next cycle, but for that of the memory limit, which is set with it.
+//! The runtime does both with the heap's lock held (`setGCPercent`, `setMemoryLimit` and
+//! `gcControllerCommit`, runtime/mgcpacer.go). Gops-probe stops all threads at a moment in which that lock is
+//! free, no collection runs and the last one is swept. At such a moment, only the words below depend on the
+//! settings. The goals of the background scavenger follow at the end of the next cycle, except the one of the
+//! memory limit, which is set with it.
 
 use std::time::{Duration, Instant};
 
@@ -14,32 +15,32 @@ use super::word::{Outcome, Word, Writer};
 use super::{ChangeOptions, Turn, refused, stop_all, unverified};
 use crate::Error;
 
-/// How long to let the process run before the next attempt.
+/// Time for which the process runs before the next attempt.
 const STEP: Duration = Duration::from_micros(500);
-/// `runtime.reduceExtraPercent`: how far below the limit the scavenger keeps, in percent.
+/// `runtime.reduceExtraPercent`: distance of the scavenger's goal below the limit, in percent.
 const REDUCE_PERCENT: f64 = 5.0;
-/// No memory limit (`math.MaxInt64`).
+/// Value for no memory limit (`math.MaxInt64`).
 pub const NO_LIMIT: i64 = i64::MAX;
 
-/// A setting that was changed.
+/// Result of a changed setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Set<T> {
-    /// The value from now on.
+    /// Value from now on.
     pub now: T,
-    /// That before.
+    /// Value before.
     pub before: T,
-    /// For how long all threads were stopped, all attempts together.
+    /// Time for which all threads were stopped, over all attempts.
     pub stopped: Duration,
-    /// How often.
+    /// Number of stops.
     pub stops: u32,
-    /// What was written; in a dry run, what would have been.
+    /// Words written; in a dry run, words that would have been written.
     pub written: Vec<Word>,
 }
 
-/// Sets GOGC; negative is off.
+/// Sets GOGC; a negative number is off.
 ///
 /// # Errors
-/// [`Error::Uncalibrated`] and [`Error::Refused`]; nothing was written then.
+/// Returns [`Error::Uncalibrated`] or [`Error::Refused`]; nothing was written then.
 pub fn set_gc_percent(
     subject: &VerifiedRuntime<'_>,
     percent: i32,
@@ -54,7 +55,7 @@ pub fn set_gc_percent(
     })
 }
 
-/// What a limit means for a process.
+/// Memory that a process needs, by which a limit is judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Needs {
     /// Bytes that no collection can free: stacks, the runtime's own structures, fragmentation.
@@ -63,14 +64,14 @@ pub struct Needs {
     pub marked: u64,
 }
 
-/// What a process needs at least, by which a limit is judged.
+/// Reads the memory that a process needs at least, by which a limit is judged.
 ///
 /// # Errors
-/// As [`set_memory_limit`].
+/// Returns the errors of [`set_memory_limit`].
 pub fn needs(subject: &VerifiedRuntime<'_>) -> Result<Needs, Error> {
     check_has_limit(subject)?;
     let field = |name| subject.read("runtime.gcController", name);
-    // `memoryLimitHeapGoal`: what is mapped and is neither free nor in objects.
+    // As in `memoryLimitHeapGoal`: mapped memory that is neither free nor in objects.
     let objects = field("totalAlloc")?.saturating_sub(field("totalFree")?);
     let overhead = field("mappedReady")?.saturating_sub(field("heapFree")?).saturating_sub(objects);
     Ok(Needs { overhead, marked: field("heapMarked")? })
@@ -79,7 +80,8 @@ pub fn needs(subject: &VerifiedRuntime<'_>) -> Result<Needs, Error> {
 /// Sets the soft memory limit in bytes; [`NO_LIMIT`] is none.
 ///
 /// # Errors
-/// [`Error::Uncalibrated`] and [`Error::Refused`]; nothing was written then. Go 1.18 has no memory limit.
+/// Returns [`Error::Uncalibrated`] or [`Error::Refused`]; nothing was written then. Go 1.18 has no memory
+/// limit.
 pub fn set_memory_limit(
     subject: &VerifiedRuntime<'_>,
     limit: i64,
@@ -114,7 +116,8 @@ fn check_has_limit(subject: &VerifiedRuntime<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// The goal of the background scavenger (`gcPaceScavenger`), where it is what the limit before made it.
+/// Returns the word of the background scavenger's goal (`gcPaceScavenger`), if it has the value that the old
+/// limit gives.
 fn scavenger_word(subject: &VerifiedRuntime<'_>, before: u64, limit: u64) -> Result<Option<Word>, Error> {
     const FIELD: (&str, &str) = ("runtime.scavenge", "memoryLimitGoal");
     if !subject.has(FIELD.0, FIELD.1) {
@@ -130,10 +133,10 @@ fn scavenger_word(subject: &VerifiedRuntime<'_>, before: u64, limit: u64) -> Res
     subject.word(FIELD.0, FIELD.1, now, goal).map(Some)
 }
 
-/// Whether the pacer's variables follow from each other as this release computes them: the last check, and the one
-/// that each of them takes part in.
+/// Checks that the pacer's variables follow from each other as this release computes them. All of them take
+/// part in this last check.
 fn check_pacer(subject: &VerifiedRuntime<'_>, percent: i32) -> Result<(), Error> {
-    // Before the first cycle, parts of it are still being counted.
+    // Before the first cycle, the runtime is still counting parts of the terms.
     if subject.read("runtime.memstats", "numgc")? == 0 {
         return Ok(());
     }
@@ -144,7 +147,7 @@ fn check_pacer(subject: &VerifiedRuntime<'_>, percent: i32) -> Result<(), Error>
     } else {
         let (trigger, goal) = (controller("trigger")?, controller("heapGoal")?);
         let (_, computed) = subject.trigger18()?.commit(percent, subject.view.machine);
-        // While spans are swept, the trigger is kept away, and takes the goal with it.
+        // During sweeping, the runtime keeps the trigger away, and the goal moves with it.
         (goal, computed, goal == computed || (goal == trigger && goal > computed))
     };
     if fits {
@@ -156,7 +159,7 @@ fn check_pacer(subject: &VerifiedRuntime<'_>, percent: i32) -> Result<(), Error>
     ))
 }
 
-/// The words that GOGC decides.
+/// Returns the words that depend on GOGC.
 fn percent_words(subject: &VerifiedRuntime<'_>, percent: i32) -> Result<Vec<Word>, Error> {
     let mut values = vec![
         ("heapMinimum", pacer::heap_minimum(percent)),
@@ -176,7 +179,7 @@ fn percent_words(subject: &VerifiedRuntime<'_>, percent: i32) -> Result<Vec<Word
     values.into_iter().map(word).collect()
 }
 
-/// Makes a change in a moment in which nothing else depends on its words.
+/// Makes a change at a moment in which nothing else depends on its words.
 fn change<T: Copy>(
     subject: &VerifiedRuntime<'_>,
     options: &ChangeOptions<'_>,
@@ -188,11 +191,11 @@ fn change<T: Copy>(
     let turn = Turn { deadline, interrupted: options.interrupted };
     turn.wait(process)?;
     let mut writer = Writer::new(process, options.dry_run)?;
-    // Nothing is put back, but nobody else may be changing the same.
+    // Nothing is restored, but nobody else may change the same words meanwhile.
     let journal = if options.dry_run { None } else { Some(Journal::open(process)?) };
     let (mut stopped, mut stops) = (Duration::ZERO, 0);
     loop {
-        // Nobody is stopped for what cannot be at this moment anyway.
+        // No thread is stopped while the pacer is busy anyway.
         let result = match subject.pacer_is_busy()? {
             Some(reason) => Err(reason),
             None => {
@@ -228,7 +231,8 @@ fn change<T: Copy>(
     }
 }
 
-/// One attempt, with all threads stopped: the value before, or why it cannot be now.
+/// Makes one attempt, with all threads stopped. Returns the value before, or the reason why the change cannot
+/// be made now.
 fn attempt<T>(
     subject: &VerifiedRuntime<'_>,
     writer: &mut Writer<'_>,
@@ -240,7 +244,7 @@ fn attempt<T>(
     let (before, words) = words(subject)?;
     Ok(match writer.write(&words)? {
         Outcome::Written => Ok(before),
-        // Only somebody else from outside can do that.
+        // Only another process that writes from outside can do that.
         Outcome::Changed(_) => Err("somebody else is changing it"),
     })
 }

@@ -1,8 +1,9 @@
-//! What a journal may ask to be put back: a closed list.
+//! Closed list of the words that a journal may ask to restore.
 //!
-//! A journal is a file. Whoever can write it must not be able to write anything into a process but what a change of ours
-//! would put back: each word is one of the variables below, where the runtime of the process has it now; it still holds
-//! a value that a change leaves there for a time; and it gets one that was there before such a change.
+//! A journal is a file. A person who can write it must be able to write into a process only what a change by
+//! gops-probe would restore. Each word must be one of the variables below, at its present address in the
+//! runtime of the process. It must still hold a value that a change leaves there for a time. Its new value
+//! must be one from before such a change.
 
 use super::gc::ALMOST_OFF;
 use super::journal::{Entry, STATE_VARIABLE};
@@ -12,16 +13,16 @@ use super::verified::VerifiedRuntime;
 use crate::Error;
 use crate::process::Process;
 
-/// A variable that a change leaves changed for a time.
+/// Variable that a change leaves changed for a time.
 struct Changeable {
     variable: &'static str,
-    /// Empty where the variable is the word.
+    /// Field of the variable; empty if the variable itself is the word.
     field: &'static str,
-    /// What a change may have left in it.
+    /// Returns true for a value that a change may have left.
     ours: fn(u64) -> bool,
-    /// What may have been there before.
+    /// Returns true for a value from before a change.
     before: fn(u64) -> bool,
-    /// All threads may have to be stopped to put it back.
+    /// True if restoring may need all threads stopped.
     stopped: bool,
 }
 
@@ -29,7 +30,8 @@ const fn rate(variable: &'static str, stopped: bool) -> Changeable {
     Changeable { variable, field: "", ours: |n| (1..=MAX_RATE).contains(&n), before: |n| n == 0, stopped }
 }
 
-/// A goal or a trigger of the collector, while GOGC is not off for a moment: before, it was one that no heap reaches.
+/// Goal or trigger of the collector while GOGC is set for a moment instead of off. Before, the value was one
+/// that no heap reaches.
 const fn goal(field: &'static str) -> Changeable {
     Changeable {
         variable: "runtime.gcController",
@@ -40,7 +42,7 @@ const fn goal(field: &'static str) -> Changeable {
     }
 }
 
-/// The rates of [`sampling`](super::sampling), and what [`gc`](super::gc) sets where GOGC is off.
+/// Rates of [`sampling`](super::sampling), and variables that [`gc`](super::gc) sets if GOGC is off.
 const CHANGEABLE: [Changeable; 7] = [
     rate("runtime.MemProfileRate", true),
     rate("runtime.blockprofilerate", false),
@@ -57,10 +59,10 @@ const CHANGEABLE: [Changeable; 7] = [
     goal("heapGoal"),
 ];
 
-/// Checks that everything that a journal asks for is what a change of ours may have left in this process.
+/// Checks that each entry of a journal is one that a change by gops-probe may have left in this process.
 ///
 /// # Errors
-/// [`Error::Refused`] where it is not; what keeps the runtime of the process from being known.
+/// Returns [`Error::Refused`] if an entry is not, or the error that keeps the runtime from being known.
 pub(super) fn check(process: &Process, entries: &[Entry]) -> Result<(), Error> {
     let subjects = VerifiedRuntime::known(process)?;
     for entry in entries {

@@ -1,12 +1,13 @@
-//! Changing a process: the only code that writes into its memory.
+//! Changes of a process: the only code that writes into its memory.
 //!
-//! Nothing but aligned words of data is written, in pages that are writable and not executable, each only where it
-//! still holds what was read and verified ([`word`]). Never code, never registers. What has to be put back is in a
-//! file before it is written ([`journal`]), and a process of our own that outlives us puts it back where we cannot
-//! ([`guard`]); where that dies too, the next run does ([`restore_left_over`]).
+//! Only aligned words of data are written, in pages that are writable and not executable. Each word is
+//! written only if it still holds the value that was read and verified ([`word`]). Code and registers are
+//! never written. Words that have to be restored are in a file before they are written ([`journal`]). If
+//! gops-probe cannot restore them, a child process that outlives it does ([`guard`]). If the guard dies too,
+//! the next run does ([`restore_left_over`]).
 //!
-//! Before anything is written, the runtime has to be exactly one that is known, and its variables have to make sense
-//! together ([`subject`]); what is doubtful is refused.
+//! Before any write, the runtime must be exactly a known one, and its variables must be consistent
+//! ([`verified`]). A doubtful case is refused.
 
 pub mod gc;
 pub mod guard;
@@ -26,34 +27,35 @@ use crate::stop::{self, HOLD, StopError, Stopped};
 use crate::{Error, standstill};
 use journal::Restored;
 
-/// A thread that holds the process for so long on end is a debugger's, and no other gops-probe that is done soon.
+/// Minimum time without a break for which one tracer holds the process before it counts as a debugger.
+/// Another gops-probe is done sooner.
 const DEBUGGER: Duration = Duration::from_secs(3);
-/// So often a denial is tried again for which no tracer is seen: whoever held it may have let go before we look.
+/// Retries after EPERM when no tracer is visible: a tracer may have let go before we look.
 const DENIED_TRIES: u32 = 5;
 
-/// What a change may take and who may end it.
+/// Options of a change.
 #[allow(missing_debug_implementations, reason = "a closure has none")]
 pub struct ChangeOptions<'a> {
-    /// For how long to try, and to wait for the effect.
+    /// Maximum time for attempts and for the effect.
     pub timeout: Duration,
-    /// Only say what would be written.
+    /// True to report the planned writes and write nothing.
     pub dry_run: bool,
-    /// Whether somebody wants us to end: everything is put back then.
+    /// Returns true if the user asks to end: everything is restored then.
     pub interrupted: &'a dyn Fn() -> bool,
-    /// The program that is the [guard]: [`guard::OURSELVES`], for whoever is `gops-probe`.
+    /// Program that runs the [guard]: [`guard::OURSELVES`] if the caller is `gops-probe`.
     pub guard: &'a Path,
 }
 
-/// Puts back what an earlier run changed in this process and could not put back, because it was killed. Costs one
-/// look into a folder where there is nothing to do.
+/// Restores words of this process that an earlier run changed and did not restore because it was killed.
+/// Reads one folder if nothing has to be restored.
 ///
 /// # Errors
-/// Where there is something to put back and that cannot be done.
+/// Returns an error if a word has to be restored and cannot be.
 pub fn restore_left_over(process: &Process) -> Result<Vec<Restored>, Error> {
     journal::restore_left_over(process)
 }
 
-/// For how long whoever else holds the process is waited for.
+/// Limit of the wait for another tracer of the process.
 pub(crate) struct Turn<'a> {
     pub(crate) deadline: Instant,
     pub(crate) interrupted: &'a dyn Fn() -> bool,
@@ -63,7 +65,8 @@ impl Turn<'_> {
     /// Waits until nobody traces the process.
     ///
     /// # Errors
-    /// [`crate::process::Error::Traced`] by a debugger, or where somebody does at the end of the time.
+    /// Returns [`crate::process::Error::Traced`] if a debugger traces the process, or if any tracer is there
+    /// at the deadline.
     pub(crate) fn wait(&self, process: &Process) -> Result<(), Error> {
         let mut same: Option<(i32, Instant)> = None;
         while let Some(tracer) = stop::tracer(process.pid().as_raw()) {
@@ -84,7 +87,8 @@ impl Turn<'_> {
         Ok(())
     }
 
-    /// Two that each hold some of the threads must not try again in step.
+    /// Sleeps for a time that depends on our pid: two tracers that each hold some threads must not retry in
+    /// step.
     fn nap(&self) -> Result<(), Error> {
         if (self.interrupted)() {
             return Err(Error::Interrupted);
@@ -94,7 +98,7 @@ impl Turn<'_> {
     }
 }
 
-/// Stops all threads of a process, when it is our turn, or says why that cannot be.
+/// Stops all threads of a process, after other tracers have let go, or returns the reason why it cannot.
 pub(crate) fn stop_all(process: &Process, turn: &Turn<'_>) -> Result<Stopped, Error> {
     let mut denied = 0;
     loop {
@@ -126,18 +130,18 @@ fn stop_error(process: &Process, error: StopError) -> Error {
     }
 }
 
-/// The error that something is not done to a process in the state that it is in.
+/// Creates the error for a change that the state of the process does not allow.
 pub(crate) fn refused(process: &Process, what: impl Into<String>) -> Error {
     Error::Refused { pid: process.pid(), what: what.into(), hint: None }
 }
 
-/// The error that a signal has stopped the process, with the way out.
+/// Creates the error for a process that a signal has stopped, with the command that continues it.
 pub(crate) fn stopped(process: &Process, what: impl Into<String>) -> Error {
     let hint = format!("let it run: kill -CONT {}", process.pid());
     Error::Refused { pid: process.pid(), what: what.into(), hint: Some(hint) }
 }
 
-/// The error that what would be written could not be verified.
+/// Creates the error for a write that could not be verified.
 pub(crate) fn unverified(process: &Process, what: impl Into<String>) -> Error {
     Error::Uncalibrated { pid: process.pid(), what: what.into() }
 }

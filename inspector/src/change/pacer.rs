@@ -1,17 +1,20 @@
-//! What the runtime's pacer computes from GOGC: the arithmetic of `gcControllerState.setGCPercent` and `commit`
-//! (runtime/mgcpacer.go), which the collector does again at the end of each cycle. Unsigned numbers wrap as Go's do.
+//! Arithmetic of the runtime's pacer for GOGC: `gcControllerState.setGCPercent` and `commit`
+//! (runtime/mgcpacer.go).
+//!
+//! The collector does the same arithmetic again at the end of each cycle. Unsigned numbers wrap as in Go.
 
 use crate::arch::Machine;
 
 /// `runtime.defaultHeapMinimum` with GOGC=100.
 const HEAP_MINIMUM: u64 = 4 << 20;
 
-/// `heapMinimum`: the least heap at which a collection begins. For -1 (off) it is what the same arithmetic gives.
+/// Returns `heapMinimum`: the smallest heap at which a collection begins, in bytes. The result for -1 (off)
+/// is that of the same arithmetic.
 pub const fn heap_minimum(percent: i32) -> u64 {
     HEAP_MINIMUM.wrapping_mul((percent as i64).cast_unsigned()) / 100
 }
 
-/// What the heap goal depends on besides GOGC.
+/// Terms of the heap goal besides GOGC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Live {
     /// Bytes that the last cycle marked (`heapMarked`).
@@ -33,16 +36,16 @@ impl Live {
         }
     }
 
-    /// `gcPercentHeapGoal` of Go 1.19 and later.
+    /// Computes `gcPercentHeapGoal` of Go 1.19 and later.
     pub fn percent_goal(&self, percent: i32) -> u64 {
         self.goal(percent).max(heap_minimum(percent))
     }
 }
 
-/// The further terms of Go 1.18, whose pacer fixes the trigger together with the goal.
+/// Further terms of Go 1.18, whose pacer fixes the trigger together with the goal.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Trigger18 {
-    /// The part that later releases have as well.
+    /// Terms that later releases have as well.
     pub live: Live,
     /// Bytes of the heap that the last cycle scanned (`lastHeapScan`).
     pub heap_scan: u64,
@@ -51,8 +54,8 @@ pub struct Trigger18 {
 }
 
 impl Trigger18 {
-    /// `trigger` and `heapGoal` with this percentage, once sweeping is done (`commit` of Go 1.18.0 to 1.18.10, with
-    /// the redesigned pacer that all its releases are built with).
+    /// Computes `trigger` and `heapGoal` for this percentage, after sweeping is done (`commit` of Go 1.18.0
+    /// to 1.18.10, with the redesigned pacer, which all 1.18 releases are built with).
     pub fn commit(&self, percent: i32, machine: &dyn Machine) -> (u64, u64) {
         /// `gcGoalUtilization`.
         const GOAL_UTILIZATION: f64 = 0.25;
@@ -96,16 +99,16 @@ mod tests {
         assert_eq!(Live { marked: 0, stacks: 0, globals: 0 }.percent_goal(100), 4 << 20);
     }
 
-    /// A small heap and a large one, by hand.
+    /// Small and large heap, computed by hand.
     #[test]
     fn triggers_of_go_1_18() {
         let live = Live { marked: 100 << 20, stacks: 0, globals: 0 };
         let of = |cons_mark| Trigger18 { live, heap_scan: 50 << 20, cons_mark }.commit(100, MACHINE);
-        // Without runway: at the goal less the minimum.
+        // No runway: the trigger is the goal less the minimum.
         assert_eq!(of(0.0), ((200 << 20), 200 << 20));
-        // A runway of 3*0.1*50 MiB.
+        // Runway of 3*0.1*50 MiB.
         assert_eq!(of(0.1), ((200 << 20) - 15_728_640, 200 << 20));
-        // Never below 70 % of the growth.
+        // Lower limit: 70 % of the growth.
         assert_eq!(of(10.0), ((170 << 20), 200 << 20));
         let small = Trigger18 { live: Live { marked: 1 << 20, ..live }, heap_scan: 0, cons_mark: 0.0 };
         assert_eq!(small.commit(100, MACHINE), (4 << 20, 4 << 20));

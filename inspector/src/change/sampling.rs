@@ -1,8 +1,9 @@
-//! Switching the runtime's sampling profilers on for a while.
+//! Temporary sampling: switches the runtime's sampling profilers on for a while.
 //!
-//! Each has a rate in a variable of its own, which the runtime reads at each event: `runtime.MemProfileRate` (bytes per
-//! sample), `blockprofilerate` (ticks of the CPU's clock per sample) and `mutexprofilerate` (events per sample). A rate
-//! that is not 0 is the program's own and is left alone: all that is recorded is counted with one rate.
+//! Each profiler has a rate in its own variable, which the runtime reads at each event:
+//! `runtime.MemProfileRate` (bytes per sample), `blockprofilerate` (ticks of the CPU's clock per sample) and
+//! `mutexprofilerate` (events per sample). A rate other than 0 was set by the program and is left alone: all
+//! records are scaled with one rate.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use super::{ChangeOptions, Turn, refused, stop_all, unverified};
 use crate::Error;
 use crate::clock;
 
-/// A profiler that can be switched on.
+/// Profiler that can be switched on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Profiler {
     /// Allocations: `runtime.MemProfileRate`.
@@ -35,67 +36,69 @@ impl Profiler {
     }
 }
 
-/// `runtime.MemProfileRate` as programs have it that link the profiler, in bytes.
+/// Default of `runtime.MemProfileRate` in programs that link the profiler, in bytes.
 pub const DEFAULT_HEAP_RATE: u64 = 512 << 10;
-/// More than any rate is.
+/// Upper limit of a rate; larger than any real one.
 pub(super) const MAX_RATE: u64 = 1 << 40;
 const STEP: Duration = Duration::from_millis(5);
 
-/// A profiler's rate, or the window in which it has one.
+/// Result of [`open`]: the rate set by the program, or the window in which a profiler is on.
 #[derive(Debug)]
 pub enum Opened<'a, 'p> {
-    /// The program has switched it on, with this rate.
+    /// Profiler was switched on by the program itself, with this rate.
     AlreadyOn(u64),
-    /// It is on until the window is closed.
+    /// Profiler is on until the window is closed.
     Enabled(Box<EnabledProfiler<'a, 'p>>),
 }
 
-/// The time in which a profiler is on because of us. Dropping it switches it off.
+/// Window in which gops-probe keeps a profiler on. Dropping it switches the profiler off.
 #[derive(Debug)]
 pub struct EnabledProfiler<'a, 'p> {
     subject: &'a VerifiedRuntime<'p>,
     journal: Journal,
     guard: Option<Guard>,
     begun: Instant,
-    /// [`EnabledProfiler::begun`] on CLOCK_MONOTONIC, in nanoseconds.
+    /// Time of [`EnabledProfiler::begun`] on CLOCK_MONOTONIC, in nanoseconds.
     begun_at: i64,
     rate: u64,
     stopped: Duration,
     written: Vec<Word>,
 }
 
-/// A window that is over.
+/// Result of a closed window.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Closed {
-    /// The rate that it had.
+    /// Rate during the window.
     pub rate: u64,
-    /// How long it was open.
+    /// Time for which the window was open.
     pub duration: Duration,
-    /// For how long all threads were stopped to switch it on.
+    /// Time for which all threads were stopped to switch the profiler on.
     pub stopped: Duration,
-    /// What was written when it was switched on.
+    /// Words written to switch the profiler on.
     pub written: Vec<Word>,
-    /// What became of it at the end: a rate that the program set meanwhile is left alone.
+    /// Restored words; a rate that the program set meanwhile is left alone.
     pub restored: Vec<Restored>,
-    /// Who has ended it.
+    /// Party that ended the window.
     pub end: End,
 }
 
-/// Who has switched a profiler off.
+/// Party that switched a profiler off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// We have.
+    /// Gops-probe switched the profiler off.
     Ours,
-    /// The [guard](super::guard), as the time was over while we were stopped or got no CPU. Nothing was written by us then.
+    /// Guard ([`guard`](super::guard)) switched the profiler off: the time was over while gops-probe was
+    /// stopped or got no CPU. Gops-probe wrote nothing then.
     Guards,
-    /// Somebody else, at a time that is not known: the program, or another gops-probe where the guard was stopped too.
+    /// Other party switched the profiler off at an unknown time: the program, or another gops-probe if the
+    /// guard was stopped too.
     Others,
 }
 
-/// The present rate of a profiler; 0 is off.
+/// Reads the present rate of a profiler; 0 is off.
 ///
 /// # Errors
-/// [`Error::Uncalibrated`] where it is not known, or makes no sense.
+/// Returns [`Error::Uncalibrated`] if the rate is unknown or implausible.
 pub fn rate(subject: &VerifiedRuntime<'_>, profiler: Profiler) -> Result<u64, Error> {
     let rate = subject.read(profiler.variable(), "")?;
     if rate.cast_signed() < 0 {
@@ -110,11 +113,11 @@ pub fn rate(subject: &VerifiedRuntime<'_>, profiler: Profiler) -> Result<u64, Er
     Ok(rate)
 }
 
-/// Switches a profiler on, if it is off, for `duration` at most: then the [guard](super::guard) switches it off, if nobody else
-/// has. `rate` is in its own unit.
+/// Switches a profiler on, if it is off, for `duration` at most. The [guard](super::guard) switches it off
+/// then, if nobody else has. `new_rate` is in the unit of the profiler.
 ///
 /// # Errors
-/// [`Error::Uncalibrated`] and [`Error::Refused`]; nothing is written then.
+/// Returns [`Error::Uncalibrated`] or [`Error::Refused`]; nothing is written then.
 pub fn open<'a, 'p>(
     subject: &'a VerifiedRuntime<'p>,
     profiler: Profiler,
@@ -130,8 +133,8 @@ pub fn open<'a, 'p>(
         0 => {}
         on => return Ok(Opened::AlreadyOn(on)),
     }
-    // The default differs from 0 in a single byte: no reader can see a part of it. All others are written while none is
-    // running.
+    // The default differs from 0 in a single byte: no reader can see a part of it. Any other rate is written
+    // while no thread runs.
     let stop = profiler == Profiler::Heap && new_rate != DEFAULT_HEAP_RATE;
     let word = subject.word(profiler.variable(), "", 0, new_rate)?;
     let mut writer = Writer::new(process, options.dry_run)?;
@@ -142,7 +145,7 @@ pub fn open<'a, 'p>(
     let mut guard = match Guard::start(options.guard, process, &journal, times) {
         Ok(guard) => guard,
         Err(error) => {
-            // Nothing was written, so that nothing is left to anybody.
+            // Nothing was written, so nothing is left to restore.
             journal.restore(process)?;
             return Err(error);
         }
@@ -175,20 +178,21 @@ pub fn open<'a, 'p>(
 }
 
 impl EnabledProfiler<'_, '_> {
-    /// The rate.
+    /// Rate of the profiler.
     pub fn rate(&self) -> u64 {
         self.rate
     }
 
-    /// Since when it is open.
+    /// Start of the window.
     pub fn begun(&self) -> Instant {
         self.begun
     }
 
-    /// Waits until it has been open for so long, somebody interrupts, or the process ends. Whether the time is full.
+    /// Waits until the window has been open for `duration`, until interrupted, or until the process ends.
+    /// Returns true if the time is over.
     ///
     /// # Errors
-    /// Where the process ended.
+    /// Returns an error if the process ended.
     pub fn wait(&self, duration: Duration, interrupted: &dyn Fn() -> bool) -> Result<bool, Error> {
         while self.begun.elapsed() < duration {
             if interrupted() {
@@ -203,7 +207,7 @@ impl EnabledProfiler<'_, '_> {
     /// Switches the profiler off again.
     ///
     /// # Errors
-    /// Where that cannot be done; the guard and the next run try again.
+    /// Returns an error if that fails; the guard and the next run try again.
     pub fn close(mut self) -> Result<Closed, Error> {
         let (restored, ended) = self.restore()?;
         let duration = match ended {
@@ -225,7 +229,8 @@ impl EnabledProfiler<'_, '_> {
         })
     }
 
-    /// What was put back by us, and when the guard had done it before.
+    /// Restores the words. Returns the words that we restored, and the time if the guard restored them
+    /// before.
     fn restore(&mut self) -> Result<(Vec<Restored>, Option<i64>), Error> {
         let claim = self.guard.as_mut().map_or(Claim::Ours, Guard::claim);
         let (restored, ended) = match claim {
@@ -245,7 +250,7 @@ impl EnabledProfiler<'_, '_> {
 impl Drop for EnabledProfiler<'_, '_> {
     fn drop(&mut self) {
         if !self.journal.is_empty() {
-            // Where it fails, the guard tries when it hears nothing more of us.
+            // If it fails, the guard tries when it hears nothing more of us.
             let _ = self.restore();
         }
     }

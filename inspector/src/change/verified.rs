@@ -1,6 +1,6 @@
-//! Whether the runtime of a process is known so well that its variables may be written, and where those are.
+//! Verification of a runtime: its variables are known well enough to be written, with their addresses.
 //!
-//! Each variable has to make sense together with others that are found independently of it. What does not is not
+//! Each variable must be consistent with others that are found independently. An inconsistent variable is not
 //! written, however likely it is.
 
 use std::time::{Duration, Instant};
@@ -38,44 +38,44 @@ const WANTED: &[&str] = &[
     "runtime.mutexprofilerate",
     "runtime.ticks",
 ];
-/// `runtime.forcegcperiod`: nothing in any release changes it.
+/// Value of `runtime.forcegcperiod` in nanoseconds; no release changes it.
 const FORCE_GC_PERIOD: u64 = 120_000_000_000;
-/// More than a runtime can be set to, in any release.
+/// Upper limit of GOMAXPROCS: more than any release can be set to.
 const MAX_PROCS: u64 = 1 << 16;
 /// `runtime.sweepDrainedMask`: all spans of the last cycle are swept.
 pub(super) const SWEPT: u64 = 0x8000_0000;
-/// Values move while they are read one after the other.
+/// Attempts to read consistent values: they change while they are read one after the other.
 const ATTEMPTS: u32 = 20;
 /// Functions that only programs built with these options have.
 const INSTRUMENTED: [(&str, &str); 3] =
     [("runtime.racecall", "-race"), ("runtime.msancall", "-msan"), ("runtime.asancall", "-asan")];
 
-/// A runtime whose variables may be written.
+/// Runtime whose variables may be written.
 #[derive(Debug)]
 pub struct VerifiedRuntime<'p> {
-    /// The process.
+    /// Process of the runtime.
     pub process: &'p Process,
-    /// Its runtime.
+    /// View of the runtime.
     pub view: View,
     memory: Box<dyn Memory>,
     found: Located,
 }
 
 impl<'p> VerifiedRuntime<'p> {
-    /// Opens the only runtime of a process and verifies it. Reads only.
+    /// Opens the only runtime of a process and verifies it. Only reads.
     ///
     /// # Errors
-    /// As [`VerifiedRuntime::verify_chosen`].
+    /// Returns the errors of [`VerifiedRuntime::verify_chosen`].
     pub fn verify(process: &'p Process) -> Result<Self, Error> {
         Self::verify_chosen(process, None)
     }
 
-    /// Opens the runtime that is chosen by the path of its module or that file's name, or the only one, and verifies it.
-    /// Reads only.
+    /// Opens one runtime of a process and verifies it. `chosen` is the path of its module or the name of that
+    /// file; without it, the process must have only one runtime. Only reads.
     ///
     /// # Errors
-    /// [`Error::Usage`] where it is not clear which one is meant; [`Error::Uncalibrated`] where it is not known well enough,
-    /// [`Error::Refused`] where it is in a state in which nothing is written into it.
+    /// Returns [`Error::Usage`] if the choice is ambiguous, [`Error::Uncalibrated`] if the runtime is not
+    /// known well enough, and [`Error::Refused`] if the state of the process allows no write.
     pub fn verify_chosen(process: &'p Process, chosen: Option<&str>) -> Result<Self, Error> {
         let Opened { view, .. } = open_chosen(process, chosen)?;
         let subject = VerifiedRuntime::of(process, view)?;
@@ -85,7 +85,7 @@ impl<'p> VerifiedRuntime<'p> {
             objection = subject.check();
             match objection {
                 Ok(()) => break,
-                // What the program is in does not pass in a moment.
+                // The state of the program does not pass in a moment.
                 Err(Error::Refused { .. }) => break,
                 Err(_) => std::thread::sleep(Duration::from_millis(2)),
             }
@@ -93,11 +93,12 @@ impl<'p> VerifiedRuntime<'p> {
         objection.map(|()| subject)
     }
 
-    /// Opens the runtimes of a process of which one was verified by an earlier run, to put back what that left: the place of
-    /// each variable is known, and whatever the process does meanwhile is no reason to leave it changed.
+    /// Opens the runtimes of a process to restore words of an earlier run, which has verified the runtime.
+    /// The address of each variable is known; the present state of the process is no reason to leave a word
+    /// changed.
     ///
     /// # Errors
-    /// [`Error::Uncalibrated`] where none is known well enough.
+    /// Returns [`Error::Uncalibrated`] if no runtime is known well enough.
     pub(super) fn known(process: &'p Process) -> Result<Vec<Self>, Error> {
         let Runtimes { opened, .. } = open_all(process)?;
         let mut subjects = Vec::new();
@@ -121,15 +122,15 @@ impl<'p> VerifiedRuntime<'p> {
         Ok(VerifiedRuntime { process, view, memory, found })
     }
 
-    /// The process has been stopped by us: see [`InStop`].
+    /// Marks that we have stopped the process: see [`InStop`].
     pub fn in_stop(&self) -> InStop<'_> {
         InStop::begin(&*self.memory)
     }
 
-    /// Where a variable or a field of one is.
+    /// Returns the address and width of a variable, or of a field of one.
     ///
     /// # Errors
-    /// [`Error::Uncalibrated`] where that is not known.
+    /// Returns [`Error::Uncalibrated`] if the address is unknown.
     pub fn place(&self, variable: &str, field: &str) -> Result<(RuntimeAddr, Width), Error> {
         let missing = || unverified(self.process, format!("the place of {variable} {field} is not known"));
         let at = self.found.at(variable).ok_or_else(missing)?;
@@ -142,15 +143,15 @@ impl<'p> VerifiedRuntime<'p> {
         Ok((at.plus(offset), Width::of(size).ok_or_else(missing)?))
     }
 
-    /// Whether this release has the field.
+    /// Returns true if this release has the field.
     pub fn has(&self, variable: &str, field: &str) -> bool {
         self.place(variable, field).is_ok()
     }
 
-    /// The value of a variable or a field of one.
+    /// Reads a variable, or a field of one.
     ///
     /// # Errors
-    /// Where it is not known where it is, or it cannot be read.
+    /// Returns an error if the address is unknown, or if the value cannot be read.
     pub fn read(&self, variable: &str, field: &str) -> Result<u64, Error> {
         let (at, width) = self.place(variable, field)?;
         let mut bytes = [0; 8];
@@ -159,10 +160,10 @@ impl<'p> VerifiedRuntime<'p> {
         Ok(u64::from_le_bytes(bytes))
     }
 
-    /// A word to write, that must hold `before`.
+    /// Creates a word to write, which must hold `before`.
     ///
     /// # Errors
-    /// Where it is not known where it is.
+    /// Returns an error if the address is unknown.
     pub fn word(&self, variable: &str, field: &str, before: u64, after: u64) -> Result<Word, Error> {
         let (at, width) = self.place(variable, field)?;
         let short = variable.strip_prefix("runtime.").unwrap_or(variable);
@@ -170,29 +171,29 @@ impl<'p> VerifiedRuntime<'p> {
         Ok(Word { name, at, width, before: width.cut(before), after: width.cut(after) })
     }
 
-    /// GOGC: -1 is off.
+    /// Reads GOGC; -1 is off.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// Returns an error if the value cannot be read.
     pub fn gc_percent(&self) -> Result<i32, Error> {
         let word = self.read("runtime.gcController", "gcPercent")?;
         Ok(u32::try_from(word).unwrap_or_default().cast_signed())
     }
 
-    /// What the heap goal follows from.
+    /// Reads the terms of the heap goal.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// Returns an error if a term cannot be read.
     pub fn live(&self) -> Result<Live, Error> {
         let field = |name| self.read("runtime.gcController", name);
         let stacks = field(self.view.release.stack_scan_field())?;
         Ok(Live { marked: field("heapMarked")?, stacks, globals: field("globalsScan")? })
     }
 
-    /// The terms of the pacer of Go 1.18.
+    /// Reads the terms of the pacer of Go 1.18.
     ///
     /// # Errors
-    /// Where they cannot be read.
+    /// Returns an error if a term cannot be read.
     pub fn trigger18(&self) -> Result<Trigger18, Error> {
         let field = |name| self.read("runtime.gcController", name);
         Ok(Trigger18 {
@@ -202,10 +203,11 @@ impl<'p> VerifiedRuntime<'p> {
         })
     }
 
-    /// Why the pacer may not be written at this moment; with all threads stopped, nothing changes that.
+    /// Returns the reason why the pacer may not be written at this moment. The reason cannot change while all
+    /// threads are stopped.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// Returns an error if a value cannot be read.
     pub fn pacer_is_busy(&self) -> Result<Option<&'static str>, Error> {
         Ok(if self.read("runtime.mheap_", "lock.key")? != 0 {
             Some("a thread holds the heap's lock")
@@ -218,10 +220,11 @@ impl<'p> VerifiedRuntime<'p> {
         })
     }
 
-    /// Checks that its variables make sense together at this moment. Of a program that runs, they may not for a moment.
+    /// Checks that the variables of the runtime are consistent at this moment. The variables of a running
+    /// program may be inconsistent for a moment.
     ///
     /// # Errors
-    /// As [`VerifiedRuntime::verify`].
+    /// Returns the errors of [`VerifiedRuntime::verify`].
     pub fn check(&self) -> Result<(), Error> {
         let process = self.process;
         let doubt = |what: String| Err(unverified(process, format!("{what}; nothing is written")));
@@ -242,7 +245,7 @@ impl<'p> VerifiedRuntime<'p> {
         if phase > 2 {
             return doubt(format!("the phase of the collector would be {phase}"));
         }
-        // All counters of cycles, of four different variables.
+        // Counters of cycles in four different variables.
         let (started, ended) =
             (self.read("runtime.work", "cycles")?, self.read("runtime.memstats", "numgc")?);
         let swept = self.read("runtime.mheap_", "sweepgen")?;
@@ -284,7 +287,7 @@ impl<'p> VerifiedRuntime<'p> {
         Ok(())
     }
 
-    /// The time of the last collection is where its fellows are.
+    /// Checks the time of the last collection against its wall time, the ends of pauses and the present time.
     fn check_last_gc(&self, ended: u64) -> Result<(), Error> {
         const RING: u64 = 256;
         let doubt = |what: &str| Err(unverified(self.process, format!("{what}; nothing is written")));
@@ -300,7 +303,7 @@ impl<'p> VerifiedRuntime<'p> {
         if end != unix {
             return doubt("the time of the last collection is not that of the last pause");
         }
-        // A request of ours that did not come to be has left a time long ago.
+        // An earlier request of ours that had no effect has left a time long ago.
         let now = clock::monotonic().saturating_add(self.view.monotonic_offset);
         let fits = if ended == 0 { last <= 0 } else { last != 0 && last <= now.saturating_add(SECOND) };
         if fits { Ok(()) } else { doubt("the time of the last collection is in the future") }
@@ -309,21 +312,21 @@ impl<'p> VerifiedRuntime<'p> {
 
 const SECOND: i64 = 1_000_000_000;
 
-/// How far a counter of 32 bits is ahead of another.
+/// Difference of two 32-bit counters, modulo 2^32.
 fn difference(ahead: u64, behind: u64) -> u64 {
     ahead.wrapping_sub(behind) & u64::from(u32::MAX)
 }
 
-/// Others that each stop it for a moment are waited for so long.
+/// Maximum time to wait for other processes that each stop this one for a moment.
 const TURN: Duration = Duration::from_secs(10);
 
-/// Refuses what does not run: nothing that is asked of it would happen.
+/// Refuses a process that does not run: a request to its runtime would have no effect.
 fn check_state(process: &Process) -> Result<(), Error> {
     let refuse =
         |what: String, hint: String| Err(Error::Refused { pid: process.pid(), what, hint: Some(hint) });
     let mut stat = process.stat()?;
     if stat.is_held() || stat.is_stopped() {
-        // A debugger holds it, a signal, or another gops-probe for a moment.
+        // A debugger, a signal, or another gops-probe holds the process, the last one for a moment.
         Turn { deadline: Instant::now() + TURN, interrupted: &|| false }.wait(process)?;
         stat = process.stat()?;
     }
@@ -339,7 +342,8 @@ fn check_state(process: &Process) -> Result<(), Error> {
     Ok(())
 }
 
-/// Why the layouts of a program are not its own: with or without debug information, which may be of its C code alone.
+/// Explains why the layouts of a program are not its own. Debug information may be absent, or of its C code
+/// alone.
 fn own_layouts(image: &Image) -> &'static str {
     if !has_debug_info(image) {
         "its own layouts are stripped"
@@ -350,7 +354,7 @@ fn own_layouts(image: &Image) -> &'static str {
     }
 }
 
-/// Refuses programs whose runtime may be another than the one that the layouts and rules are of.
+/// Refuses a program whose runtime may differ from the one that the layouts and rules are for.
 fn check_build(process: &Process, view: &View) -> Result<(), Error> {
     let doubt = |what: String| Err(unverified(process, format!("{what}; nothing is written into it")));
     if view.modules.iter().count() != 1 {
@@ -384,7 +388,7 @@ fn check_build(process: &Process, view: &View) -> Result<(), Error> {
         Evidence::NeighbourMinor { used } => {
             doubt(format!("the layouts of {version} are not known, only those of {used}"))
         }
-        // Held against the code that uses them.
+        // Layouts of other experiments are checked against the code that uses them.
         Evidence::OtherExperiments { .. } => match view.confirm_layouts() {
             Ok(()) => Ok(()),
             Err(error) => doubt(error.to_string()),

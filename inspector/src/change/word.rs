@@ -1,4 +1,4 @@
-//! Writing words of data into a process.
+//! Writes of data words into a process.
 
 use std::io::IoSlice;
 
@@ -12,19 +12,19 @@ use crate::process::access::Access;
 use crate::process::maps::Mapping;
 use crate::process::{Process, living_thread};
 
-/// How many bytes a word has.
+/// Width of a word in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Width {
-    /// A bool.
+    /// Width of one byte: `bool`.
     One,
-    /// `int32`, `uint32`.
+    /// Width of four bytes: `int32`, `uint32`.
     Four,
-    /// `int64`, `uint64`, `uintptr`.
+    /// Width of eight bytes: `int64`, `uint64`, `uintptr`.
     Eight,
 }
 
 impl Width {
-    /// The width of so many bytes.
+    /// Returns the width of this number of bytes.
     pub fn of(bytes: u64) -> Option<Self> {
         match bytes {
             1 => Some(Width::One),
@@ -34,7 +34,7 @@ impl Width {
         }
     }
 
-    /// In bytes.
+    /// Number of bytes.
     pub fn bytes(self) -> usize {
         match self {
             Width::One => 1,
@@ -43,7 +43,7 @@ impl Width {
         }
     }
 
-    /// The part of a number that a word of this width holds.
+    /// Truncates a number to this width.
     pub fn cut(self, value: u64) -> u64 {
         match self {
             Width::One => value & 0xff,
@@ -53,40 +53,40 @@ impl Width {
     }
 }
 
-/// A word and what to make of it.
+/// Word to write, with its old and its new value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Word {
-    /// Its name in the runtime's source, for people: `gcController.gcPercent`.
+    /// Name of the word in the runtime's source, for people: `gcController.gcPercent`.
     pub name: String,
-    /// Where it is.
+    /// Address of the word.
     pub at: RuntimeAddr,
-    /// How many bytes it has.
+    /// Width of the word.
     pub width: Width,
-    /// What it must hold for the write to be made.
+    /// Value that the word must hold before the write.
     pub before: u64,
-    /// What it holds then.
+    /// Value that the word holds after the write.
     pub after: u64,
 }
 
-/// A word held something else than what the decision to write it was based on.
+/// Mismatch: a word held another value than the decision to write it was based on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changed {
-    /// The word.
+    /// Name of the word.
     pub name: String,
-    /// What it holds.
+    /// Value that was found.
     pub found: u64,
 }
 
-/// What became of a write.
+/// Result of a write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// All words are written.
+    /// Success: all words are written.
     Written,
-    /// None is: one of them changed meanwhile.
+    /// Mismatch: no word is written, because one of them changed meanwhile.
     Changed(Changed),
 }
 
-/// Writes words into one process and keeps account of it.
+/// Writer of words into one process, with a record of all writes.
 #[derive(Debug)]
 pub struct Writer<'p> {
     process: &'p Process,
@@ -97,20 +97,20 @@ pub struct Writer<'p> {
 }
 
 impl<'p> Writer<'p> {
-    /// A writer for a process; a `dry` one only keeps account.
+    /// Creates a writer for a process; a `dry` writer only records.
     ///
     /// # Errors
-    /// Where its mappings cannot be read.
+    /// Returns an error if the mappings of the process cannot be read.
     pub fn new(process: &'p Process, dry: bool) -> Result<Self, Error> {
         let mappings = process.mappings()?;
         let memory = Box::new(process.memory());
         Ok(Writer { process, memory, mappings, written: Vec::new(), dry })
     }
 
-    /// Checks that a word is one that may be written: aligned, in a page of data.
+    /// Checks that a word may be written: it must be aligned and in a page of data.
     ///
     /// # Errors
-    /// [`Error::Uncalibrated`] where not.
+    /// Returns [`Error::Uncalibrated`] if the word may not be written.
     pub fn check_place(&self, at: RuntimeAddr, width: Width, name: &str) -> Result<(), Error> {
         let refuse = |why: &str| {
             let what = format!("{name} would be at {at}, {why}: nothing is written");
@@ -129,10 +129,10 @@ impl<'p> Writer<'p> {
         }
     }
 
-    /// The value of a word now.
+    /// Reads the present value of a word.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// Returns an error if the word cannot be read.
     pub fn read(&self, at: RuntimeAddr, width: Width) -> Result<u64, Error> {
         let mut bytes = [0; 8];
         let part = bytes.get_mut(..width.bytes()).unwrap_or_default();
@@ -140,10 +140,12 @@ impl<'p> Writer<'p> {
         Ok(u64::from_le_bytes(bytes))
     }
 
-    /// Writes all of `words` in one system call, or none: each place and value is checked immediately before.
+    /// Writes all of `words` in one system call, or none. Each address and value is checked immediately
+    /// before.
     ///
     /// # Errors
-    /// Where a word may not be written, the process is another one, or the kernel does not let us.
+    /// Returns an error if a word may not be written, if the pid now belongs to another process, or if the
+    /// kernel denies the write.
     pub fn write(&mut self, words: &[Word]) -> Result<Outcome, Error> {
         for word in words {
             self.check_place(word.at, word.width, &word.name)?;
@@ -183,7 +185,7 @@ impl<'p> Writer<'p> {
         }
         match result {
             Ok(n) if n == total => Ok(()),
-            // Each word lies in one page, so the kernel stops between two of them.
+            // Each word lies in one page, so a partial write ends between two words.
             Ok(n) => Err(Error::Failed(format!(
                 "process {}: only {n} of {total} bytes could be written",
                 self.process.pid()
@@ -193,12 +195,12 @@ impl<'p> Writer<'p> {
         }
     }
 
-    /// Every word that was written, in order; of a dry writer, that would have been.
+    /// Words written so far, in order; for a dry writer, the words that would have been written.
     pub fn written(&self) -> &[Word] {
         &self.written
     }
 
-    /// Only account is kept.
+    /// Returns true if the writer only records and writes nothing.
     pub fn is_dry(&self) -> bool {
         self.dry
     }
@@ -208,7 +210,7 @@ impl<'p> Writer<'p> {
 mod tests {
     use super::*;
 
-    /// A word of this very process, at an address that the compiler has to keep.
+    /// Pins this very process, which holds the words of the tests.
     fn ours() -> Process {
         Process::pin(u64::from(std::process::id()).try_into().unwrap()).unwrap()
     }

@@ -1,5 +1,7 @@
-//! What the files of native code take in memory, all together: there is one limit for a command, however many processes it
-//! looks at, and however many files those have mapped. What was not used for longest goes.
+//! Memory budget of the files of native code: one limit for a command, for all processes and all mapped files
+//! together.
+//!
+//! Tables that were not used for the longest time are released first.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -7,22 +9,22 @@ use std::rc::Weak;
 
 use super::files::CodeFile;
 
-/// Bytes in memory.
+/// Maximum number of bytes in memory.
 pub(super) const LIMIT: u64 = 1 << 30;
-/// Bytes that are loaded in the life of a command, as what goes may be asked for again.
+/// Maximum number of bytes loaded by a command in its life; released tables may be loaded again.
 const MAX_LOADED: u64 = 16 << 30;
-/// Bytes of memory maps, of all processes together.
+/// Maximum size of the memory maps of all processes together, in bytes.
 const MAX_MAPS: u64 = 256 << 20;
-/// Files that are named as left out.
+/// Maximum number of files that are named as left out.
 const MAX_NAMED: usize = 5;
 
-/// What is left of the limits.
+/// Use of the limits so far.
 #[derive(Debug, Default)]
 pub(super) struct Budget {
     held: Cell<u64>,
     loaded: Cell<u64>,
     maps: Cell<u64>,
-    /// Mappings that were left out.
+    /// Number of mappings that were left out.
     unmapped: Cell<u64>,
     clock: Cell<u64>,
     files: RefCell<Vec<Weak<CodeFile>>>,
@@ -30,18 +32,18 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// One more file may be asked to let go of what it holds.
+    /// Registers a file that may be asked to release its tables.
     pub(super) fn register(&self, file: Weak<CodeFile>) {
         self.files.borrow_mut().push(file);
     }
 
-    /// A number that is higher than all before.
+    /// Returns a number that is higher than all before.
     pub(super) fn tick(&self) -> u64 {
         self.clock.set(self.clock.get() + 1);
         self.clock.get()
     }
 
-    /// Makes room for so many bytes that are to be loaded. Says whether there is any.
+    /// Makes room for `size` bytes to be loaded. Returns true if there is room.
     pub(super) fn make_room(&self, size: u64) -> bool {
         let loaded = self.loaded.get().saturating_add(size);
         if size > LIMIT || loaded > MAX_LOADED {
@@ -55,7 +57,7 @@ impl Budget {
         fits
     }
 
-    /// Somebody holds so many bytes now, after so many before.
+    /// Records the present size of a table; `place` holds its previous size.
     pub(super) fn hold(&self, place: &Cell<u64>, now: u64) {
         let before = place.replace(now);
         self.held.set(self.held.get().saturating_sub(before).saturating_add(now));
@@ -78,7 +80,7 @@ impl Budget {
         }
     }
 
-    /// Whether there is room for mappings of so many bytes, which then are taken from it; else how many they are is noted.
+    /// Returns true and takes the room if mappings of `size` bytes fit; otherwise counts them as left out.
     pub(super) fn take_maps(&self, size: u64, number: usize) -> bool {
         let maps = self.maps.get().saturating_add(size);
         if maps > MAX_MAPS {
@@ -89,7 +91,7 @@ impl Budget {
         true
     }
 
-    /// Lines and inlined functions of a file, or more, are not shown.
+    /// Records that lines and inlined functions of a file, or more, are not shown.
     pub(super) fn leave_out(&self, path: &[u8]) {
         let mut left_out = self.left_out.borrow_mut();
         if !left_out.contains(path) {
@@ -97,7 +99,7 @@ impl Budget {
         }
     }
 
-    /// What was left out, in sentences.
+    /// Describes in sentences what was left out.
     pub(super) fn notes(&self) -> Vec<String> {
         let left_out = self.left_out.borrow();
         let mut notes = Vec::new();

@@ -1,4 +1,5 @@
-//! Separate debug files, where gdb looks for them: below the root directory of the process, then below ours.
+//! Separate debug files, at the places where gdb looks for them: below the root directory of the process,
+//! then below ours.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -12,19 +13,19 @@ use crate::process::executable::Executable;
 use crate::process::regular::{Links::Follow, NotOpened, RegularFile};
 
 const DEBUG_ROOT: &str = "/usr/lib/debug";
-/// Files whose checksum is computed are no larger.
+/// Maximum size of a file whose checksum is computed, in bytes.
 const MAX_CHECKED: u64 = 2 << 30;
 
-/// The debug files of a file.
+/// Debug files of a file with code.
 #[derive(Debug, Default)]
 pub(super) struct DebugFiles {
-    /// Its symbols and DWARF.
+    /// Debug file with symbols and DWARF.
     pub(super) debug: Option<Executable>,
-    /// What that has in common with others.
+    /// Debug file with the parts of the DWARF that several files share.
     pub(super) alt: Option<Executable>,
 }
 
-/// Finds those of a file, which the process has mapped from `path`.
+/// Finds the debug files of `file`, which the process has mapped from `path`.
 pub(super) fn find(process: &Process, path: &[u8], file: &dyn Source) -> DebugFiles {
     let links = Links::read(file);
     if links.has_dwarf {
@@ -57,7 +58,7 @@ pub(super) fn find(process: &Process, path: &[u8], file: &dyn Source) -> DebugFi
     DebugFiles { debug: Some(debug), alt }
 }
 
-/// The file that the debug file at `from` shares with others.
+/// Finds the file that the debug file at `from` shares with others.
 fn shared(process: &Process, from: &[u8], link: &AltLink) -> Option<Executable> {
     let directory = Path::new(OsStr::from_bytes(from)).parent()?;
     let path = directory.join(OsStr::from_bytes(&link.path));
@@ -70,7 +71,7 @@ fn shared(process: &Process, from: &[u8], link: &AltLink) -> Option<Executable> 
         .map(|(file, _)| file)
 }
 
-/// Opens a file in either root, if it is the right one.
+/// Opens a file in either root directory, if it is the right one.
 fn open(
     process: &Process,
     path: &Path,
@@ -84,7 +85,7 @@ fn open(
     check(RegularFile::open_in_root(process, path, Follow)).or_else(|| check(RegularFile::open(path, Follow)))
 }
 
-/// The CRC-32 of a file.
+/// Computes the CRC-32 of a file.
 fn checksum(file: &Executable) -> Option<u32> {
     let mut crc = flate2::Crc::new();
     let mut buffer = vec![0; 1 << 20];

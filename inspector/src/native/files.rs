@@ -21,33 +21,33 @@ use crate::process::Process;
 use crate::process::executable::Executable;
 use crate::process::maps::Mapping;
 
-/// Each is an open file: more are left without names and tables.
+/// Maximum number of open files; further files are left without names and tables.
 const MAX_FILES: usize = 4096;
-/// The kernel's own code in processes has two pages.
+/// Maximum size of a vDSO in bytes; real ones have two pages.
 const MAX_VDSO: u64 = 64 << 10;
 
-/// Which file a mapping is of. It stays the same file while it is open.
+/// Identity of a mapped file: device and inode. The identity is stable while the file is open.
 type Key = ((u32, u32), u64);
 
 fn key(mapping: &Mapping) -> Option<Key> {
     (mapping.inode != 0).then_some((mapping.device, mapping.inode))
 }
 
-/// The files that are open. Clones are the same.
+/// Open files. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Files(Rc<RefCell<Open>>);
 
 #[derive(Debug, Default)]
 struct Open {
     files: HashMap<Key, Rc<CodeFile>>,
-    /// What the kernel maps into processes, by its bytes.
+    /// Code that the kernel maps into processes (vDSO), by its bytes.
     vdsos: Vec<(Arc<Vec<u8>>, Rc<CodeFile>)>,
     build_ids: HashMap<Key, String>,
     budget: Rc<Budget>,
 }
 
 impl Files {
-    /// The file of a mapping of a process; `None` where it has none, or it cannot be opened or is no ELF file.
+    /// Returns the file of a mapping; `None` if it has none, cannot be opened, or is no ELF file.
     pub(super) fn of(&self, process: &Process, mapping: &Mapping) -> Option<Rc<CodeFile>> {
         let Some(key) = key(mapping) else { return self.vdso(process, mapping) };
         let mut open = self.0.borrow_mut();
@@ -88,17 +88,17 @@ impl Files {
         Some(file)
     }
 
-    /// Whether there is room for more mappings of some process, of so many bytes.
+    /// Returns true and takes the room if `size` more bytes of mappings fit; `number` is their count.
     pub(super) fn take_maps(&self, size: u64, number: usize) -> bool {
         self.0.borrow().budget.take_maps(size, number)
     }
 
-    /// What was left out, as all of it would take too much memory: in sentences.
+    /// Describes in sentences what was left out because it would take too much memory.
     pub fn notes(&self) -> Vec<String> {
         self.0.borrow().budget.notes()
     }
 
-    /// The GNU build id of the file of a mapping; empty where there is none.
+    /// Returns the GNU build id of the file of a mapping; empty if it has none.
     pub(super) fn build_id(&self, process: &Process, mapping: &Mapping) -> String {
         let Some(key) = key(mapping) else { return String::new() };
         if let Some(known) = self.0.borrow().build_ids.get(&key) {
@@ -118,11 +118,11 @@ fn executable(process: &Process, mapping: &Mapping) -> Option<Executable> {
     if let Ok(file) = process.open_mapping(mapping) {
         return Some(file);
     }
-    // Where it was deleted, and we may not open mappings.
+    // The file was deleted, and we may not open mappings.
     process.executable().ok().filter(|file| file.id().inode == mapping.inode)
 }
 
-/// Bytes that several read.
+/// Bytes with several readers.
 #[derive(Clone)]
 struct Shared(Arc<dyn Source>);
 
@@ -140,16 +140,17 @@ impl Source for Shared {
     }
 }
 
-/// DWARF of a file is read again so many times, where others took its room meanwhile, and its symbol tables twice as often.
+/// Maximum number of times that the DWARF of a file is loaded, if other files take its room. Symbol tables
+/// are loaded up to twice as often.
 const MAX_LOADS: u32 = 4;
 
-/// A file with code. What is known of it can be let go, and is read again when it is asked for.
+/// File with code. Its tables can be released and are read again when needed.
 pub(super) struct CodeFile {
     path: Vec<u8>,
     source: Shared,
     debug: Option<Shared>,
     alt: Option<Shared>,
-    /// Those with code.
+    /// Segments with code.
     segments: Vec<Segment>,
     budget: Rc<Budget>,
     table: RefCell<Option<FrameTable>>,
@@ -189,9 +190,10 @@ impl CodeFile {
         Some(file)
     }
 
-    /// Where it was loaded, by one of its mappings: which has the segment in it that is mapped with its offset.
+    /// Returns the load bias of the file, by one of its mappings. The mapping must contain the segment with
+    /// its offset.
     pub(super) fn bias(&self, mapping: &Mapping) -> Option<LoadBias> {
-        // Segments are mapped by pages.
+        // Segments are mapped in whole pages.
         let page = page_size();
         let segment = self.segments.iter().find(|s| {
             let first = s.file_offset / page * page;
@@ -201,7 +203,7 @@ impl CodeFile {
         Some(LoadBias(mapping.start.wrapping_sub(first_byte)))
     }
 
-    /// What holds at an instruction.
+    /// Returns the unwind row of an instruction.
     pub(super) fn row(&self, at: CodeAddr) -> Option<Arc<Row>> {
         self.used.set(self.budget.tick());
         let mut place = self.table.borrow_mut();
@@ -214,7 +216,7 @@ impl CodeFile {
         row
     }
 
-    /// The functions at the address of an instruction, innermost first.
+    /// Returns the functions at the address of an instruction, innermost first.
     pub(super) fn frames(&self, at: LinkAddr) -> Vec<NativeFrame> {
         self.used.set(self.budget.tick());
         let mut symbols = self.symbols.borrow_mut();
@@ -240,17 +242,17 @@ impl CodeFile {
         NativeSymbols::parse_tables(Box::new(Vec::new()), None)
     }
 
-    /// Bytes that it holds in memory.
+    /// Number of bytes held in memory.
     pub(super) fn held(&self) -> u64 {
         self.table_size.get().saturating_add(self.symbols_size.get())
     }
 
-    /// When it was used last, as [`Budget::tick`] counts.
+    /// Time of the last use, as counted by [`Budget::tick`].
     pub(super) fn used(&self) -> u64 {
         self.used.get()
     }
 
-    /// Lets go of what it holds, but not of what is in use; gives how many bytes that were.
+    /// Releases all tables that are not in use. Returns the number of bytes released.
     pub(super) fn let_go(&self) -> u64 {
         let mut freed = 0;
         if let Ok(mut table) = self.table.try_borrow_mut() {

@@ -1,51 +1,54 @@
-//! Frames of stacks, and what unwinds and names those that are not Go's.
+//! Stack frames, and the interface to unwind and name frames of native code.
 
 pub use probe_ebpf::records::SampleRegisters;
 
 use crate::profile::{Function, Mapping};
 
-/// A frame's place in code.
+/// Place of a frame in code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Place {
-    /// A runtime address.
+    /// Runtime address.
     pub pc: u64,
-    /// The thread was interrupted there, or a signal's handler returns there; else a call does.
+    /// True if the thread was interrupted at `pc`, or if a signal handler returns there; false if a call
+    /// returns there.
     pub exact: bool,
 }
 
-/// What unwinding by tables found.
+/// Result of unwinding by tables.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Unwound {
-    /// Frames, innermost first; the first is where the thread was interrupted.
+    /// Frames, innermost first; the first is the place of the interrupt.
     pub places: Vec<Place>,
-    /// Where it entered Go code: the registers there. Not among `places`.
+    /// Registers at the first frame of Go code, which is not among `places`; `None` if no Go code was
+    /// reached.
     pub entered_go: Option<SampleRegisters>,
-    /// It came to the end of the stack.
+    /// True if unwinding reached the end of the stack.
     pub whole: bool,
 }
 
-/// A frame with its name.
+/// Named frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Named {
-    /// The function.
+    /// Function of the frame.
     pub function: Function,
-    /// The line in its file; 0 where unknown.
+    /// Line in the file; 0 if unknown.
     pub line: u32,
 }
 
-/// Unwinds and names code that is not Go's, by its tables.
+/// Unwinder and namer of native code, by its tables.
 pub trait Foreign {
-    /// Unwinds from `start` until `is_go` holds of a frame.
+    /// Unwinds from `start` until `is_go` is true for a frame.
     fn unwind(&mut self, start: SampleRegisters, stack: &[u8], is_go: &mut dyn FnMut(u64) -> bool)
     -> Unwound;
 
-    /// Whether there can be code at `pc`.
+    /// Returns true if there can be code at `pc`.
     fn is_code(&mut self, pc: u64) -> bool;
 
-    /// The frames at an address inside of an instruction, what was inlined first; none where nothing is known.
+    /// Returns the frames at an address inside an instruction, the innermost inlined function first; empty if
+    /// nothing is known.
     fn names(&mut self, address: u64) -> Vec<Named>;
 
-    /// Executable mappings that were found since it was made, and not told yet.
+    /// Takes the executable mappings that were found after the start and not reported yet.
     fn added(&mut self) -> Vec<Mapping> {
         Vec::new()
     }

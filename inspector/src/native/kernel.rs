@@ -1,4 +1,4 @@
-//! The kernel's code.
+//! Code of the kernel.
 
 use std::cell::OnceCell;
 use std::fs;
@@ -8,12 +8,13 @@ use symbols::native::KernelSymbols;
 use super::frame::Named;
 use crate::profile::Function;
 
-/// The kernel's functions, which are read when the first is asked for.
+/// Functions of the kernel, read at the first lookup.
 #[derive(Debug, Default)]
 pub struct Kernel(OnceCell<KernelSymbols>);
 
 impl Kernel {
-    /// The function at an address; `None` also where addresses are not shown to us (`kernel.kptr_restrict`).
+    /// Returns the function at an address; `None` also if the kernel hides addresses from us
+    /// (`kernel.kptr_restrict`).
     pub fn function(&self, address: u64) -> Option<Named> {
         let read = || {
             fs::read_to_string("/proc/kallsyms").map(|text| KernelSymbols::parse(&text)).unwrap_or_default()

@@ -1,4 +1,4 @@
-//! Code that is not Go's: what files it is mapped from, how its stacks are walked, and what its functions are called.
+//! Native code, not compiled by Go: its files, stack walks and function names.
 
 mod budget;
 mod debug;
@@ -17,22 +17,22 @@ use self::space::Space;
 use crate::process::{self, Process};
 use crate::profile::{Function, Mapping};
 
-/// The code of a process.
+/// Native code of a process.
 #[derive(Debug)]
 pub struct Native {
     space: Space,
 }
 
 impl Native {
-    /// Looks at what a process has mapped. The files are opened when code in them is asked for.
+    /// Reads the memory map of a process. Files are opened when code in them is looked up.
     ///
     /// # Errors
-    /// Those of reading the memory map.
+    /// Returns an error if the memory map cannot be read.
     pub fn open(process: &Process, files: &Files) -> Result<Self, process::Error> {
         Ok(Native { space: Space::read(process, files)? })
     }
 
-    /// The executable mappings, with the build ids of their files.
+    /// Returns the executable mappings, with the build ids of their files.
     pub fn mappings(&self, process: &Process) -> Vec<Mapping> {
         self.space.mappings(process)
     }

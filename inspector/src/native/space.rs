@@ -1,4 +1,4 @@
-//! What code a process has mapped where.
+//! Address space of a process: its mapped code.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -11,21 +11,23 @@ use crate::process::maps::Mapping;
 use crate::process::{self, Pid, Process};
 use crate::profile::{self, mappings};
 
-/// How often the memory map is read at most, where code runs in no known mapping.
+/// Minimum time between two reads of the memory map, if code runs in no known mapping.
 const PAUSE: Duration = Duration::from_secs(1);
-/// The default limit of the kernel for all mappings of a process.
+/// Maximum number of mappings; the default limit of the kernel for a process.
 const MAX_REGIONS: usize = 1 << 16;
 
-/// The code of a process. It is looked up by pid each time, as many processes may be known and files cannot be open for each.
+/// Mapped code of a process. The process is looked up by pid each time: many processes may be known, and
+/// files cannot stay open for each.
 #[derive(Debug)]
 pub(super) struct Space {
     pid: Pid,
-    /// A pid may be used again.
+    /// Start time of the process; the pid may be reused.
     started: u64,
     files: Files,
-    /// Sorted, without overlaps. What was unmapped stays until something else is there: samples are named later.
+    /// Regions, sorted and without overlaps. An unmapped region stays until its addresses are mapped again,
+    /// because samples are named later.
     regions: Vec<Region>,
-    /// When the map was read last.
+    /// Time of the last read of the memory map.
     read: Instant,
     added: Vec<profile::Mapping>,
 }
@@ -38,9 +40,9 @@ struct Region {
 
 #[derive(Debug)]
 enum Code {
-    /// Nothing was looked up yet.
+    /// Code that was not looked up yet.
     New,
-    /// Nothing can be known.
+    /// Code of which nothing can be known.
     Unknown,
     In(Rc<CodeFile>, LoadBias),
 }
@@ -59,7 +61,7 @@ impl Space {
         Ok(space)
     }
 
-    /// The executable mappings that have a file or a name.
+    /// Returns the executable mappings that have a file or a name.
     pub(super) fn mappings(&self, process: &Process) -> Vec<profile::Mapping> {
         let all: Vec<Mapping> = self.regions.iter().map(|r| r.mapping.clone()).collect();
         self.shown(process, &all)
@@ -71,21 +73,21 @@ impl Space {
         mappings::executable_mappings(mappings, build_ids)
     }
 
-    /// Those that were found since the beginning and not taken yet.
+    /// Takes the mappings found after the start and not taken yet.
     pub(super) fn take_added(&mut self) -> Vec<profile::Mapping> {
         std::mem::take(&mut self.added)
     }
 
-    /// Whether there is code.
+    /// Returns true if there is code at the address.
     pub(super) fn is_code(&mut self, pc: u64) -> bool {
         self.region(pc).is_some()
     }
 
-    /// The file with the code at an address, and what the address is there.
+    /// Returns the file with the code at an address, and the link address in it.
     pub(super) fn find(&mut self, pc: u64) -> Option<(&CodeFile, LinkAddr)> {
         let index = self.region(pc)?;
         if matches!(self.regions.get(index)?.code, Code::New) {
-            // The main thread may have ended, or all of it.
+            // The main thread may have ended, or the whole process.
             let process = self.process();
             let region = self.regions.get_mut(index)?;
             let file = process.and_then(|process| self.files.of(&process, &region.mapping));
@@ -102,7 +104,7 @@ impl Space {
         Process::pin(self.pid).ok().filter(|p| p.pinned_stat().start_time == self.started)
     }
 
-    /// The region of an address. The map is read anew where there is none.
+    /// Returns the region of an address. Reads the memory map again if no region is known.
     fn region(&mut self, pc: u64) -> Option<usize> {
         if let Some(index) = self.known(pc) {
             return Some(index);
@@ -123,13 +125,13 @@ impl Space {
         self.regions.get(index)?.mapping.contains(pc).then_some(index)
     }
 
-    /// Takes over what is mapped now; gives what was not known.
+    /// Merges the present mappings into the regions. Returns the new mappings.
     fn merge(&mut self, mut now: Vec<Mapping>) -> Vec<Mapping> {
         now.retain(|m| m.executable && m.start < m.end);
         now.sort_by_key(|m| m.start);
         now.truncate(MAX_REGIONS);
         let old = std::mem::take(&mut self.regions);
-        // Also those that something else is mapped over.
+        // A new mapping over part of an old region replaces it.
         let stays = |region: &Region| {
             let next = now.partition_point(|m| m.end <= region.mapping.start);
             now.get(next).is_none_or(|m| region.mapping.end <= m.start || *m == region.mapping)
@@ -137,7 +139,7 @@ impl Space {
         let kept: Vec<Region> = old.into_iter().filter(stays).collect();
         let known = |m: &Mapping| kept.binary_search_by_key(&m.start, |r| r.mapping.start).is_ok();
         let mut new: Vec<Mapping> = now.iter().filter(|m| !known(m)).cloned().collect();
-        // Each is kept twice, and once more in a profile.
+        // Each mapping is stored twice, and once more in a profile.
         let size: usize = new.iter().map(|m| 3 * (size_of::<Mapping>() + m.path.len())).sum();
         if !self.files.take_maps(size as u64, new.len()) {
             new.clear();
@@ -170,11 +172,11 @@ mod tests {
         let inodes = |space: &Space| space.regions.iter().map(|r| r.mapping.inode).collect::<Vec<_>>();
         assert_eq!(space.merge(at(&[(0x1000, 0x3000, 1), (0x5000, 0x6000, 2)])).len(), 2);
         space.regions[0].code = Code::Unknown;
-        // The second is unmapped; what is new lies beside.
+        // The second region is unmapped; the new one lies beside.
         assert_eq!(space.merge(at(&[(0x1000, 0x3000, 1), (0x3000, 0x4000, 3)])).len(), 1);
         assert_eq!(inodes(&space), [1, 3, 2]);
         assert!(matches!(space.regions[0].code, Code::Unknown), "it is still the same");
-        // Something else in the place of the first two.
+        // Another mapping replaces the first two.
         assert_eq!(space.merge(at(&[(0x2000, 0x3800, 4)])).len(), 1);
         assert_eq!(inodes(&space), [4, 2]);
         assert!(space.known(0x37ff).is_some() && space.known(0x3800).is_none() && space.known(0).is_none());
@@ -193,7 +195,7 @@ mod tests {
         let mut again = Space::read(&process, &files).unwrap();
         assert_eq!(std::ptr::from_ref(again.find(here).unwrap().0), file, "files are shared");
         assert!(!space.is_code(0x10) && space.find(0x10).is_none());
-        // The kernel's own.
+        // Code of the kernel.
         let vdso = space.regions.iter().find(|r| r.mapping.path == b"[vdso]").unwrap().mapping.clone();
         let (vdso_file, _) = space.find(vdso.start).unwrap();
         let names = (vdso.start..vdso.end).filter_map(|pc| vdso_file.frames(LinkAddr(pc - vdso.start)).pop());

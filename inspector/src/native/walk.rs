@@ -1,4 +1,4 @@
-//! Walking a stack that was copied, by call frame information.
+//! Walk of a copied stack by call frame information.
 
 use symbols::addr::CodeAddr;
 use symbols::arch::HOST;
@@ -7,11 +7,11 @@ use symbols::cfi::{CfiRegisters, Step};
 use super::frame::{Place, Unwound};
 use super::space::Space;
 
-/// A stack of 16 KiB has no more: each frame takes two words at least, or one.
+/// Maximum number of frames. A stack of 16 KiB has no more: each frame takes two words, or at least one.
 const MAX_FRAMES: usize = 2048;
 
-/// Walks from `start` over `stack`, whose first byte is at the stack pointer, until a frame of Go, the end of the stack, or
-/// the end of what was copied.
+/// Walks from `start` over `stack`, whose first byte is at the stack pointer. The walk ends at a frame of Go,
+/// at the end of the stack, or at the end of the copy.
 pub(super) fn walk(
     space: &mut Space,
     start: super::frame::SampleRegisters,
@@ -25,8 +25,8 @@ pub(super) fn walk(
     let mut unwound = Unwound::default();
     let mut registers = CfiRegisters::new(HOST.columns(), start.ip, start.sp, start.bp);
     let mut exact = true;
-    // A handler runs on the stack that it interrupted, or on the thread's one stack for signals: so the stack is left at most
-    // once for one that lies below.
+    // A handler runs on the stack that it interrupted, or on the thread's only signal stack. So the stack is
+    // left at most once for a lower one.
     let mut below = false;
     while unwound.places.len() < MAX_FRAMES {
         let pc = registers.ip();
@@ -36,7 +36,7 @@ pub(super) fn walk(
             unwound.entered_go = Some(super::frame::SampleRegisters { ip: pc, sp: registers.sp(), bp });
             break;
         }
-        // A word that is no return address ends the walk.
+        // A word that is not a return address ends the walk.
         if !unwound.places.is_empty() && !space.is_code(address) {
             break;
         }
@@ -46,7 +46,7 @@ pub(super) fn walk(
         });
         let signal = row.as_ref().is_some_and(|row| row.is_signal());
         if signal && let Some(place) = unwound.places.last_mut() {
-            // Nobody called from the code before: the kernel made the handler return to the beginning of this.
+            // The code before this address made no call: the kernel made the handler return to this address.
             place.exact = true;
         }
         let step = match &row {
@@ -71,18 +71,20 @@ pub(super) fn walk(
     unwound
 }
 
-/// The step from code of which nothing is said: compiled at run time, or written in assembly.
+/// Steps by frame pointer from code without call frame information: compiled at run time, or written in
+/// assembly.
 fn by_pointer(registers: &CfiRegisters, word: &mut dyn FnMut(u64) -> Option<u64>) -> Step {
     let mut step = || {
         let bp = registers.bp()?;
-        // The first frame of a thread has none (System V ABI, "Initial Stack and Register State").
+        // The first frame of a thread has no frame pointer (System V ABI, "Initial Stack and Register
+        // State").
         if bp == 0 {
             return Some(Step::End);
         }
         if bp < registers.sp() {
             return None;
         }
-        // The frame ends behind these two words, and so above.
+        // The frame ends behind these two words, so the next one is above.
         let (next, back) = (word(bp)?, word(bp.checked_add(8)?)?);
         if back == 0 {
             return Some(Step::End);

@@ -1,4 +1,4 @@
-//! The same with each loader.
+//! Tests of the sampler with each loader.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,7 +11,7 @@ use caps::{CapSet, Capability};
 
 use super::*;
 
-/// These tests count what this process has open.
+/// Locks out other tests: these tests count the open files of this process.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -21,7 +21,7 @@ fn options(loader: Loader) -> SamplerOptions {
     SamplerOptions { rate: 199, whole_system: false, kernel_frames: true, stack: 4096, follow: true, loader }
 }
 
-/// `None`, and a word about it, where that is denied.
+/// Loads a sampler; prints a note and returns `None` if that is denied.
 fn loaded(loader: Loader) -> Option<Sampler> {
     match Sampler::load(&options(loader)) {
         Err(error) if error.is_denied() => {
@@ -63,7 +63,7 @@ fn sees_what_a_thread_does() {
             _ => {}
         });
         let counts = sampler.counts().unwrap();
-        // The scheduler decides how much of its half second it got.
+        // The scheduler decides how much CPU time the thread got in its half second.
         assert!(samples >= 10, "{loader:?}: {samples} of {counts:?}");
         assert!(samples == stacks && counts.taken >= samples, "{loader:?}: {samples} {stacks} {counts:?}");
         assert_eq!((counts.lost, counts.lost_parts), (0, 0));
@@ -73,7 +73,7 @@ fn sees_what_a_thread_does() {
     }
 }
 
-/// How many there are of each kind of record, and of each process in news of processes.
+/// Counts the records of each kind; fork and exec records are counted for each process.
 fn kinds(sampler: &mut Sampler) -> BTreeMap<String, u64> {
     let mut kinds = BTreeMap::new();
     sampler.read(|record| {
@@ -107,7 +107,7 @@ fn all_at_the_same_time_have_the_same() {
         assert!(Command::new("/proc/self/exe").arg("--list").output().unwrap().status.success());
     }
     spin(Duration::from_secs(2));
-    // A system call that takes its time in the kernel.
+    // A system call that takes some time in the kernel.
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(1) {
         fs::read("/proc/self/smaps").unwrap();
@@ -124,17 +124,17 @@ fn all_at_the_same_time_have_the_same() {
         assert_eq!(news(kinds), news(&all[0]));
         for kind in ["sample", "kernel", "stack"] {
             let (one, first) = (kinds[kind], all[0][kind]);
-            // They interrupt at different moments: four standard deviations of what chance does.
+            // Loaders interrupt at different moments: allow four standard deviations of chance.
             let chance = 4.0 * ((one + first) as f64).sqrt();
             assert!(one >= 20 && one.abs_diff(first) as f64 <= chance, "{kind}: {one}, {first}");
         }
     }
 }
 
-/// Something of the kernel's lists: its kind and name, and its number there.
+/// Entry of the kernel's lists: kind, name and number.
 type Entry = (&'static str, String, u32);
 
-/// What this process has of them.
+/// Lists the kernel objects of this process.
 fn census() -> Vec<Entry> {
     census_of(std::process::id())
 }
@@ -149,7 +149,7 @@ fn census_of(pid: u32) -> Vec<Entry> {
         for line in text.lines() {
             let Some((key, number)) = line.split_once(':') else { continue };
             for kind in ["prog_id", "map_id", "link_id"] {
-                // Links say of which program they are.
+                // Links also have the number of their program.
                 if key == kind && (kind == "link_id" || !text.contains("link_id:")) {
                     numbers.entry(kind).or_default().push(number.trim().parse().unwrap());
                 }
@@ -169,7 +169,7 @@ fn census_of(pid: u32) -> Vec<Entry> {
     census
 }
 
-/// The kernel's list.
+/// Lists all objects of a kind in the kernel.
 fn listed(kind: &str) -> BTreeMap<u32, String> {
     let name = |name: Option<&str>| name.unwrap_or_default().to_owned();
     match kind {
@@ -184,7 +184,7 @@ fn listed(kind: &str) -> BTreeMap<u32, String> {
     }
 }
 
-/// What the kernel frees when no CPU can be in it any more.
+/// Waits until the objects are gone: the kernel frees them when no CPU can use them any more.
 fn until_gone(entries: &[Entry]) {
     let start = Instant::now();
     while entries.iter().any(|(kind, _, number)| *number != 0 && listed(kind).contains_key(number)) {
@@ -206,10 +206,10 @@ fn each_has_the_same_in_the_kernel_and_leaves_nothing() {
         drop(sampler);
         assert_eq!(census(), before, "{loader:?}");
         until_gone(&there);
-        // What has the constants is named after the object too.
+        // The map with the constants has the object's name in its name.
         let name =
             |name: &str| if name.ends_with(".rodata") { ".rodata".to_owned() } else { name.to_owned() };
-        // `aya` keeps links only, which keep the events.
+        // `aya` keeps only links, which keep the events.
         let named = there.iter().filter(|(kind, ..)| *kind != "perf event");
         let mut names: Vec<_> = named.map(|(kind, own, _)| (*kind, name(own))).collect();
         names.sort();
@@ -222,7 +222,7 @@ fn each_has_the_same_in_the_kernel_and_leaves_nothing() {
     assert!(all.iter().all(|names| *names == all[0]), "{all:#?}");
 }
 
-/// Not a test of its own: what is killed below.
+/// Helper process that is killed below; not a test of its own.
 #[test]
 fn helper() {
     let Ok(number) = std::env::var(HELPER) else { return };
@@ -230,7 +230,7 @@ fn helper() {
     if let Some(mut sampler) = loaded(loader) {
         sampler.start(&options(loader)).unwrap();
         println!("begins");
-        // Who waits for the line may be killed too.
+        // The process that waits for the line may be killed too.
         std::thread::sleep(Duration::from_secs(60));
     }
 }
@@ -265,7 +265,7 @@ fn who_may_not_is_told_so() {
         return;
     }
     for &loader in Loader::ALL {
-        // Capabilities are a thread's own.
+        // Capabilities belong to a thread.
         let denied = std::thread::spawn(move || {
             caps::clear(None, CapSet::Effective).unwrap();
             Sampler::load(&options(loader)).unwrap_err()
@@ -279,7 +279,7 @@ fn who_may_not_is_told_so() {
 #[test]
 fn a_refusal_has_the_verifiers_log() {
     let _alone = alone();
-    // `r0 = 0` before they return becomes `r0 = r5`, which has no value after a call.
+    // `r0 = 0` before a return becomes `r0 = r5`, which has no value after a call.
     let (set, other) = ([0xb7, 0, 0, 0, 0, 0, 0, 0], [0xbf, 0x50, 0, 0, 0, 0, 0, 0]);
     let mut bytes = OBJECT.to_vec();
     for at in (0..bytes.len() - 8).step_by(8) {
@@ -309,7 +309,7 @@ fn a_refusal_has_the_verifiers_log() {
 mod places {
     use super::*;
 
-    // Different, or else the linker makes one of them.
+    // The bodies differ, otherwise the linker merges the functions.
     #[inline(never)]
     extern "C" fn one(n: u64) -> u64 {
         std::hint::black_box(n) + 11
@@ -325,7 +325,7 @@ mod places {
         std::hint::black_box(n) ^ 13
     }
 
-    /// The offset in the program's file of what is at an address.
+    /// Returns the offset in the program's file of an address.
     fn offset(address: u64) -> u64 {
         let maps = fs::read_to_string("/proc/self/maps").unwrap();
         maps.lines()
@@ -380,7 +380,7 @@ mod places {
             (0..30).for_each(|n| _ = three(n));
         };
         call();
-        // In another thread too.
+        // Calls in another thread are seen too.
         std::thread::scope(|scope| _ = scope.spawn(call));
         let mut seen = BTreeMap::<u64, u64>::new();
         sampler.read(|record| {
@@ -391,11 +391,11 @@ mod places {
         let expected: BTreeMap<u64, u64> = functions.into_iter().zip([20, 40, 60]).collect();
         assert_eq!(seen, expected);
         assert_eq!(sampler.counts().unwrap().fired, 120);
-        // One link for all of them, beside the two of news of processes.
+        // One link for all places, beside the two links of fork and exec.
         assert_eq!(links(), before + 3);
         drop(sampler);
         call();
-        // The instructions are as they were.
+        // The instructions are restored.
         let elsewhere = Places { pid: Some(1), ..places };
         let mut sampler = Sampler::load_for_places(&options).unwrap();
         sampler.add(std::process::id(), &SampledTarget::default()).unwrap();

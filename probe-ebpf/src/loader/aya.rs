@@ -1,4 +1,4 @@
-//! Loading with `aya`.
+//! Loader that uses `aya`.
 
 use std::os::fd::{AsFd as _, BorrowedFd};
 
@@ -13,11 +13,11 @@ use super::{Object, ProgramCost, Runs};
 use crate::Error;
 use crate::records::SampledTarget;
 
-// SAFETY: it is `repr(C)`, has no padding, and any bytes make one.
+// SAFETY: the struct is `repr(C)`, has no padding, and any bytes are a valid value.
 unsafe impl Pod for SampledTarget {}
 
 pub(super) struct Loaded {
-    // Before the programs, so that it is unmapped first.
+    // Declared before the programs, so that it is unmapped first.
     records: RingBuf<MapData>,
     targets: HashMap<MapData, u32, SampledTarget>,
     counters: PerCpuArray<MapData, u64>,
@@ -26,7 +26,7 @@ pub(super) struct Loaded {
 
 impl Loaded {
     pub(super) fn load(object: &Object<'_>) -> Result<Self, Error> {
-        // The log of a program that passes costs more than to verify it.
+        // The log of a program that passes costs more than its verification.
         match Self::load_with(object, VerifierLogLevel::DISABLE) {
             Err(Error::Refused { .. }) => Self::load_with(object, VerifierLogLevel::default()),
             other => other,
@@ -115,7 +115,8 @@ impl super::Loaded for Loaded {
     }
 }
 
-/// It knows no attachment to many places, and one to each takes seconds to end.
+/// Error for places: `aya` has no single attachment to many places, and one attachment for each takes seconds
+/// to end.
 #[cfg(feature = "libbpf")]
 fn no_places() -> Error {
     Error::Other { action: "attaching to places of a program", text: "aya cannot".to_owned() }

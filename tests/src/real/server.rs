@@ -1,4 +1,4 @@
-//! A running program of others: started on loopback in a folder of its own, asked by HTTP.
+//! Running third-party program: started on loopback in its own folder, queried by HTTP.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
@@ -12,13 +12,13 @@ use crate::dump::{Dump, Goroutine};
 use crate::error::{Error, Result};
 use crate::process::{PATIENCE, Process};
 
-/// How long the next question waits where the program does not listen yet.
+/// Time before the next request, if the program does not listen yet.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Starts of a program: somebody else may take a port before it does.
+/// Maximum number of starts of a program: another process may take a port first.
 const STARTS: usize = 3;
 
-/// Where a program runs: its folder and its ports.
+/// Folder and ports of a running program.
 #[derive(Debug)]
 pub struct Place {
     folder: TempDir,
@@ -29,38 +29,38 @@ impl Place {
     fn new() -> Result<Self> {
         let folder = TempDir::new().map_err(Error::file("temporary folder"))?;
         let free = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
-        // All held at a time, so that they differ.
+        // All ports are held at the same time, so that they differ.
         let held = free().and_then(|a| Ok([a, free()?, free()?])).map_err(Error::file("loopback"))?;
         let ports = held.map(|listener| listener.local_addr().map_or(0, |address| address.port()));
         Ok(Self { folder, ports })
     }
 
-    /// A port of its own that is free; [`Server::get`] asks the first, number 0.
+    /// Returns a free port of the program; [`Server::get`] uses number 0.
     #[must_use]
     pub fn port(&self, number: usize) -> u16 {
         self.ports[number]
     }
 
-    /// Address and port.
+    /// Returns address and port.
     #[must_use]
     pub fn address(&self, number: usize) -> String {
         format!("127.0.0.1:{}", self.port(number))
     }
 
-    /// The address as a URL.
+    /// Returns the address as a URL.
     #[must_use]
     pub fn url(&self, number: usize) -> String {
         format!("http://{}", self.address(number))
     }
 
-    /// A file in the program's folder, which is its working directory.
+    /// Returns the path of a file in the program's folder, which is its working directory.
     #[must_use]
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 }
 
-/// A running program, killed when dropped.
+/// Running program, killed when dropped.
 #[derive(Debug)]
 pub struct Server {
     process: Process,
@@ -74,7 +74,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// Where it ends, or does not answer in time.
+    /// Returns an error if the program ends, or does not answer in time.
     pub fn start(program: &Program, installed: &Installed) -> Result<Self> {
         for _ in 1..STARTS {
             match Self::try_start(program, installed) {
@@ -90,15 +90,15 @@ impl Server {
         let folder = place.folder.path();
         let mut command = Command::new(&installed.executable);
         command.args((program.arguments)(&place).map_err(Error::file(folder))?);
-        // Some end when their input does: it stays open, and empty.
+        // Some programs end when their input ends: the input stays open, and empty.
         command.current_dir(folder).stdin(Stdio::piped()).stdout(Stdio::null());
-        // What a user's own configuration says is of no use here.
+        // A user's own configuration must have no effect here.
         for name in ["HOME", "TMPDIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"] {
             command.env(name, folder);
         }
         Process::without_runtime_settings(&mut command);
         let process = Process::spawn(command)?;
-        // One connection, kept open: its goroutine is there in all dumps. No proxy of the environment.
+        // One connection stays open: its goroutine is in all dumps. No proxy of the environment is used.
         let agent = ureq::Agent::config_builder().proxy(None).timeout_global(Some(PATIENCE)).build().into();
         let mut server = Self { process, place, agent, ready: program.ready };
         let deadline = Instant::now() + PATIENCE;
@@ -116,33 +116,33 @@ impl Server {
         }
     }
 
-    /// The process.
+    /// Returns the process.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
     }
 
-    /// Its number.
+    /// Pid of the process.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.process.pid()
     }
 
-    /// What its HTTP server says.
+    /// Returns the answer of the program's HTTP server.
     ///
     /// # Errors
     ///
-    /// Where it does not answer, or answers with a failure.
+    /// Returns an error if the server does not answer, or answers with a failure.
     pub fn get(&self, path: &str) -> Result<String> {
         let url = format!("{}{path}", self.place.url(0));
         let answer = self.agent.get(&url).call().and_then(|mut answer| answer.body_mut().read_to_string());
         answer.map_err(|source| Error::Http { url, source: Box::new(source) })
     }
 
-    /// What it reports about its goroutines, the one that writes the report first.
+    /// Returns the program's report about its goroutines; the goroutine that writes the report is the first.
     ///
     /// # Errors
     ///
-    /// Where it does not answer, or with something else.
+    /// Returns an error if the program does not answer, or answers with something else.
     pub fn report(&self) -> Result<Report> {
         let text = self.get(GOROUTINES)?;
         let mut dump = Dump::parse(&text);
@@ -154,11 +154,11 @@ impl Server {
         Ok(Report { dumper, total, dump })
     }
 
-    /// The metric of this name, such as `go_goroutines`, a whole number.
+    /// Returns the metric of this name, such as `go_goroutines`, as a whole number.
     ///
     /// # Errors
     ///
-    /// Where it does not answer, or without it.
+    /// Returns an error if the program does not answer, or if the metric is missing.
     pub fn metric(&self, path: &str, name: &str) -> Result<usize> {
         let text = self.get(path)?;
         let value = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.parse::<f64>().ok();
@@ -171,25 +171,25 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// What was found instead.
+    /// Returns a description of the violation.
     pub fn assert_untouched(&mut self) -> Result<()> {
         self.process.assert_untraced()?;
         self.get(self.ready).map(drop)
     }
 }
 
-/// What a program says about its goroutines.
+/// Report of a program about its goroutines.
 #[derive(Debug, Clone)]
 pub struct Report {
-    /// The goroutine that wrote it, which serves the connection.
+    /// Number of the goroutine that wrote the report; it serves the connection.
     pub dumper: u64,
-    /// How many goroutines it counts.
+    /// Number of goroutines in the report.
     pub total: usize,
-    /// Those of them that are there without a request too.
+    /// Goroutines of the report that exist without a request too.
     pub dump: Dump,
 }
 
-/// While a request is handled, `net/http` has a second goroutine that reads the connection.
+/// Returns true for the goroutine of `net/http` that reads the connection while a request is handled.
 fn waits_for_the_end_of_a_request(goroutine: &Goroutine) -> bool {
     let frames = goroutine.frames();
     frames.last().is_some_and(|frame| frame.function == "net/http.(*connReader).startBackgroundRead")

@@ -11,13 +11,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::source::{Counts, Event, GoTarget, OnGoroutine, RawSample, Source};
 use crate::process::Pid;
 
-/// BPF programs that sample.
+/// Source of samples by BPF programs.
 #[derive(Debug)]
 pub struct Bpf {
     sampler: Sampler,
     options: SamplerOptions,
     started: bool,
-    /// What came before its sample, by CPU.
+    /// Parts that arrived before their sample, by CPU.
     parts: HashMap<u32, Parts>,
 }
 
@@ -30,7 +30,7 @@ struct Parts {
 }
 
 impl Parts {
-    /// Those of the sample with this number; what was left of another one goes.
+    /// Returns the parts of the sample with this number; discards those of another sample.
     fn of(&mut self, number: u64) -> &mut Self {
         if self.number != number {
             self.number = number;
@@ -45,16 +45,16 @@ impl Bpf {
     /// Loads the programs; they run from the first [`Source::poll`] on.
     ///
     /// # Errors
-    /// What the kernel lacks or denies.
+    /// Returns an error if the kernel lacks or denies them.
     pub fn load(options: SamplerOptions) -> Result<Self, probe_ebpf::Error> {
         let sampler = Sampler::load(&options)?;
         Ok(Bpf { sampler, options, started: false, parts: HashMap::new() })
     }
 
-    /// Begins to sample, if it has not.
+    /// Starts sampling, if not started yet.
     ///
     /// # Errors
-    /// What the kernel denies.
+    /// Returns an error if the kernel denies it.
     pub fn start(&mut self) -> Result<(), probe_ebpf::Error> {
         if !self.started {
             self.sampler.start(&self.options)?;

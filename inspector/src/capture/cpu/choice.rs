@@ -1,4 +1,4 @@
-//! Who takes the samples: the best source that works here.
+//! Choice of the sample source: the best one that works here.
 
 use super::bpf::Bpf;
 use super::known::SampledProgram;
@@ -9,24 +9,24 @@ use super::ptrace::{self, Ptrace};
 use super::source::{MAX_STACK, Source};
 use crate::Error;
 
-/// Why somebody cannot take the samples.
+/// Reason why a source cannot take samples.
 type Why = Box<dyn std::error::Error>;
 
 fn why_no_bpf(error: probe_ebpf::Error) -> Why {
     if error.is_denied() { format!("{error}: {}", privileges::for_bpf()).into() } else { error.into() }
 }
 
-/// Who takes the samples.
+/// Chosen source.
 pub(super) struct Chosen {
     pub(super) source: Box<dyn Source>,
     pub(super) mode: Mode,
-    /// Samples of each CPU in a second that it can take.
+    /// Samples per second and CPU that the source can take.
     pub(super) rate: u32,
-    /// Why not somebody better.
+    /// Reasons why better sources are not used.
     pub(super) because: Vec<String>,
 }
 
-/// The best source that works, and what kept us from better ones.
+/// Returns the best source that works, with the reasons against better ones.
 pub(super) fn choose(options: &CaptureOptions, known: &[SampledProgram]) -> Result<Chosen, Error> {
     let mut because = Vec::new();
     for mode in [Mode::Bpf, Mode::Perf, Mode::Ptrace] {

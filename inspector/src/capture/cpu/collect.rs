@@ -1,4 +1,4 @@
-//! Samples with the same stack are one sample of the profile.
+//! Collection of samples: samples with the same stack become one sample of the profile.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -11,68 +11,71 @@ use crate::process::Pid;
 use crate::runtime::code::CodeCache;
 use crate::runtime::snapshot::details::Labels;
 
-/// What makes samples one.
+/// Key of a sample: samples with the same key are merged.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Key {
-    /// The process.
+    /// Process of the sample.
     pub pid: Pid,
-    /// Which of the programs that were looked at it executed; `None` where it was gone before.
+    /// Index of the program that the process executed; `None` if the process was gone before it could be
+    /// examined.
     pub known: Option<usize>,
-    /// The thread, where threads are told apart.
+    /// Thread id, if threads are distinguished.
     pub tid: Option<i32>,
     /// Frames of the kernel, innermost first.
     pub kernel: Vec<u64>,
     /// Frames of user space, innermost first.
     pub places: Vec<Place>,
-    /// The goroutine's number.
+    /// Number of the goroutine.
     pub goid: Option<u64>,
-    /// Where its process has several Go runtimes, that of the goroutine, or of the innermost Go code.
+    /// Index of the goroutine's runtime, or of the runtime of the innermost Go code, if the process has
+    /// several Go runtimes.
     pub runtime: Option<usize>,
-    /// Its labels.
+    /// Labels of the goroutine.
     pub labels: Rc<Labels>,
 }
 
-/// How good the stacks are.
+/// Quality of the stacks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Quality {
-    /// Samples in all.
+    /// Total number of samples.
     pub samples: u64,
-    /// Samples of user space, or of the kernel on behalf of it.
+    /// Number of samples of user space, or of the kernel on behalf of user space.
     pub user: u64,
-    /// Those whose stack is whole: it ends at the first function of a goroutine or thread, or where the scheduler left a
-    /// goroutine.
+    /// Number of samples with a complete stack: it ends at the first function of a goroutine or thread, or
+    /// where the scheduler left a goroutine.
     pub rooted: u64,
-    /// Those whose stack was deeper than what is walked.
+    /// Number of samples with a stack deeper than the walk.
     pub cut: u64,
-    /// Samples of a goroutine.
+    /// Number of samples of a goroutine.
     pub on_goroutine: u64,
-    /// Samples of processes that ended before they could be looked at.
+    /// Number of samples of processes that ended before they could be examined.
     pub unknown: u64,
 }
 
-/// What different stacks take in memory, in bytes. Beyond it the innermost frames are kept of each.
+/// Maximum total size of different stacks, in bytes. Beyond it, only the innermost frames of each stack are
+/// kept.
 const MAX_STACKS: usize = 512 << 20;
 const SHORT: usize = 8;
-/// Of the labels of all of them.
+/// Maximum total size of the labels of all samples, in bytes.
 const MAX_LABELS: usize = 128 << 20;
 
-/// Collects samples.
+/// Collection of samples.
 #[derive(Debug, Default)]
 pub struct Collected {
     samples: HashMap<Key, u64>,
     quality: Quality,
-    /// What the samples take, and their labels.
+    /// Size of the samples without their labels, in bytes.
     stacks: usize,
     labels: usize,
-    /// Samples of which frames, or labels, are left out for want of room.
+    /// Number of samples without some frames or labels, to save memory.
     shortened: u64,
-    /// Samples of code of 32 bits.
+    /// Number of samples of 32-bit code.
     narrow: u64,
 }
 
 impl Collected {
-    /// Adds a sample of a process that is known, or of one that was gone before it could be.
+    /// Adds a sample of a known process, or of one that was gone before it could be examined.
     pub fn add(
         &mut self,
         sample: &RawSample<'_>,
@@ -132,7 +135,7 @@ impl Collected {
         self.quality.rooted += u64::from(joined.rooted && whole);
     }
 
-    /// Counts a sample; says whether all of its stack is kept.
+    /// Counts a sample. Returns true if its whole stack is kept.
     fn count(&mut self, mut key: Key) -> bool {
         if let Some(count) = self.samples.get_mut(&key) {
             *count += 1;
@@ -161,7 +164,7 @@ impl Collected {
         whole
     }
 
-    /// What is missing in the samples, in sentences.
+    /// Describes in sentences what is missing in the samples.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         if self.shortened > 0 {
@@ -179,12 +182,12 @@ impl Collected {
         notes
     }
 
-    /// The samples, and how many there are of each.
+    /// Returns the samples with their counts.
     pub fn samples(&self) -> impl Iterator<Item = (&Key, u64)> {
         self.samples.iter().map(|(key, count)| (key, *count))
     }
 
-    /// How good the stacks are.
+    /// Quality of the stacks.
     pub fn quality(&self) -> Quality {
         self.quality
     }

@@ -1,41 +1,43 @@
-//! One stack from the parts that a sample has: where the thread was interrupted, what frame pointers led to, the top of
-//! the stack itself, and the frames of C that have tables instead of frame pointers.
+//! Join of the parts of a sample into one stack.
+//!
+//! The parts are: the place of the interrupt, the frames found by frame pointers, the top of the stack
+//! itself, and the frames of C, which have unwind tables instead of frame pointers.
 
 use super::source::RawSample;
 use crate::arch::host;
 use crate::native::frame::{Foreign, Place, SampleRegisters};
 use crate::runtime::code::CodeCache;
 
-/// A joined stack.
+/// Joined stack.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Joined {
-    /// Its frames, innermost first.
+    /// Frames, innermost first.
     pub places: Vec<Place>,
-    /// It ends at the first function of a goroutine, of a thread, or where the scheduler left a goroutine: nothing is
-    /// missing.
+    /// True if the stack is complete: it ends at the first function of a goroutine or thread, or where the
+    /// scheduler left a goroutine.
     pub rooted: bool,
 }
 
-/// Functions that nothing called, or that the scheduler called after it had left a goroutine (`mcall`), besides those that the
-/// system begins a program with.
+/// Functions that have no caller, or that the scheduler called after it had left a goroutine (`mcall`).
+/// `host::MACHINE.entry_functions()` lists the entry functions of a program.
 const ROOTS: &[&[u8]] = &[b"runtime.mcall", b"runtime.rt0_go"];
 
-/// Where frame pointers lead on from a place in Go code.
+/// Direction in which frame pointers lead from a place in Go code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
-    /// To its caller.
+    /// Frame pointers lead to the caller.
     On,
-    /// Nowhere: nothing is missing above it.
+    /// End of the stack: nothing is missing above.
     Root,
-    /// It calls others on the stack of the thread for its goroutine, whose frames are on another one.
+    /// Call of other functions on the thread's stack, while the goroutine's frames are on another stack.
     Grows,
-    /// The same, and what it calls has the goroutine's frame pointer.
+    /// Call as in [`Way::Grows`], but the called function has the goroutine's frame pointer.
     Works,
-    /// C called it; what called C is not looked for.
+    /// Call from C; the caller of C is not looked for.
     Callback,
 }
 
-/// Joins the parts of a sample. `code` is the Go code of its process, by runtime.
+/// Joins the parts of a sample. `code` is the Go code of the process, by runtime.
 pub fn join(sample: &RawSample<'_>, code: &mut [CodeCache<'_>], foreign: &mut dyn Foreign) -> Joined {
     let Some(start) = sample.user else { return Joined::default() };
     let mut join = Join {
@@ -54,7 +56,7 @@ pub fn join(sample: &RawSample<'_>, code: &mut [CodeCache<'_>], foreign: &mut dy
         let caller = join.caller_of_leaf(start);
         join.follow(caller.filter(|c| sample.frames.first() != Some(c)).into_iter());
         join.follow(sample.frames.iter().copied());
-        // In its first instructions, or after it has changed to another stack.
+        // The sample is in the first instructions of the function, or after a change to another stack.
         match join.way(start.ip) {
             Some(Way::Root) if join.joined.places.len() == 1 => join.joined.rooted = true,
             Some(Way::Grows | Way::Works) => join.joined.rooted = false,
@@ -74,10 +76,11 @@ pub fn join(sample: &RawSample<'_>, code: &mut [CodeCache<'_>], foreign: &mut dy
         return join.joined;
     }
     match unwound.entered_go {
-        // The frames of Go below C are on the stack of the thread; those of the goroutine are already found.
+        // The frames of Go below C are on the thread's stack; the frames of the goroutine are already found.
         _ if sample.resumed_after_cgo => {
-            // On top of the goroutine's stack is the return address of asmcgocall, or what that pushed: from Go 1.21 on it has
-            // a frame pointer, which then leads to its return address.
+            // The top of the goroutine's stack is the return address of asmcgocall, or the word that it
+            // pushed. From Go 1.21 on, asmcgocall has a frame pointer, which then leads to its return
+            // address.
             let top = sample.frames.first().and_then(|pc| pc.checked_sub(1));
             let skipped = usize::from(!top.is_some_and(|call| join.is_go(call)));
             join.follow(sample.frames.iter().skip(skipped).copied());
@@ -94,8 +97,10 @@ pub fn join(sample: &RawSample<'_>, code: &mut [CodeCache<'_>], foreign: &mut dy
     join.joined
 }
 
-/// What frame pointers found beyond a stack that tables could not follow to its end. Both lead over the same frames, but
-/// pointers leave out those that have none; where the last frame is found is told by those before it.
+/// Returns the frames found by frame pointers beyond a stack that unwind tables could not follow to its end.
+///
+/// Both methods find the same frames, but frame pointers leave out functions without a frame. The frames
+/// before the last one decide which of several equal frames is meant.
 fn beyond<'f>(places: &[Place], frames: &'f [u64]) -> &'f [u64] {
     let Some((_, callers @ [.., last])) = places.split_first() else { return frames };
     let same = |at: usize| {
@@ -112,12 +117,12 @@ struct Join<'a, 'm> {
     foreign: &'a mut dyn Foreign,
     stack: &'a [u8],
     sp: u64,
-    /// See [`RawSample::crossed`].
+    /// Value of [`RawSample::crossed`].
     crossed: Option<bool>,
     on_goroutine: bool,
-    /// A caller is not among the frames.
+    /// True if a caller is missing among the frames.
     missing: bool,
-    /// No more frames are taken.
+    /// True if no more frames are taken.
     ended: bool,
     joined: Joined,
 }
@@ -127,7 +132,7 @@ impl Join<'_, '_> {
         self.code.iter_mut().any(|code| code.get(pc).is_some())
     }
 
-    /// Where it goes on from a place in Go code; `None` where there is none.
+    /// Returns the direction from a place in Go code; `None` if the place is not in Go code.
     fn way(&mut self, pc: u64) -> Option<Way> {
         let code = self.code.iter_mut().find(|code| code.modules().lookup(pc).is_some())?;
         let top = code.get(pc)?.top_frame;
@@ -141,8 +146,8 @@ impl Join<'_, '_> {
         })
     }
 
-    /// Whether the scheduler is among what was found: it has left the goroutine for which its stack was entered, and may have
-    /// chosen another one already.
+    /// Returns true if the scheduler is among the frames. The scheduler has left the goroutine for which its
+    /// stack was entered, and may already have chosen another one.
     fn schedules(&mut self) -> bool {
         self.joined.places.iter().any(|place| {
             let at = if place.exact { place.pc } else { place.pc.wrapping_sub(1) };
@@ -155,14 +160,15 @@ impl Join<'_, '_> {
         self.joined.places.push(Place { pc, exact });
     }
 
-    /// A word of the copied stack.
+    /// Returns a word of the copied stack.
     fn word(&self, at: u64) -> Option<u64> {
         let start = usize::try_from(at.checked_sub(self.sp)?).ok()?;
         self.stack.get(start..start.checked_add(8)?)?.try_into().ok().map(u64::from_le_bytes)
     }
 
-    /// Where an interrupted Go function returns to, by its frame size: in its first and last instructions, and where it
-    /// has no frame, its frame pointer is still that of its caller, who would be left out.
+    /// Returns the return address of an interrupted Go function, by its frame size. In the first and last
+    /// instructions of a function, and in a function without a frame, the frame pointer is still that of the
+    /// caller; without this address the caller would be left out.
     fn caller_of_leaf(&mut self, start: SampleRegisters) -> Option<u64> {
         let info = self.code.iter_mut().find_map(|code| code.get(start.ip))?;
         if info.top_frame || info.writes_sp {
@@ -173,7 +179,7 @@ impl Join<'_, '_> {
         self.is_go(caller.checked_sub(1)?).then_some(caller)
     }
 
-    /// Takes return addresses until a root, or until there is no code.
+    /// Takes return addresses until a root, or until an address without code.
     fn follow(&mut self, frames: impl Iterator<Item = u64>) {
         for pc in frames {
             if self.ended {
@@ -190,7 +196,7 @@ impl Join<'_, '_> {
                     Way::Grows | Way::Works => match (self.crossed, way) {
                         (Some(true), _) => {}
                         (Some(false), _) if !self.on_goroutine => self.end(true),
-                        // Its caller is left out.
+                        // The caller of `runtime.systemstack` is left out.
                         (_, Way::Works) => self.missing = true,
                         _ => self.end(false),
                     },
@@ -203,7 +209,7 @@ impl Join<'_, '_> {
         }
     }
 
-    /// No more frames are taken. Those that there are may lead to the first function.
+    /// Stops taking frames. `root` is true if the frames lead to the first function.
     fn end(&mut self, root: bool) {
         self.joined.rooted = root && !self.missing;
         self.ended = true;
@@ -212,7 +218,7 @@ impl Join<'_, '_> {
     /// Follows frame pointers in the copied stack.
     fn follow_pointers(&mut self, from: SampleRegisters) {
         self.follow(std::iter::once(from.ip));
-        // Frames of the caller end above where the stack of the called one did.
+        // Frames of the caller end above the stack of the called function.
         let mut bp = from.bp;
         if bp < from.sp {
             return;
@@ -221,7 +227,7 @@ impl Join<'_, '_> {
             && let (Some(next), Some(pc)) = (self.word(bp), bp.checked_add(8).and_then(|at| self.word(at)))
         {
             self.follow(std::iter::once(pc));
-            // Upwards, or it would go round.
+            // Frame pointers must go up, otherwise the walk would not end.
             if next <= bp {
                 return;
             }
@@ -235,7 +241,7 @@ mod tests {
     use super::*;
     use crate::native::frame::{Named, Unwound};
 
-    /// C code at 0x1000..0x2000 whose every frame takes 16 bytes of stack; "Go" above 0x5000.
+    /// C code at 0x1000..0x2000, with 16 bytes of stack for every frame; "Go" is above 0x5000.
     struct Fake;
 
     impl Foreign for Fake {
@@ -309,11 +315,11 @@ mod tests {
             pcs(&joined)
         };
         assert_eq!(joined(&[0x1100, 0x1200, 0x1900, 0x7777, 0x1800]), [0x1010, 0x1100, 0x1200, 0x1900]);
-        // The caller of a function without a frame is not among them.
+        // The caller of a function without a frame is missing among the frame pointers.
         assert_eq!(joined(&[0x1200, 0x1900]), [0x1010, 0x1100, 0x1200, 0x1900]);
-        // In a recursion, the frame behind the one that is the same.
+        // Recursion: take the frames behind the same frame.
         assert_eq!(joined(&[0x1100, 0x1200, 0x1200, 0x1300]), [0x1010, 0x1100, 0x1200, 0x1200, 0x1300]);
-        // Another stack.
+        // Frames of another stack.
         assert_eq!(joined(&[0x1300, 0x1400]), [0x1010, 0x1100, 0x1200]);
         let nothing = join(&sample(&[], &[0x1300, 0x1400]), &mut [], &mut Fake);
         assert_eq!(pcs(&nothing), [0x1010, 0x1300, 0x1400]);

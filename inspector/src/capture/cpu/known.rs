@@ -1,4 +1,4 @@
-//! What is known of each process that is sampled: its Go runtime, if it has one, and its other code.
+//! Facts about each sampled process: its Go runtimes, if any, and its other code.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -20,64 +20,66 @@ use crate::runtime::open::{RuntimeName, open_all};
 use crate::runtime::snapshot::details::{self, Labels};
 use crate::runtime::view::View;
 
-/// What the labels that are remembered for each process take, in bytes.
+/// Maximum size of the remembered labels of each process, in bytes.
 const MAX_LABELS: usize = 256 << 10;
-/// What the function tables of the Go programs of a capture take all together, in bytes: twice what the largest may have.
+/// Maximum total size of the function tables of the Go programs of a capture, in bytes: twice the maximum of
+/// one program.
 const MAX_TABLES: usize = 1 << 30;
 
-/// A process that is sampled.
+/// Program of a sampled process.
 #[allow(missing_debug_implementations, reason = "a trait object has none")]
 pub struct SampledProgram {
-    /// Its pid.
+    /// Pid of the process.
     pub pid: Pid,
-    /// Its name.
+    /// Name of the process.
     pub name: String,
-    /// The code that was mapped into it when it was looked at.
+    /// Code that was mapped when the process was examined.
     pub mappings: Vec<Mapping>,
-    /// Its Go runtimes.
+    /// Go runtimes of the process.
     pub runtimes: Vec<KnownRuntime>,
-    /// Its other code.
+    /// Other code of the process.
     pub foreign: Box<dyn Foreign>,
     executable: Option<FileId>,
-    /// What it cost to find its runtime.
+    /// Cost of finding the runtime.
     attached: ReadCost,
     memory: Box<dyn Memory>,
     labels: HashMap<OnGoroutine, Rc<Labels>>,
     labels_size: usize,
-    /// Its Go code is left out, as its function tables would take too much memory.
+    /// True if the Go code is left out because its function tables would take too much memory.
     left_out: bool,
     young: Option<Young>,
     denied: Option<crate::Error>,
 }
 
-/// A Go runtime of a process that is sampled.
+/// Go runtime of a sampled process.
 #[derive(Debug)]
 pub struct KnownRuntime {
-    /// Which one.
+    /// Name of the runtime.
     pub name: Rc<RuntimeName>,
-    /// How it is seen, which processes that execute the same program at the same addresses share.
+    /// View of the runtime, shared by processes that execute the same program at the same addresses.
     pub view: Rc<View>,
-    /// Its code as far as it was looked up.
+    /// Code of the runtime, as far as it was looked up.
     pub code: KnownCode,
 }
 
-/// A process in which no Go runtime could be found yet: one that has just begun has not set its runtime up.
+/// Process without a Go runtime so far: a process that has just begun has not set its runtime up.
 struct Young {
     process: Process,
     tries: u32,
     next: Instant,
 }
 
-/// How often a runtime is looked for, each time after twice the time.
+/// Maximum number of searches for a runtime; the wait doubles each time.
 const MAX_TRIES: u32 = 7;
 const FIRST_WAIT: Duration = Duration::from_millis(2);
 
 impl SampledProgram {
-    /// Looks at a process. That it is none of Go's is no failure. `files` are shared by all that are looked at; of `others`,
-    /// one that executes the same program at the same addresses has the same runtime.
+    /// Examines a process. A process without Go is not an error. `files` are shared by all examined
+    /// processes. A process of `others` that executes the same program at the same addresses has the same
+    /// runtimes.
     ///
     /// # Errors
-    /// Where it is gone, or may not be looked at.
+    /// Returns an error if the process is gone, or may not be examined.
     pub fn open(process: &Process, files: &Files, others: &[SampledProgram]) -> Result<Self, crate::Error> {
         let native = Native::open(process, files)?;
         let mapped = native.mappings(process);
@@ -108,11 +110,12 @@ impl SampledProgram {
             tracing::info!("process {}: {error}", process.pid());
             match error.kind() {
                 ErrorKind::NotGo => {}
-                // Native code, as far as samples go.
+                // gccgo programs count as native code in samples.
                 ErrorKind::Unsupported
                     if matches!(error, crate::Error::Process(process::Error::GccGo { .. })) => {}
                 ErrorKind::Permission => known.denied = Some(error),
-                // Its samples would be of other code than it seems to execute, or of none that can be walked.
+                // Samples of a foreign architecture would be of other code than the process seems to execute,
+                // or of code that cannot be walked.
                 ErrorKind::Unsupported
                     if matches!(error, crate::Error::Process(process::Error::Architecture { .. })) =>
                 {
@@ -128,7 +131,7 @@ impl SampledProgram {
         Ok(known)
     }
 
-    /// `others` is what the function tables of other programs take.
+    /// Opens the Go runtimes. `others` is the size of the function tables of other programs, in bytes.
     fn attach(&mut self, process: &Process, others: usize) -> Result<(), crate::Error> {
         let runtimes = open_all(process)?;
         for (name, error) in &runtimes.failed {
@@ -150,7 +153,7 @@ impl SampledProgram {
         Ok(())
     }
 
-    /// Whether its Go code is left out for want of memory.
+    /// Returns true if the Go code is left out to save memory.
     pub fn is_left_out(&self) -> bool {
         self.left_out
     }
@@ -164,11 +167,12 @@ impl SampledProgram {
         self.runtimes.iter().map(share).collect()
     }
 
-    /// The same of a process that somebody asked for: he is told where its memory may not be read, for without that its stacks
-    /// are no more than addresses. Newer kernels show the rest of it to whoever may sample it.
+    /// Examines a process that the user named, as [`SampledProgram::open`] does. An error is returned if its
+    /// memory may not be read, because then its stacks are only addresses. Newer kernels show the rest of the
+    /// process to a user who may sample it.
     ///
     /// # Errors
-    /// Where it is gone, or may not be looked at.
+    /// Returns an error if the process is gone, or may not be examined.
     pub fn open_wanted(
         process: &Process,
         files: &Files,
@@ -178,7 +182,8 @@ impl SampledProgram {
         known.denied.take().map_or(Ok(known), Err)
     }
 
-    /// Looks for a Go runtime again, where there was none yet and it is time to. Says whether there is one now.
+    /// Searches again for a Go runtime, if there was none yet and it is time. Returns true if there is one
+    /// now.
     pub fn try_again(&mut self, others: usize) -> bool {
         let Some(mut young) = self.young.take_if(|young| young.next <= Instant::now()) else { return false };
         match self.attach(&young.process, others) {
@@ -193,25 +198,26 @@ impl SampledProgram {
         }
     }
 
-    /// Whether it is time to look for a Go runtime again.
+    /// Returns true if it is time to search for a Go runtime again.
     pub fn is_due(&self) -> bool {
         self.young.as_ref().is_some_and(|young| young.next <= Instant::now())
     }
 
-    /// Whether it may still come to have a Go runtime.
+    /// Returns true if a Go runtime may still appear.
     pub fn is_young(&self) -> bool {
         self.young.is_some()
     }
 
-    /// What was read from its memory so far.
+    /// Cost of reading the memory of the process so far.
     pub fn cost(&self) -> ReadCost {
         let read = self.memory.cost();
         ReadCost { bytes: self.attached.bytes + read.bytes, calls: self.attached.calls + read.calls }
     }
 
-    /// What a source has to know to find goroutines, by runtime; nothing where that is not known of one.
+    /// Returns the facts that a source needs to find goroutines, by runtime; ends at the first runtime
+    /// without them.
     pub fn go_targets(&self) -> Vec<GoTarget> {
-        // Indices are those of the runtimes: what comes behind an unknown one is left out too.
+        // Indexes are those of the runtimes: runtimes behind an unknown one are left out too.
         self.runtimes.iter().map_while(|runtime| self.go_target(&runtime.view)).collect()
     }
 
@@ -219,7 +225,7 @@ impl SampledProgram {
         let main = view.modules.main();
         let at = |link| main.bias.runtime(link).0;
         let g = |field| offset(view, "runtime.g", field);
-        // Where it is not found, no return address is in it.
+        // If the function is not found, the range is empty: no return address is in it.
         let function = |name| {
             main.pclntab.find(name).map_or((0, 0), |function| (at(function.entry()), at(function.end())))
         };
@@ -248,14 +254,15 @@ impl SampledProgram {
         })
     }
 
-    /// The labels of a goroutine. They do not change while it has them, but their memory may be used again by others, also
-    /// of the same goroutine: what was read before is taken only where nothing can be read any more.
+    /// Returns the labels of a goroutine. The labels do not change while the goroutine has them, but their
+    /// memory may be reused, also by the same goroutine. Remembered labels are used only if nothing can be
+    /// read any more.
     pub fn labels(&mut self, of: OnGoroutine) -> Rc<Labels> {
         let Some(view) = self.runtimes.get(of.runtime).map(|r| &r.view).filter(|_| of.labels != 0) else {
             return Rc::default();
         };
         let memory = &*self.memory;
-        // Read each time: other labels may be there since.
+        // Labels are read each time: the memory may hold other labels now.
         match details::labels(view, memory, of.labels) {
             Some(labels) => {
                 let size = labels.iter().map(|(key, value)| key.len() + value.len() + 48).sum::<usize>() + 96;
@@ -269,13 +276,13 @@ impl SampledProgram {
                 }
                 labels
             }
-            // It may have ended meanwhile.
+            // The process may have ended meanwhile.
             None => self.labels.get(&of).map(Rc::clone).unwrap_or_default(),
         }
     }
 }
 
-/// What the function tables of programs take, each once.
+/// Returns the total size of the function tables of programs, each counted once.
 pub(super) fn tables(of: &[SampledProgram]) -> usize {
     let views: Vec<&Rc<View>> =
         of.iter().flat_map(|known| &known.runtimes).map(|runtime| &runtime.view).collect();
@@ -285,7 +292,7 @@ pub(super) fn tables(of: &[SampledProgram]) -> usize {
     first.flat_map(|(_, view)| view.modules.iter()).map(|module| module.pclntab.size()).sum()
 }
 
-/// What decides which code is where.
+/// Returns the properties of mappings that decide which code is at which address.
 fn code(mappings: &[Mapping]) -> impl Iterator<Item = (u64, u64, u64, &str, &str)> {
     let files = mappings.iter().filter(|m| !m.file.starts_with('['));
     files.map(|m| (m.start, m.end, m.offset, m.file.as_str(), m.build_id.as_str()))

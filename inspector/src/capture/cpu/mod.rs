@@ -1,6 +1,7 @@
-//! Where the time of CPUs goes: samples of threads that run, with their stacks.
+//! CPU samples: stacks of running threads.
 //!
-//! A [`source::Source`] gives samples as the kernel took them; what they mean is found here, whoever took them.
+//! A [`source::Source`] returns samples as the kernel took them. The code here interprets them in the same
+//! way for every source.
 
 pub mod bpf;
 mod choice;

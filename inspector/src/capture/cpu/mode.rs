@@ -1,11 +1,11 @@
-//! How samples are taken, and of what.
+//! Options of a capture, and the way in which samples are taken.
 
 use std::fmt;
 use std::time::Duration;
 
 pub use probe_ebpf::cpu::Loader;
 
-/// How samples are taken.
+/// Way in which samples are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
@@ -14,7 +14,7 @@ pub enum Mode {
     Bpf,
     /// Perf events without BPF.
     Perf,
-    /// Threads are stopped one at a time.
+    /// Stops of single threads, one at a time.
     Ptrace,
 }
 
@@ -28,30 +28,30 @@ impl fmt::Display for Mode {
     }
 }
 
-/// What to capture.
+/// Options of a capture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CaptureOptions {
-    /// Samples of each CPU in a second.
+    /// Samples per second and CPU.
     pub rate: u32,
-    /// For how long.
+    /// Duration of the capture.
     pub duration: Duration,
-    /// All processes of the machine.
+    /// True to capture all processes of the machine.
     pub whole_system: bool,
-    /// Processes that the targets begin, too.
+    /// True to include processes that the targets begin.
     pub children: bool,
-    /// Tell threads apart.
+    /// True to distinguish threads.
     pub by_thread: bool,
-    /// Frames of the kernel too, where that is permitted.
+    /// True to include frames of the kernel, if permitted.
     pub kernel_frames: bool,
-    /// How; `None` for the best that is possible.
+    /// Way to take samples; `None` for the best that is possible.
     pub mode: Option<Mode>,
-    /// Who loads BPF programs.
+    /// Loader of BPF programs.
     pub loader: Loader,
 }
 
 impl CaptureOptions {
-    /// 99 samples of each CPU in a second, for so long, as an agent takes them, with frames of the kernel; in the best way that is
-    /// possible.
+    /// Returns the options of an agent for a capture of this duration: 99 samples per second and CPU, with
+    /// frames of the kernel, in the best way that is possible.
     pub fn lasting(duration: Duration) -> Self {
         CaptureOptions {
             rate: 99,

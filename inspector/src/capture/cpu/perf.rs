@@ -1,4 +1,5 @@
-//! Samples by perf events, without BPF: the kernel follows frame pointers and copies registers and the top of the stack.
+//! Samples by perf events, without BPF. The kernel follows frame pointers and copies the registers and the
+//! top of the stack.
 
 mod events;
 mod records;
@@ -15,55 +16,55 @@ use super::source::{Counts, Event, GoTarget, MAX_STACK, RawSample, Source};
 use crate::process::Pid;
 use crate::{clock, stop};
 
-/// What to sample, and how.
+/// Options of sampling by perf events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PerfOptions {
-    /// Samples of each CPU in a second.
+    /// Samples per second and CPU.
     pub rate: u32,
-    /// All processes, not only those that are added.
+    /// True to sample all processes, not only those that are added.
     pub whole_system: bool,
-    /// Frames of the kernel too, where that is permitted.
+    /// True to include frames of the kernel, if permitted.
     pub kernel_frames: bool,
-    /// Whether processes that targets begin are followed.
+    /// True to follow processes that targets begin.
     pub follow: bool,
-    /// Where to attach; `None` for the best that is permitted.
+    /// Scope to attach to; `None` for the best that is permitted.
     pub scope: Option<Scope>,
 }
 
-/// Perf events that sample.
+/// Sampling perf events.
 #[derive(Debug)]
 pub struct Perf {
     options: PerfOptions,
     events: Events,
     targets: HashSet<Pid>,
-    /// Threads that have events of their own; those that these begin have them by inheritance.
+    /// Threads that have events of their own; threads that these begin inherit the events.
     attached: HashSet<i32>,
-    /// Whose an event is, by its number.
+    /// Thread of each event, by the number of the event.
     owners: HashMap<u64, i32>,
-    /// What is not told yet: something that came before it may be still to come.
+    /// Records that are not reported yet: an earlier record may still arrive.
     waiting: Vec<Record>,
     started: bool,
     counts: Counts,
 }
 
-/// Records of one moment are in the buffers of all CPUs so many nanoseconds after it.
+/// Time after which the records of a moment are in the buffers of all CPUs, in nanoseconds.
 const SETTLED_NS: u64 = 10_000_000;
-/// Threads that came while the others were attached to are looked for this often.
+/// Number of rounds that look for threads which began while the others were attached to.
 const ROUNDS: usize = 4;
-/// So many forks in a row, one the child of the other, are followed before the first of them is told.
+/// Maximum length of a chain of forks that is followed before the first fork is reported.
 const MAX_FORKS: usize = 8;
-/// As much of the stacks as is copied in a second on each CPU, in bytes.
+/// Bytes of stack that are copied per second on each CPU.
 const STACK_BUDGET: u32 = 2 << 20;
 
 impl Perf {
-    /// Opens what is permitted of the events; they count from the first [`Source::poll`] on.
+    /// Opens the permitted events. Sampling starts at the first [`Source::poll`].
     ///
     /// # Errors
-    /// What the kernel lacks or denies.
+    /// Returns an error if the kernel lacks or denies the events.
     pub fn open(options: PerfOptions) -> Result<Self, Error> {
         let rate = options.rate.clamp(1, max_rate());
         let options = PerfOptions { rate, ..options };
-        // At a high rate less of each: the call's frame is enough for Go code.
+        // At a high rate, less stack is copied for each sample: the frame of the call is enough for Go code.
         let stack = (STACK_BUDGET / rate).min(MAX_STACK) & !1023;
         let follow = options.follow || options.whole_system;
         let shape = Shape { rate, kernel_frames: options.kernel_frames, stack: stack.max(1024), follow };
@@ -89,20 +90,20 @@ impl Perf {
         })
     }
 
-    /// The rate in use: the kernel has a limit (`kernel.perf_event_max_sample_rate`).
+    /// Rate in use: the kernel has a limit (`kernel.perf_event_max_sample_rate`).
     pub fn rate(&self) -> u32 {
         self.options.rate
     }
 
-    /// Where it is attached.
+    /// Scope of the events.
     pub fn scope(&self) -> Scope {
         self.events.scope()
     }
 
-    /// Samples a process too.
+    /// Adds a process to the sampled ones.
     ///
     /// # Errors
-    /// What the kernel denies.
+    /// Returns an error if the kernel denies the events.
     pub fn add_process(&mut self, pid: Pid) -> Result<(), Error> {
         if !self.targets.insert(pid) || self.events.scope() == Scope::Cpus {
             return Ok(());
@@ -133,10 +134,10 @@ impl Perf {
         Ok(())
     }
 
-    /// Whether a process is a target, or will be one by what is not told yet.
+    /// Returns true if a process is a target, or will be one by a record that is not reported yet.
     fn is_followed(&self, pid: u32) -> bool {
         let mut at = Some(pid);
-        // Each step is another fork; those of a moment are few.
+        // Each step is another fork; only a few happen in one moment.
         for _ in 0..MAX_FORKS {
             let Some(pid) = at else { break };
             if self.options.whole_system || process(pid).is_some_and(|pid| self.targets.contains(&pid)) {
@@ -176,9 +177,9 @@ impl Perf {
             }
             Record::Exit { pid, tid, .. } => {
                 let Ok(tid) = i32::try_from(tid) else { return };
-                // The number may be given again.
+                // The kernel may reuse the thread id.
                 self.attached.remove(&tid);
-                // That of a whole process counts again for another one.
+                // The pid of an ended process may belong to another process later.
                 if process(pid).is_some_and(|pid| pid.as_raw() == tid)
                     && let Some(pid) = process(pid)
                     && stop::threads(tid).is_err()
@@ -190,7 +191,8 @@ impl Perf {
         }
     }
 
-    /// A thread that began while its process was attached to may have events of its own besides inherited ones.
+    /// Returns true if the sample is not a duplicate. A thread that began while its process was attached to
+    /// may have its own events besides inherited ones.
     fn is_first(&self, sample: &Sample) -> bool {
         let Ok(tid) = i32::try_from(sample.tid) else { return false };
         !self.attached.contains(&tid) || self.owners.get(&sample.id) == Some(&tid)
@@ -226,7 +228,7 @@ impl Source for Perf {
         }
         self.events.wait(timeout)?;
         let settled = clock::monotonic().cast_unsigned().saturating_sub(SETTLED_NS);
-        // Nothing comes after the last time.
+        // A poll without timeout is the last one: no record comes after it.
         let until = if timeout.is_zero() { u64::MAX } else { settled };
         let waiting = &mut self.waiting;
         let before = waiting.len();
@@ -271,7 +273,7 @@ fn process(number: u32) -> Option<Pid> {
     number.try_into().ok()
 }
 
-/// The highest rate that the kernel takes.
+/// Returns the highest rate that the kernel accepts.
 fn max_rate() -> u32 {
     let limit = std::fs::read_to_string("/proc/sys/kernel/perf_event_max_sample_rate").ok();
     limit.and_then(|text| text.trim().parse().ok()).filter(|&rate| rate > 0).unwrap_or(u32::MAX)

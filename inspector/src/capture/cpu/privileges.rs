@@ -1,4 +1,4 @@
-//! What the kernel wants to see of whoever samples, in words.
+//! Privileges that the kernel requires for sampling, in words.
 
 use std::fs;
 
@@ -7,12 +7,12 @@ use rustix::thread::{CapabilitySet, capabilities};
 use crate::process::access::{self, Access};
 use crate::process::{Pid, Process};
 
-/// `kernel.perf_event_paranoid`.
+/// Reads `kernel.perf_event_paranoid`.
 pub(super) fn paranoid() -> Option<i32> {
     fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").ok()?.trim().parse().ok()
 }
 
-/// Whether `kernel.perf_event_paranoid` does not count for us.
+/// Returns true if our capabilities override `kernel.perf_event_paranoid`.
 pub(super) fn may_perf() -> bool {
     effective().intersects(CapabilitySet::PERFMON | CapabilitySet::SYS_ADMIN)
 }
@@ -21,8 +21,8 @@ fn effective() -> CapabilitySet {
     capabilities(None).map_or(CapabilitySet::empty(), |ours| ours.effective)
 }
 
-/// A level that only Debian's and Ubuntu's kernels have, for which CAP_PERFMON is not enough: their perf_event_open asks
-/// for CAP_SYS_ADMIN above 2.
+/// Explains a level that only kernels of Debian and Ubuntu have, for which CAP_PERFMON is not enough: their
+/// perf_event_open requires CAP_SYS_ADMIN above 2.
 fn for_level() -> Option<String> {
     if effective().contains(CapabilitySet::SYS_ADMIN) || paranoid().is_none_or(|level| level <= 2) {
         return None;
@@ -34,14 +34,14 @@ fn for_level() -> Option<String> {
     ))
 }
 
-/// Somebody keeps from us what our capabilities would allow.
+/// Explanation of a denial although the capabilities are sufficient.
 const FILTERED: &str = "the capabilities are sufficient, so the reason is a seccomp filter, a security module, or a user namespace (a container?)";
 
 fn level() -> String {
     paranoid().map_or_else(String::new, |level| format!("kernel.perf_event_paranoid is {level}; "))
 }
 
-/// What it takes to watch CPUs.
+/// Explains the privileges needed to watch CPUs.
 pub(super) fn for_cpus() -> String {
     if let (true, Some(why)) = (may_perf(), for_level()) {
         return why;
@@ -52,12 +52,12 @@ pub(super) fn for_cpus() -> String {
     format!("{}it needs CAP_PERFMON (CAP_SYS_ADMIN before Linux 5.8): run with sudo", level())
 }
 
-/// What it takes to watch the threads of a process.
+/// Explains the privileges needed to watch the threads of a process.
 pub(super) fn for_threads(pid: Pid) -> String {
     if may_perf() {
         return for_level().unwrap_or_else(|| FILTERED.to_owned());
     }
-    // From 3 on, which only some distributions have, nothing is allowed.
+    // Levels from 3 on, which only some distributions have, allow nothing.
     if paranoid().is_some_and(|level| level > 2) {
         return format!(
             "{}it needs CAP_PERFMON (CAP_SYS_ADMIN before Linux 5.8): run with sudo, or for your own processes, \
@@ -76,7 +76,7 @@ pub(super) fn for_threads(pid: Pid) -> String {
     }
 }
 
-/// What it takes to load BPF programs that sample.
+/// Explains the privileges needed to load sampling BPF programs.
 pub(super) fn for_bpf() -> String {
     let has = effective();
     if has.contains(CapabilitySet::SYS_ADMIN) || has.contains(CapabilitySet::BPF | CapabilitySet::PERFMON) {

@@ -1,4 +1,4 @@
-//! Samples as a profile.
+//! Conversion of samples into a profile.
 
 use std::collections::HashMap;
 use std::time::UNIX_EPOCH;
@@ -10,12 +10,13 @@ use crate::native::frame::{Named, Place};
 use crate::profile::{Function, Label, LabelValue, Line, Location, Mapping, Profile, Sample, ValueType};
 use crate::runtime::symbolize::{Symbolizer, Symbols};
 
-/// Names and files of all functions of a profile together: debug information may claim any.
+/// Maximum total size of names and files of all functions of a profile, in bytes: debug information may claim
+/// any size.
 const MAX_TEXTS: usize = 256 << 20;
-/// As deep as any stack is walked, inlined frames and those of C included.
+/// Maximum depth of a stack, with inlined frames and frames of C.
 const MAX_DEPTH: usize = 2048;
 
-/// Makes a profile of what was captured. `kernel` names addresses of the kernel.
+/// Makes a profile of a capture. `kernel` names addresses of the kernel.
 pub fn profile(captured: &mut Captured, kernel: &dyn Fn(u64) -> Option<Named>) -> Profile {
     let comments = comments(captured);
     let profile = named(&mut captured.known, &captured.collected, captured.rate, kernel);
@@ -24,8 +25,8 @@ pub fn profile(captured: &mut Captured, kernel: &dyn Fn(u64) -> Option<Named>) -
     Profile { time: captured.begun, duration: Some(captured.took), comments, ..profile }
 }
 
-/// Makes a profile of samples that name programs in `programs`, taken `rate` times a second. When and for how long is left to
-/// be said.
+/// Makes a profile of samples that refer to `programs`, taken `rate` times a second. The caller sets time and
+/// duration.
 pub fn named(
     programs: &mut [SampledProgram],
     collected: &Collected,
@@ -113,7 +114,7 @@ fn comments(captured: &Captured) -> Vec<String> {
     comments
 }
 
-/// Adds locations, functions and mappings; gives the index of the first of its locations.
+/// Adds locations, functions and mappings. Returns the index of the first new location.
 fn append(profile: &mut Profile, symbols: Symbols) -> usize {
     let (mapping, function, location) =
         (profile.mappings.len(), profile.functions.len(), profile.locations.len());
@@ -145,8 +146,8 @@ fn name_stacks(
     (symbols, named)
 }
 
-/// Names the Go code of stacks: each frame as the runtime does whose code it is; what is of none, as the one below it. `room` is
-/// what all names may take.
+/// Names the Go code of stacks. Each frame is named by the runtime that owns its code; a frame of no runtime
+/// is named by the runtime of the frame below it. `room` is the maximum size of all names in bytes.
 fn name_go(
     runtimes: &[KnownRuntime],
     stacks: &[&[Place]],
@@ -162,7 +163,7 @@ fn name_go(
         let of = |runtime: &KnownRuntime| runtime.view.modules.lookup(entry.wrapping_sub(1)).is_some();
         if runtimes.len() == 1 { Some(0) } else { runtimes.iter().position(of) }
     };
-    // By runtime and location in its symbols.
+    // Index of the runtime and of the location in its symbols, for each frame.
     let mut named: Vec<Vec<(usize, usize)>> = Vec::with_capacity(stacks.len());
     for places in stacks {
         let entries = places.iter().map(|p| p.pc.wrapping_add(u64::from(p.exact)));
@@ -233,22 +234,22 @@ fn foreign(
     (symbols, stacks)
 }
 
-/// What the texts of a function take.
+/// Returns the size of the texts of a function, in bytes.
 fn size(function: &Function) -> usize {
     function.name.len() + function.system_name.len() + function.file.len()
 }
 
-/// Names the locations that have none yet, as long as there is room for their texts.
+/// Names the locations that have no name yet, while there is room for their texts.
 fn add_names(symbols: &mut Symbols, names: &mut dyn FnMut(u64) -> Vec<Named>, texts: &mut usize) {
     let Symbols { locations, functions, .. } = symbols;
     let mut known: HashMap<Function, usize> = HashMap::new();
-    // File by file: not all of them may be in memory at a time.
+    // Addresses are sorted, so one file follows the other: not all files may be in memory at a time.
     let mut unnamed: Vec<&mut Location> = locations.iter_mut().filter(|l| l.lines.is_empty()).collect();
     unnamed.sort_by_key(|location| location.address);
     for location in unnamed {
         for Named { function, line } in names(location.address) {
             if !known.contains_key(&function) {
-                // It is kept twice.
+                // The function is stored twice.
                 let Some(left) = texts.checked_sub(2 * size(&function)) else { break };
                 *texts = left;
             }
@@ -262,9 +263,11 @@ fn add_names(symbols: &mut Symbols, names: &mut dyn FnMut(u64) -> Vec<Named>, te
     mark_symbolized(symbols);
 }
 
-/// Says of each mapping whether what is known of it is in the profile: whether any of its locations has function, file and
-/// line. Then readers shall not look for its file and name all of it again, as `go tool pprof` does, from other addresses than
-/// those that were found here. (`runtime/pprof/proto.go:locForPC` wants all of them named; but samples may be anywhere.)
+/// Marks each mapping as symbolized if any of its locations has function, file and line.
+///
+/// For a mapping with this mark, readers such as `go tool pprof` do not look for its file and name its
+/// locations again, from other addresses than those found here. (`runtime/pprof/proto.go:locForPC` requires
+/// all locations to be named; but samples may be anywhere.)
 fn mark_symbolized(symbols: &mut Symbols) {
     let Symbols { mappings, locations, functions } = symbols;
     let is_named = |line: &Line| {
@@ -292,7 +295,7 @@ impl KernelNames<'_> {
             return location;
         }
         let mapping = *self.mapping.get_or_insert_with(|| {
-            // Where all of the kernel is, on every machine.
+            // The kernel is in this range on every machine.
             profile.mappings.push(Mapping {
                 start: 1 << 63,
                 end: u64::MAX,

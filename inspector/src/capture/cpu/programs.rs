@@ -1,4 +1,4 @@
-//! What the processes that are sampled execute, from one program to the next.
+//! Programs that the sampled processes execute, one after the other.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -9,41 +9,41 @@ use crate::Error;
 use crate::native::Files;
 use crate::process::{Pid, Process, find};
 
-/// More programs than are looked at in one capture.
+/// Maximum number of programs that are examined in one capture.
 const MAX_KNOWN: usize = 4096;
-/// What a source says beforehand and does not say within this time, it will not say.
+/// Time after which an announced event counts as lost.
 const LOST: Duration = Duration::from_secs(1);
 
-/// The programs of processes that are sampled, each as it was when it began.
+/// Programs of the sampled processes, each as it was at its start.
 #[derive(Default)]
 pub(super) struct Programs {
-    /// What processes have mapped.
+    /// Files that the processes have mapped.
     pub(super) files: Files,
     pub(super) known: Vec<SampledProgram>,
-    /// What each process executes now; `None` where it could not be looked at.
+    /// Index of the program that each process executes now; `None` if it could not be examined.
     now: HashMap<Pid, Option<usize>>,
-    /// Of processes that began meanwhile.
+    /// Parents of the processes that began during the capture.
     parents: HashMap<Pid, Pid>,
-    /// What is known of those that execute another program, from before [`Event::Exec`] says so; in the order of their programs.
+    /// Programs announced before their [`Event::Exec`] arrives, in the order of execution.
     ahead: HashMap<Pid, VecDeque<Ahead>>,
 }
 
-/// A program that a process has just begun to execute.
+/// Program that a process has just begun to execute.
 struct Ahead {
     since: Instant,
-    /// What is known of it, if it could be looked at already.
+    /// Facts about the program, if it could be examined already.
     known: Option<SampledProgram>,
 }
 
 impl Programs {
-    /// Adds what a process executes now; returns its index.
+    /// Adds the present program of a process. Returns its index.
     pub(super) fn add(&mut self, pid: Pid, known: SampledProgram) -> usize {
         self.known.push(known);
         self.now.insert(pid, Some(self.known.len() - 1));
         self.known.len() - 1
     }
 
-    /// Adds the processes that the targets have begun before.
+    /// Adds the processes that the targets began before the capture.
     pub(super) fn add_descendants(&mut self, of: &[Process], source: &mut dyn Source) -> Result<(), Error> {
         for pid in find::descendants(of)? {
             if self.now.contains_key(&pid) {
@@ -58,19 +58,20 @@ impl Programs {
         Ok(())
     }
 
-    /// A process began, as a copy of its parent.
+    /// Records that a process began as a copy of its parent.
     pub(super) fn began(&mut self, pid: Pid, parent: Pid) {
         self.parents.insert(pid, parent);
         self.now.remove(&pid);
     }
 
-    /// A process is about to execute another program, or has just done so.
+    /// Records that a process is about to execute another program, or has just done so.
     pub(super) fn executes(&mut self, pid: Pid) {
         let ahead = Ahead { since: Instant::now(), known: self.open(pid) };
         self.ahead.entry(pid).or_default().push_back(ahead);
     }
 
-    /// A process executed another program: samples from now on are of that. Returns its index, if it could be looked at.
+    /// Records that a process has executed another program: samples from now on belong to it. Returns the
+    /// index of the program, if it could be examined.
     pub(super) fn executed(&mut self, pid: Pid) -> Option<usize> {
         self.parents.remove(&pid);
         self.now.remove(&pid);
@@ -82,12 +83,12 @@ impl Programs {
         }
     }
 
-    /// What is left out, in sentences.
+    /// Describes in sentences what is left out.
     pub(super) fn left_out(&self) -> Vec<String> {
         left_out(&self.known, &self.files)
     }
 
-    /// What is known of the process of a sample; it is looked at where it is a new one.
+    /// Returns the index of the program of a sample. Examines the process if it is new.
     pub(super) fn known_of(&mut self, sample: &RawSample<'_>, found: &mut HashSet<usize>) -> Option<usize> {
         if let Some(&known) = self.now.get(&sample.pid) {
             if let Some(index) = known
@@ -103,27 +104,28 @@ impl Programs {
             found.insert(index);
             return Some(index);
         }
-        // It has ended. If it executed nothing else, its code was that of its parent.
+        // The process has ended. If it executed nothing else, its code was that of its parent.
         let parent = self.parents.get(&sample.pid).and_then(|parent| self.now.get(parent).copied().flatten());
         self.now.insert(sample.pid, parent);
         parent
     }
 
-    /// Looks at what a process executes now; returns its index.
+    /// Examines the present program of a process. Returns its index.
     pub(super) fn look(&mut self, pid: Pid) -> Option<usize> {
         self.open(pid).map(|known| self.add(pid, known))
     }
 
-    /// Looks again at what has just begun: the kernel was not done with it, or Go was not, and it may not be there any more
-    /// when the first sample of it is told. Says whether there is more to come.
+    /// Examines again the programs that have just begun. The kernel or Go may not have been ready with them,
+    /// and they may have ended when their first sample is reported. Returns true if a program is still not
+    /// ready.
     pub(super) fn look_ahead(&mut self) -> bool {
         let mut ahead = std::mem::take(&mut self.ahead);
         let mut more = false;
         let others = if ahead.is_empty() { 0 } else { known::tables(&self.known) };
         for (&pid, programs) in &mut ahead {
-            // What should have been told long ago was lost.
+            // An event that should have arrived long ago was lost.
             programs.retain(|ahead| ahead.since.elapsed() < LOST);
-            // Of the ones before the last there is nothing left to see.
+            // Nothing is left to see of the programs before the last one.
             let Some(Ahead { known, .. }) = programs.back_mut() else { continue };
             match known {
                 Some(known) => _ = known.try_again(others),
@@ -145,7 +147,7 @@ impl Programs {
     }
 }
 
-/// What is left out of programs and files, in sentences.
+/// Describes in sentences the programs and files that are left out.
 pub(super) fn left_out(known: &[SampledProgram], files: &Files) -> Vec<String> {
     let mut notes = files.notes();
     let programs = known.iter().filter(|known| known.is_left_out()).count();

@@ -1,10 +1,11 @@
-//! Samples by looking at threads from time to time, and stopping one that runs for a moment.
+//! Samples by looking at threads from time to time, and stopping a running thread for a moment.
 //!
-//! Each look takes a sample of each thread that is on a CPU. The kernel does not tell those from others that wait for one,
-//! which are often in few places: where they let others run, or woke them. So each thread that runs or waits is stopped;
-//! if it had to wait for its CPU from before the look (`/proc/PID/task/TID/schedstat`), it was not on one, and the sample
-//! is dropped. Another one counts for what the thread has used of the time that its samples stand for: see [`account`].
-//! The looks come at irregular times, and less often where stops take longer than what they may take of the time.
+//! Each look takes a sample of each thread that is on a CPU. The kernel does not distinguish these from
+//! threads that wait for a CPU, which are often at a few places: where they yielded, or woke others. So each
+//! thread that runs or waits is stopped. If it had waited for its CPU since before the look
+//! (`/proc/PID/task/TID/schedstat`), it was not on a CPU, and the sample is dropped. Any other sample counts
+//! for the part of its time that the thread really used: see [`account`]. The looks come at irregular times,
+//! and less often if stops take longer than their share of the time.
 
 mod account;
 mod target;
@@ -26,35 +27,35 @@ use crate::process::Pid;
 use crate::process::facts::Status;
 use crate::stop::{self, PendingStop, Raised, StopError, StopOutcome, Stopped};
 
-/// How to sample.
+/// Options of sampling by stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PtraceOptions {
-    /// Samples of each running thread in a second, at most [`MAX_RATE`].
+    /// Samples per second of each running thread, at most [`MAX_RATE`].
     pub rate: u32,
-    /// Whether processes that targets begin are followed.
+    /// True to follow processes that targets begin.
     pub follow: bool,
 }
 
-/// The highest rate.
+/// Maximum rate, in samples per second.
 pub const MAX_RATE: u32 = 100;
-/// A thread that does not come to its stop in this time is left alone: it waits for a core for long.
+/// Time after which a thread that has not stopped is left alone: it waits long for a core.
 const STOP_TIMEOUT: Duration = Duration::from_millis(50);
-/// How often is looked whether one that is late has stopped.
+/// Interval at which late threads are checked for their stop.
 const LATE_EVERY: Duration = Duration::from_millis(1);
-/// Stops take up no more than this part of the time: one in so many.
+/// Divisor of the time that stops may take: one part in this many.
 const PAUSED_PART: u32 = 100;
-/// The kernel takes us for running a little before we do.
+/// Tolerance of waiting times: the kernel counts gops-probe as running a little before its code runs.
 const LATE: Duration = Duration::from_micros(20);
-/// A guess at how long a stop takes, until it is known.
+/// Estimate of the duration of a stop, until one is measured.
 const FIRST_PAUSE: Duration = Duration::from_micros(100);
-/// Looking takes up no more of our own time than one part in so many.
+/// Divisor of our own time that looking may take: one part in this many.
 const LOOKING_PART: u32 = 5;
-/// How often new processes and other programs are looked for.
+/// Interval at which new processes and other programs are looked for.
 const FAMILY_EVERY: Duration = Duration::from_millis(100);
-/// As many periods as one sample can count for.
+/// Maximum number of periods that one sample counts for.
 const MAX_WEIGHT: u64 = 1 << 10;
 
-/// Samples by stops.
+/// Source of samples by stops.
 #[derive(Debug)]
 pub struct Ptrace {
     options: PtraceOptions,
@@ -67,18 +68,18 @@ pub struct Ptrace {
     started: Option<Instant>,
     pauses: Pauses,
     counts: Counts,
-    /// Threads that did not come to their stop in time.
+    /// Number of times that a thread did not stop in time.
     missed: u64,
-    /// Threads that had not come to their stop in time, until they do.
+    /// Threads that have not stopped in time, until they do.
     late: Vec<PendingStop>,
     /// CPU time of threads that ended before it was sampled.
     unseen: Duration,
-    /// Whoever holds others should not wait for a core meanwhile.
+    /// Raised priority of this thread: while it holds others, it should not wait for a core.
     priority: Option<Raised>,
 }
 
 impl Ptrace {
-    /// Nothing is looked at before the first [`Source::poll`].
+    /// Creates the source; no thread is looked at before the first [`Source::poll`].
     pub fn new(options: PtraceOptions) -> Self {
         let rate = options.rate.clamp(1, MAX_RATE);
         let now = Instant::now();
@@ -100,7 +101,7 @@ impl Ptrace {
         }
     }
 
-    /// The rate in use.
+    /// Rate in use.
     pub fn rate(&self) -> u32 {
         self.options.rate
     }
@@ -119,7 +120,7 @@ impl Ptrace {
             self.unseen += target.unseen();
         }
         running.retain(|thread| self.late.iter().all(|late| late.pid() != thread.pid.as_raw()));
-        // Where not all may be stopped, those that are by chance stand for the others.
+        // If not all threads may be stopped, a random choice stands for the others.
         let all = u32::try_from(running.len()).unwrap_or(u32::MAX);
         let chosen = all.min(self.stops_left());
         for n in 0..chosen {
@@ -129,7 +130,7 @@ impl Ptrace {
             if let Some(&thread) = running.get(next) {
                 self.sample(thread, at, after * all / chosen, each)?;
             }
-            // Others may lack a core too, and meanwhile this one may come to its stop.
+            // Other threads may lack a core too, and meanwhile the late thread may stop.
             if !self.late.is_empty() {
                 break;
             }
@@ -137,7 +138,7 @@ impl Ptrace {
         Ok(())
     }
 
-    /// Sleeps, and lets those go that come to their stop late.
+    /// Sleeps, and lets late threads go when they stop.
     fn rest(&mut self, until: Instant) {
         loop {
             self.late.retain_mut(|late| !late.is_over());
@@ -149,7 +150,7 @@ impl Ptrace {
         }
     }
 
-    /// How many stops, as long as those before, keep within what they may take.
+    /// Number of stops, as long as those before, that the limit of stop time still allows.
     fn stops_left(&self) -> u32 {
         let Some(started) = self.started else { return 0 };
         let left = (started.elapsed() / PAUSED_PART).saturating_sub(self.pauses.total);
@@ -170,14 +171,15 @@ impl Ptrace {
     }
 
     fn random(&mut self) -> u64 {
-        // Xorshift: there is no need of better numbers.
+        // Xorshift is random enough here.
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
         self.random
     }
 
-    /// Takes a sample that stands for some time of a thread, if that was on a CPU at the time of the look.
+    /// Takes a sample that stands for some time of a thread, if the thread was on a CPU at the time of the
+    /// look.
     fn sample(
         &mut self,
         thread: Running,
@@ -194,7 +196,7 @@ impl Ptrace {
                 return Ok(());
             }
             Err(StopError::Exited) => return Ok(()),
-            // Another one that looks at it.
+            // Another tracer holds the thread.
             Err(StopError::Denied) if stop::is_traced(thread.pid.as_raw()) => {
                 self.missed += 1;
                 return Ok(());
@@ -202,7 +204,7 @@ impl Ptrace {
             Err(error) => return Err(io::Error::other(format!("stopping thread {}: {error}", thread.tid))),
         };
         let time = clock::monotonic().cast_unsigned();
-        // What is not in memory is not fetched for a sample.
+        // Pages that are not in memory are not fetched for a sample.
         let in_stop = InStop::begin(&*target.memory);
         let walked = stopped.registers(thread.tid).ok().map(|registers| {
             let walked = walk::walk(&registers, &target.go, &*target.memory);
@@ -212,7 +214,7 @@ impl Ptrace {
         let since_look = stopped.seen_running().saturating_duration_since(look) + LATE;
         drop(in_stop);
         self.pauses.add(stopped.resume());
-        // It was killed while it was held.
+        // The thread was killed while it was held.
         let Some((user, walked)) = walked else { return Ok(()) };
         if let (Some(before), Some(now)) = (thread.waited, waited)
             && now.saturating_sub(before) > since_look
@@ -244,12 +246,12 @@ impl Ptrace {
         Ok(())
     }
 
-    /// Finds processes that began, and those that execute another program.
+    /// Finds processes that began, and processes that execute another program.
     fn family(&mut self, each: &mut dyn FnMut(Event<'_>)) {
         let mut begun = Vec::new();
         for (&pid, target) in &mut self.targets {
             if target.executes_another_program(pid) {
-                // Another layout, which is told soon.
+                // The layout of the other program is added soon.
                 target.go.clear();
                 each(Event::Exec(pid));
             }
@@ -265,13 +267,13 @@ impl Ptrace {
         }
     }
 
-    /// When to look next: at irregular times, or looks would keep step with what works in steps.
+    /// Schedules the next look. Irregular times keep looks from running in step with periodic work.
     fn schedule(&mut self, looked: Duration) {
         let part = u32::try_from(self.random() % 1024).unwrap_or(512);
         let jittered = self.period / 2 + self.period * part / 1024;
         let now = Instant::now();
         self.next_look = now + jittered.max(looked * LOOKING_PART);
-        // Not before there is time for one stop.
+        // The next look comes only when there is time for one stop.
         if let Some(started) = self.started {
             self.next_look =
                 self.next_look.max(started + (self.pauses.total + self.mean_pause()) * PAUSED_PART);
@@ -307,14 +309,14 @@ impl Source for Ptrace {
         }
         let begun = *self.started.get_or_insert_with(Instant::now);
         let until = Instant::now() + timeout;
-        // Time up to the first look is nobody's.
+        // The time before the first look counts for no thread.
         if self.next_look <= begun {
             self.next_look = begun;
         }
         while self.next_look < until {
             self.rest(self.next_look);
             let looking = Instant::now();
-            // The first look only sees what threads have used before.
+            // The first look only reads the CPU time that threads have used before.
             if self.last_look.is_some() && self.stops_left() == 0 {
                 self.schedule(Duration::ZERO);
                 continue;

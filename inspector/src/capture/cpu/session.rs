@@ -1,4 +1,4 @@
-//! A capture from its beginning to its end: who takes the samples, of which processes, and for how long.
+//! Capture session from begin to end: source, processes and duration.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -14,42 +14,42 @@ use crate::Error;
 use crate::native::Files;
 use crate::process::{self, Process};
 
-/// What was captured.
+/// Result of a capture.
 #[allow(missing_debug_implementations, reason = "some of what is known has none")]
 pub struct Captured {
-    /// The programs that were seen, as the samples name them.
+    /// Programs that were seen; samples refer to them by index.
     pub known: Vec<SampledProgram>,
-    /// The files of their other code.
+    /// Files of the other code of the programs.
     pub files: Files,
-    /// The samples.
+    /// Collected samples.
     pub collected: Collected,
-    /// What the source counted.
+    /// Counts of the source.
     pub counts: Counts,
-    /// How it was done.
+    /// Way in which samples were taken.
     pub mode: Mode,
-    /// Why not in a better way.
+    /// Reasons why better ways were not used.
     pub because: Vec<String>,
-    /// What it cannot tell, in sentences.
+    /// Limits of the samples, in sentences.
     pub notes: Vec<String>,
-    /// Samples of each CPU in a second: what was asked for, or what could be had of that.
+    /// Samples per second and CPU: the requested rate, or the possible part of it.
     pub rate: u32,
-    /// When it began.
+    /// Time of the start.
     pub begun: SystemTime,
-    /// How long it took.
+    /// Duration of the capture.
     pub took: Duration,
-    /// It ended before its time.
+    /// Reason for an early end; `None` if the full time was captured.
     pub early: Option<&'static str>,
 }
 
-/// How long to wait for samples until the clock and the target are looked at.
+/// Time to wait for samples between two checks of the clock and the target.
 const TICK: Duration = Duration::from_millis(100);
-/// How soon one that has just begun is looked at again.
+/// Interval at which a process that has just begun is examined again.
 const YOUNG: Duration = Duration::from_millis(2);
 
-/// Captures samples of `processes`; `watch` is asked several times a second whether to go on.
+/// Captures samples of `processes`. Calls `watch` several times a second to ask whether to continue.
 ///
 /// # Errors
-/// Where no sample can be taken in any way that is allowed.
+/// Returns an error if no allowed way of sampling works.
 pub fn capture(
     processes: &[Process],
     options: &CaptureOptions,
@@ -73,7 +73,7 @@ pub fn capture(
     capture.end(early)
 }
 
-/// A capture that goes on until it is ended.
+/// Capture that continues until it is ended.
 #[allow(missing_debug_implementations, reason = "a trait object has none")]
 pub struct Capture<'o> {
     processes: &'o [Process],
@@ -86,10 +86,10 @@ pub struct Capture<'o> {
 }
 
 impl<'o> Capture<'o> {
-    /// Begins to take samples of `processes`.
+    /// Starts sampling of `processes`.
     ///
     /// # Errors
-    /// Where no sample can be taken in any way that is allowed.
+    /// Returns an error if no allowed way of sampling works.
     pub fn begin(processes: &'o [Process], options: &'o CaptureOptions) -> Result<Self, Error> {
         let mut programs = Programs::default();
         for process in processes {
@@ -104,12 +104,13 @@ impl<'o> Capture<'o> {
         Ok(Capture { processes, options, programs, chosen, collected: Collected::default(), begun, start })
     }
 
-    /// Collects what there is, after up to `timeout`.
+    /// Collects the samples that have arrived, after up to `timeout`.
     ///
     /// # Errors
-    /// Where it cannot go on.
+    /// Returns an error if sampling cannot continue.
     pub fn poll(&mut self, timeout: Duration) -> Result<(), Error> {
-        // What was found out about new processes is for the source, which is busy until it has told all.
+        // New processes are passed to the source after the poll: the source is busy until it has reported
+        // everything.
         let mut found = HashSet::new();
         let by_thread = self.options.by_thread;
         let Capture { programs, chosen: Chosen { source, .. }, collected, .. } = self;
@@ -129,7 +130,7 @@ impl<'o> Capture<'o> {
         });
         polled.map_err(|e| Error::Failed(format!("taking samples: {e}")))?;
         for known in found.into_iter().filter_map(|index| programs.known.get(index)) {
-            // It may have ended again.
+            // The process may have ended again.
             if let Err(error) = source.add(known.pid, &known.go_targets()) {
                 tracing::info!("process {}: {error}", known.pid);
             }
@@ -137,7 +138,7 @@ impl<'o> Capture<'o> {
         Ok(())
     }
 
-    /// Why no more samples will come, if that is so: children of the targets may still run.
+    /// Returns the reason why no more samples will come, if so. Children of the targets may still run.
     pub fn ended(&self) -> Option<&'static str> {
         let all = !self.processes.is_empty() && !self.options.children;
         (all && self.processes.iter().all(has_ended)).then_some(match self.processes {
@@ -146,40 +147,40 @@ impl<'o> Capture<'o> {
         })
     }
 
-    /// What was collected since it was last asked for, and the programs that the samples name.
+    /// Takes the samples collected since the last call, with the programs that they refer to.
     pub fn take(&mut self) -> (Collected, &mut [SampledProgram]) {
         (std::mem::take(&mut self.collected), &mut self.programs.known)
     }
 
-    /// How samples are taken.
+    /// Way in which samples are taken.
     pub fn mode(&self) -> Mode {
         self.chosen.mode
     }
 
-    /// Why not in a better way.
+    /// Reasons why better ways are not used.
     pub fn because(&self) -> &[String] {
         &self.chosen.because
     }
 
-    /// Samples of each CPU in a second: what was asked for, or what could be had of that.
+    /// Samples per second and CPU: the requested rate, or the possible part of it.
     pub fn rate(&self) -> u32 {
         self.chosen.rate
     }
 
-    /// What is left out, in sentences.
+    /// Describes in sentences what is left out.
     pub fn notes(&self) -> Vec<String> {
         self.programs.left_out()
     }
 
-    /// What the source counted so far.
+    /// Counts of the source so far.
     pub fn counts(&self) -> Counts {
         self.chosen.source.counts()
     }
 
-    /// Ends it, before its time where there is a reason.
+    /// Ends the capture; `early` is the reason if it ends before its time.
     ///
     /// # Errors
-    /// Where the last samples cannot be had.
+    /// Returns an error if the last samples cannot be read.
     pub fn end(mut self, early: Option<&'static str>) -> Result<Captured, Error> {
         let took = self.start.elapsed();
         self.poll(Duration::ZERO)?;
@@ -197,13 +198,13 @@ impl<'o> Capture<'o> {
 }
 
 impl Captured {
-    /// What is left out, in sentences. Of that, names are left out when a profile is made.
+    /// Describes in sentences what is left out. Names are left out only when a profile is made.
     pub fn left_out(&self) -> Vec<String> {
         left_out(&self.known, &self.files)
     }
 }
 
-/// A process that executes another program is still there.
+/// Returns true if the process has ended. A process that executes another program has not ended.
 fn has_ended(process: &Process) -> bool {
     matches!(process.check(), Err(process::Error::Exited(_) | process::Error::NoSuchProcess(_)))
 }

@@ -1,4 +1,4 @@
-//! Whoever takes samples: BPF programs, plain perf events, or single stops of threads.
+//! Sources of samples: BPF programs, plain perf events, or stops of single threads.
 
 use std::io;
 use std::time::Duration;
@@ -7,93 +7,95 @@ use crate::native::frame::SampleRegisters;
 
 use crate::process::Pid;
 
-/// Bytes of the stack that are copied with a sample at most: what is unwound by tables afterwards.
+/// Maximum bytes of stack that are copied with a sample, for unwinding by tables afterwards.
 pub const MAX_STACK: u32 = 16 << 10;
 
-/// A sample as it was taken.
+/// Sample as it was taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RawSample<'b> {
-    /// The process, in our pid namespace.
+    /// Process, in our pid namespace.
     pub pid: Pid,
-    /// The thread.
+    /// Thread id.
     pub tid: i32,
-    /// CLOCK_MONOTONIC, in nanoseconds.
+    /// Time of the sample: CLOCK_MONOTONIC in nanoseconds.
     pub time: u64,
-    /// The thread was in the kernel.
+    /// True if the thread was in the kernel.
     pub in_kernel: bool,
-    /// SampleRegisters of user space; `None` where there are none to be had.
+    /// Registers of user space; `None` if not available.
     pub user: Option<SampleRegisters>,
-    /// Return addresses that frame pointers led to, innermost first; without the instruction pointer.
+    /// Return addresses found by frame pointers, innermost first, without the instruction pointer.
     pub frames: Vec<u64>,
-    /// `frames` begin at the goroutine's return address of its call of C; the frames of C are only in `stack`.
+    /// True if `frames` begin at the return address of the goroutine's call of C; the frames of C are only in
+    /// `stack`.
     pub resumed_after_cgo: bool,
-    /// The walk ended at its limit.
+    /// True if the walk ended at its limit.
     pub cut: bool,
-    /// Whether the goroutine's frames follow in `frames` where a function (`runtime.morestack`, `runtime.systemstack`) calls
-    /// others on the stack of the thread; `None` where who takes the samples knows no goroutines, and so never tells.
+    /// True if the goroutine's frames follow in `frames` after a function (`runtime.morestack`,
+    /// `runtime.systemstack`) that calls others on the thread's stack. `None` if the source knows no
+    /// goroutines and never reports this.
     pub crossed: Option<bool>,
-    /// The goroutine that the thread ran; `None` where that is unknown or there was none.
+    /// Goroutine that the thread ran; `None` if unknown or if there was none.
     pub goroutine: Option<OnGoroutine>,
     /// Frames of the kernel, innermost first.
     pub kernel: Vec<u64>,
-    /// The stack from the stack pointer on, as much of it as was copied.
+    /// Copy of the stack from the stack pointer on.
     pub stack: &'b [u8],
 }
 
-/// A goroutine as seen in a sample.
+/// Goroutine as seen in a sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct OnGoroutine {
-    /// Its number.
+    /// Number of the goroutine.
     pub goid: u64,
-    /// `g.labels`: the address of its labels, 0 for none.
+    /// Address of its labels (`g.labels`); 0 for none.
     pub labels: u64,
-    /// Which of the Go runtimes of its process it is of: its index among what the source was told.
+    /// Index of the goroutine's Go runtime among those that the source was told for the process.
     pub runtime: usize,
 }
 
-/// What a source tells.
+/// Event that a source reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event<'b> {
-    /// A sample.
+    /// New sample.
     Sample(RawSample<'b>),
-    /// A process that is sampled began another one, which is sampled from now on.
+    /// New process begun by a sampled one; it is sampled from now on.
     Fork {
-        /// The new one.
+        /// New process.
         pid: Pid,
-        /// Its parent.
+        /// Parent of the new process.
         parent: Pid,
     },
-    /// A process executes another program, and may have ended by the time that [`Event::Exec`] says so at its place among
-    /// the samples. Not every source tells this.
+    /// Start of another program, reported early: the process may have ended when [`Event::Exec`] arrives at
+    /// its place among the samples. Not every source reports this.
     Executing(Pid),
-    /// A process executes another program.
+    /// Start of another program in a process.
     Exec(Pid),
 }
 
 /// Counts of a source.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Samples that were taken.
+    /// Number of samples taken.
     pub taken: u64,
-    /// Samples that were lost, for want of room or because threads ended.
+    /// Number of samples lost, because buffers were full or threads ended.
     pub lost: u64,
-    /// How the processes were held up for them; `None` where they were not.
+    /// Stops of threads for the samples; `None` if no thread is stopped.
     pub pauses: Option<Pauses>,
 }
 
 /// Stops of single threads.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Pauses {
-    /// How many.
+    /// Number of stops.
     pub number: u64,
-    /// The longest, from when the thread was last seen not to have stopped until it was let go.
+    /// Longest stop: from the last moment when the thread was seen not to have stopped, until it was let go.
     pub longest: Duration,
-    /// All together.
+    /// Total time of all stops.
     pub total: Duration,
 }
 
 impl Pauses {
-    /// Counts another one.
+    /// Counts another stop.
     pub fn add(&mut self, pause: Duration) {
         self.number += 1;
         self.longest = self.longest.max(pause);
@@ -101,48 +103,52 @@ impl Pauses {
     }
 }
 
-/// Takes samples from when it was made until it is dropped. What it attached to processes goes with it.
+/// Source of samples, active from its creation until it is dropped. Everything attached to processes is
+/// removed with it.
 pub trait Source {
-    /// Samples a process too; its children if that was asked for. The layouts of its Go runtimes help to walk stacks.
+    /// Adds a process to the sampled ones, with its children if requested. The layouts of its Go runtimes
+    /// help to walk stacks.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// Returns the error of the kernel.
     fn add(&mut self, pid: Pid, go: &[GoTarget]) -> io::Result<()>;
 
-    /// Waits up to `timeout` for samples, and passes on those that are there.
+    /// Waits up to `timeout` for samples and passes on those that have arrived.
     ///
     /// # Errors
-    /// Where it cannot go on.
+    /// Returns an error if sampling cannot continue.
     fn poll(&mut self, timeout: Duration, each: &mut dyn FnMut(Event<'_>)) -> io::Result<()>;
 
-    /// What was counted so far.
+    /// Returns the counts so far.
     fn counts(&self) -> Counts;
 
-    /// What these samples cannot tell, in sentences.
+    /// Describes in sentences what these samples cannot tell.
     fn notes(&self) -> Vec<String> {
         Vec::new()
     }
 }
 
-/// What a source has to know of a Go runtime.
+/// Facts about a Go runtime that a source needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GoTarget {
-    /// Its code, by module: runtime addresses of the first byte and the one behind the last.
+    /// Code of the runtime by module: runtime address of the first byte and of the one behind the last.
     pub text: Vec<(u64, u64)>,
-    /// `runtime.morestack`, which calls others on the stack of the thread where the goroutine's has to grow: the same.
+    /// Range of `runtime.morestack`, which calls others on the thread's stack if the goroutine's stack has to
+    /// grow: runtime addresses as in `text`.
     pub morestack: (u64, u64),
-    /// `runtime.systemstack`, which does so for work of the runtime: the same.
+    /// Range of `runtime.systemstack`, which calls others on the thread's stack for work of the runtime:
+    /// runtime addresses as in `text`.
     pub systemstack: (u64, u64),
-    /// Where a thread keeps its g, from the base of its thread-local storage.
+    /// Offset of the thread's `g` from the base of its thread-local storage, in bytes.
     pub tls_g: i64,
     /// Offsets in `runtime.g`.
     pub g: GoOffsets,
-    /// `m.curg`.
+    /// Offset of `m.curg`, in bytes.
     pub m_curg: u32,
 }
 
 impl GoTarget {
-    /// Whether it is code of this runtime.
+    /// Returns true if the address is in the code of this runtime.
     pub fn has_code(&self, pc: u64) -> bool {
         self.text.iter().any(|&(start, end)| (start..end).contains(&pc))
     }

@@ -1,24 +1,24 @@
-//! What the time of a sample went into, as the functions of its stack tell: the program's own work, or the runtime's.
+//! Purpose of CPU time, by the functions of a stack: the program's own work, or that of the runtime.
 
 use std::collections::HashMap;
 
 use crate::profile::{Profile, Sample};
 
-/// What samples were doing.
+/// Numbers of samples by kind of work.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Work {
-    /// Samples of Go's garbage collector: its workers, the help that goroutines have to give when they allocate, sweeping
-    /// and scavenging.
+    /// Samples of Go's garbage collector: its workers, assists by goroutines that allocate, sweeping and
+    /// scavenging.
     pub garbage_collection: u64,
-    /// Samples of Go's scheduler: looking for a goroutine to run, and the monitor thread.
+    /// Samples of Go's scheduler: the search for a goroutine to run, and the monitor thread.
     pub scheduler: u64,
     /// Samples in the kernel.
     pub kernel: u64,
 }
 
 impl Work {
-    /// Adds the work of some more samples.
+    /// Adds the numbers of other samples.
     pub fn add(&mut self, other: Work) {
         self.garbage_collection += other.garbage_collection;
         self.scheduler += other.scheduler;
@@ -26,8 +26,8 @@ impl Work {
     }
 }
 
-/// Functions that do nothing but collect garbage, with all that they call (`runtime/mgc.go`, `mgcmark.go`, `mgcsweep.go`,
-/// `mgcscavenge.go`, `mwbbuf.go`; Go 1.18 to 1.27).
+/// Functions that only collect garbage, with all functions that they call (`runtime/mgc.go`, `mgcmark.go`,
+/// `mgcsweep.go`, `mgcscavenge.go`, `mwbbuf.go`; Go 1.18 to 1.27).
 const COLLECTOR: &[&str] = &[
     "runtime.gcBgMarkWorker",
     "runtime.gcAssistAlloc",
@@ -45,7 +45,7 @@ const COLLECTOR: &[&str] = &[
     "runtime.wbBufFlush",
 ];
 
-/// Functions that look for what to run (`runtime/proc.go`; `findrunnable` until Go 1.18).
+/// Functions that search for a goroutine to run (`runtime/proc.go`; `findrunnable` until Go 1.18).
 const SCHEDULER: &[&str] = &[
     "runtime.schedule",
     "runtime.findRunnable",
@@ -63,7 +63,7 @@ enum Of {
     Scheduler,
 }
 
-/// Tells what samples of a profile were doing.
+/// Classifier of the samples of a profile by kind of work.
 #[derive(Debug)]
 pub struct Works<'p> {
     profile: &'p Profile,
@@ -72,7 +72,7 @@ pub struct Works<'p> {
 }
 
 impl<'p> Works<'p> {
-    /// For samples of this profile.
+    /// Creates a classifier for the samples of this profile.
     pub fn new(profile: &'p Profile) -> Self {
         let of = |name: &str| match name {
             name if COLLECTOR.contains(&name) => Some(Of::Collector),
@@ -87,7 +87,7 @@ impl<'p> Works<'p> {
         }
     }
 
-    /// What one of them was doing. Its first value is how often.
+    /// Classifies one sample. The first value of the sample is its count.
     pub fn of(&self, sample: &Sample) -> Work {
         let count = sample.values.first().map_or(0, |count| u64::try_from(*count).unwrap_or(0));
         let locations = || sample.stack.iter().filter_map(|&index| self.profile.locations.get(index));
@@ -104,7 +104,7 @@ impl<'p> Works<'p> {
         }
     }
 
-    /// What all of them were doing.
+    /// Classifies all samples.
     pub fn all(&self) -> Work {
         let mut all = Work::default();
         self.profile.samples.iter().for_each(|sample| all.add(self.of(sample)));

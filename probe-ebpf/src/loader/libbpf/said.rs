@@ -1,4 +1,5 @@
-//! What the library says beside its error numbers: among others the verifier's log. By itself it would print that.
+//! Messages of the library beside its error numbers, such as the verifier's log. The library would print them
+//! by itself.
 
 use std::cell::RefCell;
 use std::sync::Once;
@@ -6,11 +7,11 @@ use std::sync::Once;
 use libbpf_rs::{PrintLevel, set_print};
 
 thread_local! {
-    /// By this thread, which is where the library calls back.
+    /// Messages for this thread, which is the one that the library calls back.
     static SAID: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
-/// From here on what is said belongs to what is done next.
+/// Clears the messages: the following ones belong to the next action.
 pub(super) fn begin() {
     static QUIET: Once = Once::new();
     QUIET.call_once(|| {
@@ -19,7 +20,7 @@ pub(super) fn begin() {
     SAID.with_borrow_mut(Vec::clear);
 }
 
-/// The verifier's log of a program that it refused.
+/// Returns the verifier's log of a program that it refused.
 pub(super) fn log_of(program: &str) -> Option<String> {
     SAID.with_borrow(|said| said.iter().find_map(|text| log_in(text, program).map(str::to_owned)))
 }
@@ -30,7 +31,7 @@ fn log_in<'t>(text: &'t str, program: &str) -> Option<&'t str> {
     head.contains(&format!("prog '{program}'")).then_some(log)
 }
 
-/// All of it, on one line, to follow a message.
+/// Returns all messages on one line, in brackets, to append to an error.
 pub(super) fn in_brackets() -> String {
     SAID.with_borrow(|said| {
         let words: Vec<&str> = said.iter().flat_map(|text| text.lines()).map(str::trim).collect();

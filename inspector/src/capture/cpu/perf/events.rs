@@ -1,4 +1,4 @@
-//! Opening perf events, and the buffers that they write to.
+//! Perf events and the buffers that they write to.
 
 use std::fs;
 use std::io;
@@ -15,61 +15,62 @@ use super::records::Record;
 use crate::arch::host;
 use crate::process::Pid;
 
-/// What events are attached to.
+/// Scope of perf events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// Each CPU, whoever runs on it. Misses no thread however short its life; takes CAP_PERFMON.
+    /// CPUs, with all threads that run on them. Misses no thread, however short its life; requires
+    /// CAP_PERFMON.
     Cpus,
-    /// Each thread of the targets, and by inheritance what these begin. A thread has a timer of its own that runs only with
-    /// it: what has run less than a period is not seen.
+    /// Threads of the targets, and by inheritance the threads that these begin. Each thread has its own
+    /// timer, which runs only with it: a thread that has run less than a period is not seen.
     Threads,
 }
 
-/// Why there are no samples by perf events.
+/// Reasons why perf events give no samples.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// There is no such system call.
+    /// Missing system call.
     #[error("this kernel has no perf events (CONFIG_PERF_EVENTS), or a seccomp filter hides them")]
     Missing,
-    /// The CPUs may not be watched.
+    /// Missing permission to watch the CPUs.
     #[error("the kernel denies perf events of CPUs ({source}): {}", privileges::for_cpus())]
     DeniedCpus {
-        /// What it said.
+        /// Error of the kernel.
         source: io::Error,
     },
-    /// The threads of a process may not be watched.
+    /// Missing permission to watch the threads of a process.
     #[error("the kernel denies perf events of process {pid} ({source}): {}", privileges::for_threads(*pid))]
     DeniedThreads {
-        /// Whose.
+        /// Process whose threads may not be watched.
         pid: Pid,
-        /// What it said.
+        /// Error of the kernel.
         source: io::Error,
     },
-    /// There may not be as many files.
+    /// Limit of open files is too low.
     #[error(
         "{threads} threads on {cpus} CPUs take as many perf events, and only {limit} files may be open (ulimit -n)"
     )]
     TooMany {
-        /// Threads with events before it failed.
+        /// Number of threads with events before the failure.
         threads: usize,
-        /// CPUs of the machine.
+        /// Number of CPUs of the machine.
         cpus: usize,
-        /// How many files may be open.
+        /// Maximum number of open files.
         limit: u64,
     },
-    /// There may not be as much locked memory.
+    /// Limit of locked memory is too low.
     #[error("the kernel denies buffers for perf events ({0}): raise ulimit -l or kernel.perf_event_mlock_kb")]
     NoBuffer(io::Error),
-    /// The process is gone.
+    /// Process has exited.
     #[error("process {0} exited")]
     Exited(Pid),
-    /// Anything else.
+    /// Other failure.
     #[error("{action}: {source}")]
     Other {
-        /// What was tried.
+        /// Action that failed.
         action: &'static str,
-        /// What the kernel said.
+        /// Error of the kernel.
         source: io::Error,
     },
 }
@@ -80,14 +81,14 @@ impl Error {
     }
 }
 
-/// What all events have in common.
+/// Common settings of all events.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shape {
     pub(super) rate: u32,
     pub(super) kernel_frames: bool,
     /// Bytes of stack to copy.
     pub(super) stack: u32,
-    /// Whoever executes another program is to be looked at before it may have ended.
+    /// True to wake us at each exec, so that the process can be examined before it ends.
     pub(super) follow: bool,
 }
 
@@ -96,13 +97,13 @@ pub(super) struct Shape {
 pub(super) struct Events {
     scope: Scope,
     shape: Shape,
-    /// Code of the kernel is not sampled at all.
+    /// True if code of the kernel is not sampled at all.
     only_user: bool,
     max_frames: u16,
     rings: Vec<Ring>,
-    /// Buffers of what is executed alone: each record in them ends waiting.
+    /// Buffers of exec events alone: each record in them ends the wait.
     execs: Vec<Ring>,
-    /// Of threads; they write to the buffers of their CPUs.
+    /// Events of threads; they write to the buffers of their CPUs.
     counters: Vec<Counter>,
     threads: usize,
 }
@@ -118,16 +119,17 @@ impl std::fmt::Debug for Ring {
     }
 }
 
-/// Sizes of buffers, in bytes: without CAP_IPC_LOCK there are 512 KiB for each CPU, and what may be locked.
+/// Sizes of buffers in bytes, largest first. Without CAP_IPC_LOCK there are 512 KiB for each CPU, and the
+/// limit of locked memory.
 const BUFFERS: [usize; 4] = [4 << 20, 512 << 10, 128 << 10, 64 << 10];
-/// Some hundred records.
+/// Size of an exec buffer in bytes, enough for some hundred records.
 const EXEC_BUFFER: [usize; 1] = [32 << 10];
 
 impl Events {
     pub(super) fn of_cpus(shape: Shape) -> Result<Self, Error> {
         let mut events = Events::new(Scope::Cpus, shape);
         if shape.follow {
-            // Before the others, which take what memory may be locked.
+            // Exec buffers come first: the others take all memory that may be locked.
             events.execs = events.open_rings(Software::DUMMY, &EXEC_BUFFER, |builder| {
                 builder.any_pid().comm(true).comm_exec(true).wakeup_watermark(1)
             })?;
@@ -139,13 +141,13 @@ impl Events {
         Ok(events)
     }
 
-    /// Buffers only; see [`Events::add_thread`].
+    /// Opens the buffers only; see [`Events::add_thread`].
     pub(super) fn of_threads(shape: Shape) -> Result<Self, Error> {
         raise_file_limit();
         let mut events = Events::new(Scope::Threads, shape);
-        // Above 1 code of the kernel may not be sampled without the capability.
+        // Above level 1, code of the kernel may not be sampled without the capability.
         events.only_user = privileges::paranoid().is_some_and(|level| level > 1) && !privileges::may_perf();
-        // A buffer goes with the event that has it: one of ours lives as long as we.
+        // A buffer lives as long as the event that owns it: an event of our own lives as long as we do.
         events.rings = events
             .open_rings(Software::DUMMY, &BUFFERS, |builder| builder.observe_self().exclude_kernel(true))?;
         Ok(events)
@@ -175,7 +177,7 @@ impl Events {
     }
 
     fn new(scope: Scope, shape: Shape) -> Self {
-        // The kernel's own limit for a chain of both kinds of frames.
+        // The kernel limits a chain of both kinds of frames.
         let limit = fs::read_to_string("/proc/sys/kernel/perf_event_max_stack").ok();
         let max_frames = limit.and_then(|text| text.trim().parse().ok()).unwrap_or(127);
         Events {
@@ -209,7 +211,7 @@ impl Events {
         builder
     }
 
-    /// Samples a thread, and what it begins from now on; gives the numbers of its events.
+    /// Samples a thread and the threads that it begins from now on. Returns the numbers of its events.
     pub(super) fn add_thread(&mut self, pid: Pid, tid: i32, enabled: bool) -> Result<Vec<u64>, Error> {
         let mut builder = self.builder(Software::CPU_CLOCK);
         builder.observe_pid(tid).inherit(true).enabled(enabled).task(true).comm(true).comm_exec(true);
@@ -244,12 +246,12 @@ impl Events {
         Ok(())
     }
 
-    /// Waits until a buffer is half full, until somebody executes a program that is to be looked at, or for as long as it is
-    /// said.
+    /// Waits until a buffer is half full, until a process executes a program that must be examined, or until
+    /// the timeout.
     pub(super) fn wait(&self, timeout: Duration) -> io::Result<()> {
         let rings = self.execs.iter().chain(&self.rings);
         let fds: Vec<RawFd> = rings.map(|ring| ring.sampler.as_raw_fd()).collect();
-        // SAFETY: they are open as long as `self`, which is borrowed.
+        // SAFETY: the file descriptors are open as long as `self`, which is borrowed.
         let fds = fds.iter().map(|&fd| unsafe { BorrowedFd::borrow_raw(fd) });
         let mut fds: Vec<PollFd<'_>> = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
         let timeout =
@@ -260,11 +262,11 @@ impl Events {
         }
     }
 
-    /// Passes on the records that are there, those of each CPU one after the other. What is executed comes first, so that
-    /// the forks before it are there too.
+    /// Passes on the records that have arrived, CPU by CPU. Exec records come first, so that the forks before
+    /// them have arrived too.
     pub(super) fn read(&mut self, each: &mut dyn FnMut(Record)) {
         for ring in self.execs.iter_mut().chain(&mut self.rings) {
-            // What comes while these are read is left for the next time.
+            // Records that arrive during this read are left for the next one.
             for _ in 0..MAX_RECORDS {
                 let Some(record) = ring.sampler.next_record() else { break };
                 if let Some(record) = Record::parse(record.ty(), record.misc(), &record.to_contiguous()) {
@@ -282,16 +284,16 @@ impl Events {
         self.only_user
     }
 
-    /// The most frames of a chain.
+    /// Maximum number of frames of a chain.
     pub(super) fn max_frames(&self) -> usize {
         self.max_frames.into()
     }
 }
 
-/// More than fit into a buffer.
+/// Upper limit of the number of records in a buffer; more than fit.
 const MAX_RECORDS: usize = 1 << 18;
 
-/// Opens an event with the largest buffer that it may have.
+/// Opens an event with the largest buffer that is allowed.
 fn with_buffer(sizes: &[usize], open: impl Fn() -> Result<Counter, Error>) -> Result<Sampler, Error> {
     let mut last = None;
     for &size in sizes {
@@ -303,11 +305,12 @@ fn with_buffer(sizes: &[usize], open: impl Fn() -> Result<Counter, Error>) -> Re
     Err(last.map_or(Error::Missing, Error::NoBuffer))
 }
 
-/// Has an event write to the buffer of another one on the same CPU.
+/// Redirects an event to the buffer of another one on the same CPU.
 fn write_to(counter: &Counter, ring: RawFd) -> io::Result<()> {
-    /// `_IO('$', 5)`.
+    /// Value of `_IO('$', 5)`.
     const PERF_EVENT_IOC_SET_OUTPUT: libc::c_ulong = 0x2405;
-    // SAFETY: the request takes a file descriptor by value; both are open as long as what they are borrowed from.
+    // SAFETY: the request takes a file descriptor by value; both are open as long as the values that own
+    // them.
     let result = unsafe { libc::ioctl(counter.as_raw_fd(), PERF_EVENT_IOC_SET_OUTPUT, ring) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
@@ -316,12 +319,12 @@ fn raise_file_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
         limit.current = limit.maximum;
-        // Where it may not be raised, opening says so.
+        // If the limit may not be raised, opening an event reports it.
         let _ = setrlimit(Resource::Nofile, limit);
     }
 }
 
-/// Numbers of the CPUs that are on.
+/// Returns the numbers of the online CPUs.
 fn online_cpus() -> Result<Vec<usize>, Error> {
     let text =
         fs::read_to_string("/sys/devices/system/cpu/online").map_err(Error::other("listing the CPUs"))?;
@@ -332,9 +335,9 @@ fn online_cpus() -> Result<Vec<usize>, Error> {
     Ok(cpus)
 }
 
-/// Ranges as in `0-3,8`.
+/// Parses ranges such as `0-3,8`.
 fn parse_cpus(text: &str) -> Vec<usize> {
-    /// More than any kernel is built for.
+    /// Upper limit of CPU numbers; larger than in any kernel.
     const MAX: usize = 1 << 14;
     let ranges = text.trim().split(',').filter_map(|range| {
         let (first, last) = range.split_once('-').unwrap_or((range, range));

@@ -1,25 +1,25 @@
-//! The records in the buffers of perf events (`perf_event_open(2)`, section "MMAP layout").
+//! Records in the buffers of perf events (`perf_event_open(2)`, section "MMAP layout").
 
 use crate::arch::host;
 use crate::native::frame::SampleRegisters;
 
-/// What [`sample_type`](super::events) asks for is what a sample has, in this order.
+/// Sample with the fields that [`sample_type`](super::events) requests, in this order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Sample {
-    /// The number of the event; of an inherited one that of the event which it comes from.
+    /// Number of the event; for an inherited event, the number of its origin.
     pub(super) id: u64,
     pub(super) pid: u32,
     pub(super) tid: u32,
     pub(super) time: u64,
     pub(super) in_kernel: bool,
     pub(super) kernel: Vec<u64>,
-    /// Without the instruction pointer.
+    /// Return addresses without the instruction pointer.
     pub(super) frames: Vec<u64>,
     pub(super) user: Option<SampleRegisters>,
     pub(super) stack: Vec<u8>,
 }
 
-/// A record, as far as it matters.
+/// Record with the fields that matter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Record {
     Sample(Box<Sample>),
@@ -40,10 +40,10 @@ impl Record {
         }
     }
 
-    /// Reads a record without its header. `None` for what is of no interest, or broken.
+    /// Parses a record without its header. `None` if it is of no interest, or broken.
     pub(super) fn parse(kind: u32, misc: u16, bytes: &[u8]) -> Option<Self> {
         let mut fields = Fields(bytes);
-        // What every record but a sample ends with: pid and tid, time, number of the event.
+        // All records except samples end with pid and tid, time, and number of the event.
         let ending = || bytes.len().checked_sub(16).and_then(|at| Fields(bytes.get(at..)?).word());
         Some(match kind {
             kind::SAMPLE => Record::Sample(Box::new(sample(misc, fields)?)),
@@ -70,7 +70,7 @@ impl Record {
     }
 }
 
-/// `enum perf_event_type`.
+/// Values of `enum perf_event_type`.
 mod kind {
     pub(super) const LOST: u32 = 2;
     pub(super) const COMM: u32 = 3;
@@ -83,11 +83,12 @@ mod kind {
 const MISC_CPUMODE: u16 = 7;
 const MISC_KERNEL: u16 = 1;
 const MISC_COMM_EXEC: u16 = 1 << 13;
-/// `enum perf_callchain_context`: what is no address says whose the addresses after it are.
+/// Markers of `enum perf_callchain_context`: a marker is not an address; it tells the kind of the addresses
+/// after it.
 const CONTEXT_KERNEL: u64 = (-128i64).cast_unsigned();
 const CONTEXT_USER: u64 = (-512i64).cast_unsigned();
 const CONTEXT_MAX: u64 = (-4095i64).cast_unsigned();
-/// `PERF_SAMPLE_REGS_ABI_64`.
+/// Value of `PERF_SAMPLE_REGS_ABI_64`.
 const ABI_64: u64 = 2;
 
 fn sample(misc: u16, mut fields: Fields<'_>) -> Option<Sample> {
@@ -108,7 +109,7 @@ fn sample(misc: u16, mut fields: Fields<'_>) -> Option<Sample> {
             _ => {}
         }
     }
-    // The first one is where it was interrupted.
+    // The first address is the instruction pointer.
     if !sample.frames.is_empty() {
         sample.frames.remove(0);
     }

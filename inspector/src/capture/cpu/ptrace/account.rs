@@ -1,55 +1,55 @@
-//! How much CPU time of a thread a look stands for that found it running.
+//! CPU time of a thread that one look stands for.
 //!
-//! Over a while, a thread is found running in looks that stand for some time, and uses about as much of CPUs, or less
-//! where it was only thought to run. The relation of the two is what a look counts for of the time since the look before,
-//! and what looks before have counted too much or too little is made up for by and by: so the samples of a thread are as
-//! many as it has used periods of CPU time, also where it does not always run as much.
+//! A thread is found running in looks that together stand for some time. Its real CPU time is about as long,
+//! or shorter if it only seemed to run. The ratio of both is the weight of a look for the time since the
+//! previous look. Errors of earlier looks are corrected step by step. So a thread gets as many samples as the
+//! sampling periods of CPU time that it used, even if its load changes.
 
 use std::time::Duration;
 
-/// The account of a thread.
+/// CPU time account of a thread.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Account {
-    /// What it had used when it was first looked at.
+    /// CPU time used before the first look.
     before: Duration,
-    /// What it has used by now.
+    /// CPU time used until now.
     used: Duration,
-    /// How much time there was between looks that found it running and those before them.
+    /// Total time between looks that found the thread running and the looks before them.
     found: Duration,
-    /// What samples were or are owed for, all together.
+    /// CPU time for which samples were taken or are owed.
     counted: Duration,
-    /// What of that is not paid yet.
+    /// CPU time for which samples are still owed.
     owed: Duration,
 }
 
-/// Each look makes up for one part in so many of what those before have counted wrong.
+/// Divisor of the correction: each look corrects one part in this many of the earlier error.
 const MADE_UP: f64 = 8.0;
 
 impl Account {
-    /// Of a thread that has used this much before it is sampled.
+    /// Creates the account of a thread that used `before` of CPU time before sampling.
     pub(super) fn known(before: Duration) -> Self {
         Account { before, used: before, found: Duration::ZERO, counted: Duration::ZERO, owed: Duration::ZERO }
     }
 
-    /// Of a thread that began while its process was sampled.
+    /// Creates the account of a thread that began during sampling.
     pub(super) fn begun() -> Self {
         Account::known(Duration::ZERO)
     }
 
-    /// It has used this much by now.
+    /// Records the CPU time that the thread has used until now.
     pub(super) fn saw(&mut self, used: Duration) {
         // The kernel's clocks of a thread may go back a little.
         self.used = self.used.max(used);
     }
 
-    /// It was found running, so much after the last look.
+    /// Records that the thread was found running, with the time since the last look.
     pub(super) fn found(&mut self, after: Duration) {
         self.found += after;
     }
 
-    /// Owes samples for `time` in which it seemed to run.
+    /// Adds owed samples for `time` in which the thread seemed to run.
     pub(super) fn owe(&mut self, time: Duration, period: Duration) {
-        // As long as little is known of it, it runs when it seems to.
+        // At first, little is known of the thread: assume that it runs if it seems to.
         let prior = (period * 2).as_secs_f64();
         let used = self.used().as_secs_f64();
         let part = (used + prior) / (self.found.as_secs_f64() + prior);
@@ -60,14 +60,14 @@ impl Account {
         self.owed += counts;
     }
 
-    /// The samples that it is owed, which are paid with that.
+    /// Takes the number of owed samples and removes them from the account.
     pub(super) fn take(&mut self, period: Duration) -> u64 {
         let (owed, period) = (self.owed.as_nanos(), period.as_nanos().max(1));
         self.owed = Duration::from_nanos(u64::try_from(owed % period).unwrap_or_default());
         u64::try_from(owed / period).unwrap_or(u64::MAX)
     }
 
-    /// What it has used without ever having been found running.
+    /// CPU time of the thread if no look ever found it running, otherwise zero.
     pub(super) fn unseen(&self) -> Duration {
         if self.found.is_zero() { self.used() } else { Duration::ZERO }
     }
@@ -83,7 +83,8 @@ mod tests {
 
     const PERIOD: Duration = Duration::from_millis(10);
 
-    /// Samples of ten seconds of a thread that is on a CPU for one part of the time, and waits for one for another part.
+    /// Samples in ten seconds of a thread that is on a CPU for one part of the time and waits for one for
+    /// another part.
     fn samples(on_cpu: u32, waits: u32, of: u32) -> u64 {
         let (mut account, mut samples, mut random) = (Account::known(Duration::from_secs(5)), 0, 12345u32);
         for look in 1..=1000u32 {
@@ -107,7 +108,8 @@ mod tests {
         }
     }
 
-    /// Samples of a thread that first uses CPUs in `early` of 100 looks, then in `late` of 100, and seems to run in each.
+    /// Samples of a thread that uses CPUs in `early` of 100 looks first, then in `late` of 100, and seems to
+    /// run in each.
     fn changing(early: u32, late: u32) -> (u64, u64) {
         let (mut account, mut samples, mut used) = (Account::begun(), 0, Duration::ZERO);
         for look in 0..1000 {

@@ -1,4 +1,4 @@
-//! What /proc says of a process that is looked at: its threads, the CPU time that they use, its program and its children.
+//! Facts from /proc about a sampled process: threads, CPU time, program and children.
 
 use std::collections::HashMap;
 use std::fs;
@@ -12,28 +12,28 @@ use crate::process::facts::Stat;
 use crate::process::{Pid, memory_of};
 use crate::stop::{self, StopError};
 
-/// More threads than are looked at.
+/// Maximum number of threads to look at.
 const MAX_THREADS: usize = 1 << 16;
 
-/// A process that is looked at.
+/// Process that is sampled.
 #[derive(Debug)]
 pub(super) struct SampledProcess {
-    /// Its Go code.
+    /// Go code of the process.
     pub(super) go: Vec<GoTarget>,
     pub(super) memory: Box<dyn Memory>,
     pub(super) threads: HashMap<i32, Account>,
-    /// It was looked at: a thread that is new from now on has begun meanwhile.
+    /// True after the first look: any new thread began during sampling.
     seen: bool,
-    /// What it executes: device and inode.
+    /// Executable of the process: device and inode.
     program: Option<(u64, u64)>,
 }
 
-/// A thread that was found running.
+/// Thread that was found running.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Running {
     pub(super) pid: Pid,
     pub(super) tid: i32,
-    /// How long it has waited for CPUs, as far as the kernel says.
+    /// Time that the thread has waited for CPUs; `None` if the kernel does not report it.
     pub(super) waited: Option<Duration>,
 }
 
@@ -48,7 +48,7 @@ impl SampledProcess {
         }
     }
 
-    /// Looks at the threads; gives what threads that have ended used without being seen.
+    /// Looks at the threads. Returns the CPU time of ended threads that no look found running.
     pub(super) fn look(&mut self, pid: Pid, running: &mut Vec<Running>) -> Result<Duration, StopError> {
         let mut known = std::mem::take(&mut self.threads);
         let tids = match stop::threads(pid.as_raw()) {
@@ -75,7 +75,7 @@ impl SampledProcess {
         Ok(known.values().map(Account::unseen).sum())
     }
 
-    /// Whether it executes another program than when this was last asked.
+    /// Returns true if the process executes another program than at the last call.
     pub(super) fn executes_another_program(&mut self, pid: Pid) -> bool {
         let program = program_of(pid);
         let other = program.is_some() && self.program.is_some() && program != self.program;
@@ -83,18 +83,18 @@ impl SampledProcess {
         other
     }
 
-    /// Processes that its threads have begun.
+    /// Returns the processes that the threads have begun.
     pub(super) fn children(&self, pid: Pid) -> impl Iterator<Item = Pid> {
         self.threads.keys().flat_map(move |&tid| children_of(pid, tid))
     }
 
-    /// What its threads have used without being seen.
+    /// CPU time of the threads that no look found running.
     pub(super) fn unseen(&self) -> Duration {
         self.threads.values().map(Account::unseen).sum()
     }
 }
 
-/// What a thread has had of CPUs.
+/// CPU times of a thread.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Times {
     used: Duration,
@@ -112,26 +112,26 @@ impl Times {
                 return Some(Times { used, waited: Some(waited) });
             }
         }
-        // A kernel without CONFIG_SCHED_INFO, or a thread that has not run yet.
+        // No schedstat: a kernel without CONFIG_SCHED_INFO, or a thread that has not run yet.
         let stat = Stat::parse(&fs::read(format!("{dir}/stat")).ok()?)?;
-        // USER_HZ, the same everywhere.
+        // USER_HZ is the same on all machines.
         Some(Times { used: Duration::from_millis(stat.cpu_ticks.saturating_mul(10)), waited: None })
     }
 }
 
-/// Whether a thread is on a CPU, or waits for one.
+/// Returns true if a thread is on a CPU, or waits for one.
 fn runs(pid: Pid, tid: i32) -> bool {
     let stat = fs::read(format!("/proc/{pid}/task/{tid}/stat")).ok();
     stat.and_then(|bytes| Stat::parse(&bytes)).is_some_and(|stat| stat.state == 'R')
 }
 
-/// What a process executes: device and inode.
+/// Returns the executable of a process: device and inode.
 fn program_of(pid: Pid) -> Option<(u64, u64)> {
     let file = fs::metadata(format!("/proc/{pid}/exe")).ok()?;
     Some((file.dev(), file.ino()))
 }
 
-/// Processes that a thread began; none where the kernel does not tell (CONFIG_PROC_CHILDREN).
+/// Returns the processes that a thread began; none if the kernel does not report them (CONFIG_PROC_CHILDREN).
 fn children_of(pid: Pid, tid: i32) -> Vec<Pid> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/children")).unwrap_or_default();
     text.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect()

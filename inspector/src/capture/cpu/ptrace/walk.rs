@@ -1,4 +1,4 @@
-//! The stack of a thread that is held, by frame pointers, and the goroutine on it: as `probe-ebpf/bpf/cpu.bpf.c` does.
+//! Stack walk of a stopped thread by frame pointers, with its goroutine: as in `probe-ebpf/bpf/cpu.bpf.c`.
 
 use symbols::addr::RuntimeAddr;
 
@@ -7,29 +7,30 @@ use crate::arch::page_size;
 use crate::memory::{Memory, Span};
 use crate::stop::Registers;
 
-/// What was found.
+/// Result of a stack walk.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Walked {
     /// Return addresses, innermost first.
     pub(super) frames: Vec<u64>,
-    /// They begin where the goroutine called C.
+    /// True if the frames begin at the goroutine's call of C.
     pub(super) resumed_after_cgo: bool,
     pub(super) cut: bool,
-    /// Where one of them left the goroutine's stack, the goroutine's follow.
+    /// True if the goroutine's frames follow after the frame that left the goroutine's stack.
     pub(super) crossed: bool,
     pub(super) goroutine: Option<OnGoroutine>,
-    /// The top of the stack.
+    /// Copy of the top of the stack.
     pub(super) stack: Vec<u8>,
 }
 
-/// The same as that of the BPF programs.
+/// Maximum number of frames; the same as in the BPF programs.
 const MAX_FRAMES: usize = 512;
-/// Parts of deep stacks are read for as many frames at once as are in so many bytes.
+/// Size in bytes of each part of a deep stack that is read at once.
 const WINDOW: u64 = 16 << 10;
-/// The thread is held meanwhile: more of such parts are not read.
+/// Maximum number of parts of a deep stack that are read: the thread is held meanwhile.
 const MAX_WINDOWS: usize = 64;
-/// A stack grows down, so frames move up. What Go changes to may lie below, at most once from a stack of signals and once from the
-/// thread's; C that Go calls back from too.
+/// Maximum number of steps down. A stack grows down, so frame pointers move up. The stack that Go changes to
+/// may lie below: at most once from a signal stack and once from the thread's stack. The stack of C that calls
+/// back into Go may lie below too.
 const MAX_TURNS: usize = 4;
 
 pub(super) fn walk(registers: &Registers, go: &[GoTarget], memory: &dyn Memory) -> Walked {
@@ -39,7 +40,7 @@ pub(super) fn walk(registers: &Registers, go: &[GoTarget], memory: &dyn Memory) 
     if let Some(found) = on {
         walked.goroutine = Some(found.goroutine);
         if let Some((sp, saved)) = found.left_at {
-            // Its return address is on top of what the goroutine left.
+            // The return address of the call of C is on top of the goroutine's stack.
             walked.resumed_after_cgo = true;
             walked.frames.extend(memory.word(RuntimeAddr(sp)).ok().filter(|&pc| pc != 0));
             bp = saved;
@@ -48,7 +49,7 @@ pub(super) fn walk(registers: &Registers, go: &[GoTarget], memory: &dyn Memory) 
     let top = Part::read(memory, registers.sp, MAX_STACK.into());
     let mut windows = Windows { top, deeper: Part::default(), reads: 0 };
     let mut turns = 0;
-    // Where the goroutine's stack was left, until that is found.
+    // Place where the goroutine's stack was left, until it is found.
     let mut leaving = on
         .filter(|found| found.on_another_stack)
         .and_then(|found| Some((found, go.get(found.goroutine.runtime)?)));
@@ -90,17 +91,19 @@ fn is_in((start, end): (u64, u64), pc: u64) -> bool {
     (start..end).contains(&pc)
 }
 
-/// What a goroutine was doing when it left its stack.
+/// Callers of the function that left the goroutine's stack.
 struct Callers {
-    /// Return addresses.
+    /// Return addresses, innermost first.
     frames: Vec<u64>,
     bp: u64,
 }
 
-/// Goes on where a goroutine left its stack: what it was doing is in its `sched` meanwhile. The function that switches stacks has
-/// no frame of its own up to Go 1.20, and in `runtime.morestack`: the return address to its caller is the top of the goroutine's
-/// stack. From Go 1.21 on `runtime.systemstack` has one: the top of the stack is the frame pointer that it saved, and its own leads
-/// there. Where the stack has to grow, the function that called `runtime.morestack` has no frame yet either.
+/// Continues where a goroutine left its stack. The state of the goroutine is in its `sched` meanwhile.
+///
+/// The function that switches stacks has no frame of its own up to Go 1.20, and in `runtime.morestack`: the
+/// return address to its caller is the top of the goroutine's stack. From Go 1.21 on `runtime.systemstack`
+/// has a frame: the top of the stack is the frame pointer that it saved, and its own frame pointer points
+/// there. If the stack has to grow, the function that called `runtime.morestack` has no frame yet either.
 fn cross(curg: u64, go: &GoTarget, grows: bool, memory: &dyn Memory) -> Option<Callers> {
     let word = |at: u64| memory.word(RuntimeAddr(at)).ok().filter(|&word| word != 0);
     let saved = |offset: u32| word(curg.checked_add(offset.into())?);
@@ -114,18 +117,19 @@ fn cross(curg: u64, go: &GoTarget, grows: bool, memory: &dyn Memory) -> Option<C
 #[derive(Debug, Clone, Copy)]
 struct FoundGoroutine {
     goroutine: OnGoroutine,
-    /// Its g.
+    /// Address of the goroutine's `g`.
     curg: u64,
-    /// The thread is on its own stack, or on that of signals.
+    /// True if the thread is on its own stack or on the signal stack.
     on_another_stack: bool,
-    /// Stack and frame pointer of the goroutine, where it has called C.
+    /// Stack pointer and frame pointer of the goroutine, if it has called C.
     left_at: Option<(u64, u64)>,
-    /// Where the system's stack of its thread begins for what it calls.
+    /// Start of the system stack of the thread, for functions that the goroutine calls.
     system_sp: u64,
 }
 
-/// The goroutine in the runtime whose code runs. In C, in the one that called it: of those that have left a goroutine for the
-/// system's stack, the one that did so last, which is furthest down on it (`runtime.cgocallback` notes where).
+/// Finds the goroutine in the runtime whose code runs. In C, finds it in the runtime that called C: among
+/// runtimes that left a goroutine for the system stack, the last one, which is furthest down on that stack
+/// (`runtime.cgocallback` notes the place).
 fn find_in(registers: &Registers, go: &[GoTarget], memory: &dyn Memory) -> Option<FoundGoroutine> {
     let found = |(index, go): (usize, &GoTarget)| {
         let found = find_goroutine(registers, go, memory)?;
@@ -173,7 +177,7 @@ fn find_goroutine(registers: &Registers, go: &GoTarget, memory: &dyn Memory) -> 
     })
 }
 
-/// Memory from an address on, as far as there is any.
+/// Copies memory from an address on, up to the first unmapped page.
 fn copy(memory: &dyn Memory, from: u64, length: u64) -> Vec<u8> {
     let Some(end) = from.checked_add(length) else { return Vec::new() };
     let page = page_size();
@@ -198,12 +202,12 @@ fn copy(memory: &dyn Memory, from: u64, length: u64) -> Vec<u8> {
 struct Windows {
     top: Part,
     deeper: Part,
-    /// How often a deeper one was read.
+    /// Number of reads of a deeper part.
     reads: usize,
 }
 
 impl Windows {
-    /// The two words at a frame pointer.
+    /// Returns the two words at a frame pointer.
     fn frame(&mut self, bp: u64, memory: &dyn Memory) -> Option<(u64, u64)> {
         if let Some(words) = self.top.words(bp).or_else(|| self.deeper.words(bp)) {
             return Some(words);
@@ -242,7 +246,7 @@ mod tests {
     use crate::capture::cpu::source::GoOffsets;
     use crate::memory::MemoryError;
 
-    /// Pages of words from an address on.
+    /// Memory for tests: pages of words from an address on.
     #[derive(Debug, Clone)]
     struct Words(u64, Vec<u64>);
 
@@ -279,7 +283,8 @@ mod tests {
             g: GoOffsets { m: 0, goid: 8, labels: 16, sched_pc: 24, sched_sp: 32, sched_bp: 40 },
             m_curg: 0,
         };
-        // A g0 at 64, its m at 80, and the goroutine at 96; the thread's frame at 16 and the goroutine's at 800.
+        // Layout, as word indexes: g0 at 64, its m at 80, the goroutine at 96; the thread's frame at 16 and
+        // the goroutine's at 800.
         let at = |index: u64| BASE + 8 * index;
         let mut memory = vec![0; 1024];
         memory[2..4].copy_from_slice(&[at(4), 0x601]);
@@ -300,7 +305,7 @@ mod tests {
         assert_eq!(works.goroutine.map(|g| g.goid), Some(7));
         let neither = walked(&go((0, 0), (0, 0)));
         assert_eq!((neither.frames, neither.crossed), (vec![0x601, 0x501, 0x999], false));
-        // `runtime.systemstack` with a frame of its own.
+        // `runtime.systemstack` with its own frame.
         memory[96 + 4] = at(790);
         memory[96 + 5] = at(790);
         memory[790..792].copy_from_slice(&[at(800), 0x702]);
@@ -325,7 +330,7 @@ mod tests {
 
     #[test]
     fn chains_that_go_wrong() {
-        // To itself, round and round, and out of memory.
+        // Frame pointers that lead to themselves, in a circle, and out of memory.
         let itself = walk(&registers(BASE, BASE), &[], &words(vec![BASE, 0x501]));
         assert_eq!(itself.frames, [0x501]);
         let round = walk(&registers(BASE, BASE), &[], &words(vec![BASE + 16, 1, BASE, 2]));
