@@ -1,4 +1,5 @@
-//! Makes the tables in `data/`, for each machine in a folder of its own, from probe programs that it builds with each Go toolchain.
+//! Makes the tables in `data/` from probe programs, which are built with each Go toolchain. Each machine has
+//! its own folder.
 //!
 //! ```text
 //! generate-tables [--builds DIR] [VERSION…]    (re)make the tables of these releases or candidates
