@@ -62,7 +62,7 @@ impl Difference<'_> {
 /// Effect of a version's experiments.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// No effect on structs.
+    /// Empty effect: no struct changes.
     None,
     /// Measured differences to the table of this release.
     Measured(Release, Difference<'static>),

@@ -1,7 +1,7 @@
 //! Facts about a Go binary: build info, pclntab, moduledata, struct layouts and the addresses of runtime
 //! globals.
 //!
-//! The crate only computes facts from bytes: no code opens a file, makes a system call or prints.
+//! Input is bytes, output is facts: no code in this crate opens a file, makes a system call or prints.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]

@@ -464,8 +464,7 @@ mod tests {
 
     #[test]
     fn members_of_a_large_struct_within_each_other_are_too_much() {
-        // Repeated type: a thousand members of a type that has a hundred thousand entries that are no
-        // members.
+        // Repeated type: a thousand members have it, and it has a hundred thousand entries that are no members.
         let mut unit = Unit::new();
         let word = unit.entry(4, "uint64", &[8]);
         let large = unit.entry(2, "x", &[8]);

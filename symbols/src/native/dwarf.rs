@@ -182,7 +182,8 @@ fn load(sections: &Sections<'_>, left: &mut u64) -> Option<Dwarf<Metered>> {
     Dwarf::load(load).ok()
 }
 
-/// Returns true if the depth of entries is below the limit and all abbreviations can be read.
+/// Returns true if the number of units and the depth of entries are within the limits, and all abbreviations
+/// can be read.
 fn is_flat(info: &[u8], abbrev: &[u8]) -> bool {
     let info = gimli::DebugInfo::from(EndianSlice::new(info, LittleEndian));
     let mut known = Abbreviations::new(abbrev);
