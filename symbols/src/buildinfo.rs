@@ -43,8 +43,8 @@ pub struct Module {
 /// Information that the linker wrote about the build.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BuildInfo {
-    /// Version, as `runtime.Version()` returns it. A linker option can set it to any text (`-X
-    /// runtime.buildVersion=…`).
+    /// Version, as `runtime.Version()` returns it. A linker option can set it to any text
+    /// (`-X runtime.buildVersion=…`).
     pub version: String,
     /// Import path of the main package.
     #[serde(skip_serializing_if = "String::is_empty")]

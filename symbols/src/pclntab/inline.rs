@@ -86,9 +86,9 @@ struct InlinedCall {
 }
 
 impl InlinedCall {
-    /// Reads an entry of the inline tree. Up to Go 1.19, an entry has 20 bytes: `{i16 parent, u8 funcID, pad,
-    /// i32 file, line, name, parentPc}`. From Go 1.20 on, it has 16 bytes: `{u8 funcID, pad, i32 name,
-    /// parentPc, startLine}`.
+    /// Reads an entry of the inline tree. Up to Go 1.19, an entry has 20 bytes:
+    /// `{i16 parent, u8 funcID, pad, i32 file, line, name, parentPc}`. From Go 1.20 on, it has 16 bytes:
+    /// `{u8 funcID, pad, i32 name, parentPc, startLine}`.
     fn read(image: &Image, func: Func<'_>, tree: LinkAddr, index: u32) -> Option<Self> {
         let modern = func.table().format() >= Format::Go120;
         let size: u64 = if modern { 16 } else { 20 };
