@@ -1,36 +1,39 @@
-//! Addresses, kept apart by the space that they live in.
+//! Addresses as distinct types, one for each address space.
 //!
-//! A *link address* is what the ELF file says; a *runtime address* is where the kernel put it in a process;
-//! the *load bias* lies between them (0 for an executable linked at a fixed address).
-//! A *program counter* names the instruction that runs next; a *return address* names the one after a call.
-//! A look-up in a pc table needs the former or the latter minus one, so they are distinct types too.
+//! A *link address* is an address as the ELF file states it.
+//! A *runtime address* is an address in the memory of a process.
+//! The *load bias* is the difference between both (0 for an executable linked at a fixed address).
+//! A *program counter* is the address of the instruction that runs next.
+//! A *return address* is the address of the instruction after a call.
+//! A look-up in a pc table needs the program counter, or the return address minus one: [`CodeAddr`] keeps
+//! them apart.
 
 use std::fmt;
 
-/// An address as the ELF file states it.
+/// Link-time address, as the ELF file states it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct LinkAddr(pub u64);
 
-/// An address in a process.
+/// Runtime address: an address in a process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct RuntimeAddr(pub u64);
 
-/// What the loader added to every link address of an image (modulo 2^64).
+/// Load bias: the number that the loader added to every link address of an image (modulo 2^64).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct LoadBias(pub u64);
 
 impl LoadBias {
-    /// The bias that takes `link` to `runtime`.
+    /// Returns the load bias that maps `link` to `runtime`.
     pub fn between(link: LinkAddr, runtime: RuntimeAddr) -> Self {
         LoadBias(runtime.0.wrapping_sub(link.0))
     }
 
-    /// Where a link address is in the process.
+    /// Converts a link address to the runtime address.
     pub fn runtime(self, link: LinkAddr) -> RuntimeAddr {
         RuntimeAddr(link.0.wrapping_add(self.0))
     }
 
-    /// What the file calls an address of the process.
+    /// Converts a runtime address to the link address.
     pub fn link(self, runtime: RuntimeAddr) -> LinkAddr {
         LinkAddr(runtime.0.wrapping_sub(self.0))
     }
@@ -39,12 +42,12 @@ impl LoadBias {
 macro_rules! address {
     ($name:ident) => {
         impl $name {
-            /// The address `bytes` further up, wrapping at the end of the address space.
+            /// Returns the address `bytes` higher, wrapping at the end of the address space.
             pub fn plus(self, bytes: u64) -> Self {
                 Self(self.0.wrapping_add(bytes))
             }
 
-            /// The distance from `base` up to here, where `base` is not above.
+            /// Returns the distance from `base` to this address, in bytes. `None` if `base` is higher.
             pub fn since(self, base: Self) -> Option<u64> {
                 self.0.checked_sub(base.0)
             }
@@ -79,25 +82,26 @@ impl fmt::Debug for LoadBias {
     }
 }
 
-/// Where a frame stands in its function, in link addresses.
+/// Position of a frame in its function, as a link address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum CodeAddr {
-    /// The instruction that runs next: an interrupted or never started frame.
+    /// Address of the instruction that runs next: the frame was interrupted or never started.
     Pc(LinkAddr),
-    /// The instruction after a call that has not returned yet.
+    /// Return address: the instruction after a call that has not returned yet.
     Return(LinkAddr),
 }
 
 impl CodeAddr {
-    /// The address itself, as a traceback prints its distance from the entry.
+    /// Returns the address unchanged. A Go traceback prints the distance of this address from the entry.
     pub fn addr(self) -> LinkAddr {
         match self {
             CodeAddr::Pc(a) | CodeAddr::Return(a) => a,
         }
     }
 
-    /// The address to look up in pc tables: inside the call instruction for a return address, unless that is
-    /// the very entry of its function (a goroutine that never ran), as `runtime.traceback` does.
+    /// Returns the address to look up in pc tables. For a return address, this address is inside the call
+    /// instruction, as in `runtime.traceback`. Exception: a return address equal to `entry` (a goroutine that
+    /// never ran) stays unchanged.
     pub fn lookup(self, entry: LinkAddr) -> LinkAddr {
         match self {
             CodeAddr::Pc(a) => a,

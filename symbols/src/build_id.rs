@@ -1,21 +1,21 @@
-//! Build ids: what tells one build of a program from another, as linkers write it into notes.
+//! Build ids: identifiers of one build of a program, written by linkers into ELF notes.
 
 use crate::image::Image;
 use crate::sections;
 
-/// The build ids of an image.
+/// Build ids of an image.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BuildIds {
-    /// Go's own, as `go tool buildid` prints it.
+    /// Go build id, as `go tool buildid` prints it.
     pub go: Option<String>,
-    /// That of the linker, which debug files are found by; in hexadecimal.
+    /// GNU build id of the linker, in hexadecimal. Debug files are found by this id.
     pub gnu: Option<String>,
 }
 
-/// Longer than any build id.
+/// Maximum length of a build id in bytes; real build ids are shorter.
 const MAX_ID: usize = 256;
 
-/// Where Go's linker puts the GNU build id, from Go 1.24 on, without a segment of notes around it.
+/// Section of the GNU build id that Go's linker writes from Go 1.24 on. No segment of notes contains it.
 const GNU_SECTION: &str = ".note.gnu.build-id";
 
 /// Reads the build ids of an image.
@@ -37,15 +37,15 @@ pub fn of(image: &Image) -> BuildIds {
     ids
 }
 
-/// The build ids in the bytes of notes.
+/// Returns the build ids in the bytes of ELF notes.
 pub(crate) fn in_notes(notes: &[u8]) -> BuildIds {
     let mut ids = BuildIds::default();
     add(notes, &mut ids);
     ids
 }
 
-/// Takes the build ids from the bytes of notes (elf(5)): the first of each kind. Notes are aligned to four bytes; those that
-/// are aligned to eight hold no build ids of Go.
+/// Adds the first build id of each kind from the bytes of notes (elf(5)). Notes are expected with an
+/// alignment of four bytes; notes with eight contain no Go build id.
 fn add(notes: &[u8], ids: &mut BuildIds) {
     let mut rest = notes;
     while let Some((name, kind, value)) = next(&mut rest) {
@@ -61,7 +61,7 @@ fn add(notes: &[u8], ids: &mut BuildIds) {
     }
 }
 
-/// Takes one note off: its name, its type, and its value.
+/// Takes the first note off `rest`. Returns its name, type and value.
 fn next<'a>(rest: &mut &'a [u8]) -> Option<(&'a [u8], u32, &'a [u8])> {
     let word = |at: usize| Some(u32::from_le_bytes(rest.get(at..at + 4)?.try_into().ok()?));
     let (name_len, value_len, kind) = (word(0)? as usize, word(4)? as usize, word(8)?);
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn notes() {
-        // Go's linker counts the padding of the name.
+        // Name length with padding, as Go's linker counts it.
         let mut bytes = note(b"Go\0\0", 4, b"abc/def");
         bytes.extend(note(b"GNU\0", 1, b"\0\0\0\0"));
         bytes.extend(note(b"GNU\0", 3, b"\x01\xff"));

@@ -1,4 +1,4 @@
-//! The build info blob that the Go linker puts into every program (`debug/buildinfo`).
+//! Build info blob that the Go linker puts into every program (Go package `debug/buildinfo`).
 
 use serde::Serialize;
 
@@ -9,72 +9,75 @@ use crate::version::GoVersion;
 const MAGIC: &[u8; 14] = b"\xff Go buildinf:";
 const ALIGN: u64 = 16;
 const HEADER: usize = 32;
-/// The flag bits at byte 15: big-endian pointers, strings inline after the header (Go 1.18 and later).
+/// Flag bits at byte 15 of the header: big-endian pointers, and inline strings after the header (Go 1.18 and
+/// later).
 const FLAG_BIG_ENDIAN: u8 = 1;
 const FLAG_INLINE: u8 = 2;
-/// What the linker puts around the list of modules (`cmd/go/internal/modload`: `infoStart`, `infoEnd`), so that it can be
-/// found in a program.
+/// Marks that the linker puts around the list of modules (`cmd/go/internal/modload`: `infoStart`, `infoEnd`).
+/// They make the list easy to find in a program.
 const MODULES_BEGIN: &[u8; 16] = b"\x30\x77\xaf\x0c\x92\x74\x08\x02\x41\xe1\xc1\x07\xe6\xd6\x18\xe6";
 const MODULES_END: &[u8; 16] = b"\xf9\x32\x43\x31\x86\x18\x20\x72\x00\x82\x42\x10\x41\x16\xd8\xf2";
-/// No real version or module list is longer.
+/// Maximum lengths of a version and of a module list, in bytes; real ones are shorter.
 const MAX_VERSION: u64 = 1 << 10;
 const MAX_MODINFO: u64 = 16 << 20;
-/// Modules and settings are many times as large here as in the text that names them.
+/// Maximum numbers of modules and of settings. In memory, they need many times the size of their text.
 const MAX_MODULES: usize = 1 << 16;
 const MAX_SETTINGS: usize = 1 << 12;
 const PIECE: usize = 1 << 20;
 
-/// A module that was compiled in.
+/// Module that was compiled into the program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Module {
     /// Import path of the module.
     pub path: String,
-    /// Its version, `(devel)` for a working tree.
+    /// Module version; `(devel)` for a working tree.
     pub version: String,
-    /// The `h1:` checksum, empty where there is none.
+    /// Checksum `h1:…`; empty if there is none.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub sum: String,
-    /// What replaced it.
+    /// Module that replaced this module.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replaced_by: Option<Box<Module>>,
 }
 
-/// What the linker wrote about the build.
+/// Information that the linker wrote about the build.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BuildInfo {
-    /// As `runtime.Version()` returns it. Whoever links can make it anything (`-X runtime.buildVersion=…`).
+    /// Version, as `runtime.Version()` returns it. A linker option can set it to any text
+    /// (`-X runtime.buildVersion=…`).
     pub version: String,
-    /// The main package's path.
+    /// Import path of the main package.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub path: String,
-    /// The main module.
+    /// Main module.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub main: Option<Module>,
-    /// The modules it depends on.
+    /// Modules that the main module depends on.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub deps: Vec<Module>,
-    /// Build settings such as `-race`, `GOAMD64`, `vcs.revision`, in their order.
+    /// Build settings such as `-race`, `GOAMD64`, `vcs.revision`, in the order of the blob.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub settings: Vec<(String, String)>,
 }
 
 impl BuildInfo {
-    /// The value of a build setting.
+    /// Returns the value of a build setting.
     pub fn setting(&self, key: &str) -> Option<&str> {
         self.settings.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
     }
 
-    /// The version, with the experiments that the settings name. `None` where the version is no Go version.
+    /// Returns the Go version, with the experiments that the settings name. `None` if the version text is no
+    /// Go version.
     pub fn go_version(&self) -> Option<GoVersion> {
         let version = GoVersion::parse(&self.version)?;
         Some(version.with_experiments(self.setting("GOEXPERIMENT").unwrap_or_default()))
     }
 }
 
-/// Looks for the blob: in all writable segments first, as linkers put it there, then in the others.
+/// Searches for the blob: first in the writable segments, where linkers put it, then in the others.
 ///
-/// The magic alone is no proof: programs that deal with build info hold it too. A hit counts only where a
-/// version that parses follows it, or, after anything else, a list of modules within its frame.
+/// The magic alone is no proof: programs that read build info contain it too. A hit is valid only if a Go
+/// version follows that parses. Another text is valid if a list of modules in its frame follows.
 pub fn find(image: &Image) -> Option<BuildInfo> {
     let segments = image.segments();
     let order = segments.iter().filter(|s| s.writable).chain(segments.iter().filter(|s| !s.writable));
@@ -91,7 +94,7 @@ pub fn find(image: &Image) -> Option<BuildInfo> {
     None
 }
 
-/// Reads the blob at a known address, such as that of a `.go.buildinfo` section.
+/// Reads the blob at a known address, for example of a `.go.buildinfo` section.
 pub fn at(image: &Image, addr: LinkAddr) -> Option<BuildInfo> {
     parse(image, addr)
 }
@@ -109,7 +112,7 @@ fn parse(image: &Image, at: LinkAddr) -> Option<BuildInfo> {
         let modinfo = inline_string(image, next, MAX_MODINFO).map(|(bytes, _)| bytes);
         (version, modinfo.unwrap_or_default())
     } else {
-        // Up to Go 1.17, and therefore only good to say that a program is too old.
+        // Format up to Go 1.17: read only to report that the program is too old.
         if flags & FLAG_BIG_ENDIAN != 0 {
             return None;
         }
@@ -123,7 +126,7 @@ fn parse(image: &Image, at: LinkAddr) -> Option<BuildInfo> {
     };
     let mut info =
         BuildInfo { version, path: String::new(), main: None, deps: Vec::new(), settings: Vec::new() };
-    // 16 bytes of framing on each side, so that the string can be found in a binary.
+    // Frame of 16 bytes on each side of the list, for finding it in a binary.
     if modinfo.len() >= 33
         && modinfo.get(modinfo.len() - 17) == Some(&b'\n')
         && let Some(text) = modinfo.get(16..modinfo.len() - 16)
@@ -133,20 +136,22 @@ fn parse(image: &Image, at: LinkAddr) -> Option<BuildInfo> {
     Some(info)
 }
 
-/// A little-endian word of a pointer's size, 4 or 8 bytes.
+/// Reads a little-endian word of pointer size, 4 or 8 bytes.
 fn pointer(bytes: &[u8], at: usize, size: usize) -> Option<u64> {
     let mut word = [0; 8];
     word.get_mut(..size)?.copy_from_slice(bytes.get(at..at.checked_add(size)?)?);
     Some(u64::from_le_bytes(word))
 }
 
-/// The version, if it is one. Known before more is read: a file may hold the magic any number of times.
+/// Returns the version if it is a valid Go version. Checked before more is read: a file can contain the magic
+/// many times.
 fn checked(version: Vec<u8>) -> Result<String, Vec<u8>> {
     let version = String::from_utf8(version).map_err(|error| error.into_bytes())?;
     if crate::version::GoVersion::parse(&version).is_some() { Ok(version) } else { Err(version.into_bytes()) }
 }
 
-/// Whether the string at `at` begins and ends as a list of modules does. No more of it is read.
+/// Returns true if the string at `at` begins and ends like a list of modules. Reads only its beginning and
+/// end.
 fn is_framed(image: &Image, at: LinkAddr) -> bool {
     let frame = || {
         let (len, start) = inline_length(image, at).filter(|(len, _)| *len <= MAX_MODINFO)?;
@@ -157,7 +162,7 @@ fn is_framed(image: &Image, at: LinkAddr) -> bool {
     frame() == Some(true)
 }
 
-/// The length that stands before a string, and where the string begins.
+/// Reads the length before a string. Returns the length and the address of the string.
 fn inline_length(image: &Image, at: LinkAddr) -> Option<(u64, LinkAddr)> {
     let prefix = image.read_vec(at, 10).ok()?;
     let (mut len, mut used) = (0u64, 0);
@@ -231,7 +236,8 @@ fn parse_modinfo(text: &str, info: &mut BuildInfo) {
     }
 }
 
-/// `key=value`, either quoted as a Go string where it holds characters that would break the line.
+/// Parses `key=value`. Key or value is quoted like a Go string if it contains characters that would break the
+/// line.
 fn setting(text: &str) -> Option<(String, String)> {
     let (key, rest) = match text.strip_prefix('"') {
         Some(quoted) => {

@@ -1,37 +1,39 @@
-//! What GOEXPERIMENTs do to the runtime's structs, as measured by `generate-tables experiments` for each experiment that
-//! each minor release knows.
+//! Effects of GOEXPERIMENTs on the runtime's structs. `generate-tables experiments` measures each experiment
+//! that a minor release knows.
 
 use std::collections::BTreeMap;
 
 use crate::toolchain::Release;
 use crate::version::GoVersion;
 
-/// `(minor, patch, contents)`, ascending. The list is written by `generate-tables` beside the files themselves.
+/// Measured releases as `(minor, patch, contents)`, ascending. `generate-tables` writes this list beside the
+/// files.
 const FILES: &[(u32, u32, &str)] = include!("../data/amd64/experiments/index.rs");
 
-/// What was measured with the experiments of one release.
+/// Measurements with the experiments of one release.
 #[derive(serde::Deserialize)]
 struct File<'a> {
-    /// Names of what the release does anyway.
+    /// Names of experiments that are the default of the release.
     #[serde(borrow)]
     default: Vec<&'a str>,
-    /// No struct is another one.
+    /// Names of experiments that change no struct.
     #[serde(borrow)]
     same: Vec<&'a str>,
     #[serde(borrow)]
     different: BTreeMap<&'a str, Difference<'a>>,
 }
 
-/// What of the table of a release is another one with an experiment. An empty text stands for what is no more.
+/// Difference between the table of an experiment and the plain table of the release. An empty text means that
+/// the entry does not exist with the experiment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Deserialize)]
 pub(crate) struct Difference<'a> {
     /// Lines of structs, by name.
     #[serde(borrow)]
     pub(crate) structs: BTreeMap<&'a str, &'a str>,
-    /// Names of the types of variables.
+    /// Type names of variables, by variable.
     #[serde(borrow)]
     pub(crate) variables: BTreeMap<&'a str, &'a str>,
-    /// Shapes of functions of the recipes.
+    /// Shapes of functions in recipes, by function.
     #[serde(borrow)]
     pub(crate) functions: BTreeMap<&'a str, &'a str>,
     /// Recipes, by variable.
@@ -40,7 +42,8 @@ pub(crate) struct Difference<'a> {
 }
 
 impl Difference<'_> {
-    /// What two experiments change together. `None` where both change the same struct. Code that both change is not known.
+    /// Combines the differences of two experiments. `None` if both change the same struct or variable type.
+    /// Functions and recipes that both change become unknown.
     fn and(mut self, other: Self) -> Option<Self> {
         let apart = other.structs.keys().all(|name| !self.structs.contains_key(name))
             && other.variables.keys().all(|name| !self.variables.contains_key(name));
@@ -56,18 +59,18 @@ impl Difference<'_> {
     }
 }
 
-/// What the experiments of a version do.
+/// Effect of a version's experiments.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// Nothing that is seen from outside.
+    /// Empty effect: no struct changes.
     None,
-    /// This, to the table of this release.
+    /// Measured differences to the table of this release.
     Measured(Release, Difference<'static>),
-    /// At least one was never measured, or two of them change the same struct.
+    /// Unknown effect: an experiment was never measured, or two experiments change the same struct.
     Unknown,
 }
 
-/// What the experiments of `version` do.
+/// Returns the effect of the experiments of `version`.
 pub(crate) fn effect(version: &GoVersion) -> Effect {
     if version.experiments.is_empty() {
         return Effect::None;
@@ -107,7 +110,7 @@ mod tests {
             assert_eq!(files.len(), 1, "go1.{minor}");
             let file: File<'_> = serde_json::from_str(files[0].2).unwrap();
             assert!(file.same.len() + file.different.len() >= 3, "go1.{minor}");
-            // A lock then has a rank, in all releases.
+            // Check of a known effect: locks have a rank with this experiment, in all releases.
             assert!(file.different.contains_key("staticlockranking"), "go1.{minor}");
         }
     }

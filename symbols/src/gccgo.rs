@@ -1,18 +1,20 @@
-//! Go programs that gccgo built. Their runtime is another one, in C and Go, without a pclntab.
+//! Detection of Go programs built by gccgo. Their runtime is a different one, in C and Go, without a pclntab.
 
 use crate::image::Image;
 
-/// As much of an image is searched.
+/// Maximum number of bytes of an image that are searched.
 const MAX_SEARCHED: usize = 32 << 20;
-/// What that runtime says before it dies (`libgo/runtime/go-assert.c`). The version that `runtime.Version` returns is only in
-/// programs that ask for it.
+/// Text that the gccgo runtime prints before it dies (`libgo/runtime/go-assert.c`). The version from
+/// `runtime.Version` is no replacement: it exists only in programs that use it.
 ///
-/// In a program it is within the text for `fprintf`. Alone it is also in this one, and in whatever else looks for it.
+/// In a gccgo program, the text is part of a format string for `fprintf`. The bare text also exists in
+/// gops-probe itself and in any other program that searches for it.
 const MARK: &[u8] = b": libgo assertion failure";
-/// What is before and behind it there.
+/// Text before and after [`MARK`] in the format string.
 const AROUND: (&[u8], &[u8]) = (b"%s:%U", b"\n\0");
 
-/// Whether that runtime is in an image: it is linked statically, or this is the library.
+/// Returns true if the gccgo runtime is in an image: linked statically into a program, or as the library
+/// itself.
 pub fn built(image: &Image) -> bool {
     let mut left = MAX_SEARCHED;
     let segments = image.segments().iter().filter(|s| !s.writable && !s.executable);
@@ -21,7 +23,7 @@ pub fn built(image: &Image) -> bool {
         left -= size;
         const PIECE: usize = 1 << 20;
         for at in (0..size).step_by(PIECE) {
-            // Pieces overlap by what is looked for.
+            // Overlap of the pieces by the length of the searched text.
             let length = (size - at).min(PIECE + AROUND.0.len() + MARK.len() + AROUND.1.len());
             let Ok(bytes) = image.read_vec(segment.start.plus(at as u64), length) else { break };
             if says_it(&bytes) {

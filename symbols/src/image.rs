@@ -1,5 +1,5 @@
-//! An ELF image seen through its program headers, as the loader sees it. Section headers are never needed:
-//! they may be missing or wrong in a running program.
+//! ELF image by its program headers, as the loader sees it. Section headers are never necessary: they can be
+//! missing or wrong in a running program.
 
 use std::fmt;
 use std::ops::Range;
@@ -13,21 +13,21 @@ use object::read::elf::{Dyn as _, FileHeader, ProgramHeader as _, Rela as _, Sym
 use crate::addr::LinkAddr;
 use crate::arch;
 
-/// Where the bytes of an image come from: a file, a copy in memory, a mapping of a process.
+/// Source of the bytes of an image: a file, a copy in memory, or a mapping of a process.
 pub trait Source: Send + Sync {
-    /// How many bytes there are.
+    /// Number of bytes.
     fn len(&self) -> u64;
 
-    /// Whether there are no bytes.
+    /// Returns true if there are no bytes.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Fills `buf` with the bytes from `offset`; false where they are not all there.
+    /// Fills `buf` with the bytes from `offset`. Returns false if not all of them exist.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> bool;
 
-    /// The next bytes from `offset` on that are no hole of a sparse file; holes read as zeros. `None` where nothing but a hole is
-    /// left. Whoever does not know of holes has none.
+    /// Returns the next range of data from `offset` on, after any hole of a sparse file; holes read as zeros.
+    /// `None` if only a hole is left. A source that does not know its holes reports none.
     fn data(&self, offset: u64) -> Option<Range<u64>> {
         (offset < self.len()).then(|| offset..self.len())
     }
@@ -50,78 +50,80 @@ impl Source for Vec<u8> {
     }
 }
 
-/// Why bytes are not an image that can be looked at.
+/// Error of reading bytes as an image.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImageError {
-    /// No ELF magic, or less than a header.
+    /// Not an ELF file: no ELF magic, or shorter than a header.
     #[error("not an ELF file")]
     NotElf,
-    /// Not little endian.
+    /// Big-endian ELF file.
     #[error("a big-endian ELF file; only little-endian programs are supported")]
     BigEndian,
-    /// The program headers are missing, too many, or not within the file.
+    /// Program headers that are missing, too many, or outside of the file.
     #[error("its program headers are damaged")]
     ProgramHeaders,
-    /// An address that no segment holds, or whose bytes the file does not have.
+    /// Address outside of all segments, or with bytes that the file does not contain.
     #[error("no bytes at link address {0}")]
     Unmapped(LinkAddr),
 }
 
-/// The machine an image is for.
+/// Machine of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arch {
-    /// x86-64, called amd64 by Go.
+    /// Machine x86-64; Go calls it amd64.
     Amd64,
-    /// AArch64, called arm64 by Go.
+    /// Machine AArch64; Go calls it arm64.
     Arm64,
-    /// Another ELF machine number.
+    /// Other machine, by its ELF number.
     Other(u16),
 }
 
-/// A loadable segment.
+/// Loadable segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
-    /// Where it is linked.
+    /// Link address of the segment.
     pub start: LinkAddr,
-    /// Its size in memory.
+    /// Size in memory, in bytes.
     pub mem_size: u64,
-    /// Where its bytes begin in the file.
+    /// File offset of the first byte.
     pub file_offset: u64,
-    /// How many of them the file has; the rest is zero.
+    /// Number of bytes in the file; the rest of the segment is zero.
     pub file_size: u64,
-    /// May be written to.
+    /// True if the segment is writable.
     pub writable: bool,
-    /// May be executed.
+    /// True if the segment is executable.
     pub executable: bool,
 }
 
 impl Segment {
-    /// Whether `addr` is inside.
+    /// Returns true if `addr` is inside the segment.
     pub fn contains(&self, addr: LinkAddr) -> bool {
         addr.since(self.start).is_some_and(|d| d < self.mem_size)
     }
 }
 
 const BLOCK: usize = 64 << 10;
-/// Blocks up to here may be kept; what lies further out in an absurdly large file is read each time.
+/// Maximum number of blocks that can be cached. Bytes beyond, in an absurdly large file, are read each time.
 const MAX_BLOCKS: u64 = (4 << 30) / BLOCK as u64;
-/// How many of them are kept, 64 MiB: the first that are asked for. What is asked for later is read each time.
+/// Maximum number of cached blocks (64 MiB). The blocks requested first are kept; later ones are read each
+/// time.
 const MAX_KEPT: usize = (64 << 20) / BLOCK;
 const MAX_SEGMENTS: usize = 4096;
-/// More relocations than any real program has: a large one has half a million.
+/// Maximum number of relocations. A large program has half a million.
 const MAX_RELOCATIONS: u64 = 1 << 23;
-/// More relocations by symbols than a plugin has: that of a small program has some thousands.
+/// Maximum number of relocations by symbols. The plugin of a small program has some thousands.
 const MAX_SYMBOLIC: u64 = 1 << 20;
-/// 1.5 MiB.
+/// Number of relocations that are read at once (1.5 MiB).
 const RELOCATIONS_AT_A_TIME: u64 = 1 << 16;
-/// How much of an image a search looks at, all segments together. Operands of amd64 reach no further, so that no Go
-/// program is larger; segments of a hostile file may claim any size, and the same bytes any number of times.
+/// Maximum number of bytes that a search reads, for all segments together. Go programs are not larger,
+/// because operands of amd64 reach no further. Segments of a hostile file can claim any size, and the same
+/// bytes many times.
 pub(crate) const MAX_SEARCH: u64 = 2 << 30;
 const MAX_NOTES: usize = 16;
 const MAX_NOTE: u64 = 16 << 10;
 
-/// An ELF image: segments, and reads by link address.
+/// ELF image: segments, and reads by link address.
 pub struct Image {
     source: Arc<dyn Source>,
     arch: Arch,
@@ -132,7 +134,7 @@ pub struct Image {
     segments: Vec<Segment>,
     dynamic: Option<(u64, u64)>,
     tls_size: Option<(u64, u64)>,
-    /// Where in the file notes are, and their length.
+    /// File offset and length of each segment of notes.
     notes: Vec<(u64, u64)>,
     eh_frame_hdr: Option<LinkAddr>,
     section_header_offset: u64,
@@ -151,7 +153,7 @@ impl fmt::Debug for Image {
     }
 }
 
-/// What the ELF header and the program headers say, of either class.
+/// Contents of the ELF header and the program headers, for 32-bit and 64-bit files.
 struct Headers {
     segments: Vec<Segment>,
     dynamic: Option<(u64, u64)>,
@@ -279,42 +281,44 @@ impl Image {
         })
     }
 
-    /// The machine it is for.
+    /// Machine of the image.
     pub fn arch(&self) -> Arch {
         self.arch
     }
 
-    /// How many bytes a pointer has: 8, or 4 in a 32-bit ELF. Of the latter only the build info is read.
+    /// Size of a pointer in bytes: 8, or 4 in a 32-bit ELF file. From 32-bit files, only the build info is
+    /// read.
     pub fn pointer_size(&self) -> usize {
         self.pointer_size
     }
 
-    /// Linked to be loaded anywhere (PIE, shared object).
+    /// Returns true if the image can be loaded at any address (PIE, shared object).
     pub fn is_position_independent(&self) -> bool {
         self.position_independent
     }
 
-    /// A program that a dynamic loader starts (`PT_INTERP`): it can load shared objects.
+    /// Returns true if a dynamic loader starts the program (`PT_INTERP`). Such a program can load shared
+    /// objects.
     pub fn is_interpreted(&self) -> bool {
         self.interpreted
     }
 
-    /// The entry point.
+    /// Link address of the entry point.
     pub fn entry(&self) -> LinkAddr {
         self.entry
     }
 
-    /// Size and alignment of the thread-local segment, if there is one.
+    /// Size and alignment of the thread-local segment in bytes, if there is one.
     pub fn tls(&self) -> Option<(u64, u64)> {
         self.tls_size
     }
 
-    /// Where the table of call frame information is (`PT_GNU_EH_FRAME`).
+    /// Link address of the header of call frame information (`PT_GNU_EH_FRAME`).
     pub fn eh_frame_hdr(&self) -> Option<LinkAddr> {
         self.eh_frame_hdr
     }
 
-    /// The bytes of each of its note segments, cut off where one is longer than any real one.
+    /// Bytes of each segment of notes, cut off at the maximum length of a real one.
     pub fn notes(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
         self.notes.iter().filter_map(|&(offset, len)| {
             let mut bytes = vec![0; usize::try_from(len.min(MAX_NOTE)).ok()?];
@@ -322,18 +326,18 @@ impl Image {
         })
     }
 
-    /// The loadable segments, by address.
+    /// Loadable segments, sorted by address.
     pub fn segments(&self) -> &[Segment] {
         &self.segments
     }
 
-    /// The bytes underneath, for readers of sections (symbols, DWARF).
+    /// Source of the image's bytes, for readers of sections (symbols, DWARF).
     pub fn source(&self) -> &dyn Source {
         &*self.source
     }
 
-    /// The bytes underneath from those that are linked at `addr` on, for who reads them piece by piece: where in the file they
-    /// are, and how many of them the segment has there.
+    /// Returns the source and a range of file offsets, for reading in pieces. The range begins with the byte
+    /// at `addr` and ends with the file bytes of its segment.
     pub(crate) fn part(&self, addr: LinkAddr) -> Result<(Arc<dyn Source>, Range<u64>), ImageError> {
         let segment = self.segment(addr).ok_or(ImageError::Unmapped(addr))?;
         let skip = addr.0 - segment.start.0;
@@ -342,27 +346,27 @@ impl Image {
         Ok((Arc::clone(&self.source), start..start.saturating_add(len)))
     }
 
-    /// How many bytes of it are kept in memory.
+    /// Number of bytes of the image that are cached in memory.
     pub fn kept(&self) -> usize {
         self.kept.load(Ordering::Relaxed).saturating_mul(BLOCK) + size_of_val(self.blocks.as_slice())
     }
 
-    /// Whether the header claims to have section headers. A hint only.
+    /// Returns true if the header claims to have section headers. A hint only.
     pub fn claims_sections(&self) -> bool {
         self.section_header_offset != 0
     }
 
-    /// The segment that holds `addr`.
+    /// Returns the segment that contains `addr`.
     pub fn segment(&self, addr: LinkAddr) -> Option<&Segment> {
         let i = self.segments.partition_point(|s| s.start <= addr).checked_sub(1)?;
         self.segments.get(i).filter(|s| s.contains(addr))
     }
 
-    /// Fills `buf` with the bytes linked at `addr`, without relocations. What a segment has beyond its bytes in
-    /// the file reads as zero.
+    /// Fills `buf` with the bytes at `addr`, without relocations. Bytes of a segment that are not in the file
+    /// read as zero.
     ///
     /// # Errors
-    /// [`ImageError::Unmapped`] where one segment does not hold all of it.
+    /// Returns [`ImageError::Unmapped`] if one segment does not contain the whole range.
     pub fn read(&self, addr: LinkAddr, buf: &mut [u8]) -> Result<(), ImageError> {
         let fail = ImageError::Unmapped(addr);
         let segment = self.segment(addr).ok_or(fail.clone())?;
@@ -376,7 +380,7 @@ impl Image {
         if bytes.is_empty() || self.read_file(segment.file_offset + skip, bytes) { Ok(()) } else { Err(fail) }
     }
 
-    /// Up to `len` bytes linked at `addr`: fewer where the segment ends before.
+    /// Reads up to `len` bytes at `addr`. Returns fewer bytes if the file bytes of the segment end before.
     pub fn read_vec(&self, addr: LinkAddr, len: usize) -> Result<Vec<u8>, ImageError> {
         let segment = self.segment(addr).ok_or(ImageError::Unmapped(addr))?;
         let left = segment.file_size.saturating_sub(addr.0 - segment.start.0);
@@ -385,15 +389,15 @@ impl Image {
         Ok(bytes)
     }
 
-    /// The little-endian word at `addr`, without relocations.
+    /// Reads the little-endian word at `addr`, without relocations.
     pub fn word(&self, addr: LinkAddr) -> Result<u64, ImageError> {
         let mut buf = [0; 8];
         self.read(addr, &mut buf)?;
         Ok(u64::from_le_bytes(buf))
     }
 
-    /// As [`Image::read_vec`], with relocations applied at load bias 0, so that pointers in the data of
-    /// a position-independent image are link addresses too.
+    /// Reads bytes like [`Image::read_vec`], with relocations applied at load bias 0. Pointers in the data of
+    /// a position-independent image are then link addresses too.
     pub fn read_relocated(&self, addr: LinkAddr, len: usize) -> Result<Vec<u8>, ImageError> {
         let mut bytes = self.read_vec(addr, len)?;
         self.relocate(addr, &mut bytes);
@@ -415,8 +419,9 @@ impl Image {
         }
     }
 
-    /// The bytes of the segments, one after the other, in pieces of at most `piece` that overlap by `overlap`, with
-    /// their addresses. Ends early where the segments claim more than any program has ([`MAX_SEARCH`]).
+    /// Returns the bytes of the segments, with their addresses, in pieces of at most `piece` bytes. Each
+    /// piece continues for `overlap` bytes into the next. The iteration ends early if the segments claim more
+    /// than [`MAX_SEARCH`] bytes.
     pub(crate) fn pieces<'i>(
         &'i self,
         segments: impl IntoIterator<Item = &'i Segment> + 'i,
@@ -438,7 +443,8 @@ impl Image {
             .filter_map(move |addr| Some((addr, self.read_vec(addr, piece + overlap).ok()?)))
     }
 
-    /// Whether nothing but zeros is linked there, which takes no reading to know: a hole of the file, without relocations.
+    /// Returns true if the range is known to be zero without reading it: a hole of the file, without
+    /// relocations.
     fn is_hole(&self, addr: LinkAddr, len: usize) -> bool {
         let Some(segment) = self.segment(addr) else { return false };
         let skip = addr.0 - segment.start.0;
@@ -456,7 +462,7 @@ impl Image {
     }
 
     fn read_file(&self, offset: u64, buf: &mut [u8]) -> bool {
-        // Large reads would only be copied twice through the blocks.
+        // Direct read of large ranges: blocks would only cause a second copy.
         if buf.len() >= 4 * BLOCK {
             return self.source.read_at(offset, buf);
         }
@@ -487,9 +493,10 @@ impl Image {
         true
     }
 
-    /// Relocations, `(address, value)` by address; empty for an image without any. Those that name a symbol are among them
-    /// where the image itself defines it. The loader may take the definition of another image instead (a plugin's reference
-    /// to `runtime.textsectionmap` leads to its program's): what is read here is what this image means by it.
+    /// Returns relocations as `(address, value)`, sorted by address. The list is empty for an image without
+    /// any. A relocation that names a symbol is in the list if the image itself defines the symbol. The
+    /// loader can use the definition of another image instead (a plugin's reference to
+    /// `runtime.textsectionmap` leads to its program). The value here is the definition of this image.
     fn relocations(&self) -> &[(u64, u64)] {
         self.relocations.get_or_init(|| self.load_relocations().unwrap_or_default())
     }
@@ -507,7 +514,7 @@ impl Image {
         let mut left = (size / 24).min(MAX_RELOCATIONS);
         let mut named = 0;
         let mut at = LinkAddr(table);
-        // In pieces: a hostile file may claim a large table where it has nothing but a hole.
+        // Reads in pieces: a hostile file can claim a large table in a hole.
         while left > 0 {
             let count = left.min(RELOCATIONS_AT_A_TIME);
             let Ok(bytes) = self.read_vec(at, usize::try_from(count * 24).ok()?) else { break };
@@ -532,7 +539,8 @@ impl Image {
             at = at.plus(count * 24);
             left -= count;
         }
-        // The last one for a place counts, as for the loader; others would only be work for each reader.
+        // Only the last relocation for an address, as for the loader: others would only cause work for each
+        // reader.
         list.sort_by_key(|&(at, _)| at);
         list.dedup_by(|later, kept| {
             let same = later.0 == kept.0;
@@ -544,7 +552,7 @@ impl Image {
         Some(list)
     }
 
-    /// The value of a dynamic symbol that this image defines.
+    /// Returns the value of a dynamic symbol that this image defines.
     fn defined_symbol(&self, table: LinkAddr, index: u32) -> Option<u64> {
         let mut bytes = [0; 24];
         self.read(table.plus(24 * u64::from(index)), &mut bytes).ok()?;

@@ -1,7 +1,7 @@
-//! What a Go binary says about itself: build info, pclntab, moduledata, struct layouts and the
-//! addresses of runtime globals.
+//! Facts about a Go binary: build info, pclntab, moduledata, struct layouts and the addresses of runtime
+//! globals.
 //!
-//! Bytes in, facts out: nothing here opens a file, makes a system call or prints.
+//! Input is bytes, output is facts: no code in this crate opens a file, makes a system call or prints.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]

@@ -1,14 +1,16 @@
-//! `runtime.moduledata`: the linker's description of a module (the program, a plugin, a shared object).
+//! Moduledata (`runtime.moduledata`): the linker's description of a module (the program, a plugin, a shared
+//! object).
 //!
-//! It is found without symbols: it is the one place in writable memory that points at the pclntab header and at
-//! each of the header's tables, with a function table of the header's length.
+//! Moduledata is found without symbols. It is the only place in writable memory that points to the pclntab
+//! header and to each of the header's tables, with a function table of the header's length.
 
 use crate::addr::LinkAddr;
 use crate::image::Image;
 use crate::pclntab::header::{self, Format, Header};
 use crate::version::GoVersion;
 
-/// Byte offsets of the fields that all supported releases share (`runtime/symtab.go:moduledata`, Go 1.18–1.27).
+/// Byte offsets of the fields that all supported releases share (`runtime/symtab.go:moduledata`, Go
+/// 1.18–1.27).
 mod fixed {
     pub(super) const FUNCNAMETAB: usize = 8;
     pub(super) const CUTAB: usize = 32;
@@ -23,10 +25,10 @@ mod fixed {
     pub(super) const NOPTRDATA: usize = 192;
 }
 
-/// Where the fields that moved between releases are.
+/// Byte offsets of the fields that moved between releases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Shape {
-    /// The minor releases that have it.
+    /// First and last minor release with this shape.
     minors: (u32, u32),
     types: usize,
     etypes: usize,
@@ -38,71 +40,71 @@ struct Shape {
     next: usize,
 }
 
-/// Written by `generate-tables`, from the tables of all releases.
+/// Shapes of all releases. `generate-tables` writes them from the tables.
 const SHAPES: &[Shape] = &include!("../data/moduledata.rs");
 
-/// Where `text` is in a moduledata of each release.
+/// Byte offset of `text` in moduledata, in all releases.
 pub const TEXT_OFFSET: u64 = fixed::TEXT as u64;
 
-/// The largest shape, for readers that copy a moduledata before its shape is known.
+/// Size of the largest shape in bytes, for readers that copy a moduledata before its shape is known.
 pub const MAX_SIZE: usize = 640;
 
-/// A range of link addresses.
+/// Range of link addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Range {
     /// First address.
     pub start: LinkAddr,
-    /// One past the last.
+    /// Address after the last one.
     pub end: LinkAddr,
 }
 
 impl Range {
-    /// Whether `addr` is inside.
+    /// Returns true if `addr` is inside the range.
     pub fn contains(&self, addr: LinkAddr) -> bool {
         self.start <= addr && addr < self.end
     }
 }
 
-/// A section of text, for the rare images with several (`runtime.textsect`).
+/// Section of text, for the rare images with several sections (`runtime.textsect`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TextSection {
-    /// Offset of its start among the pclntab's text offsets.
+    /// Offset of the section's start among the pclntab's text offsets.
     pub offset: u64,
-    /// Offset of its end.
+    /// Offset of the section's end.
     pub end: u64,
-    /// Where it is linked.
+    /// Link address of the section.
     pub base: LinkAddr,
 }
 
-/// A module's description, in link addresses.
+/// Contents of a moduledata, in link addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Moduledata {
-    /// Where the moduledata itself is.
+    /// Link address of the moduledata itself.
     pub addr: LinkAddr,
-    /// The Go text of the module: lowest and highest pc of its functions.
+    /// Range of the module's functions: lowest and highest pc of Go code.
     pub pcs: Range,
-    /// `runtime.text` to `runtime.etext`.
+    /// Range from `runtime.text` to `runtime.etext`.
     pub text: Range,
-    /// Base of function data offsets.
+    /// Base address of function data offsets.
     pub gofunc: LinkAddr,
-    /// Type descriptors.
+    /// Range of type descriptors.
     pub types: Range,
-    /// Pointer-free data, data, bss and pointer-free bss, in this order.
+    /// Ranges of pointer-free data, data, bss and pointer-free bss, in this order.
     pub data: [Range; 4],
     /// Sections of the text; one in nearly all images.
     pub text_sections: Vec<TextSection>,
-    /// The minor releases whose moduledata has this shape.
+    /// First and last minor release whose moduledata has this shape.
     pub minors: (u32, u32),
 }
 
-/// Finds pclntab and moduledata of a Go image: exactly one pair whose parts confirm each other.
+/// Finds pclntab and moduledata of a Go image: the pair whose parts confirm each other.
 ///
-/// `version` only breaks a tie between shapes that the contents cannot tell apart.
+/// `version` only decides between shapes that the contents cannot distinguish.
 pub fn find(image: &Image, version: Option<&GoVersion>) -> Option<(Header, Moduledata)> {
     confirm(image, &header::candidates(image), version)
 }
 
-/// As [`find`], for headers that the caller found in a cheaper way.
+/// Finds the pair like [`find`], for headers that the caller found in a cheaper way.
 pub fn confirm(
     image: &Image,
     candidates: &[Header],
@@ -120,7 +122,7 @@ pub fn confirm(
         for at in index.places(&bytes) {
             let Some(found) = bytes.get(at..) else { continue };
             for (i, header) in index.headers(found) {
-                // The header that was named first counts, wherever its moduledata is.
+                // Priority by the order of the candidates, not by the address of the moduledata.
                 if best.as_ref().is_some_and(|(b, _)| *b <= i) || !refers_to(found, header) {
                     continue;
                 }
@@ -141,12 +143,13 @@ pub fn confirm(
     Some((*candidates.get(i)?, module))
 }
 
-/// Writable memory is searched in pieces of this size, for a segment may claim any.
+/// Size of a piece of writable memory in a search, in bytes. A segment can claim any size.
 const PIECE: usize = 1 << 20;
-/// How many places that refer to a header and to each of its tables are looked at in full. A real image has one.
+/// Maximum number of places that are parsed in full. Such a place refers to a header and to each of its
+/// tables; a real image has one.
 const MAX_LIKELY: usize = 256;
 
-/// Headers by their address.
+/// Index of headers by address.
 struct Index<'h> {
     by_addr: Vec<(u64, usize, &'h Header)>,
     range: std::ops::RangeInclusive<u64>,
@@ -161,14 +164,14 @@ impl<'h> Index<'h> {
         Index { by_addr, range: first..=last }
     }
 
-    /// Offsets of aligned words that could be a header's address.
+    /// Returns the offsets of aligned words that can be the address of a header.
     fn places<'a>(&'a self, bytes: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
         let piece = bytes.get(..bytes.len().min(PIECE)).unwrap_or_default();
         let words = piece.as_chunks::<8>().0.iter().enumerate();
         words.filter(|(_, w)| self.range.contains(&u64::from_le_bytes(**w))).map(|(i, _)| 8 * i)
     }
 
-    /// The headers at the address that `bytes` begin with, and their number.
+    /// Returns the headers whose address is the first word of `bytes`, with their indices.
     fn headers(&self, bytes: &[u8]) -> impl Iterator<Item = (usize, &'h Header)> {
         let addr = word(bytes, 0).unwrap_or(0);
         let from = self.by_addr.partition_point(|h| h.0 < addr);
@@ -177,7 +180,7 @@ impl<'h> Index<'h> {
     }
 }
 
-/// Whether `bytes` begin with a moduledata for `header`.
+/// Returns true if `bytes` begin with a moduledata for `header`.
 fn refers_to(bytes: &[u8], header: &Header) -> bool {
     let is = |at: usize, value: u64| word(bytes, at) == Some(value);
     let table = |offset: u64| header.addr.0.wrapping_add(offset);
@@ -208,8 +211,9 @@ fn parse(
             Some((bytes.get(shape.hasmain) == Some(&1), with_shape(image, addr, bytes, shape)?))
         })
         .collect();
-    // Shapes that differ only in fields that are zero in the file cannot be told apart by it, except by the one
-    // flag that is set in the module of a program. It is of any of the releases that have such a shape, then.
+    // Ambiguous shapes: some differ only in fields that are zero in the file. Only the flag `hasmain`, set in
+    // the module of a program, can distinguish them. The minor releases of all remaining shapes are possible
+    // then.
     let by_flag = fitting.iter().any(|(has_main, _)| *has_main);
     let mut candidates = fitting.into_iter().filter(|(has_main, _)| *has_main == by_flag).map(|(_, m)| m);
     let mut module = candidates.next()?;
@@ -220,12 +224,13 @@ fn parse(
     Some(module)
 }
 
-/// Where `next`, the link to the next module of a process, is in the moduledata of a minor release.
+/// Returns the byte offset of `next` in the moduledata of a minor release. The field links to the next module
+/// of a process.
 pub fn next_offset(minor: u32) -> Option<usize> {
     SHAPES.iter().find(|s| (s.minors.0..=s.minors.1).contains(&minor)).map(|s| s.next)
 }
 
-/// Where `next` is in each of the shapes that there are, for modules whose release is not known exactly.
+/// Returns the different byte offsets of `next` in all shapes, for modules of an unknown release.
 pub fn next_offsets() -> impl Iterator<Item = usize> {
     let mut offsets: Vec<usize> = SHAPES.iter().map(|shape| shape.next).collect();
     offsets.sort_unstable();

@@ -1,4 +1,4 @@
-//! Whether an image is a Go program, which release built it, and how that is known.
+//! Recognition of Go programs, and the release that built them, with the evidence.
 
 use std::fmt;
 
@@ -14,17 +14,17 @@ use crate::version::{GoVersion, OLDEST_MINOR};
 
 mod inventory;
 
-/// What an image says about the release that built it.
+/// Release that built an image, as far as it is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Release {
-    /// This version.
+    /// Exactly this version.
     Exact(GoVersion),
-    /// One of the minor releases from the first to the second; `None` is "or any later one".
+    /// Range of minor releases, first and last. `None` as the last means "or any later one".
     Between(u32, Option<u32>),
 }
 
 impl Release {
-    /// The oldest minor release that it can be.
+    /// Oldest possible minor release.
     pub fn oldest_minor(&self) -> u32 {
         match self {
             Release::Exact(version) => version.minor,
@@ -44,23 +44,23 @@ impl fmt::Display for Release {
     }
 }
 
-/// One way in which a fact about a program was established.
+/// Evidence for a fact about a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Evidence {
-    /// The build info blob of the linker.
+    /// Build info blob of the linker.
     BuildInfo,
-    /// A pclntab whose function table and names make sense.
+    /// Pclntab with a plausible function table and plausible names.
     FunctionTable,
-    /// A pclntab header and the moduledata that points at each of its tables.
+    /// Pclntab header and the moduledata that points to each of its tables.
     Moduledata,
-    /// The moduledata's shape, which differs between releases.
+    /// Shape of the moduledata, which differs between releases.
     ModuledataShape,
     /// Runtime functions that only some releases have.
     FunctionInventory,
-    /// The string `runtime.buildVersion`.
+    /// String `runtime.buildVersion`.
     VersionString,
-    /// A section that only Go's linker writes.
+    /// Section that only Go's linker writes.
     Section,
 }
 
@@ -78,25 +78,25 @@ impl fmt::Display for Evidence {
     }
 }
 
-/// A Go program or shared object.
+/// Go program or shared object.
 #[derive(Debug, Clone)]
 pub struct GoProgram {
-    /// The release that built it.
+    /// Release that built the program.
     pub release: Release,
-    /// What the linker wrote about the build, unless that was removed.
+    /// Build info of the linker, unless it was removed.
     pub build_info: Option<BuildInfo>,
-    /// How it was recognised and its release found.
+    /// Evidence for the recognition and for the release.
     pub evidence: Vec<Evidence>,
-    /// The first and the last minor release that its function table can be of, where the release that it names is none of
-    /// them: whoever links can name any (`-X runtime.buildVersion=…`).
+    /// First and last minor release that the function table allows, if the named release is not among them. A
+    /// linker option can set any version text (`-X runtime.buildVersion=…`).
     pub contradicted: Option<(u32, Option<u32>)>,
-    /// Its pclntab header and moduledata. `None` where [`identify`] needed none, and for releases whose moduledata has
-    /// a shape that is not known.
+    /// Header of the pclntab, and moduledata. `None` if [`identify`] did not need them, or if the release has
+    /// a moduledata of unknown shape.
     pub module: Option<(Header, Moduledata)>,
 }
 
-/// Recognises a Go image, and finds its pclntab and moduledata. `None` where it is none, though it may hold Go's magic
-/// numbers as data.
+/// Recognises a Go image, and finds its pclntab and moduledata. `None` if it is no Go image, even if it
+/// contains Go's magic numbers as data.
 pub fn recognise(image: &Image) -> Option<GoProgram> {
     let mut program = identify(image)?;
     if program.module.is_none() && image.pointer_size() == 8 {
@@ -110,10 +110,10 @@ pub fn recognise(image: &Image) -> Option<GoProgram> {
     Some(program)
 }
 
-/// Says as cheaply as it can be known whether this is a Go image, and of which release.
+/// Checks with minimal cost whether an image is a Go image, and finds its release.
 ///
-/// With section names to go by, this reads a few pages. Without, or where the build info was removed, it searches the
-/// image.
+/// With section names, this function reads a few pages. Without them, or if the build info was removed, it
+/// searches the image.
 pub fn identify(image: &Image) -> Option<GoProgram> {
     let sections = sections::read(image).filter(|s| s.iter().any(|s| s.name == ".shstrtab"));
     match &sections {
@@ -123,12 +123,12 @@ pub fn identify(image: &Image) -> Option<GoProgram> {
     }
 }
 
-/// The cheap way: build info and function table are where the section names say, and make sense.
+/// Checks build info and function table at the addresses of the named sections. This check is cheap.
 fn by_sections(image: &Image, sections: &[Section]) -> Option<GoProgram> {
     let blob = sections.iter().find(|s| s.name == ".go.buildinfo")?;
     let build_info = buildinfo::at(image, blob.addr)?;
     let version = build_info.go_version()?;
-    // Of 32-bit programs only the build info is read.
+    // Exclusion of 32-bit programs: only their build info is read.
     let known_table = version.minor >= OLDEST_MINOR && image.pointer_size() == 8;
     let headers = if image.pointer_size() == 8 { named_headers(image, sections) } else { Vec::new() };
     let mut header = headers.first();
@@ -144,8 +144,8 @@ fn by_sections(image: &Image, sections: &[Section]) -> Option<GoProgram> {
 
 fn by_search(image: &Image, sections: Option<&[Section]>) -> Option<GoProgram> {
     if image.pointer_size() != 8 {
-        // Magic bytes may be data of a program of any language, and there is no table that would confirm them, so
-        // section names have to.
+        // Section names are necessary here: magic bytes can be data in a program of any language, and there
+        // is no function table that would confirm them.
         let build_info = sections.and_then(|_| buildinfo::find(image))?;
         let release = Release::Exact(build_info.go_version()?);
         let evidence = vec![Evidence::BuildInfo, Evidence::Section];
@@ -163,7 +163,7 @@ fn by_search(image: &Image, sections: Option<&[Section]>) -> Option<GoProgram> {
             contradicted = contradiction(&version, header);
             Release::Exact(version)
         }
-        // A release with another pclntab, or with a moduledata of a shape that is not known.
+        // Release with another pclntab format, or with a moduledata of unknown shape.
         (Some(version), None) if named.iter().any(|h| has_functions(image, h)) => {
             evidence.extend([Evidence::BuildInfo, Evidence::FunctionTable]);
             Release::Exact(version)
@@ -177,14 +177,14 @@ fn by_search(image: &Image, sections: Option<&[Section]>) -> Option<GoProgram> {
     Some(GoProgram { release, build_info, evidence, contradicted, module })
 }
 
-/// The minor releases that have such a table, where that of a version is none of them.
+/// Returns the first and last minor release that have this pclntab format. `None` if `version` is among them.
 fn contradiction(version: &GoVersion, header: &Header) -> Option<(u32, Option<u32>)> {
     let (from, to) = of_format(header.format);
     let fits = from <= version.minor && to.is_none_or(|to| version.minor <= to);
     (!fits).then_some((from, to))
 }
 
-/// The first and the last minor release whose tables have a form.
+/// Returns the first and the last minor release of a pclntab format.
 fn of_format(format: Format) -> (u32, Option<u32>) {
     match format {
         Format::Go116 => (16, Some(17)),
@@ -193,12 +193,12 @@ fn of_format(format: Format) -> (u32, Option<u32>) {
     }
 }
 
-/// Tries the headers that section names lead to before it searches.
+/// Finds pclntab and moduledata. Headers in named sections are tried before a search.
 fn find_module(image: &Image, named: &[Header], version: Option<&GoVersion>) -> Option<(Header, Moduledata)> {
     moduledata::confirm(image, named, version).or_else(|| moduledata::find(image, version))
 }
 
-/// Sections that Go's linker writes, and that survive `strip` and external linkers.
+/// Returns true for sections of Go's linker that remain after `strip` and after external linking.
 fn is_of_go(section: &Section) -> bool {
     let name = section.name.as_str();
     name.starts_with(".go.")
@@ -206,7 +206,7 @@ fn is_of_go(section: &Section) -> bool {
         || name.strip_prefix(".data.rel.ro.").is_some_and(|n| n == "gopclntab" || n == "typelink")
 }
 
-/// The pclntab header where a section of its name says that it is.
+/// Returns the pclntab headers in sections that are named for them.
 fn named_headers(image: &Image, sections: &[Section]) -> Vec<Header> {
     sections
         .iter()
@@ -215,7 +215,7 @@ fn named_headers(image: &Image, sections: &[Section]) -> Vec<Header> {
         .collect()
 }
 
-/// Whether a function table follows its header: entries in order, the first with a printable name.
+/// Returns true if a function table follows the header: entries in order, and a printable name for the first.
 fn has_functions(image: &Image, header: &Header) -> bool {
     let first = || -> Option<bool> {
         let table = header.addr.plus(header.pcln);
@@ -234,12 +234,12 @@ fn has_functions(image: &Image, header: &Header) -> bool {
     first() == Some(true)
 }
 
-/// A record repeats its function's offset.
+/// Returns the text offset of the function, which its record repeats.
 fn entry_offset(record: &[u8; 8]) -> Option<u32> {
     Some(u32::from_le_bytes(record.get(..4)?.try_into().ok()?))
 }
 
-/// Reads a few bytes from the file itself: the image would keep a block around them.
+/// Reads a few bytes from the source itself. A read through the image would cache a block around them.
 fn read<const N: usize>(image: &Image, addr: LinkAddr) -> Option<[u8; N]> {
     let segment = image.segment(addr)?;
     let skip = addr.since(segment.start)?;
@@ -248,13 +248,14 @@ fn read<const N: usize>(image: &Image, addr: LinkAddr) -> Option<[u8; N]> {
     (inside && image.source().read_at(segment.file_offset.checked_add(skip)?, &mut bytes)).then_some(bytes)
 }
 
-/// The first and the last minor release that the form of a program's tables and its runtime's functions allow, whatever its
-/// build info says; no last one where they are the newest known.
+/// Returns the first and the last minor release that are possible by the pclntab format, the moduledata and
+/// the runtime functions, whatever the build info says. `None` as the last means that the newest known
+/// release is possible.
 pub fn minors(header: &Header, module: &Moduledata, pclntab: &Pclntab) -> (u32, Option<u32>) {
     bounds(header, module, inventory::minors(pclntab), &mut Vec::new())
 }
 
-/// Narrows the release down without build info.
+/// Finds the release, or a range of releases, without build info.
 fn release_of(image: &Image, header: &Header, module: &Moduledata, evidence: &mut Vec<Evidence>) -> Release {
     let table = Pclntab::load(image, header, module).ok();
     let inventory = table.as_ref().and_then(inventory::minors);
@@ -268,7 +269,8 @@ fn release_of(image: &Image, header: &Header, module: &Moduledata, evidence: &mu
     }
 }
 
-/// The string `runtime.buildVersion` of the file. That of a position-independent program has its address only when it runs.
+/// Reads the string `runtime.buildVersion` from the file. In a position-independent program, the string's
+/// address exists only at runtime.
 fn in_file(image: &Image, table: &Pclntab, minors: (u32, Option<u32>)) -> Option<GoVersion> {
     let string = |at: LinkAddr| {
         let words = read::<16>(image, at)?;
@@ -295,7 +297,8 @@ fn bounds(
         };
     }
     let (first, last) = module.minors;
-    // Shapes overlap in what can be checked of them, so a contradiction means that the shape was taken wrongly.
+    // Use of the shape only without an inventory and without a contradiction. Shapes overlap in the fields
+    // that can be checked, so a contradiction means a wrongly chosen shape.
     if from <= last && to.is_none_or(|to| first <= to) && inventory.is_none() {
         evidence.push(Evidence::ModuledataShape);
         from = from.max(first);

@@ -1,20 +1,22 @@
-//! The section table, where there is one. Only ever a hint: a loader ignores it, so it may be missing or lie.
+//! Section table of an image, if there is one. It is only a hint: a loader ignores it, so it can be missing
+//! or wrong.
 
 use crate::addr::LinkAddr;
 use crate::image::Image;
 
-/// No program has more sections; the format itself ends at 65,279 without extensions.
+/// Maximum number of sections; no program has more. Without extensions, the format allows 65,279.
 const MAX_SECTIONS: usize = 8192;
 const MAX_NAMES: u64 = 1 << 20;
 const MAX_NAME: usize = 256;
 
-/// Where the fields of header and entries are, by class.
+/// Byte offsets of fields in the file header and in entries of the section table, for one ELF class.
 struct Shape {
     word: usize,
-    /// In the file header: the table's offset, and the first of the table's three numbers.
+    /// File header: offset of the table's file offset (`table`), and of the first of the table's three
+    /// numbers (`counts`).
     table: usize,
     counts: usize,
-    /// An entry's size, and its address, offset and size.
+    /// Table entry: its size, and the offsets of its fields for address, file offset and size.
     entry: usize,
     addr: usize,
     offset: usize,
@@ -24,18 +26,18 @@ struct Shape {
 const WIDE: Shape = Shape { word: 8, table: 40, counts: 58, entry: 64, addr: 16, offset: 24, size: 32 };
 const NARROW: Shape = Shape { word: 4, table: 32, counts: 46, entry: 40, addr: 12, offset: 16, size: 20 };
 
-/// A section's name and place.
+/// Name, address and size of a section.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Section {
-    /// Its name.
+    /// Name of the section.
     pub name: String,
-    /// Where it is linked; 0 for one that is not loaded.
+    /// Link address; 0 for a section that is not loaded.
     pub addr: LinkAddr,
-    /// Its size in bytes.
+    /// Size in bytes.
     pub size: u64,
 }
 
-/// Reads the section table. `None` where the image claims none, or where it is damaged.
+/// Reads the section table. `None` if the image has none or it is damaged.
 pub fn read(image: &Image) -> Option<Vec<Section>> {
     let source = image.source();
     let shape = if image.pointer_size() == 8 { WIDE } else { NARROW };
@@ -82,7 +84,7 @@ pub fn read(image: &Image) -> Option<Vec<Section>> {
         .collect()
 }
 
-/// A little-endian word of `size` bytes, 4 or 8.
+/// Reads a little-endian word of `size` bytes, 4 or 8.
 fn word(bytes: &[u8], at: usize, size: usize) -> Option<u64> {
     let mut word = [0; 8];
     word.get_mut(..size)?.copy_from_slice(bytes.get(at..at.checked_add(size)?)?);

@@ -1,25 +1,26 @@
-//! Where a thread keeps its goroutine: the place of g in thread-local storage, as the code of the runtime has it.
+//! Place of g in thread-local storage: a thread keeps the pointer to its current goroutine there. The code of
+//! the runtime shows the place.
 
 use crate::addr::LinkAddr;
 use crate::arch::{self, Machine};
 use crate::image::Image;
 use crate::pclntab::{Func, Pclntab};
 
-/// Where g is, relative to the base of a thread's storage.
+/// Place of g, relative to the base of a thread's storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GPlace {
-    /// At this many bytes from it.
+    /// Offset from the base, in bytes.
     Offset(i64),
-    /// The word at this address says how many bytes: the program was linked so that the loader decides
+    /// Link address of a word that contains the offset in bytes. The loader fills the word
     /// (position-independent code with the initial-exec model).
     InWord(LinkAddr),
 }
 
-/// Functions of assembly code that every program links and that begin with loading g.
+/// Functions in assembly that every program links and that begin with loading g.
 const READERS: [&str; 4] = ["runtime.morestack", "runtime.asmcgocall", "runtime.mcall", "runtime.rt0_go"];
 const MAX_CODE: usize = 1 << 10;
 
-/// Finds the place of g in a program; `None` for a machine that is not supported.
+/// Finds the place of g in a program. `None` if the machine is not supported or no such code is found.
 pub fn g_place(image: &Image, pclntab: &Pclntab) -> Option<GPlace> {
     let machine = arch::machine(image.arch())?;
     READERS.iter().find_map(|name| of_function(machine, image, pclntab.find(name)?))

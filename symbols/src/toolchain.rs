@@ -1,4 +1,4 @@
-//! The generated table files, one per Go toolchain, and the choice of one for a version.
+//! Choice of a generated table file for a version. There is one file for each Go toolchain.
 
 use std::sync::{LazyLock, OnceLock};
 
@@ -7,14 +7,14 @@ use crate::image::Arch;
 use crate::tables::{self, File};
 use crate::version::{GoVersion, OLDEST_MINOR};
 
-/// Minor releases whose tables are as good as not there, see [`withhold`].
+/// Minor releases whose tables are hidden. See [`withhold`].
 static WITHHELD: OnceLock<Vec<u32>> = OnceLock::new();
 
-/// Minor, patch and file of each release, ascending.
+/// Table files of releases as (minor, patch, file), ascending.
 static FILES: LazyLock<Vec<(u32, u32, File)>> =
     LazyLock::new(|| tables::releases().filter(|f| !is_withheld(f.0)).collect());
 
-/// Minor, name (`rc1`) and file of each candidate and beta, ascending.
+/// Table files of candidates and betas as (minor, name such as `rc1`, file), ascending.
 static CANDIDATES: LazyLock<Vec<(u32, &'static str, File)>> =
     LazyLock::new(|| tables::candidates().collect());
 
@@ -22,22 +22,22 @@ fn is_withheld(minor: u32) -> bool {
     WITHHELD.get().is_some_and(|minors| minors.contains(&minor))
 }
 
-/// Makes the tables of these minor releases as good as not there, for tests of what can be said of a release that has
-/// none yet. Must come before any table is used; only the first call counts.
+/// Hides the tables of these minor releases, for tests with releases that have no table yet. Must be called
+/// before any table is used. Only the first call has an effect.
 #[cfg(debug_assertions)]
 pub fn withhold(minors: &[u32]) {
     WITHHELD.get_or_init(|| minors.to_vec());
 }
 
-/// How far ahead of the newest table a version may be for the newest table to be offered as a neighbour.
+/// Maximum distance, in minor releases, between a version and the table of a neighbour.
 const NEIGHBOUR_DISTANCE: u32 = 2;
 
-/// A Go release that there is a table for.
+/// Go release that has a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Release {
-    /// 26 of `go1.26.8`.
+    /// Minor version: 26 in `go1.26.8`.
     pub minor: u32,
-    /// 8 of `go1.26.8`.
+    /// Patch number: 8 in `go1.26.8`.
     pub patch: u32,
 }
 
@@ -47,43 +47,46 @@ impl std::fmt::Display for Release {
     }
 }
 
-/// How well the table that was found fits the version that was asked for.
+/// Evidence for a table: the relation of the table to the requested version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Evidence {
-    /// Made from exactly this release, with GOEXPERIMENTs that were measured.
+    /// Table of exactly this release, with GOEXPERIMENTs that were measured.
     Exact,
-    /// Made from the nearest patch of the same minor. Layouts do change within a minor: calibrate.
+    /// Table of the nearest patch in the same minor release. Layouts can change within a minor release:
+    /// calibrate.
     SameMinor {
-        /// The release it was made from.
+        /// Release that the table was made from.
         used: Release,
     },
-    /// Made from a release candidate or beta of the same minor, of which no release is known: calibrate.
+    /// Table of a release candidate or beta of the same minor release, which has no known final release:
+    /// calibrate.
     Candidate {
-        /// 28 of `go1.28rc1`.
+        /// Minor version: 28 in `go1.28rc1`.
         minor: u32,
-        /// `rc1` of it.
+        /// Suffix: `rc1` in `go1.28rc1`.
         pre: &'static str,
     },
-    /// Made from a neighbouring minor: only scalars have a chance to be right, and only after calibration.
+    /// Table of a neighbouring minor release. Only scalars can be right, and only after calibration.
     NeighbourMinor {
-        /// The release it was made from.
+        /// Release that the table was made from.
         used: Release,
     },
-    /// Made from a release of the same minor without GOEXPERIMENTs of which nobody knows what they change: nothing is
-    /// certain that is not calibrated.
+    /// Table of a release of the same minor release, without the program's GOEXPERIMENTs, whose effects are
+    /// unknown. Nothing is certain without calibration.
     OtherExperiments {
-        /// The release it was made from.
+        /// Release that the table was made from.
         used: Release,
     },
-    /// Read from the DWARF of the target itself.
+    /// DWARF of the examined program itself.
     Dwarf,
 }
 
-/// Whether the version is the release of its numbers, so that what was learned from that release holds. A vendor's suffix
-/// does not change that.
+/// Returns true if `version` is exactly the release of its numbers. Knowledge about that release then
+/// applies. A vendor's suffix does not matter.
 fn is_release(version: &GoVersion) -> bool {
-    // Since 1.21 even the first release of a minor is `.0`; `go1.25-20250209` is somebody's snapshot.
+    // Check of the text: since 1.21, even the first release of a minor ends in `.0`. `go1.25-20250209` is a
+    // private snapshot.
     let named = version.raw.contains(&format!("go1.{}.{}", version.minor, version.patch))
         || (version.minor < 21 && version.patch == 0);
     named && version.pre.is_none() && !version.devel
@@ -106,7 +109,7 @@ impl std::fmt::Display for Evidence {
     }
 }
 
-/// The tables of candidates and betas of a minor, oldest first.
+/// Returns the tables of candidates and betas of a minor release, oldest first.
 fn candidates(minor: u32) -> &'static [(u32, &'static str, File)] {
     let of = |f: &(u32, &str, File)| f.0 == minor;
     let start = CANDIDATES.iter().position(of).unwrap_or(CANDIDATES.len());
@@ -114,23 +117,23 @@ fn candidates(minor: u32) -> &'static [(u32, &'static str, File)] {
     CANDIDATES.get(start..start + len).unwrap_or_default()
 }
 
-/// The table of a candidate or beta, where there is one of this very.
+/// Returns the table of exactly this candidate or beta, if there is one.
 fn candidate_itself(version: &GoVersion) -> Option<File> {
     let pre = version.pre.as_deref()?;
-    // What follows the name is somebody's: `go1.28rc1-custom`.
+    // Exclusion of a changed candidate, which has a suffix: `go1.28rc1-custom`.
     let named = version.raw == format!("go1.{}{pre}", version.minor);
     let found = candidates(version.minor).iter().find(|f| f.1 == pre).map(|f| f.2);
     found.filter(|_| named && !version.devel)
 }
 
-/// A table file, and what of it is another one in the program that is asked about.
+/// Table file, with the changes by the program's GOEXPERIMENTs.
 #[derive(Debug, Clone)]
 pub(crate) struct Sheet {
-    /// The file.
+    /// Table file.
     pub(crate) file: File,
-    /// What the program's GOEXPERIMENTs change.
+    /// Changes by the program's GOEXPERIMENTs.
     pub(crate) difference: Option<Difference<'static>>,
-    /// How well both together fit.
+    /// Evidence for the file and its changes.
     pub(crate) evidence: Evidence,
 }
 
@@ -140,7 +143,7 @@ impl Sheet {
     }
 }
 
-/// The file to use for `version` on a machine, and how well it fits. `None` also for a machine that has no files.
+/// Returns the file to use for `version` on machine `arch`, with its evidence. `None` if the machine has no files.
 pub(crate) fn file(arch: Arch, version: &GoVersion) -> Option<Sheet> {
     if arch != Arch::Amd64 {
         return None;
@@ -149,7 +152,7 @@ pub(crate) fn file(arch: Arch, version: &GoVersion) -> Option<Sheet> {
     let same_minor = used.minor == version.minor;
     Some(match experiments::effect(version) {
         Effect::None => Sheet::plain(file, evidence),
-        // Only the very release that was measured is known to change in that way.
+        // Restriction to the measured release: its differences are not known to apply to others.
         Effect::Measured(measured, difference) if same_minor => {
             let file = if measured == used { file } else { file_of(measured)? };
             let evidence = if measured == used { evidence } else { Evidence::SameMinor { used: measured } };
@@ -164,7 +167,7 @@ fn file_of(release: Release) -> Option<File> {
     FILES.iter().find(|f| (f.0, f.1) == (release.minor, release.patch)).map(|f| f.2)
 }
 
-/// The file to use for the numbers of `version`, its release, and how well it fits.
+/// Returns the file to use for the numbers of `version`, its release, and the evidence.
 fn by_numbers(version: &GoVersion) -> Option<(File, Release, Evidence)> {
     let key = |&(minor, patch, _): &(u32, u32, File)| (minor, patch);
     if is_release(version)
@@ -176,7 +179,8 @@ fn by_numbers(version: &GoVersion) -> Option<(File, Release, Evidence)> {
     if let Some(file) = candidate_itself(version) {
         return Some((file, Release { minor: version.minor, patch: 0 }, Evidence::Exact));
     }
-    // Between two patches equally near, the older: fields are moved by later patches, rarely moved back.
+    // Preference for the older of two equally near patches: later patches move fields, and rarely move them
+    // back.
     let same = FILES.iter().filter(|f| f.0 == version.minor).min_by_key(|f| f.1.abs_diff(version.patch));
     if let Some(&(minor, patch, file)) = same {
         let used = Release { minor, patch };
@@ -190,7 +194,7 @@ fn by_numbers(version: &GoVersion) -> Option<(File, Release, Evidence)> {
     }
     let near = |f: &&(u32, u32, File)| f.0.abs_diff(version.minor) <= NEIGHBOUR_DISTANCE;
     let neighbour = FILES.iter().filter(near).min_by_key(|f| {
-        // The patch that is nearest in time: the last one below, the first one above.
+        // Nearest patch in time: the last patch of an older minor release, or the first of a newer one.
         let patch = if f.0 < version.minor { u32::MAX - f.1 } else { f.1 };
         (f.0.abs_diff(version.minor), patch)
     });
@@ -199,8 +203,8 @@ fn by_numbers(version: &GoVersion) -> Option<(File, Release, Evidence)> {
     Some((file, used, Evidence::NeighbourMinor { used }))
 }
 
-/// The files that may know `version`, best first: that of [`file`], then the one on the other side of a release that
-/// lies between two.
+/// Returns the files that can apply to `version`, best first. The first is the result of [`file`]. For a
+/// release between two others, the file on the other side follows.
 pub(crate) fn files(arch: Arch, version: &GoVersion) -> Vec<Sheet> {
     let Some(sheet) = file(arch, version) else { return Vec::new() };
     let other = match (sheet.evidence, bracket(version)) {
@@ -226,19 +230,20 @@ pub(crate) fn files(arch: Arch, version: &GoVersion) -> Vec<Sheet> {
     std::iter::once(sheet).chain(other).collect()
 }
 
-/// The file of a release, and the evidence it would be for another minor.
+/// Returns the file of a release, with the evidence of a neighbouring minor release.
 #[cfg(feature = "generate")]
 pub(crate) fn as_neighbour(used: Release) -> Option<Sheet> {
     Some(Sheet::plain(file_of(used)?, Evidence::NeighbourMinor { used }))
 }
 
-/// Whether `version` is a release between two of the same minor that there are tables of, or one of them.
+/// Returns true if `version` is between two releases of the same minor release that have tables, or is one of
+/// them.
 pub(crate) fn is_bracketed(version: &GoVersion) -> bool {
     bracket(version).is_some()
 }
 
-/// The files of the nearest patches below and above a release that lies between two of the same minor. A candidate lies
-/// between an earlier one and the release.
+/// Returns the files of the nearest patches below and above a release, in the same minor release. For a
+/// candidate, they are the files of the nearest candidate up to it and of the first release.
 pub(crate) fn bracket(version: &GoVersion) -> Option<(File, File)> {
     if let Some(pre) = version.pre.as_deref().filter(|_| !version.devel) {
         let below = candidates(version.minor).iter().rfind(|f| f.1 <= pre)?;
@@ -254,7 +259,7 @@ pub(crate) fn bracket(version: &GoVersion) -> Option<(File, File)> {
     Some((below.2, above.2))
 }
 
-/// The releases that there is a table for, oldest first.
+/// Iterates over the releases that have a table, oldest first.
 pub fn releases() -> impl DoubleEndedIterator<Item = Release> {
     FILES.iter().map(|&(minor, patch, _)| Release { minor, patch })
 }

@@ -1,31 +1,31 @@
-//! Go version strings.
+//! Version strings of Go.
 
 use std::fmt;
 
-/// A Go release, parsed from strings such as `go1.26.0`, `go1.20`, `go1.27rc1`, `devel go1.28-abcdef ...`,
-/// `go1.24.3 X:staticlockranking`, `go1.26.8-X:jsonv2` or with a vendor's suffix (`go1.22.5-custom`,
+/// Go version, parsed from a string. Examples: `go1.26.0`, `go1.20`, `go1.27rc1`, `devel go1.28-abcdef ...`,
+/// `go1.24.3 X:staticlockranking`, `go1.26.8-X:jsonv2`, or with a vendor's suffix (`go1.22.5-custom`,
 /// `go1.22.12 (Red Hat 1.22.12-1.el9_5) X:strictfipsruntime`).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GoVersion {
-    /// The string as found.
+    /// Original version string.
     pub raw: String,
-    /// The minor release: 26 of `go1.26.8`.
+    /// Minor version: 26 in `go1.26.8`.
     pub minor: u32,
-    /// The patch release; 0 where there is none.
+    /// Patch number; 0 if there is none.
     pub patch: u32,
-    /// `rc1`, `beta2`: not a release.
+    /// Suffix such as `rc1` or `beta2`. `None` for a release.
     pub pre: Option<String>,
-    /// A development version: layouts may be of the next release.
+    /// True for a development version: layouts can be those of the next release.
     pub devel: bool,
-    /// GOEXPERIMENTs named after ` X:` or `-X:`, or in the build settings; some change layouts.
+    /// GOEXPERIMENTs after ` X:` or `-X:`, or from the build settings. Some change layouts.
     pub experiments: Vec<String>,
 }
 
-/// The oldest minor release that is supported.
+/// Oldest supported minor release.
 pub const OLDEST_MINOR: u32 = 18;
 
 impl GoVersion {
-    /// Parses what `runtime.Version()` returns. `None` where no `go1.N` is in it.
+    /// Parses a string from `runtime.Version()`. `None` if it does not contain `go1.N`.
     pub fn parse(raw: &str) -> Option<Self> {
         let start = raw
             .match_indices("go1.")
@@ -45,13 +45,13 @@ impl GoVersion {
             minor,
             patch,
             pre: pre.map(str::to_owned),
-            // `devel go1.25-…` before Go 1.25, `go1.26-devel_…` from then on.
+            // Development versions: `devel go1.25-…` before Go 1.25, `go1.26-devel_…` from then on.
             devel: raw.starts_with("devel") || rest.starts_with("-devel"),
             experiments,
         })
     }
 
-    /// A release by its numbers.
+    /// Creates the version of a release from its numbers.
     pub fn release(minor: u32, patch: u32) -> Self {
         GoVersion {
             raw: if patch == 0 && minor < 21 {
@@ -67,7 +67,7 @@ impl GoVersion {
         }
     }
 
-    /// Adds the experiments of a build setting (`GOEXPERIMENT=a,b`), which vendors' own version strings may leave out.
+    /// Adds the experiments of a build setting (`GOEXPERIMENT=a,b`). A vendor's version string can omit them.
     #[must_use]
     pub fn with_experiments(mut self, setting: &str) -> Self {
         for name in setting.split(',').map(str::trim).filter(|name| !name.is_empty()) {
@@ -78,7 +78,7 @@ impl GoVersion {
         self
     }
 
-    /// Whether this is a released version without experiments, so that facts recorded for exactly this release hold.
+    /// Returns true for a release without experiments. Facts recorded for exactly this release then apply.
     pub fn is_plain_release(&self) -> bool {
         self.pre.is_none() && !self.devel && self.experiments.is_empty()
     }
@@ -90,8 +90,8 @@ impl fmt::Display for GoVersion {
     }
 }
 
-/// The experiments of all lists ` X:a,b` and `-X:a,b` (from Go 1.26) in what follows the numbers of a release. Vendors
-/// write their own text before a list, and may add one of their own.
+/// Returns the experiments of all lists ` X:a,b` and `-X:a,b` (from Go 1.26 on) after the numbers of a
+/// release. Vendors write their own text before a list, and can add a list of their own.
 fn experiments(text: &str) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     for (at, mark) in text.match_indices("X:") {

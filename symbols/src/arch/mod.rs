@@ -1,12 +1,13 @@
-//! What depends on the machine that an image is for: how its code refers to data, where a thread keeps its goroutine, the
-//! numbers of registers in call frame information.
+//! Machine-dependent rules for images: references of code to data, the place of g in a thread, and register
+//! numbers in call frame information.
 //!
-//! A machine is a folder beside `amd64`, an arm of [`machine`] and, where programs of it are looked at while they run, one of
-//! [`HOST`]. Nothing outside of this folder knows an instruction or a register.
+//! To add a machine: write a folder beside `amd64` and an arm of [`machine`]. To examine its running
+//! programs: also write a definition of [`HOST`]. Code outside of this folder names no instruction and no
+//! register.
 
 mod amd64;
 
-/// Names of instructions, as the decoder of the only machine has them; of several it has to be an enum.
+/// Instruction mnemonics of the decoder. With a second machine, this type must become an enum.
 pub(crate) use amd64::Mnemonic;
 
 use object::elf;
@@ -17,40 +18,42 @@ use crate::globals::code::Code;
 use crate::image::Arch;
 use crate::tls::GPlace;
 
-/// The rules of a machine for its images.
+/// Machine-dependent rules for images.
 pub trait Machine: Sync + std::fmt::Debug {
-    /// The references to static data in a function at `entry`, and its fingerprint.
+    /// Finds the references to static data in the function at `entry`, and computes its fingerprint.
     fn decode(&self, entry: LinkAddr, code: &[u8]) -> Code;
 
-    /// Where g is in thread-local storage, by the code of a function at `entry` that begins with loading it.
+    /// Finds the place of g in thread-local storage, from the code of a function at `entry` that begins with
+    /// loading g.
     fn g_place(&self, code: &[u8], entry: LinkAddr) -> Option<GPlace>;
 
-    /// The registers that call frame information follows.
+    /// Returns the registers that call frame information describes.
     fn columns(&self) -> &'static Columns;
 
-    /// What holds in code that libraries and linkers write without call frame information. `read` gives the image's bytes.
+    /// Returns the row of known code that libraries and linkers write without call frame information. `read`
+    /// returns bytes of the image.
     fn row_of_code(&self, at: CodeAddr, read: &dyn Fn(LinkAddr, usize) -> Option<Vec<u8>>) -> Option<Row>;
 }
 
-/// Numbers that DWARF gives to a machine's registers.
+/// Register numbers of a machine in DWARF.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Columns {
-    /// How many of them are followed: all below this number.
+    /// Number of registers that are followed: all registers with a lower number.
     pub count: usize,
-    /// The column of where a function returns to.
+    /// Column of the return address.
     pub ip: usize,
-    /// The stack pointer.
+    /// Column of the stack pointer.
     pub sp: usize,
-    /// The frame pointer.
+    /// Column of the frame pointer.
     pub fp: usize,
-    /// Those that functions leave as they found them, without a rule that says so.
+    /// Callee-saved registers: functions preserve them even without a rule that says so.
     pub kept: &'static [usize],
 }
 
-/// The most columns that a machine has.
+/// Maximum number of columns of any machine.
 pub(crate) const MAX_COLUMNS: usize = amd64::COLUMNS.count;
 
-/// The rules for images of `arch`; `None` where it is not supported.
+/// Returns the rules for images of `arch`. `None` if `arch` is not supported.
 pub fn machine(arch: Arch) -> Option<&'static dyn Machine> {
     match arch {
         Arch::Amd64 => Some(&amd64::Amd64),
@@ -58,12 +61,12 @@ pub fn machine(arch: Arch) -> Option<&'static dyn Machine> {
     }
 }
 
-/// The rules of the machine that this program runs on, and so those of all processes that it can look at.
+/// Rules of the machine that this program runs on. All processes that it can examine have the same machine.
 #[cfg(target_arch = "x86_64")]
 pub static HOST: &dyn Machine = &amd64::Amd64;
 
-/// The kind of relocation that adds the load bias, and those that name a symbol. They are known for more machines than are
-/// supported, so that a program of another one says its version.
+/// Returns the relocation type that adds the load bias, and the two relocation types that name a symbol. More
+/// machines are known here than supported: the Go version of an unsupported program can be read too.
 pub(crate) fn relocations(arch: Arch) -> Option<(elf::RelocationType, [elf::RelocationType; 2])> {
     match arch {
         Arch::Amd64 => Some((elf::R_X86_64_RELATIVE, [elf::R_X86_64_64, elf::R_X86_64_GLOB_DAT])),

@@ -1,7 +1,8 @@
-//! Call frame information (`.eh_frame`): where the frame of a function ends at each instruction, and what it saved.
+//! Call frame information (`.eh_frame`): for each instruction, the end of the frame and the saved registers.
 //!
-//! Compilers write it for exceptions, into every program, and `strip` leaves it: by it the stacks of C, C++ and Rust are walked
-//! whose frames have no pointers. Which numbers registers have is the machine's ([`crate::arch::Columns`]).
+//! Compilers write call frame information into every program, for exceptions, and `strip` keeps it. The
+//! unwinder needs it for stacks of C, C++ and Rust code without frame pointers. Register numbers depend on
+//! the machine ([`crate::arch::Columns`]).
 
 pub(crate) mod row;
 mod table;

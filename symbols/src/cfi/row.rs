@@ -1,4 +1,4 @@
-//! What call frame information says of one instruction, and the step to the caller by it.
+//! Row of call frame information for one instruction, and the step to the caller by this row.
 
 use gimli::{
     CfaRule, Encoding, EndianSlice, Evaluation, EvaluationResult, Expression, Format, LittleEndian, Location,
@@ -9,23 +9,23 @@ use crate::arch::{Columns, MAX_COLUMNS};
 
 type Bytes<'b> = EndianSlice<'b, LittleEndian>;
 
-/// Longer than what compilers and libraries write, which is 12 bytes.
+/// Maximum length of an expression in bytes. Compilers and libraries write 12 bytes.
 const MAX_EXPRESSION: usize = 256;
-/// Operations of an expression that are carried out.
+/// Maximum number of operations of an expression that are executed.
 const MAX_OPERATIONS: u32 = 256;
 
-/// CfiRegisters of a frame, as far as they are known.
+/// Registers of a frame, as far as they are known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CfiRegisters {
     columns: &'static Columns,
-    /// 0 where unknown.
+    /// Value of each register; 0 if unknown.
     values: [u64; MAX_COLUMNS],
-    /// A bit for each.
+    /// Bit set of the known registers, one bit for each.
     known: u64,
 }
 
 impl CfiRegisters {
-    /// The instruction pointer, the stack pointer and the frame pointer; the others are unknown.
+    /// Registers with only instruction pointer, stack pointer and frame pointer known.
     pub fn new(columns: &'static Columns, ip: u64, sp: u64, bp: u64) -> Self {
         let mut all = Self::unknown(columns);
         for (number, value) in [(columns.ip, ip), (columns.sp, sp), (columns.fp, bp)] {
@@ -38,17 +38,17 @@ impl CfiRegisters {
         CfiRegisters { columns, values: [0; MAX_COLUMNS], known: 0 }
     }
 
-    /// The instruction pointer: where the frame goes on.
+    /// Instruction pointer: the address at which the frame continues.
     pub fn ip(&self) -> u64 {
         self.value(self.columns.ip)
     }
 
-    /// The stack pointer.
+    /// Stack pointer.
     pub fn sp(&self) -> u64 {
         self.value(self.columns.sp)
     }
 
-    /// The frame pointer, or what else was kept in its register; `None` where it is lost.
+    /// Value of the frame pointer register, whatever the code keeps in it. `None` if unknown.
     pub fn bp(&self) -> Option<u64> {
         self.get(self.columns.fp)
     }
@@ -57,12 +57,12 @@ impl CfiRegisters {
         self.values.get(number).copied().unwrap_or_default()
     }
 
-    /// The numbers that its registers have.
+    /// Register numbers of the machine.
     pub fn columns(&self) -> &'static Columns {
         self.columns
     }
 
-    /// A register by DWARF's number for it.
+    /// Returns the value of a register by its DWARF number. `None` if unknown.
     pub fn get(&self, number: usize) -> Option<u64> {
         let value = self.values.get(number).copied()?;
         (self.known >> number & 1 == 1).then_some(value)
@@ -76,39 +76,39 @@ impl CfiRegisters {
     }
 }
 
-/// Where a step leads.
+/// Result of a step to the caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// To the caller.
+    /// Registers of the caller.
     To(CfiRegisters),
-    /// Nothing called this function: it is the first of its thread.
+    /// End of the stack: nothing called this function, because it is the first of its thread.
     End,
-    /// To a caller that cannot be found: a register or a word of the stack is not known, or makes no sense.
+    /// Caller not found: a register or a word of the stack is unknown or makes no sense.
     Lost,
 }
 
-/// Where the caller's stack pointer was, before the call.
+/// Rule for the CFA (canonical frame address): the caller's stack pointer before the call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Cfa {
     Register(u8, i64),
     Expression(Box<[u8]>),
 }
 
-/// Where the caller's value of a register is.
+/// Rule for the caller's value of a register.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Rule {
     Undefined,
     Same,
-    /// In memory, that far from the CFA.
+    /// Value in memory, at this offset from the CFA.
     At(i64),
-    /// It is the CFA plus this.
+    /// Value equal to the CFA plus this offset.
     Is(i64),
     In(u8),
     AtExpression(Box<[u8]>),
     IsExpression(Box<[u8]>),
 }
 
-/// What holds at an instruction.
+/// Row of call frame information: all rules at one instruction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
     columns: &'static Columns,
@@ -122,12 +122,13 @@ impl Row {
         Row { columns, cfa, rules, signal }
     }
 
-    /// The caller did not call: a signal interrupted it, at exactly its instruction pointer.
+    /// Returns true if a signal interrupted the caller at exactly its instruction pointer. The caller made no
+    /// call then.
     pub fn is_signal(&self) -> bool {
         self.signal
     }
 
-    /// What it takes in memory, in bytes.
+    /// Size of the row in memory, in bytes.
     pub(super) fn size(&self) -> usize {
         let expression = |rule: &Rule| match rule {
             Rule::AtExpression(bytes) | Rule::IsExpression(bytes) => bytes.len(),
@@ -141,7 +142,7 @@ impl Row {
         size_of::<Row>() + cfa + rules + size_of_val(&*self.rules)
     }
 
-    /// Takes over a row; `None` where it holds what no compiler writes.
+    /// Converts a row of `gimli`. `None` if the row contains rules that no compiler writes.
     pub(super) fn of<'b>(
         columns: &'static Columns,
         row: &UnwindTableRow<usize>,
@@ -149,7 +150,7 @@ impl Row {
         signal: bool,
         returns_by: Register,
     ) -> Option<Self> {
-        // The rules of all other columns are those of this one.
+        // Condition for all rules: the return address is in the column of the instruction pointer.
         if usize::from(returns_by.0) != columns.ip {
             return None;
         }
@@ -161,7 +162,7 @@ impl Row {
         };
         let mut rules = Vec::with_capacity(8);
         for (register, rule) in row.registers() {
-            // Vector registers do not matter.
+            // Exclusion of registers that are not followed, such as vector registers.
             let Some(register) = number(columns, *register) else { continue };
             let rule = match rule {
                 RegisterRule::Undefined => Rule::Undefined,
@@ -178,14 +179,14 @@ impl Row {
         Some(Row { columns, cfa, rules: rules.into(), signal })
     }
 
-    /// The registers of the caller. `word` reads the memory of the thread.
+    /// Computes the registers of the caller. `word` reads the memory of the thread.
     pub fn step(&self, registers: &CfiRegisters, word: &mut dyn FnMut(u64) -> Option<u64>) -> Step {
         self.caller(registers, word).unwrap_or(Step::Lost)
     }
 
     fn caller(&self, registers: &CfiRegisters, word: &mut dyn FnMut(u64) -> Option<u64>) -> Option<Step> {
         let columns = self.columns;
-        // That alone needs no memory.
+        // Check for the end of the stack, which needs no memory.
         let ends =
             |(register, rule): &(u8, Rule)| usize::from(*register) == columns.ip && *rule == Rule::Undefined;
         if self.rules.iter().any(ends) {
@@ -199,7 +200,7 @@ impl Row {
             Cfa::Expression(expression) => evaluate(expression, None, registers, word)?,
         };
         let mut caller = CfiRegisters::unknown(columns);
-        // What functions leave as they found it needs no rule.
+        // Callee-saved registers, which need no rule.
         for &same in columns.kept {
             caller.set(same, registers.get(same));
         }
@@ -219,8 +220,9 @@ impl Row {
         match caller.get(columns.ip)? {
             0 => Some(Step::End),
             _ => {
-                // A frame has its return address at least, and whatever rule gave the stack pointer, it is one further up.
-                // Signals may have a stack of their own, anywhere.
+                // Sanity check: a frame has at least its return address, so the caller's stack pointer must
+                // be higher, whatever rule gave it. Signal handlers can have a stack of their own at any
+                // address.
                 let up = caller.get(columns.sp)?;
                 (up > sp || (up < sp && self.signal)).then_some(Step::To(caller))
             }
@@ -228,7 +230,7 @@ impl Row {
     }
 }
 
-/// The number of a register that is followed.
+/// Converts the number of a register. `None` if the register is not followed.
 fn number(columns: &Columns, register: Register) -> Option<u8> {
     u8::try_from(register.0).ok().filter(|&n| usize::from(n) < columns.count)
 }
@@ -238,7 +240,7 @@ fn bytes<'b>(expression: &UnwindExpression<usize>, section: &gimli::EhFrame<Byte
     (bytes.len() <= MAX_EXPRESSION).then(|| bytes.slice().into())
 }
 
-/// The value of an expression, which begins with `initial` on its stack.
+/// Evaluates an expression; `initial`, if any, is the first value on its stack.
 fn evaluate(
     expression: &[u8],
     initial: Option<u64>,

@@ -1,4 +1,4 @@
-//! Finding what call frame information says of an instruction.
+//! Look-up of call frame information for an instruction.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,42 +17,43 @@ use crate::sections;
 type Bytes<'b> = EndianSlice<'b, LittleEndian>;
 type Fde<'b> = gimli::FrameDescriptionEntry<Bytes<'b>>;
 
-/// The largest programs have a third of that.
+/// Maximum size of the section in bytes. The largest known programs have a third of it.
 const MAX_SECTION: usize = 64 << 20;
-/// Functions that a table names.
+/// Maximum number of functions in a table.
 const MAX_FUNCTIONS: usize = 8 << 20;
-/// An entry: what is said of one function, or of all those of a source file.
+/// Maximum length of an entry in bytes. An entry describes one function, or the common part of several
+/// functions.
 const MAX_ENTRY: usize = 64 << 10;
-/// Bytes of entries that are read in the life of a table: a search for functions reads each once, and then a look-up of an
-/// instruction that of its function.
+/// Maximum number of bytes of entries that are read in the life of a table. A scan for functions reads each
+/// entry once. Afterwards, a look-up of an instruction reads the entry of its function.
 const MAX_READ: usize = 512 << 20;
-/// Instructions that are remembered, and what is remembered of them, in bytes.
+/// Maximum number of cached instructions, and maximum size of their rows in bytes.
 const MAX_ROWS: usize = 1 << 17;
 const MAX_ROWS_SIZE: usize = 16 << 20;
-/// An entry of the map of rows.
+/// Size of an entry in the map of rows, in bytes.
 const ROW: usize = 48;
 const HEADER: usize = 12;
 
-/// The call frame information of an image.
+/// Call frame information of an image.
 pub struct FrameTable {
     image: Image,
     section: Vec<u8>,
-    /// Where the section is linked.
+    /// Link address of the section.
     addr: LinkAddr,
     bases: BaseAddresses,
     index: Index,
-    /// Bytes that may still be read.
+    /// Number of bytes of entries that may still be read.
     left: usize,
     context: UnwindContext<usize>,
     rows: HashMap<CodeAddr, Option<Arc<Row>>>,
     rows_size: usize,
 }
 
-/// Where the entry of a function is in the section.
+/// Index from a function to its entry in the section.
 enum Index {
-    /// As the linker sorted them: pairs of a function and its entry, relative to `header`.
+    /// Index that the linker sorted: pairs of a function and its entry, relative to `header`.
     Sorted { header: u64, pairs: Vec<u8> },
-    /// As they were found: the first address, the last, and the entry's offset.
+    /// Index from a scan of the section: first address, end address and offset of the entry.
     FoundRule(Vec<(u64, u64, usize)>),
 }
 
@@ -63,8 +64,8 @@ impl std::fmt::Debug for FrameTable {
 }
 
 impl FrameTable {
-    /// Reads the table of a program; without any call frame information, or for a machine that is not supported, it is an
-    /// empty one.
+    /// Reads the table of a program. The table is empty if there is no call frame information or the machine
+    /// is not supported.
     pub fn load(image: Image) -> Self {
         let found = FoundRule::of(&image).unwrap_or_default();
         let mut table = FrameTable {
@@ -82,12 +83,12 @@ impl FrameTable {
         table
     }
 
-    /// The image that it is of.
+    /// Image that the table belongs to.
     pub fn image(&self) -> &Image {
         &self.image
     }
 
-    /// How many functions it has.
+    /// Number of functions in the table.
     pub fn len(&self) -> usize {
         match &self.index {
             Index::Sorted { pairs, .. } => pairs.len() / 8,
@@ -95,12 +96,12 @@ impl FrameTable {
         }
     }
 
-    /// Whether it has none.
+    /// Returns true if the table has no functions.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// What it takes in memory, in bytes.
+    /// Size of the table in memory, in bytes.
     pub fn size(&self) -> usize {
         let index = match &self.index {
             Index::Sorted { pairs, .. } => pairs.len(),
@@ -109,7 +110,7 @@ impl FrameTable {
         self.section.len() + index + self.rows_size + self.image.kept()
     }
 
-    /// What holds at an instruction; `None` where nothing is said of it.
+    /// Returns the row for an instruction. `None` if no call frame information covers it.
     pub fn row(&mut self, at: CodeAddr) -> Option<Arc<Row>> {
         if let Some(known) = self.rows.get(&at) {
             return known.clone();
@@ -137,18 +138,18 @@ impl FrameTable {
         Row::of(columns, row, &section, fde.is_signal_trampoline(), fde.cie().return_address_register())
     }
 
-    /// Code that libraries and linkers write without saying anything of it.
+    /// Returns the row of known code that libraries and linkers write without call frame information.
     fn by_code(&self, at: CodeAddr) -> Option<Row> {
         self.image.segment(at.addr()).filter(|s| s.executable)?;
         let read = |at, length| self.image.read_vec(at, length).ok();
         arch::machine(self.image.arch())?.row_of_code(at, &read)
     }
 
-    /// Finds all functions.
+    /// Finds all functions in the section.
     fn scan(&mut self) -> Vec<(u64, u64, usize)> {
         let section = EhFrame::new(&self.section, LittleEndian);
         let (mut found, mut offset) = (Vec::new(), 0);
-        // A length of zero ends it.
+        // Length zero, which marks the end of the section.
         while let Some(length) = entry_length(&self.section, offset).filter(|&l| l > 0)
             && self.left > 0
             && found.len() < MAX_FUNCTIONS
@@ -167,7 +168,7 @@ impl FrameTable {
 }
 
 impl Index {
-    /// The offset of the entry of the last function that begins at an address or before.
+    /// Returns the offset of the entry for the last function that begins at `at` or before.
     fn find(&self, at: u64, section: u64) -> Option<usize> {
         match self {
             Index::FoundRule(found) => {
@@ -192,7 +193,7 @@ impl Index {
     }
 }
 
-/// The section, and the index that a linker made for it.
+/// Section of call frame information, and the linker's index for it, if any.
 #[derive(Default)]
 struct FoundRule {
     addr: LinkAddr,
@@ -215,7 +216,8 @@ impl FoundRule {
         })
     }
 
-    /// `.eh_frame_hdr` says where the section begins, not where it ends: that is where a length is zero, or the segment ends.
+    /// Reads the section that `.eh_frame_hdr` refers to. The header has only the beginning of the section.
+    /// The end is an entry of length zero, or the end of the segment.
     fn by_header(image: &Image, at: LinkAddr) -> Option<Self> {
         let head = image.read_vec(at, 32).ok()?;
         let bases = BaseAddresses::default().set_eh_frame_hdr(at.0);
@@ -223,7 +225,7 @@ impl FoundRule {
         let Pointer::Direct(addr) = parsed.eh_frame_ptr() else { return None };
         let addr = LinkAddr(addr);
         let section = image.read_vec(addr, MAX_SECTION).ok()?;
-        // The one form that linkers write: four bytes each, relative to the beginning.
+        // Only form that linkers write: four bytes for each value, relative to the beginning of the header.
         const FORM: [u8; 4] = [1, 0x1b, 0x03, 0x3b];
         let index = || {
             let count = u32::from_le_bytes(head.get(8..HEADER)?.try_into().ok()?);
@@ -237,14 +239,14 @@ impl FoundRule {
     }
 }
 
-/// The length of an entry behind its first four bytes; 0 at the end.
+/// Returns the length of an entry without its first four bytes; 0 at the end of the section.
 fn entry_length(section: &[u8], offset: usize) -> Option<usize> {
     let length = u32::from_le_bytes(section.get(offset..offset.checked_add(4)?)?.try_into().ok()?);
-    // What is longer than four gigabytes says so in another way.
+    // Exclusion of 64-bit entries: an entry above four gigabytes states its length in another way.
     usize::try_from(length).ok().filter(|&l| l < section.len() - offset)
 }
 
-/// The entry of a function; `None` for what is none, or is longer than any.
+/// Reads the entry of a function. `None` if the bytes are no such entry, or are longer than [`MAX_ENTRY`].
 fn fde_at<'b>(
     section: &EhFrame<Bytes<'b>>,
     bases: &BaseAddresses,
@@ -253,7 +255,7 @@ fn fde_at<'b>(
 ) -> Option<Fde<'b>> {
     let bytes = gimli::Section::reader(section).slice();
     let length = entry_length(bytes, offset).filter(|&l| l <= MAX_ENTRY)?;
-    // Entries refer to what they have in common, by the distance from there; which has 0 in that place.
+    // Reference to the common entry (CIE), as a distance from this field. A CIE itself has 0 in this field.
     let at = offset.checked_add(4)?;
     let back = u32::from_le_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?);
     let common = at.checked_sub(usize::try_from(back).ok().filter(|&back| back > 0)?)?;

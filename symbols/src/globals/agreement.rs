@@ -1,33 +1,35 @@
-//! How much of a program's runtime is, instruction by instruction, that of a release that there is a table of. Offsets of
-//! fields are part of instructions, so that where the code is the same, the structs that it uses are the same too,
-//! whatever the program is called and with whatever experiments it was built.
+//! Agreement of a program's runtime code with a release that has a table, compared by instructions. Offsets
+//! of fields are part of instructions. If the code is the same, its structs are the same too, whatever the
+//! version text and the experiments of the program.
 
 use super::recipe::Set;
 use super::solver::{Program, Recipes};
 
-/// Fewer functions than this say nothing.
+/// Minimum number of functions for a proof.
 const ENOUGH: usize = 60;
-/// In a program of the same compiler, release and options all functions are the same, but for a few in which a
-/// build differs (its assembler's alignment, an inlining budget); a struct that has moved shows in many.
+/// Minimum percentage of equal functions for a proof. In programs of the same compiler, release and options,
+/// almost all functions are equal. A few differ between builds, by the assembler's alignment or an inlining
+/// budget. A moved struct changes many functions.
 const PERCENT: usize = 95;
 
-/// The functions of a runtime that recipes are about, held against those of a release.
+/// Comparison of a program's runtime functions with a release. Only functions of recipes are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Agreement {
-    /// Functions that the program has.
+    /// Number of compared functions that the program has.
     pub present: usize,
-    /// Of them, those whose code is exactly the release's.
+    /// Number of functions in `present` whose code equals the code of the release.
     pub same: usize,
 }
 
 impl Agreement {
-    /// Whether the runtime is the release's own beyond doubt, its structs included.
+    /// Returns true if the runtime is certainly the release's own, with the same structs.
     pub fn is_proof(&self) -> bool {
         self.present >= ENOUGH && self.same.saturating_mul(100) >= self.present.saturating_mul(PERCENT)
     }
 }
 
-/// Holds the runtime of a program against a release: compiled as usual, or without optimisation, whichever is more alike.
+/// Compares the runtime of a program with a release. The release's code is known with and without
+/// optimisation; the more similar one counts.
 pub(super) fn of(program: &mut Program<'_>, recipes: &Recipes<'_>) -> Option<Agreement> {
     let counted = [&recipes.optimised, &recipes.unoptimised].map(|set| of_set(program, set));
     counted.into_iter().max_by_key(|agreement| agreement.same)

@@ -1,4 +1,4 @@
-//! The string `runtime.buildVersion`, which says the release where the build info was wiped.
+//! String `runtime.buildVersion`: the Go version, if the build info was removed.
 
 use super::suspects;
 use crate::addr::LinkAddr;
@@ -7,15 +7,16 @@ use crate::layout;
 use crate::pclntab::Pclntab;
 use crate::version::GoVersion;
 
-/// Longer than any version that a vendor made; `go1.18` is the shortest.
+/// Valid lengths of a version in bytes. The shortest is `go1.18`; no known vendor version reaches the
+/// maximum.
 const LENGTHS: std::ops::RangeInclusive<u64> = 6..=256;
 
-/// The version that `runtime.buildVersion` holds, of a program of one of the minor releases `from` to `to`. `string` reads
-/// two words, address and length of a string, at an address of the image, and `text` the bytes at such an address: from
-/// the file, or from a process.
+/// Reads the version in `runtime.buildVersion`, for a program of one of the minor releases `from` to `to`.
+/// `string` reads two words at an address of the image: address and length of a string. `text` reads the
+/// bytes at the string's address, from the file or from a process.
 ///
-/// `None` where nothing of the form of a Go version is where the recipes of any of the releases say, where they find
-/// several, and where it is a version of another minor release.
+/// Returns `None` if the recipes find no text in the form of a Go version, if they find different versions,
+/// or if the version is of another minor release.
 pub fn build_version(
     image: &Image,
     pclntab: &Pclntab,
@@ -44,7 +45,8 @@ pub fn build_version(
     })
 }
 
-/// A version as the linker writes it: nothing before it, and nothing in it that is not printed.
+/// Parses a version as the linker writes it: it begins with `go1.` or `devel go1.` and has only printable
+/// characters.
 fn parse(text: String) -> Option<GoVersion> {
     let begins = text.starts_with("go1.") || text.starts_with("devel go1.");
     let printed = text.chars().all(|c| c == ' ' || c.is_ascii_graphic());

@@ -1,4 +1,5 @@
-//! A function's code as recipes see it, whatever the machine: that decodes it ([`crate::arch::Machine::decode`]).
+//! Code of a function for recipes, independent of the machine. The machine decodes it
+//! ([`crate::arch::Machine::decode`]).
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,15 +9,16 @@ use crate::arch;
 use crate::image::Image;
 use crate::pclntab::Func;
 
-/// No function of the runtime comes near; a larger one is a damaged table.
+/// Maximum size of a function in bytes. Functions of the runtime are much smaller; a larger one means a
+/// damaged table.
 const MAX_CODE: u64 = 256 << 10;
 
-/// What an instruction does, shown as its decoder names it: `Mov`, `Lea`.
+/// Operation of an instruction. `Display` shows the decoder's name for it: `Mov`, `Lea`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Operation(pub(crate) arch::Mnemonic);
 
 impl Operation {
-    /// Whether that is its name.
+    /// Returns true if `name` is the name of the operation.
     pub fn is(self, name: &str) -> bool {
         self.to_string() == name
     }
@@ -28,26 +30,27 @@ impl fmt::Display for Operation {
     }
 }
 
-/// An operand that names static data.
+/// Operand that refers to static data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reference {
-    /// The address that it names.
+    /// Link address that the operand refers to.
     pub target: LinkAddr,
-    /// What the instruction does.
+    /// Operation of the instruction.
     pub operation: Operation,
 }
 
-/// The references of a function, in order, and its fingerprint.
+/// References and fingerprint of a function.
 #[derive(Debug, Clone, Default)]
 pub struct Code {
-    /// By address of the instruction.
+    /// References, in the order of their instructions.
     pub references: Vec<Reference>,
-    /// Of all its instructions.
+    /// Fingerprint of all instructions.
     pub fingerprint: Fingerprint,
 }
 
-/// A hash of a function's instructions without what linking decides: displacements of references and the targets
-/// of calls. The same source compiled by the same compiler with the same options has the same one in every program.
+/// Hash of a function's instructions. It leaves out the values that linking decides: displacements of
+/// references and targets of calls. The same source, compiler and options give the same hash in every
+/// program.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint(u64);
 
@@ -58,7 +61,8 @@ impl Default for Fingerprint {
 }
 
 impl Fingerprint {
-    /// FNV-1a: it is written into tables, so it must never change.
+    /// Adds bytes to the hash, by FNV-1a. The algorithm must never change, because the tables contain its
+    /// results.
     pub(crate) fn add(&mut self, bytes: &[u8]) {
         for b in bytes {
             self.0 = (self.0 ^ u64::from(*b)).wrapping_mul(0x0000_0100_0000_01b3);
@@ -86,7 +90,7 @@ impl FromStr for Fingerprint {
     }
 }
 
-/// Decodes a function of the image. `None` for a machine that there is no decoder for, or where there is no code.
+/// Decodes a function of the image. `None` if the machine has no decoder, or the function no code.
 pub fn decode(image: &Image, func: Func<'_>) -> Option<Code> {
     let machine = arch::machine(image.arch())?;
     let size = func.end().since(func.entry()).filter(|s| *s <= MAX_CODE)?;

@@ -1,12 +1,13 @@
 //! Addresses of the runtime's global variables.
 //!
-//! A stripped program still has all its functions by name; only the names of variables are gone. But the
-//! functions that use a variable name its address in their operands, and the compiler that built them is known.
-//! So: a program of the same release that was *not* stripped teaches that, say, the third reference of
-//! `runtime.allgadd` is to `runtime.allgs` + 8. That is a [`recipe`]; its application to another program is a
-//! vote, and [`solve`] accepts a variable where the votes leave no doubt. What is doubtful is absent.
+//! A stripped program has no names of variables, but it still has the names of all its functions. Functions
+//! that use a variable contain its address in their operands, and the compiler of the program is known. A
+//! program of the same release that was *not* stripped therefore shows, for example, that the third reference
+//! of `runtime.allgadd` is to `runtime.allgs` + 8. This knowledge is a [`recipe`]. Its application to another
+//! program is a vote. [`solve`] accepts a variable only if the votes leave no doubt; doubtful variables are
+//! absent from the result.
 //!
-//! A symbol table, where there is one, is quicker and certain: [`from_symtab`].
+//! A symbol table, if there is one, is faster and certain: [`from_symtab`].
 
 mod agreement;
 mod build_version;
@@ -33,7 +34,7 @@ use crate::pclntab::Pclntab;
 use crate::toolchain;
 use crate::version::GoVersion;
 
-/// The variables that there are recipes for, in the releases that have them.
+/// Variables that have recipes, in the releases that contain them.
 pub const VARIABLES: &[&str] = &[
     // goroutines, threads, processors
     "runtime.allgs",
@@ -101,88 +102,88 @@ pub const VARIABLES: &[&str] = &[
     "runtime.trace",
 ];
 
-/// How the toolchain compiled the program that the recipes are from.
+/// Compilation of the program that a recipe was learned from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Compilation {
-    /// As `go build` does.
+    /// Default optimisation, as in `go build`.
     Optimised,
-    /// With `-gcflags=all=-N -l`.
+    /// No optimisation and no inlining: `-gcflags=all=-N -l`.
     Unoptimised,
-    /// With `-buildmode=pie`.
+    /// Position-independent code: `-buildmode=pie`.
     PositionIndependent,
-    /// With `-gcflags=all=-l=4`: what is inlined by default, and what calls others too.
+    /// More inlining: `-gcflags=all=-l=4`. Functions that call others are inlined too.
     InlinedMore,
-    /// With `-race`.
+    /// Race detector: `-race`.
     Race,
-    /// With a profile (`-pgo`): that of the Go compiler.
+    /// Profile-guided optimisation (`-pgo`) with the profile of the Go compiler.
     Profiled,
-    /// With `-cover -coverpkg=all`: the runtime counts what of it is executed.
+    /// Coverage counters, in the runtime too: `-cover -coverpkg=all`.
     Covered,
-    /// With `GOAMD64=v3`.
+    /// Newer instruction set: `GOAMD64=v3`.
     V3,
 }
 
-/// Why an address is believed.
+/// Evidence for the address of a variable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Evidence {
-    /// The symbol table says so.
+    /// Entry of the symbol table.
     SymbolTable,
-    /// Operands of functions say so.
+    /// Operands of functions, by a recipe.
     Recipe {
-        /// The release that the recipe was learned from.
+        /// Release that the recipe was learned from.
         table: toolchain::Evidence,
-        /// The compilation that the recipe was learned from.
+        /// Compilation that the recipe was learned from.
         compilation: Compilation,
-        /// How many operands were found where the recipe expects them.
+        /// Number of operands found at the places that the recipe names.
         votes: u32,
-        /// How many of them name this address.
+        /// Number of these operands that refer to this address.
         agreeing: u32,
-        /// How many of those are in functions whose code is exactly the learned one.
+        /// Number of the agreeing operands that are in functions with exactly the learned code.
         fingerprints: u32,
     },
 }
 
-/// A variable that was found.
+/// Variable that was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FoundGlobal {
-    /// Where it is linked.
+    /// Link address of the variable.
     pub address: LinkAddr,
-    /// Why that is believed.
+    /// Evidence for the address.
     pub evidence: Evidence,
 }
 
-/// The variables that were found, by name.
+/// Variables that were found, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Globals {
     found: BTreeMap<String, FoundGlobal>,
 }
 
 impl Globals {
-    /// The variable `name` (`runtime.allgs`), if it is known.
+    /// Returns the variable `name` (`runtime.allgs`), if it is known.
     pub fn get(&self, name: &str) -> Option<FoundGlobal> {
         self.found.get(name).copied()
     }
 
-    /// The address of `name`, if it is known.
+    /// Returns the link address of `name`, if it is known.
     pub fn address(&self, name: &str) -> Option<LinkAddr> {
         self.get(name).map(|f| f.address)
     }
 
-    /// All that are known.
+    /// Iterates over all known variables.
     pub fn iter(&self) -> impl Iterator<Item = (&str, FoundGlobal)> {
         self.found.iter().map(|(name, found)| (name.as_str(), *found))
     }
 
-    /// Those of them that have one of these names.
+    /// Returns only the known variables with one of these names.
     #[must_use]
     pub fn only(&self, names: &[&str]) -> Globals {
         let found = names.iter().filter_map(|name| Some(((*name).to_owned(), self.get(name)?)));
         Globals { found: found.collect() }
     }
 
-    /// Takes from `other` what is unknown here.
+    /// Adds the variables of `other` that are unknown here.
     pub fn fill(&mut self, other: Globals) {
         for (name, found) in other.found {
             self.found.entry(name).or_insert(found);
@@ -190,17 +191,18 @@ impl Globals {
     }
 }
 
-/// Finds the `wanted` variables (with their package: `runtime.allgs`) of a program of this version by recipes.
+/// Finds the `wanted` variables of a program of this version by recipes. Names include the package
+/// (`runtime.allgs`).
 ///
-/// A variable is found where operands in at least two functions, or one in a function whose code is exactly the
-/// learned one, name the same address, and no comparable number another. From a neighbouring minor only words,
-/// strings and slices are taken, for the fields of structs have moved. Callers still check a variable by its
-/// meaning before they use it.
+/// A variable is found if enough operands refer to the same address, and no comparable number to another
+/// address. Enough are operands in at least two functions, or one operand in a function with exactly the
+/// learned code. With the table of a neighbouring minor release, only words, strings and slices are found,
+/// because fields of structs can have moved. Callers still check each variable by its meaning before use.
 pub fn solve(image: &Image, pclntab: &Pclntab, version: &GoVersion, wanted: &[&str]) -> Globals {
     Search::new(version.clone()).find(image, pclntab, wanted)
 }
 
-/// As [`solve`], by the text of a table file that is made from the program's very release.
+/// Finds variables like [`solve`], by the text of a table file of exactly the program's release.
 #[cfg(feature = "generate")]
 pub fn solve_by(image: &Image, pclntab: &Pclntab, text: &str, wanted: &[&str]) -> Globals {
     let steady = wanted.iter().copied().collect();
@@ -211,8 +213,8 @@ pub fn solve_by(image: &Image, pclntab: &Pclntab, text: &str, wanted: &[&str]) -
     })
 }
 
-/// Addresses that single operands name as that of `wanted`, whatever doubts there are: for a caller who knows what has to be
-/// there. Nearest table first.
+/// Returns all addresses that single operands suggest for `wanted`, however doubtful, nearest table first.
+/// The caller must check the contents at each address.
 pub fn suspects(image: &Image, pclntab: &Pclntab, version: &GoVersion, wanted: &str) -> Vec<LinkAddr> {
     let mut found = Vec::new();
     for sheet in toolchain::files(image.arch(), version) {
@@ -225,7 +227,8 @@ pub fn suspects(image: &Image, pclntab: &Pclntab, version: &GoVersion, wanted: &
     found
 }
 
-/// As [`solve`], with the table of another minor: for measuring how well recipes carry over.
+/// Finds variables like [`solve`], with the table of another minor release. Measures how well recipes work
+/// across releases.
 #[cfg(feature = "generate")]
 pub fn solve_as_neighbour(
     image: &Image,

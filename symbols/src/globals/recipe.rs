@@ -1,4 +1,4 @@
-//! Recipes: which operand of which function names a variable. The form in which the table files keep them.
+//! Recipes: the operands of functions that refer to a variable, in the text form of the table files.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,61 +6,61 @@ use std::str::FromStr;
 use super::code::Fingerprint;
 use crate::tables::Map;
 
-/// All functions of recipes are of this package; the table files leave it away.
+/// Package of all functions in recipes. The table files omit it.
 pub const PACKAGE: &str = "runtime.";
 
-/// What kind of thing a variable is: how well its recipes carry over to other releases.
+/// Kind of a variable. Recipes of some kinds also work for other releases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecipeKind {
-    /// At most a word, referred to as a whole.
+    /// Variable of at most one word, referred to as a whole.
     Word,
-    /// A string or a slice.
+    /// String or slice.
     Slice,
-    /// A struct or an array: references go to its fields, which move between releases.
+    /// Struct or array. References point to its fields, which move between releases.
     Aggregate,
 }
 
-/// One operand that names a variable.
+/// Witness: one operand that refers to a variable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Witness {
-    /// The function, without [`PACKAGE`].
+    /// Name of the function, without [`PACKAGE`].
     pub function: String,
-    /// Which of its references, from 0.
+    /// Index of the reference in the function, from 0.
     pub ordinal: usize,
-    /// Where in the variable it points.
+    /// Offset from the start of the variable to the target of the operand, in bytes.
     pub addend: u64,
-    /// What the instruction does.
+    /// Operation of the instruction.
     pub operation: String,
 }
 
-/// How to find one variable.
+/// Recipe for finding one variable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recipe {
-    /// What it is.
+    /// Kind of the variable.
     pub kind: RecipeKind,
-    /// Its size in bytes.
+    /// Size of the variable in bytes.
     pub size: u64,
-    /// Who names it.
+    /// Operands that refer to the variable.
     pub witnesses: Vec<Witness>,
 }
 
-/// A function as the learner saw it.
+/// Shape of a function in the program that recipes were learned from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
-    /// How many references it has.
+    /// Number of references in the function.
     pub references: usize,
-    /// Its code.
+    /// Fingerprint of the function's code.
     pub fingerprint: Fingerprint,
 }
 
-/// The recipes learned from one way of compiling, as text.
+/// Recipes learned from one compilation, as text.
 #[derive(Debug, Clone, Default)]
 #[cfg_attr(feature = "generate", derive(serde::Deserialize))]
 pub(super) struct Set<'a> {
-    /// By name, without [`PACKAGE`]: number of references, fingerprint.
+    /// Number of references and fingerprint, by name of the function without [`PACKAGE`].
     #[cfg_attr(feature = "generate", serde(borrow))]
     pub(super) functions: Map<'a>,
-    /// By name.
+    /// Recipes, by name of the variable.
     #[cfg_attr(feature = "generate", serde(borrow))]
     pub(super) variables: Map<'a>,
 }
@@ -75,7 +75,7 @@ impl Set<'_> {
     }
 }
 
-/// A line of a table file that does not say what it should.
+/// Damaged line of a table file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a damaged recipe")]
 pub struct ParseError;

@@ -1,5 +1,5 @@
-//! The search for variables of one program, which goes on where it stopped: what was found is found, and functions that were
-//! decoded for one variable are there for the next.
+//! Search for variables of one program, with a cache. Found variables and decoded functions stay available
+//! for later calls.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Mutex, PoisonError};
@@ -13,7 +13,7 @@ use crate::pclntab::Pclntab;
 use crate::toolchain::{self, Sheet};
 use crate::version::GoVersion;
 
-/// See the module.
+/// Cached search for variables of one program.
 #[derive(Debug)]
 pub struct Search {
     version: GoVersion,
@@ -22,9 +22,9 @@ pub struct Search {
 
 #[derive(Default)]
 struct SearchCache {
-    /// All that was asked for; `None` where it was not found.
+    /// Result for each variable that was requested. `None` if it was not found.
     asked: BTreeMap<String, Option<FoundGlobal>>,
-    /// The tables that may know the version, best first.
+    /// Tables that can apply to the version, best first.
     tables: Option<Vec<Table>>,
     decoded: Decoded,
 }
@@ -38,7 +38,7 @@ impl std::fmt::Debug for SearchCache {
 struct Table {
     sheet: Sheet,
     recipes: Recipes<'static>,
-    /// How alike the program is, once that was asked.
+    /// Agreement of the program with the table, once computed. `Some(None)` if there is no agreement.
     agreement: Option<Option<Agreement>>,
 }
 
@@ -50,17 +50,17 @@ impl Table {
 }
 
 impl Search {
-    /// In a program of this version.
+    /// Creates a search in a program of this version.
     pub fn new(version: GoVersion) -> Self {
         Search { version, kept: Mutex::default() }
     }
 
-    /// The version.
+    /// Go version of the program.
     pub fn version(&self) -> &GoVersion {
         &self.version
     }
 
-    /// As [`solve`](super::solve). It is the same program each time.
+    /// Finds variables like [`solve`](super::solve). All calls must be for the same program.
     pub fn find(&self, image: &Image, pclntab: &Pclntab, wanted: &[&str]) -> Globals {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let new: Vec<&str> = wanted.iter().copied().filter(|name| !kept.asked.contains_key(*name)).collect();
@@ -83,11 +83,12 @@ impl Search {
             }
             let mut steady = match table.sheet.evidence {
                 toolchain::Evidence::Exact => unknown.iter().copied().collect(),
-                // Whatever an experiment that is not known changes, votes have to be unanimous.
+                // Unknown experiments: no struct is certain to be unchanged, so votes must be unanimous.
                 toolchain::Evidence::OtherExperiments { .. } => HashSet::new(),
                 _ => layout::steady(&self.version, &unknown),
             };
-            // A vendor's release, or one with experiments, whose code is that of the table has its structs too.
+            // Exception for equal code: a vendor's release, or one with experiments, then has the structs of
+            // the table.
             if steady.len() < unknown.len() && table.agreement(&mut program).is_some_and(|a| a.is_proof()) {
                 steady = unknown.iter().copied().collect();
             }
@@ -98,7 +99,7 @@ impl Search {
         globals
     }
 
-    /// Holds the runtime of the program against the table that its version has. `None` where there is none.
+    /// Compares the runtime of the program with the best table for its version. `None` if there is no table.
     pub fn agreement(&self, image: &Image, pclntab: &Pclntab) -> Option<Agreement> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let SearchCache { tables, decoded, .. } = &mut *kept;

@@ -1,4 +1,4 @@
-//! Applies the recipes of one table file to a program.
+//! Application of the recipes of one table file to a program.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -10,11 +10,11 @@ use crate::image::Image;
 use crate::pclntab::{Func, Pclntab};
 use crate::toolchain::{self, Sheet};
 
-/// Structs whose fields are sorted by name, so that a patch release puts one before all others (1.21.6 did): all
-/// fields then agree on a base that is wrong.
+/// Structs with fields sorted by name. A patch release can insert a field before all others (as 1.21.6 did).
+/// All fields then agree on a wrong base.
 const PREPENDED: &[&str] = &["runtime.debug"];
 
-/// The part of a table file that this module reads.
+/// Part of a table file that this module reads.
 #[cfg(feature = "generate")]
 #[derive(serde::Deserialize)]
 struct Text<'a> {
@@ -22,8 +22,8 @@ struct Text<'a> {
     recipes: Recipes<'a>,
 }
 
-/// The recipes of a release, by how the program that they are from was compiled. Sets other than the first two hold only what
-/// these do not find in programs that are compiled so.
+/// Recipes of a release, one set for each compilation. Sets after the first two contain only the variables
+/// that those two do not find in programs of that compilation.
 #[cfg_attr(feature = "generate", derive(serde::Deserialize))]
 pub(super) struct Recipes<'a> {
     #[cfg_attr(feature = "generate", serde(borrow))]
@@ -61,18 +61,18 @@ impl<'a> Recipes<'a> {
     }
 }
 
-/// The recipes in the text of a table file.
+/// Parses the recipes in the text of a table file.
 #[cfg(feature = "generate")]
 pub(super) fn recipes_of(text: &str) -> Option<Recipes<'_>> {
     serde_json::from_str::<Text<'_>>(text).ok().map(|text| text.recipes)
 }
 
-/// The recipes of a table file, with what the program's experiments change.
+/// Returns the recipes of a table file, changed by the program's experiments.
 pub(super) fn recipes(sheet: &Sheet) -> Recipes<'static> {
-    // In the order in which they are packed.
+    // Order of the packed recipes.
     let [optimised, unoptimised, pie, inlined_more, race, profiled, cover, v3] = std::array::from_fn(|way| {
         let (functions, variables) = sheet.file.recipes(way);
-        // Differences were measured with the usual compilation only.
+        // Exclusion of other compilations: differences were measured with the usual one only.
         if sheet.difference.is_some() && way != 0 { Set::default() } else { Set { functions, variables } }
     });
     let mut recipes = Recipes { optimised, unoptimised, pie, inlined_more, race, profiled, cover, v3 };
@@ -83,25 +83,26 @@ pub(super) fn recipes(sheet: &Sheet) -> Recipes<'static> {
     recipes
 }
 
-/// A program whose functions are decoded when they are asked for, each once, whoever asks.
+/// Program with a cache of decoded functions. Each function is decoded at most once, on first use.
 pub(super) struct Program<'p> {
     pub(super) image: &'p Image,
     pub(super) pclntab: &'p Pclntab,
     pub(super) decoded: &'p mut Decoded,
 }
 
-/// Functions of the runtime, by name without package.
+/// Decoded functions of the runtime, by name without package.
 #[derive(Debug, Default)]
 pub(super) struct Decoded {
     functions: HashMap<String, Vec<Arc<code::Code>>>,
     references: usize,
 }
 
-/// The functions of all recipes have some ten thousand references; damaged ones may have more than is worth to be kept.
+/// Maximum number of references that are cached. The functions of all recipes have about ten thousand;
+/// damaged functions can have more.
 const MAX_REFERENCES: usize = 1 << 20;
 
 impl Decoded {
-    /// Forgets them, where that are too many.
+    /// Clears the cache if it contains more than [`MAX_REFERENCES`].
     pub(super) fn limit(&mut self) {
         if self.references > MAX_REFERENCES {
             *self = Decoded::default();
@@ -110,12 +111,12 @@ impl Decoded {
 }
 
 impl Program<'_> {
-    /// Whether it has a function of this name (without package).
+    /// Returns true if the program has a function of this name (without package).
     pub(super) fn has(&self, name: &str) -> bool {
         named(self.pclntab, name).next().is_some()
     }
 
-    /// The functions of this name (without package).
+    /// Returns the decoded functions of this name (without package).
     pub(super) fn decoded(&mut self, name: &str) -> &[Arc<code::Code>] {
         let Decoded { functions, references } = &mut *self.decoded;
         functions.entry(name.to_owned()).or_insert_with(|| {
@@ -125,15 +126,15 @@ impl Program<'_> {
     }
 }
 
-/// The functions of this name (without package). One name may have several: a wrapper for the other calling convention is
-/// called as what it wraps.
+/// Returns the functions of this name (without package). One name can have several functions: an ABI wrapper
+/// has the name of the wrapped function.
 fn named<'t>(pclntab: &'t Pclntab, name: &str) -> impl Iterator<Item = Func<'t>> + use<'t> {
     const SAME_NAME: usize = 4;
     pclntab.of_runtime(&format!("{PACKAGE}{name}")).take(SAME_NAME).collect::<Vec<_>>().into_iter()
 }
 
-/// Solves the `wanted` variables by recipes. Of the structs, those in `steady` are known to be as they were when the recipe was
-/// learned.
+/// Finds the `wanted` variables by recipes. The structs in `steady` are known to be unchanged since the
+/// recipe was learned.
 pub(super) fn apply(
     program: &mut Program<'_>,
     recipes: &Recipes<'_>,
@@ -153,7 +154,7 @@ pub(super) fn apply(
         }
         wanted.iter().all(|name| globals.get(name).is_some())
     };
-    // Which options the program was compiled with shows in whose code is recognised.
+    // Order by recognised code, which shows the compiler options of the program.
     let common = recipes.common().map(|(compilation, set)| Plan::new(compilation, set, wanted));
     let mut views = common.each_ref().map(|plan| View::new(program, plan));
     views.sort_by_key(|view| std::cmp::Reverse(view.recognised()));
@@ -166,7 +167,7 @@ pub(super) fn apply(
     globals
 }
 
-/// The addresses that single operands name as that of one variable.
+/// Returns the addresses that single operands suggest for one variable.
 pub(super) fn suspects(image: &Image, pclntab: &Pclntab, sheet: &Sheet, name: &str) -> Vec<LinkAddr> {
     let recipes = recipes(sheet);
     let wanted = [name];
@@ -178,7 +179,7 @@ pub(super) fn suspects(image: &Image, pclntab: &Pclntab, sheet: &Sheet, name: &s
     for plan in &plans {
         let Some(recipe) = plan.recipes.get(name) else { continue };
         let all = functions.iter().filter_map(|f| code::decode(image, *f));
-        // Wherever in a function: what has to be there says which one it is.
+        // References at any place in a function: the contents at the address decide later.
         for reference in all.flat_map(|code| code.references) {
             for witness in &recipe.witnesses {
                 let address = LinkAddr(reference.target.0.wrapping_sub(witness.addend));
@@ -192,10 +193,10 @@ pub(super) fn suspects(image: &Image, pclntab: &Pclntab, sheet: &Sheet, name: &s
     found
 }
 
-/// The functions of one variable have some tens of operands.
+/// Maximum number of suspects. The functions of one variable have some tens of operands.
 const MAX_SUSPECTS: usize = 1024;
 
-/// What is needed of one recipe set.
+/// Recipes and shapes of one recipe set that the wanted variables need.
 struct Plan<'w> {
     compilation: Compilation,
     recipes: HashMap<&'w str, Recipe>,
@@ -212,10 +213,11 @@ impl<'w> Plan<'w> {
     }
 }
 
-/// The target's functions beside what a plan expects of them.
+/// Functions of the program that match the shapes in a plan.
 struct View<'p> {
     plan: &'p Plan<'p>,
-    /// Each function that has as many references as expected, and whether its code is the expected one.
+    /// Functions with the expected number of references. The flag is true if the code is exactly the expected
+    /// one.
     functions: HashMap<&'p str, (Arc<code::Code>, bool)>,
 }
 
@@ -272,8 +274,8 @@ impl<'p> View<'p> {
         if !enough || winner.weight() <= 2 * others {
             return None;
         }
-        // Another patch may have moved fields: a struct's base is then believed only where several fields agree,
-        // the first among them, and none objects.
+        // Other patch release: fields can have moved. The base of a struct is accepted only if several fields
+        // agree, the first field among them, and no field disagrees.
         let unanimous = winner.count == all && winner.addends.len() >= 2 && winner.addends.contains(&0);
         let prepended = PREPENDED.contains(&name);
         if recipe.kind == RecipeKind::Aggregate && !steady && (prepended || !unanimous) {
@@ -306,18 +308,18 @@ impl<'r> Votes<'r> {
         self.addends.insert(addend);
     }
 
-    /// An operand in code that is known to the byte counts for ten.
+    /// Weight of all votes. An operand in code with an equal fingerprint counts ten times.
     fn weight(&self) -> u32 {
         self.count + 9 * self.fingerprints
     }
 }
 
-/// Whether the variable can be there: aligned, wholly inside a segment, not among code.
+/// Returns true if the variable can be at this address: aligned, wholly inside a segment, and not in code.
 fn possible(image: &Image, address: LinkAddr, recipe: &Recipe) -> bool {
     let alignment = match recipe.kind {
         RecipeKind::Word => recipe.size.max(1),
         RecipeKind::Slice => 8,
-        // It may consist of bytes.
+        // Alignment 1, because the variable can consist of bytes.
         RecipeKind::Aggregate => 1,
     };
     address.0.is_multiple_of(alignment)

@@ -1,4 +1,4 @@
-//! Variables from the symbol table, where a program has one.
+//! Variables from the symbol table, if a program has one.
 
 use object::elf;
 use object::endian::LittleEndian as LE;
@@ -8,14 +8,15 @@ use super::{Evidence, FoundGlobal, Globals};
 use crate::addr::LinkAddr;
 use crate::image::{Image, Source};
 
-/// More than any linker writes.
+/// Maximum number of sections; linkers write fewer.
 const MAX_SECTIONS: usize = 1 << 16;
-/// Of the symbol or the string table, in bytes.
+/// Maximum size of a symbol table or string table, in bytes.
 const MAX_TABLE: u64 = 1 << 30;
 const SYMBOL_SIZE: usize = size_of::<elf::Sym64<LE>>();
 
-/// The addresses of the `wanted` variables (with their package: `runtime.allgs`) by the symbol table. Empty where
-/// there is none, or where it is damaged. Reads the section headers, the symbols and their names, nothing else.
+/// Returns the addresses of the `wanted` variables from the symbol table. Names include the package
+/// (`runtime.allgs`). The result is empty if there is no table or the table is damaged. Only the section
+/// headers, the symbols and their names are read.
 pub fn from_symtab(image: &Image, wanted: &[&str]) -> Globals {
     if !image.claims_sections() {
         return Globals::default();
@@ -33,7 +34,8 @@ fn search(image: &Image, source: &dyn Source, wanted: &[&str]) -> Option<Globals
     }
     let bytes = read(source, header.e_shoff.get(LE), (count * size_of::<elf::SectionHeader64<LE>>()) as u64)?;
     let sections = object::pod::slice_from_all_bytes::<elf::SectionHeader64<LE>>(&bytes).ok()?;
-    // Plugin hosts and shared builds export their variables, and `strip` leaves those names to the loader.
+    // Dynamic symbols too: plugin hosts and shared builds export their variables, and `strip` keeps these
+    // names for the loader.
     let mut globals = Globals::default();
     for kind in [elf::SHT_SYMTAB, elf::SHT_DYNSYM] {
         if globals.found.len() < wanted.len() {
@@ -57,12 +59,12 @@ fn in_table(
     bytes.truncate(bytes.len() / SYMBOL_SIZE * SYMBOL_SIZE);
     let symbols = object::pod::slice_from_all_bytes::<elf::Sym64<LE>>(&bytes).ok()?;
     let wanted: std::collections::HashSet<&[u8]> = wanted.iter().map(|w| w.as_bytes()).collect();
-    // A variable's name is told from others by its first letters in nearly all cases, before it is hashed.
+    // Limit of the compared text: most names differ from the wanted ones in length or in the first letters.
     let longest = wanted.iter().map(|w| w.len()).max().unwrap_or(0);
     let mut globals = Globals::default();
     for symbol in symbols {
         let address = LinkAddr(symbol.st_value(LE));
-        // A reference to what another image defines.
+        // Reference to a symbol that another image defines.
         let undefined = symbol.st_shndx(LE) == elf::SHN_UNDEF;
         if undefined || symbol.st_type() != elf::STT_OBJECT || globals.found.len() == wanted.len() {
             continue;

@@ -1,23 +1,23 @@
-//! What recipes found, held against a program's symbol table.
+//! Comparison of the variables that recipes find with a program's symbol table.
 
 use std::collections::BTreeSet;
 
 use super::{Globals, VARIABLES};
 
-/// The comparison of two ways to find the [`VARIABLES`] of one program.
+/// Comparison of two ways to find the [`VARIABLES`] of one program.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Verdict {
-    /// How many were found where the symbol table has them.
+    /// Number of variables found at the address of the symbol table.
     pub right: usize,
-    /// FoundGlobal elsewhere, or not in the symbol table at all.
+    /// Variables found at another address, or absent from the symbol table.
     pub wrong: BTreeSet<&'static str>,
-    /// In the symbol table, and not found.
+    /// Variables of the symbol table that were not found.
     pub none: BTreeSet<&'static str>,
 }
 
 impl Verdict {
-    /// Holds `found` against `truth`. With the table of a `neighbour`, variables that the program's own release
-    /// does not have by that name count as nothing.
+    /// Compares `found` with `truth`. With the table of a `neighbour`, found variables that `truth` does not
+    /// contain are ignored.
     #[must_use]
     pub fn new(truth: &Globals, found: &Globals, neighbour: bool) -> Self {
         let mut verdict = Self::default();

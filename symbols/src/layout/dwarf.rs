@@ -1,4 +1,4 @@
-//! Layouts from DWARF, of the target itself or of the program that a table is made from.
+//! Layouts from DWARF, of the examined program itself or of the program that a table is made from.
 
 pub(crate) mod abbreviations;
 mod work;
@@ -18,9 +18,10 @@ use work::Work;
 type Reader<'a> = EndianSlice<'a, LittleEndian>;
 type Entry<'a> = gimli::DebuggingInformationEntry<Reader<'a>>;
 
-/// A unit without what its root entry refers to (line programs, ranges): those sections are not loaded.
+/// Compilation unit without the sections that its root entry refers to (line programs, ranges): they are not
+/// loaded.
 struct Unit<'a> {
-    /// Where it begins in `.debug_info`.
+    /// Offset of the unit in `.debug_info`.
     start: usize,
     header: gimli::UnitHeader<Reader<'a>>,
     abbreviations: Arc<gimli::Abbreviations>,
@@ -32,53 +33,55 @@ impl<'a> Unit<'a> {
     }
 }
 
-/// More uncompressed DWARF than any Go program has.
+/// Maximum size of an uncompressed section in bytes; no Go program has more.
 const MAX_SECTION: u64 = 2 << 30;
-/// More compilation units than any program has: one a package.
+/// Maximum number of compilation units. Go has one for each package.
 const MAX_UNITS: usize = 1 << 18;
-/// What following the wanted types may cost, in attributes and bytes of text. A real program takes a hundredth of it.
+/// Maximum cost of following the wanted types, in attributes and bytes of text. A real program costs one
+/// percent of it.
 const MAX_FOLLOWED: usize = 64 << 20;
-/// deflate and zstd do not expand more than this in earnest.
+/// Maximum compression ratio. Real data compressed by deflate or zstd does not expand more.
 const MAX_EXPANSION: u64 = 1100;
-/// Structs within structs.
+/// Maximum depth of structs within structs.
 const MAX_DEPTH: usize = 12;
-/// Fields of one struct with those of its inner structs.
+/// Maximum number of fields of one struct, including the fields of its inner structs.
 const MAX_FIELDS: usize = 1024;
-/// Type names behind type names.
+/// Maximum length of a chain of type names, each an alias of the next.
 const MAX_TYPEDEFS: usize = 16;
 const MAX_NAME: usize = 128;
-/// A dotted name.
+/// Maximum length of a dotted field name in bytes.
 const MAX_PATH: usize = 256;
 
-/// Why a file's DWARF gives no layouts.
+/// Error of reading layouts from a file's DWARF.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DwarfError {
-    /// Not an ELF file, or its sections are damaged.
+    /// Not an ELF file, or damaged sections.
     #[error("the sections of the file are damaged: {0}")]
     Elf(#[from] object::Error),
-    /// A compressed section claims an impossible size.
+    /// Compressed section that claims an impossible size.
     #[error("section {0} claims an impossible size")]
     Size(&'static str),
-    /// There is no `.debug_info`.
+    /// File without `.debug_info`.
     #[error("no DWARF in the file")]
     Missing,
-    /// The DWARF is damaged.
+    /// Damaged DWARF.
     #[error("the DWARF of the file is damaged: {0}")]
     Dwarf(#[from] gimli::Error),
-    /// Its parts refer to each other, or overlap, so that reading it would take too long.
+    /// DWARF whose parts refer to each other or overlap, so that reading takes too long.
     #[error("the DWARF of the file takes too long to read")]
     TooMuch,
-    /// There is DWARF, but it does not describe the Go runtime (`runtime.g`, `runtime.m`).
+    /// DWARF that does not describe the Go runtime (`runtime.g`, `runtime.m`).
     #[error("the DWARF of the file does not describe the Go runtime")]
     NoRuntime,
 }
 
-/// The layouts that the DWARF of an ELF file describes. They are right for this very file, whatever its version
-/// and GOEXPERIMENTs. Wait reasons are not in DWARF.
+/// Returns the layouts that the DWARF of an ELF file describes. They are correct for this file, whatever its
+/// version and GOEXPERIMENTs. DWARF does not contain wait reasons.
 ///
 /// # Errors
-/// Where the file has no DWARF or it is damaged.
+/// Returns [`DwarfError`] if the file has no DWARF, if the DWARF is damaged or too costly, or if it does not
+/// describe the Go runtime.
 pub fn from_dwarf(elf: &[u8]) -> Result<Table, DwarfError> {
     let file = object::File::parse(elf)?;
     let info = section(&file, ".debug_info")?.ok_or(DwarfError::Missing)?;
@@ -87,7 +90,7 @@ pub fn from_dwarf(elf: &[u8]) -> Result<Table, DwarfError> {
 }
 
 fn read(info: &[u8], abbrev: &[u8]) -> Result<Table, DwarfError> {
-    // Go writes names in place; a C compiler's units do not, and are not looked at.
+    // Only names in place are read, as Go writes them. Units of C compilers have other names and are ignored.
     Reading::open(info, abbrev)?.table()
 }
 
@@ -102,17 +105,17 @@ fn section<'a>(file: &object::File<'a>, name: &'static str) -> Result<Option<Cow
 }
 
 struct Reading<'a> {
-    /// By start.
+    /// Compilation units, sorted by offset.
     units: Vec<Unit<'a>>,
-    /// What finding the wanted names may cost: little more than reading everything once.
+    /// Budget for finding the wanted names: little more than the cost of reading everything once.
     found: Work,
     followed: Work,
 }
 
-/// Where a type is described: the index of the unit, and the place in it.
+/// Place of a type description: index of the unit, and offset in it.
 type Place = (usize, UnitOffset);
 
-/// A type without its names.
+/// Description of a type, without the names of fields.
 struct Shape {
     place: Place,
     size: u64,
@@ -134,7 +137,7 @@ impl<'a> Reading<'a> {
             let abbreviations = known.at(header.debug_abbrev_offset().0)?;
             units.push(Unit { start, header, abbreviations });
         }
-        // Nearly every attribute has a byte at least; a few say all with being there.
+        // Budget by size: nearly every attribute has at least one byte; a few have none.
         let found = Work::new(2 * info.len() + (1 << 20));
         Ok(Reading { units, found, followed: Work::new(MAX_FOLLOWED) })
     }
@@ -165,14 +168,14 @@ impl<'a> Reading<'a> {
         if complete { Ok(table) } else { Err(DwarfError::NoRuntime) }
     }
 
-    /// Where the wanted types, and the types of the wanted variables, are described.
+    /// Finds the places of the wanted types, and of the types of the wanted variables.
     fn find(&self) -> (BTreeMap<&'static str, Place>, BTreeMap<&'static str, Place>) {
         let wanted_types: BTreeSet<&'static str> = TYPES.iter().copied().collect();
         let wanted_variables: BTreeSet<&'static str> = VARIABLES.iter().copied().collect();
         let (mut types, mut variables) = (BTreeMap::new(), BTreeMap::new());
         for (index, unit) in self.units.iter().enumerate() {
             let mut entries = unit.header.entries(&unit.abbreviations);
-            // A unit that is damaged, or in a form that only C compilers write, ends early.
+            // Early end of a unit that is damaged, or in a form that only C compilers write.
             while let Ok(Some(entry)) = entries.next_dfs() {
                 if self.found.entry(entry).is_none() {
                     return (types, variables);
@@ -212,7 +215,7 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// Follows type names to the type itself. The first struct's name is kept, for `type a b` is a `b`.
+    /// Follows type names to the type itself. For `type a b`, the name of the struct is `b`.
     fn shape(&self, mut place: Place) -> Option<Shape> {
         for _ in 0..MAX_TYPEDEFS {
             let unit = self.units.get(place.0)?;
@@ -225,7 +228,7 @@ impl<'a> Reading<'a> {
                     continue;
                 }
                 gimli::DW_TAG_structure_type => (size()?, true),
-                // Go gives a pointer no size: it is the machine's.
+                // Size of a pointer: Go's DWARF omits it, so the machine's address size counts.
                 gimli::DW_TAG_pointer_type | gimli::DW_TAG_subroutine_type => {
                     (size().unwrap_or(u64::from(unit.header.encoding().address_size)), false)
                 }
@@ -259,7 +262,7 @@ impl<'a> Reading<'a> {
         let mut entries = unit.header.entries_at_offset(&unit.abbreviations, place.1).ok()?;
         entries.next_entry().ok()?;
         while entries.next_depth() > 0 && entries.next_entry().ok()? {
-            // The end of a list of children.
+            // End of a list of children.
             let Some(entry) = entries.current() else {
                 self.followed.spend(1)?;
                 continue;
@@ -299,7 +302,7 @@ fn name(entry: &Entry<'_>) -> Option<String> {
     }
 }
 
-/// The wanted name that the entry has, without a copy.
+/// Returns the wanted name that the entry has, without a copy.
 fn known(entry: &Entry<'_>, wanted: &BTreeSet<&'static str>) -> Option<&'static str> {
     match entry.attr_value(gimli::DW_AT_name)? {
         AttributeValue::String(s) => wanted.get(std::str::from_utf8(s.slice()).ok()?).copied(),
@@ -309,7 +312,7 @@ fn known(entry: &Entry<'_>, wanted: &BTreeSet<&'static str>) -> Option<&'static 
 
 fn member_offset(entry: &Entry<'_>, encoding: gimli::Encoding) -> Option<u64> {
     match entry.attr_value(gimli::DW_AT_data_member_location)? {
-        // DWARF 2 form: DW_OP_plus_uconst N.
+        // Offset in the form of DWARF 2: DW_OP_plus_uconst N.
         AttributeValue::Exprloc(expression) => match expression.operations(encoding).next().ok()?? {
             gimli::Operation::PlusConstant { value } => Some(value),
             gimli::Operation::UnsignedConstant { value } => Some(value),
@@ -336,7 +339,7 @@ mod tests {
         0,
     ];
 
-    /// Offsets of entries count from the start of the unit, whose header takes 11 bytes.
+    /// Builder of a unit. Offsets of entries count from the start of the unit, whose header has 11 bytes.
     struct Unit {
         bytes: Vec<u8>,
     }
@@ -423,7 +426,7 @@ mod tests {
 
     #[test]
     fn units_whose_abbreviations_overlap_are_too_much() {
-        // One that claims a child of each of 20,000 kinds, to be read from any of its kinds on.
+        // Abbreviation lists that overlap: 20,000 kinds of entries, readable from each kind on.
         let kinds = 20_000usize;
         let mut abbrev = Vec::new();
         let mut starts = Vec::new();
@@ -449,7 +452,7 @@ mod tests {
 
     #[test]
     fn entries_that_cost_more_than_their_bytes_are_too_much() {
-        // A thousand attributes that take no byte, in each of a million entries of one byte.
+        // Attributes without bytes: a thousand in each of a million entries of one byte.
         let mut abbrev = ABBREV.strip_suffix(&[0]).unwrap().to_vec();
         abbrev.extend([7, 0x24, 0]);
         abbrev.extend([0x3f, 0x19].repeat(1000));
@@ -461,7 +464,7 @@ mod tests {
 
     #[test]
     fn members_of_a_large_struct_within_each_other_are_too_much() {
-        // A thousand members of a type that has a hundred thousand things that are no members.
+        // Repeated type: a thousand members have it, and it has a hundred thousand entries that are no members.
         let mut unit = Unit::new();
         let word = unit.entry(4, "uint64", &[8]);
         let large = unit.entry(2, "x", &[8]);

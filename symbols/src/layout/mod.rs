@@ -1,8 +1,9 @@
-//! Struct layouts of the Go runtime: where each field of `runtime.g` and its kin lies.
+//! Struct layouts of the Go runtime: offset and size of each field in `runtime.g` and related structs.
 //!
-//! A stripped program does not say; layouts come from a table per Go release ([`lookup`]), made from the DWARF of
-//! a program built with that release, or from the DWARF of the target itself ([`from_dwarf`]). A table that is
-//! not exact is a hypothesis that the caller calibrates against live memory.
+//! A stripped program does not contain its layouts. They come from a table for the Go release ([`lookup`]),
+//! or from the DWARF of the examined program itself ([`from_dwarf`]). Each table is made from the DWARF of a
+//! program built with that release. A table that is not exact is a hypothesis; the caller checks it against
+//! live memory.
 
 pub(crate) mod dwarf;
 mod wanted;
@@ -23,32 +24,32 @@ use crate::toolchain::{self};
 pub use crate::toolchain::{Evidence, Release, releases};
 use crate::version::GoVersion;
 
-/// Where a field lies in its struct, in bytes.
+/// Position of a field in its struct.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Field {
-    /// From the start of the outermost struct.
+    /// Offset from the start of the outermost struct, in bytes.
     pub offset: u64,
-    /// How many bytes it takes.
+    /// Size of the field in bytes.
     pub size: u64,
 }
 
-/// A struct, or any other type that only has a size.
+/// Layout of a struct, or size of any other type.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Struct {
-    /// Its size in bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// Its fields by name, nested ones dotted.
+    /// Fields by name; names of nested fields have dots.
     fields: Vec<(Cow<'static, str>, Field)>,
 }
 
 impl Struct {
-    /// The fields by name. An inner struct appears itself and with each of its fields (`sched`, `sched.pc`);
-    /// the types of the atomic packages count as the word that they hold.
+    /// Returns the fields with their names. An inner struct appears itself, and with each of its fields
+    /// (`sched`, `sched.pc`). A type of the atomic packages appears as one word, without inner fields.
     pub fn fields(&self) -> impl Iterator<Item = (&str, Field)> {
         self.fields.iter().map(|(name, field)| (name.as_ref(), *field))
     }
 
-    /// The field `name`.
+    /// Returns the field `name`.
     pub fn field(&self, name: &str) -> Option<Field> {
         let i = self.fields.binary_search_by(|(n, _)| n.as_ref().cmp(name)).ok()?;
         self.fields.get(i).map(|(_, field)| *field)
@@ -81,7 +82,7 @@ impl Ord for Field {
     }
 }
 
-/// The form in which the table files keep a struct: `size name@offset:size …`, by offset.
+/// Formats a struct as in the table files: `size name@offset:size …`, sorted by offset.
 impl fmt::Display for Struct {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut fields: Vec<_> = self.fields.iter().collect();
@@ -91,7 +92,7 @@ impl fmt::Display for Struct {
     }
 }
 
-/// A struct of a table, which has some hundred; an answer needs a few.
+/// Struct of a table, parsed on first use. A table has about a hundred structs, but an answer needs few.
 #[derive(Debug, Clone)]
 enum Entry {
     Line(&'static str, OnceLock<Option<Struct>>),
@@ -103,7 +104,7 @@ impl Entry {
         Entry::Line(line, OnceLock::new())
     }
 
-    /// `None` for a line that says nothing, of which there is none.
+    /// Returns the struct. `None` if its line is damaged; no shipped table has such a line.
     fn get(&self) -> Option<&Struct> {
         match self {
             Entry::Line(line, parsed) => parsed.get_or_init(|| Struct::parse(line)).as_ref(),
@@ -112,7 +113,7 @@ impl Entry {
     }
 }
 
-/// Lines may be parsed already or not.
+/// Equality of the structs, whether their lines are parsed or not.
 impl PartialEq for Entry {
     fn eq(&self, other: &Self) -> bool {
         self.get() == other.get()
@@ -121,50 +122,52 @@ impl PartialEq for Entry {
 
 impl Eq for Entry {}
 
-/// The layouts of one Go release or of one program.
+/// Layouts of one Go release or of one program.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Table {
     structs: BTreeMap<Cow<'static, str>, Entry>,
-    /// Variables whose type is one of `structs`, by name.
+    /// Variables whose type is in `structs`, by name, with the name of the type.
     variables: BTreeMap<Cow<'static, str>, Cow<'static, str>>,
     wait_reasons: Vec<Cow<'static, str>>,
     idle_in_synctest: Vec<u8>,
 }
 
 impl Table {
-    /// The struct of that name: a type (`runtime.g`), or a variable (`runtime.sched`, whose type is
-    /// `runtime.schedt`; `runtime.work`, whose type may have no name). Names are those of the release.
+    /// Returns the layout of a type (`runtime.g`) or a variable. A variable has the layout of its type:
+    /// `runtime.sched` has the type `runtime.schedt`, and the type of `runtime.work` can be without a name.
+    /// Names are those of the release.
     pub fn get(&self, name: &str) -> Option<&Struct> {
         self.structs.get(name).or_else(|| self.structs.get(self.variables.get(name)?.as_ref()))?.get()
     }
 
-    /// A field: `field("runtime.g", "sched.pc")`. Strings and slices have the fields `str`/`array`, `len`, `cap`.
+    /// Returns a field: `field("runtime.g", "sched.pc")`. Strings and slices have the fields `str`/`array`,
+    /// `len`, `cap`.
     pub fn field(&self, name: &str, field: &str) -> Option<Field> {
         self.get(name)?.field(field)
     }
 
-    /// The size of a type or variable.
+    /// Size of a type or variable in bytes.
     pub fn size(&self, name: &str) -> Option<u64> {
         self.get(name).map(|s| s.size)
     }
 
-    /// All types, and the variables that have a type of their own, by name.
+    /// Iterates over all types, and the variables with a type of their own, by name.
     pub fn structs(&self) -> impl Iterator<Item = (&str, &Struct)> {
         self.structs.iter().filter_map(|(name, entry)| Some((name.as_ref(), entry.get()?)))
     }
 
-    /// Variables whose type is among [`Table::structs`], with the name of that type.
+    /// Iterates over variables whose type is among [`Table::structs`], with the name of the type.
     pub fn variables(&self) -> impl Iterator<Item = (&str, &str)> {
         self.variables.iter().map(|(name, of)| (name.as_ref(), of.as_ref()))
     }
 
-    /// `runtime.waitReasonStrings`, by `g.waitreason`. Empty where the table was read from DWARF, which does not
-    /// have them.
+    /// Texts of `runtime.waitReasonStrings`, by `g.waitreason`. Empty if the table was read from DWARF, which
+    /// does not contain them.
     pub fn wait_reasons(&self) -> &[Cow<'static, str>] {
         &self.wait_reasons
     }
 
-    /// The same layouts with the wait reasons of `other`: DWARF does not have them.
+    /// Returns the same layouts with the wait reasons of `other`. A table from DWARF has none of its own.
     #[must_use]
     pub fn with_wait_reasons_of(self, other: &Table) -> Self {
         Table {
@@ -174,8 +177,8 @@ impl Table {
         }
     }
 
-    /// The same layouts with wait reasons as read from a process, whose order another release's table does not
-    /// tell. Which of them count as idle in a bubble is known by name.
+    /// Returns the same layouts with wait reasons that were read from a process. The order of wait reasons
+    /// can differ between releases. Reasons that count as idle in a bubble are recognised by their text.
     #[must_use]
     pub fn with_wait_reasons(self, reasons: Vec<String>) -> Self {
         let was_idle = |reason: &str| {
@@ -190,15 +193,16 @@ impl Table {
         Table { wait_reasons, idle_in_synctest, ..self }
     }
 
-    /// Whether a goroutine with this wait reason counts as durably blocked in a synctest bubble
-    /// (`runtime.isIdleInSynctest`, since 1.24); its header then says `(durable)` in 1.25 and later.
+    /// Returns true if a goroutine with this wait reason counts as durably blocked in a synctest bubble
+    /// (`runtime.isIdleInSynctest`, since 1.24). From 1.25 on, the goroutine's header in a traceback then
+    /// contains `(durable)`.
     pub fn is_idle_in_synctest(&self, wait_reason: u8) -> bool {
         self.idle_in_synctest.contains(&wait_reason)
     }
 }
 
 impl Table {
-    /// Changes what is another one with an experiment.
+    /// Applies the changes that an experiment makes.
     fn apply(&mut self, difference: &Difference<'static>) {
         for (name, line) in &difference.structs {
             match *line {
@@ -215,19 +219,20 @@ impl Table {
     }
 }
 
-/// A table, and how well it fits.
+/// Table and its evidence: the reason to use it for a version.
 #[derive(Debug, Clone)]
 pub struct FoundLayout {
-    /// The layouts.
+    /// Layouts.
     pub table: Table,
-    /// Where they are from.
+    /// Evidence for the layouts.
     pub evidence: Evidence,
 }
 
-/// The layouts for `version` on the machine `arch`: those of exactly this release, else of the nearest patch of its minor, else of a
-/// neighbouring minor. `None` for a version that is too far from all that are known, and for a machine without tables.
+/// Returns the layouts for `version` on machine `arch`: from exactly this release, else from the nearest patch
+/// of the same minor release, else from a neighbouring minor release. `None` if all known releases are too
+/// far away, or the machine has no tables.
 ///
-/// Wait reasons are taken from neighbours too; a code beyond the list is unknown.
+/// Wait reasons come from neighbours too; a code beyond the list is unknown.
 pub fn lookup(arch: Arch, version: &GoVersion) -> Option<FoundLayout> {
     let sheet = toolchain::file(arch, version)?;
     let mut table = table(sheet.file);
@@ -237,14 +242,14 @@ pub fn lookup(arch: Arch, version: &GoVersion) -> Option<FoundLayout> {
     Some(FoundLayout { table, evidence: sheet.evidence })
 }
 
-/// Whether `version` lies between two releases of its minor that there are tables of, or is one of them: structs then
-/// are those of one or the other.
+/// Returns true if `version` is between two releases of its minor release that have tables, or is one of
+/// them. The structs of `version` are then equal to those of one or the other.
 pub fn is_bracketed(version: &GoVersion) -> bool {
     toolchain::is_bracketed(version)
 }
 
-/// Those of `names` whose structs are the same in the releases just below and just above `version`, of its minor:
-/// they hardly differ in between.
+/// Returns the `names` whose structs are equal in the nearest releases below and above `version`, of the same
+/// minor release. A struct that is equal in both hardly differs in between.
 pub(crate) fn steady<'n>(version: &GoVersion, names: &[&'n str]) -> HashSet<&'n str> {
     let tables = toolchain::bracket(version).map(|(a, b)| (table(a), table(b)));
     let steady = |name: &&str| {

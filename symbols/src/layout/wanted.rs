@@ -1,7 +1,7 @@
-//! Which types and variables of the runtime the tables hold. Names come and go between releases; a name that a
-//! release does not have is simply absent from its table.
+//! Types and variables of the runtime that the tables contain. Names appear and disappear between releases. A
+//! table does not contain names that its release does not have.
 
-/// Types by their DWARF names.
+/// Names of types, as in DWARF.
 pub(super) const TYPES: &[&str] = &[
     // goroutines, threads, processors
     "runtime.g",
@@ -22,7 +22,7 @@ pub(super) const TYPES: &[&str] = &[
     "runtime.mutex",
     "runtime.note",
     "runtime.funcval",
-    // what they wait for
+    // channels, timers and locks that goroutines wait for
     "runtime.hchan",
     "runtime.waitq",
     "runtime.timer",
@@ -101,7 +101,8 @@ pub(super) const TYPES: &[&str] = &[
     "runtime.forcegcstate",
 ];
 
-/// Variables. One whose type is in [`TYPES`] is an alias of it; another one gets a layout under its own name.
+/// Names of variables. A variable whose type is in [`TYPES`] has the layout of that type. Any other variable
+/// has a layout under its own name.
 pub(super) const VARIABLES: &[&str] = &[
     "runtime.allgs",
     "runtime.allglen",
@@ -186,6 +187,7 @@ pub(super) const VARIABLES: &[&str] = &[
     "runtime.fwdSig",
 ];
 
-/// Packages whose types hold one word each. The word is what matters: `atomicstatus`, not `atomicstatus.value`.
+/// Packages of atomic types, which contain one word each. Layouts contain only the word: `atomicstatus`, not
+/// `atomicstatus.value`.
 pub(super) const ATOMIC_PACKAGES: &[&str] =
     &["runtime/internal/atomic.", "internal/runtime/atomic.", "sync/atomic."];

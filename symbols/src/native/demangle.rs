@@ -1,18 +1,18 @@
-//! Names as their source has them, from names as linkers need them.
+//! Demangling: names as in the source, from names as linkers use them.
 
 use std::fmt::{self, Write};
 
 use cpp_demangle::{DemangleOptions, ParseOptions, Symbol};
 
-/// Longer names stay as they are.
+/// Maximum length of a mangled name in bytes. Longer names stay mangled.
 const MAX_MANGLED: usize = 16 << 10;
-/// Some hundred bytes can stand for a name of gigabytes.
+/// Maximum length of a demangled name in bytes. A mangled name of some hundred bytes can represent gigabytes.
 const MAX_SHOWN: usize = 16 << 10;
-/// Types within types; the parser's default is less.
+/// Maximum depth of types within types. The parser's default is less.
 const MAX_DEPTH: u32 = 192;
 
-/// The name to show for a symbol: demangled, for C++ without return type and parameters, for Rust without the hash.
-/// What is not mangled stays as it is.
+/// Returns the name to show for a symbol. C++ names lose return type and parameters, Rust names lose the
+/// hash. A name that is not mangled stays unchanged.
 pub fn demangle(name: &str) -> String {
     let shown = if name.len() > MAX_MANGLED {
         None
@@ -26,7 +26,8 @@ pub fn demangle(name: &str) -> String {
     shown.filter(|s| !s.is_empty()).unwrap_or_else(|| name.to_owned())
 }
 
-/// The legacy scheme of Rust is that of C++ with a hash as last part.
+/// Returns true if a name is mangled by a scheme of Rust. The legacy scheme is the scheme of C++ with a hash
+/// as last part.
 fn is_rust(name: &str) -> bool {
     if name.starts_with("_R") {
         return true;
@@ -53,7 +54,7 @@ fn cpp(name: &str) -> Option<String> {
     Some(shown.text)
 }
 
-/// Text up to a length.
+/// Text with a maximum length.
 #[derive(Default)]
 struct Limited {
     text: String,

@@ -1,4 +1,4 @@
-//! Lines and inlined functions by DWARF.
+//! Source lines and inlined functions from DWARF.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -10,30 +10,31 @@ use super::elf::Sections;
 use super::reader::{Meter, Metered};
 use crate::layout::dwarf::abbreviations::Abbreviations;
 
-/// Uncompressed DWARF of a file. What has more is shown without lines.
+/// Maximum size of a file's uncompressed DWARF in bytes. Frames of a file with more are shown without lines.
 const MAX_DWARF: u64 = 768 << 20;
-/// What is read of ranges, and of lines: more is kept of them than there is in the file.
+/// Maximum number of bytes that are read of ranges, and of lines. In memory, both need more than in the file.
 const MAX_RANGES: u64 = 192 << 20;
 const MAX_LINES: u64 = 256 << 20;
-/// Units of a file: what is kept of one is more than the few bytes that it takes there.
+/// Maximum number of compilation units in a file. A unit can have few bytes in the file, but needs more in
+/// memory.
 const MAX_UNITS: usize = 1 << 18;
-/// Entries within entries: addr2line follows them by recursion.
+/// Maximum depth of entries within entries. The crate `addr2line` follows them by recursion.
 const MAX_DEPTH: isize = 200;
-/// Functions inlined into each other.
+/// Maximum number of functions inlined into each other.
 const MAX_INLINED: usize = 64;
 const MAX_TEXT: usize = 16 << 10;
-/// Entries that refer to entries.
+/// Maximum length of a chain of entries that refer to entries.
 const MAX_ORIGINS: usize = 8;
 const MAX_STARTS: usize = 1 << 20;
 
-/// The DWARF of a file.
+/// DWARF of a file, for line look-ups.
 pub(super) struct Lines {
     context: Context<Metered>,
-    /// The lines where functions begin, by unit and entry.
+    /// Line where a function begins, by unit and entry.
     starts: Mutex<HashMap<(usize, usize), u32>>,
 }
 
-/// A function at an address: of those inlined there, or the one that is called.
+/// Function at an address: an inlined one, or the called one that contains them.
 pub(super) struct FoundName {
     pub(super) name: Option<String>,
     pub(super) file: Option<String>,
@@ -42,7 +43,8 @@ pub(super) struct FoundName {
 }
 
 impl Lines {
-    /// `alt` is what `.gnu_debugaltlink` refers to. `None` where there is no DWARF, or it is too large or too damaged.
+    /// Loads the DWARF of a file. `alt` is the file that `.gnu_debugaltlink` refers to. `None` if there is no
+    /// DWARF, or if it is too large or too damaged.
     pub(super) fn load(sections: &Sections<'_>, alt: Option<&Sections<'_>>) -> Option<Self> {
         let mut left = MAX_DWARF;
         let mut dwarf = load(sections, &mut left)?;
@@ -53,7 +55,7 @@ impl Lines {
         Some(Lines { context, starts: Mutex::default() })
     }
 
-    /// The functions at an address, innermost first; empty where nothing is known.
+    /// Returns the functions at an address, innermost first. Empty if nothing is known.
     pub(super) fn at(&self, addr: u64) -> Vec<FoundName> {
         let mut all = Vec::new();
         let Ok(mut frames) = self.context.find_frames(addr).skip_all_loads() else { return all };
@@ -72,7 +74,7 @@ impl Lines {
         all
     }
 
-    /// Where the function of an entry begins: 0 for unknown.
+    /// Returns the line where the function of an entry begins; 0 if unknown.
     fn start_line(&self, addr: u64, offset: UnitOffset) -> u32 {
         let Some(unit) = self.context.find_dwarf_and_unit(addr).skip_all_loads() else { return 0 };
         let key = (unit.header.debug_info_offset().map_or(usize::MAX, |o| o.0), offset.0);
@@ -89,7 +91,7 @@ impl Lines {
     }
 }
 
-/// The line of an entry's declaration, or of the one that it is an instance of, in the same unit.
+/// Returns the line of an entry's declaration. An instance has the line of its origin in the same unit.
 fn declared(unit: &gimli::UnitRef<'_, Metered>, mut offset: UnitOffset) -> Option<u32> {
     for _ in 0..MAX_ORIGINS {
         let entry = unit.entry(offset).ok()?;
@@ -106,7 +108,7 @@ fn declared(unit: &gimli::UnitRef<'_, Metered>, mut offset: UnitOffset) -> Optio
     None
 }
 
-/// Sections besides those of entries and abbreviations.
+/// Sections besides `.debug_info` and `.debug_abbrev`.
 const PARTS: [SectionId; 8] = [
     SectionId::DebugLine,
     SectionId::DebugRanges,
@@ -118,8 +120,9 @@ const PARTS: [SectionId; 8] = [
     SectionId::DebugStrOffsets,
 ];
 
-/// What [`Lines::load`] takes in memory at most, in bytes: the sections; what is kept of ranges, lines and entries besides; and
-/// what the largest takes while it is unpacked.
+/// Returns the maximum size in memory for [`Lines::load`], in bytes. The sum contains the sections, the data
+/// kept for ranges, lines and entries, and the temporary memory for the largest section while it is
+/// decompressed.
 pub(super) fn size(sections: &Sections<'_>, alt: Option<&Sections<'_>>) -> u64 {
     let of = |sections: &Sections<'_>, id: SectionId| sections.size(id.name());
     let all = PARTS.into_iter().chain([SectionId::DebugInfo, SectionId::DebugAbbrev]);
@@ -127,7 +130,7 @@ pub(super) fn size(sections: &Sections<'_>, alt: Option<&Sections<'_>>) -> u64 {
     let (mut kept, mut meanwhile) = (0u64, 0);
     for (sections, id) in both.flat_map(|sections| all.clone().map(move |id| (sections, id))) {
         let (size, more) = of(sections, id);
-        // What is larger is not read.
+        // Exclusion of sections above the limit, which are not read.
         if size > MAX_DWARF {
             continue;
         }
@@ -160,7 +163,7 @@ fn load(sections: &Sections<'_>, left: &mut u64) -> Option<Dwarf<Metered>> {
         .map(|id| (id, section(id.name())))
         .chain([(SectionId::DebugInfo, info), (SectionId::DebugAbbrev, abbrev)])
         .collect();
-    // Each in proportion to what there is: of ranges and of lines more is kept than is read.
+    // Limits in proportion to the sections: for ranges and lines, more is kept than is read.
     let size = |id: SectionId| parts.get(&id).map_or(0, |p| p.len() as u64);
     let ranges =
         size(SectionId::DebugRanges) + size(SectionId::DebugRngLists) + size(SectionId::DebugAranges);
@@ -179,13 +182,14 @@ fn load(sections: &Sections<'_>, left: &mut u64) -> Option<Dwarf<Metered>> {
     Dwarf::load(load).ok()
 }
 
-/// Whether no entries lie deeper within each other than a compiler puts them, and all can be read.
+/// Returns true if the number of units and the depth of entries are within the limits, and all abbreviations
+/// can be read.
 fn is_flat(info: &[u8], abbrev: &[u8]) -> bool {
     let info = gimli::DebugInfo::from(EndianSlice::new(info, LittleEndian));
     let mut known = Abbreviations::new(abbrev);
     let mut units = info.units();
     let mut count = 0;
-    // What is damaged ends the search here as it will later.
+    // Early end at damaged data; later reading ends there too.
     while let Ok(Some(unit)) = units.next() {
         count += 1;
         if count > MAX_UNITS {

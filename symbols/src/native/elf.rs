@@ -1,4 +1,4 @@
-//! Sections by name, and the functions of symbol tables.
+//! Sections by name, and functions of symbol tables.
 
 use std::sync::Arc;
 
@@ -8,17 +8,17 @@ use object::read::elf::{SectionHeader as _, Sym as _};
 
 use crate::image::Source;
 
-/// More than any linker writes.
+/// Maximum number of sections; linkers write fewer.
 const MAX_SECTIONS: usize = 1 << 16;
 const MAX_SECTION_NAMES: u64 = 4 << 20;
-/// Of the symbols or of their names, in bytes.
+/// Maximum size of the symbols or of their names, in bytes.
 const MAX_TABLE: u64 = 256 << 20;
 const MAX_NAME: usize = 64 << 10;
-/// deflate and zstd do not expand more than this in earnest.
+/// Maximum compression ratio. Real data compressed by deflate or zstd does not expand more.
 const MAX_EXPANSION: u64 = 1100;
 const HEADER: usize = size_of::<elf::SectionHeader64<LE>>();
 const SYMBOL: usize = size_of::<elf::Sym64<LE>>();
-/// How many symbols that begin before an address are looked at for one that reaches it.
+/// Maximum number of symbols before an address that are checked for one that contains it.
 const MAX_NESTED: usize = 16;
 
 #[derive(Debug, Clone)]
@@ -32,7 +32,7 @@ pub(super) struct Section {
     link: usize,
 }
 
-/// The sections of a 64-bit little-endian file; none where the table is damaged.
+/// Sections of a 64-bit little-endian file. Empty if the section table is damaged.
 pub(super) struct Sections<'s> {
     source: &'s dyn Source,
     list: Vec<Section>,
@@ -47,8 +47,8 @@ impl<'s> Sections<'s> {
         self.list.iter().find(|s| s.name == name.as_bytes())
     }
 
-    /// The bytes of a section, decompressed; `None` where there is none, where the file has no bytes for it, or where
-    /// they are more than `limit`.
+    /// Returns the decompressed bytes of a section. `None` if there is no such section, if the file has no
+    /// bytes for it, or if it has more than `limit` bytes.
     pub(super) fn bytes(&self, name: &str, limit: u64) -> Option<Arc<[u8]>> {
         let section = self.named(name)?;
         if section.kind == elf::SHT_NOBITS {
@@ -73,7 +73,8 @@ impl<'s> Sections<'s> {
         Some(packed.decompress().ok()?.into_owned().into())
     }
 
-    /// How many bytes [`Sections::bytes`] gives, by what the file says, and how many more it takes meanwhile.
+    /// Returns the size of the result of [`Sections::bytes`] as the file claims it, and the additional size
+    /// in memory while it is decompressed. Both are in bytes.
     pub(super) fn size(&self, name: &str) -> (u64, u64) {
         let Some(section) = self.named(name).filter(|s| s.kind != elf::SHT_NOBITS) else { return (0, 0) };
         if !section.flags.contains(elf::SHF_COMPRESSED) {
@@ -86,11 +87,11 @@ impl<'s> Sections<'s> {
             Some(head.ch_size.get(LE))
         });
         let size = size.unwrap_or(0).min(section.size.saturating_mul(MAX_EXPANSION));
-        // What is unpacked is copied once.
+        // Temporary memory: the compressed bytes, and one copy of the decompressed bytes.
         (size, size.saturating_add(section.size))
     }
 
-    /// What the functions of the symbol tables take in memory at most, in bytes.
+    /// Returns the maximum size in memory of the functions from the symbol tables, in bytes.
     pub(super) fn functions_size(&self) -> u64 {
         let tables = [elf::SHT_SYMTAB, elf::SHT_DYNSYM];
         let tables = tables.iter().filter_map(|kind| self.list.iter().find(|s| s.kind == *kind));
@@ -104,7 +105,7 @@ impl<'s> Sections<'s> {
     }
 }
 
-/// The same as [`read`], without a copy.
+/// Reads bytes like [`read`], into shared memory without a copy.
 fn read_shared(source: &dyn Source, offset: u64, len: u64, limit: u64) -> Option<Arc<[u8]>> {
     if len > limit || offset.checked_add(len)? > source.len() {
         return None;
@@ -154,20 +155,20 @@ fn read(source: &dyn Source, offset: u64, len: u64, limit: u64) -> Option<Vec<u8
     source.read_at(offset, &mut bytes).then_some(bytes)
 }
 
-/// A function of a symbol table.
+/// Function of a symbol table.
 #[derive(Debug, Clone, Copy)]
 struct Function {
     start: u64,
-    /// 0 where the table does not say: it reaches to the next one.
+    /// Size in bytes. 0 if the table has no size: the function then ends at the next one.
     size: u64,
-    /// In which string table, and where there.
+    /// Index of the string table, and offset of the name in it.
     table: u32,
     name: u32,
-    /// The lower, the rather it is shown among those at the same place.
+    /// Rank among symbols at the same address. The lowest rank is shown.
     rank: u8,
 }
 
-/// Functions by address.
+/// Functions, sorted by address.
 #[derive(Debug, Default)]
 pub(super) struct Functions {
     list: Vec<Function>,
@@ -175,10 +176,10 @@ pub(super) struct Functions {
 }
 
 impl Functions {
-    /// Adds those of `.symtab` and `.dynsym`.
+    /// Adds the functions of `.symtab` and `.dynsym`.
     pub(super) fn add(&mut self, sections: &Sections<'_>) {
         for kind in [elf::SHT_SYMTAB, elf::SHT_DYNSYM] {
-            // Nothing else is added from a damaged table.
+            // Ignored error: a damaged table adds no further functions.
             let _damaged = self.add_table(sections, kind);
         }
         self.list.sort_by_key(|f| (f.start, f.rank, f.size == 0));
@@ -196,7 +197,8 @@ impl Functions {
         for symbol in symbols {
             let kind = symbol.st_type();
             let (start, size, section) = (symbol.st_value(LE), symbol.st_size(LE), symbol.st_shndx(LE));
-            // Labels of assembly have no type. Those of ARM ('$x') only tell code from data.
+            // Labels of assembly code, which have no type. Exclusion of labels on ARM ('$x'): they only mark
+            // code and data.
             let label = kind == elf::STT_NOTYPE && section != elf::SHN_ABS;
             let function = kind == elf::STT_FUNC || kind == elf::STT_GNU_IFUNC;
             let name = name_at(&names, symbol.st_name(LE), MAX_NAME).unwrap_or_default();
@@ -222,11 +224,11 @@ impl Functions {
         Some(())
     }
 
-    /// The name and the start of the function at an address.
+    /// Returns the name and the start of the function at an address.
     pub(super) fn at(&self, addr: u64) -> Option<(&[u8], u64)> {
         let next = self.list.partition_point(|f| f.start <= addr);
         let found = self.list.get(next.saturating_sub(MAX_NESTED)..next)?.iter().rev();
-        // One without a size reaches to the next one, so only the nearest may be that.
+        // Restriction to the nearest function if it has no size, because it ends at the next one.
         let mut found = found.enumerate();
         let (_, function) =
             found.find(|&(i, f)| if f.size == 0 { i == 0 } else { addr - f.start < f.size })?;

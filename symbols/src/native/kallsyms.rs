@@ -1,24 +1,24 @@
-//! Names of the kernel's functions, as `/proc/kallsyms` has them.
+//! Names of kernel functions, from `/proc/kallsyms`.
 
 use super::NativeFrame;
 
-/// More than any kernel with its modules has: a distribution's has a quarter of a million.
+/// Maximum number of symbols. The kernel of a distribution, with its modules, has a quarter of a million.
 const MAX_SYMBOLS: usize = 4 << 20;
 const MAX_NAME: usize = 512;
-/// A function is no longer than this: what lies further behind a symbol is something else.
+/// Maximum length of a function in bytes. An address further after a symbol belongs to something else.
 const MAX_FUNCTION: u64 = 4 << 20;
 
-/// The kernel's functions by address.
+/// Kernel functions, sorted by address.
 #[derive(Debug, Clone, Default)]
 pub struct KernelSymbols {
-    /// Sorted: address, and where the name is.
+    /// Address, offset and length of the name of each function, sorted by address.
     functions: Vec<(u64, u32, u16)>,
     names: String,
 }
 
 impl KernelSymbols {
-    /// Reads the text: `ffffffff81000000 T _stext`, and `[module]` behind the names in modules. Without the right to see
-    /// addresses they all are 0: then there are no functions.
+    /// Parses the text: lines such as `ffffffff81000000 T _stext`, with `[module]` after names in modules.
+    /// Without the right to see addresses, all addresses are 0; the result is then empty.
     pub fn parse(text: &str) -> Self {
         let mut symbols = KernelSymbols::default();
         for line in text.lines() {
@@ -42,18 +42,18 @@ impl KernelSymbols {
             let length = symbols.names.len() - at as usize;
             symbols.functions.push((address, at, u16::try_from(length).unwrap_or(0)));
         }
-        // Of aliases the first in the text is shown, as other tools do.
+        // Choice between aliases: the first in the text is shown, as in other tools.
         symbols.functions.sort_by_key(|&(address, ..)| address);
         symbols.functions.dedup_by_key(|&mut (address, ..)| address);
         symbols
     }
 
-    /// Whether no function is known: the text did not say, or had no addresses.
+    /// Returns true if no function is known: the text had no functions or no addresses.
     pub fn is_empty(&self) -> bool {
         self.functions.is_empty()
     }
 
-    /// The name of the function at an address, and the module in brackets where it is in one.
+    /// Returns the name of the function at an address. For a module, its name in brackets follows.
     pub fn name(&self, address: u64) -> Option<&str> {
         let index = self.functions.partition_point(|&(start, ..)| start <= address).checked_sub(1)?;
         let &(start, at, length) = self.functions.get(index)?;
@@ -63,7 +63,7 @@ impl KernelSymbols {
         self.names.get(at as usize..at as usize + usize::from(length))
     }
 
-    /// The frame at an address.
+    /// Returns the frame at an address.
     pub fn frame(&self, address: u64) -> Option<NativeFrame> {
         let name = self.name(address)?;
         let function = name.split(' ').next().unwrap_or(name);
@@ -91,7 +91,7 @@ mod tests {
         assert_eq!(symbols.frame(0xffff_ffff_c000_0010).map(|f| f.name), Some("run".to_owned()));
         assert_eq!(symbols.name(0xffff_ffff_8000_0000), None);
         assert_eq!(symbols.name(0xffff_ffff_f000_0000), None);
-        // What one without rights sees.
+        // Text for a reader without rights.
         assert!(KernelSymbols::parse("0000000000000000 T _stext\n").is_empty());
     }
 }

@@ -1,47 +1,47 @@
-//! Which other files hold debug information of a file.
+//! Links from a file to other files with its debug information.
 
 use super::elf::Sections;
 use crate::build_id;
 use crate::image::Source;
 
-/// Longer than any path of a debug file.
+/// Maximum length of a link in bytes; paths of debug files are shorter.
 const MAX_LINK: u64 = 4096;
 const MAX_NOTES: u64 = 4096;
 const MAX_ID: usize = 64;
 
-/// What a file says of its debug information.
+/// Links and facts about a file's debug information.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Links {
-    /// Its build id (`.note.gnu.build-id`), in hexadecimal: that of its debug file is the same.
+    /// Build id (`.note.gnu.build-id`) in hexadecimal. The debug file has the same build id.
     pub build_id: Option<String>,
-    /// `.gnu_debuglink`.
+    /// Link in `.gnu_debuglink`.
     pub debug: Option<DebugLink>,
-    /// `.gnu_debugaltlink`.
+    /// Link in `.gnu_debugaltlink`.
     pub alt: Option<AltLink>,
-    /// It has DWARF itself.
+    /// True if the file itself contains DWARF.
     pub has_dwarf: bool,
 }
 
-/// The file with the debug information of this one.
+/// Link to the file with debug information (`.gnu_debuglink`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DebugLink {
-    /// Its name, without a directory: without a slash, and neither `.` nor `..`.
+    /// File name without a directory: it has no slash and is neither `.` nor `..`.
     pub name: Vec<u8>,
-    /// The CRC-32 of all of it.
+    /// CRC-32 checksum of the whole debug file.
     pub crc: u32,
 }
 
-/// The file with what the debug information of several files has in common.
+/// Link to the file with the common debug information of several files (`.gnu_debugaltlink`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AltLink {
-    /// Its path.
+    /// Path of the file.
     pub path: Vec<u8>,
-    /// Its build id, in hexadecimal.
+    /// Build id of the file, in hexadecimal.
     pub build_id: String,
 }
 
 impl Links {
-    /// Reads them; what is damaged is left out.
+    /// Reads the links. Damaged parts are left out.
     pub fn read(source: &dyn Source) -> Self {
         let sections = Sections::read(source);
         let notes = sections.bytes(".note.gnu.build-id", MAX_NOTES);

@@ -1,4 +1,4 @@
-//! Names and lines of machine code that is not Go's: C, C++, Rust, assembly, and the kernel.
+//! Names and lines of machine code from other languages than Go: C, C++, Rust, assembly, and the kernel.
 
 mod demangle;
 mod dwarf;
@@ -16,24 +16,24 @@ pub use links::{AltLink, DebugLink, Links};
 use crate::addr::LinkAddr;
 use crate::image::Source;
 
-/// A function that an address belongs to.
+/// Function at an address of machine code.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NativeFrame {
-    /// The name as the source has it.
+    /// Name as in the source.
     pub name: String,
-    /// The name as linkers have it; the same where it is not mangled.
+    /// Name as linkers use it. Equal to `name` if it is not mangled.
     pub system_name: String,
-    /// The source file, where DWARF tells.
+    /// Source file, if DWARF contains it.
     pub file: Option<String>,
-    /// The line in it, 0 for unknown.
+    /// Line in the source file; 0 if unknown.
     pub line: u32,
-    /// The line where the function begins, 0 for unknown.
+    /// Line where the function begins; 0 if unknown.
     pub start_line: u32,
-    /// Its code was put into that of the next frame.
+    /// True if the function was inlined into the next frame.
     pub inlined: bool,
 }
 
-/// What is known of the functions of one ELF file. DWARF is read when it is first asked for.
+/// Symbols of one ELF file. DWARF is read on first use.
 pub struct NativeSymbols {
     functions: elf::Functions,
     sources: Vec<Box<dyn Source>>,
@@ -47,18 +47,18 @@ impl std::fmt::Debug for NativeSymbols {
     }
 }
 
-/// What symbols take in memory, in bytes.
+/// Sizes of symbols in memory, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sizes {
-    /// Those of the symbol tables.
+    /// Size of the functions from the symbol tables.
     pub tables: u64,
-    /// The same and DWARF.
+    /// Size of these functions together with DWARF.
     pub with_dwarf: u64,
 }
 
 impl NativeSymbols {
-    /// Reads the symbol tables of a file, and of the file with its debug information where that is apart. `alt` is the
-    /// file that several debug files share (`.gnu_debugaltlink`). What is damaged is left out.
+    /// Reads the symbol tables of a file, and of its separate debug file, if any. `alt` is the file that
+    /// several debug files share (`.gnu_debugaltlink`). Damaged parts are left out.
     pub fn parse(
         file: Box<dyn Source>,
         debug: Option<Box<dyn Source>>,
@@ -72,15 +72,16 @@ impl NativeSymbols {
         NativeSymbols { functions, sources, alt, lines: OnceCell::new() }
     }
 
-    /// The same without DWARF: names of functions, but neither lines nor what was inlined.
+    /// Reads the symbol tables only. Without DWARF, there are names of functions, but no lines and no inlined
+    /// functions.
     pub fn parse_tables(file: Box<dyn Source>, debug: Option<Box<dyn Source>>) -> Self {
         let mut symbols = Self::parse(file, debug, None);
         symbols.sources.clear();
         symbols
     }
 
-    /// What [`NativeSymbols::parse`] takes in memory at most, in bytes, by what the files say of their sections: the symbol
-    /// tables, and with them what DWARF takes when it is asked for.
+    /// Returns the maximum size of [`NativeSymbols::parse`] in memory, in bytes: for the symbol tables alone,
+    /// and together with DWARF. The sizes come from the section headers of the files.
     pub fn sizes(file: &dyn Source, debug: Option<&dyn Source>, alt: Option<&dyn Source>) -> Sizes {
         let all: Vec<elf::Sections<'_>> =
             std::iter::once(file).chain(debug).map(elf::Sections::read).collect();
@@ -91,24 +92,24 @@ impl NativeSymbols {
         Sizes { tables, with_dwarf: tables.saturating_add(dwarf) }
     }
 
-    /// How many functions the symbol tables name.
+    /// Number of functions in the symbol tables.
     pub fn len(&self) -> usize {
         self.functions.len()
     }
 
-    /// Whether the symbol tables name none.
+    /// Returns true if the symbol tables have no functions.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The name and the start of the function at an address, by the symbol tables.
+    /// Returns the name and the start of the function at an address, from the symbol tables.
     pub fn function(&self, addr: LinkAddr) -> Option<(String, LinkAddr)> {
         let (name, start) = self.functions.at(addr.0)?;
         Some((String::from_utf8_lossy(name).into_owned(), LinkAddr(start)))
     }
 
-    /// The functions at the address of an instruction, innermost first: inlined ones, then the one that is called. For a
-    /// return address ask for the byte before it. Empty where nothing is known.
+    /// Returns the functions at the address of an instruction, innermost first: inlined functions, then the
+    /// called one. For a return address, pass the address minus one. Empty if nothing is known.
     pub fn frames(&self, addr: LinkAddr) -> Vec<NativeFrame> {
         let symbol = self.function(addr).map(|(name, _)| name);
         let found = self.lines().map(|lines| lines.at(addr.0)).unwrap_or_default();
@@ -119,7 +120,8 @@ impl NativeSymbols {
             .filter_map(|(i, found)| {
                 let inlined = i < last;
                 let system_name = match (&symbol, found.name) {
-                    // Only the symbol's name tells clones of a function apart; local functions may have no linker's name in DWARF.
+                    // Preference for the symbol's name: only it distinguishes clones of a function. Local
+                    // functions can be without a linker name in DWARF.
                     (Some(symbol), _) if !inlined => symbol.clone(),
                     (_, name) => name?,
                 };
@@ -139,7 +141,7 @@ impl NativeSymbols {
     fn lines(&self) -> Option<&dwarf::Lines> {
         let load = || {
             let alt = self.alt.as_deref().map(elf::Sections::read);
-            // That of the debug file, where there is one.
+            // DWARF of the debug file first, if there is one.
             self.sources
                 .iter()
                 .rev()
@@ -149,8 +151,8 @@ impl NativeSymbols {
     }
 }
 
-/// The path of the file with the debug information of a build, below the root: gdb's convention. `None` for an id that is
-/// none.
+/// Returns the absolute path of the debug file for a build id, by the convention of gdb. `None` if the text
+/// is no build id.
 pub fn debug_path(gnu_build_id: &str) -> Option<String> {
     let (first, rest) = gnu_build_id.split_at_checked(2)?;
     let valid = !rest.is_empty() && gnu_build_id.bytes().all(|b| b.is_ascii_hexdigit());

@@ -1,7 +1,8 @@
-//! Reading DWARF with a limit.
+//! Reader of DWARF with a limit.
 //!
-//! Its parts refer to each other, so that reading a part once for each reference can cost any power of the file's size, in
-//! time and in what is kept of it. What follows the references counts nothing, so the bytes are counted where they are read.
+//! Parts of DWARF refer to each other. If a part is read once for each reference, the cost in time and memory
+//! can grow with any power of the file's size. The code that follows references counts nothing, so this
+//! reader counts the bytes.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use gimli::{EndianArcSlice, Error, LittleEndian, ReaderOffsetId, Result};
 
-/// How much may still be read.
+/// Remaining number of bytes that may be read.
 #[derive(Debug, Clone)]
 pub(super) struct Meter(Arc<AtomicU64>);
 
@@ -18,9 +19,9 @@ impl Meter {
         Meter(Arc::new(AtomicU64::new(limit)))
     }
 
-    /// Takes off what is read.
+    /// Subtracts the number of bytes that are read.
     fn spend(&self, amount: usize) -> Result<()> {
-        // Whoever reads does so alone: nothing is lost between the two.
+        // Separate load and store: only one reader works at a time, so no count is lost in between.
         let left =
             self.0.load(Ordering::Relaxed).checked_sub(amount as u64).ok_or(Error::UnsupportedOffset)?;
         self.0.store(left, Ordering::Relaxed);
@@ -28,7 +29,7 @@ impl Meter {
     }
 }
 
-/// Bytes of a section.
+/// Bytes of a section, with a meter.
 #[derive(Debug, Clone)]
 pub(super) struct Metered {
     bytes: EndianArcSlice<LittleEndian>,

@@ -1,37 +1,38 @@
-//! How a traceback prints a function's arguments (`runtime.printArgs`, `cmd/compile` `emitArgInfo`).
+//! Arguments of a function as a traceback prints them (`runtime.printArgs`, `cmd/compile` `emitArgInfo`).
 
 use super::Func;
 use super::function::{funcdata, pcdata};
 use crate::addr::LinkAddr;
 use crate::image::Image;
 
-/// The compiler emits at most 10 slots and 5 levels: with brackets and commas that stays far below this.
+/// Maximum length of a description in bytes. The compiler emits at most 10 slots and 5 levels, which need
+/// much less, brackets and commas included.
 const MAX_BYTES: usize = 256;
 
-/// A piece of a printed argument list.
+/// Piece of a printed argument list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ArgToken {
-    /// A word of the frame, printed in hexadecimal.
+    /// Word of the frame, printed in hexadecimal.
     Slot {
-        /// Offset from the start of the arguments.
+        /// Offset from the start of the arguments, in bytes.
         offset: u8,
         /// Size in bytes: 1, 2, 4 or 8.
         size: u8,
-        /// Whether the compiler vouches for the value; `?` follows where it does not.
+        /// True if the compiler guarantees that the value is valid. Otherwise `?` follows the value.
         live: bool,
     },
-    /// A composite begins: `{`.
+    /// Start of a composite: `{`.
     Open,
-    /// A composite ends: `}`.
+    /// End of a composite: `}`.
     Close,
-    /// More than is printed: `...`.
+    /// Mark for further arguments that are not printed: `...`.
     DotDotDot,
-    /// A slot too far out to be described: `_`.
+    /// Slot with an offset too large for the description: `_`.
     OffsetTooLarge,
 }
 
-/// The argument list of `func` at `pc` (the address to look up). `None` where the compiler left no description:
-/// nothing is printed between the brackets then.
+/// Returns the argument list of `func` at `pc` (the address to look up). `None` if the compiler left no
+/// description; a traceback then prints nothing between the brackets.
 pub fn arg_tokens(image: &Image, func: Func<'_>, pc: LinkAddr) -> Option<Vec<ArgToken>> {
     let info = read_some(image, func.funcdata(funcdata::ARG_INFO)?);
     let live_info = func.funcdata(funcdata::ARG_LIVE_INFO).map(|a| read_some(image, a));
@@ -39,7 +40,7 @@ pub fn arg_tokens(image: &Image, func: Func<'_>, pc: LinkAddr) -> Option<Vec<Arg
     let start_offset = live_info.as_ref().and_then(|l| l.first().copied());
     let is_live = |offset: u8, slot: u8| -> bool {
         let (Some(bytes), Some(start)) = (&live_info, start_offset) else { return true };
-        // Without an index the runtime assumes the best, as here.
+        // Default without an index: live, as in the runtime.
         let Some(index) = usize::try_from(live_index).ok().filter(|&i| i > 0) else { return true };
         if offset < start {
             return true;
@@ -68,7 +69,7 @@ pub fn arg_tokens(image: &Image, func: Func<'_>, pc: LinkAddr) -> Option<Vec<Arg
     Some(tokens)
 }
 
-/// What there is of a description, up to the bound or the end of its segment.
+/// Reads a description up to [`MAX_BYTES`] or the end of its segment.
 fn read_some(image: &Image, addr: LinkAddr) -> Vec<u8> {
     image.read_vec(addr, MAX_BYTES).unwrap_or_default()
 }

@@ -1,5 +1,5 @@
-//! The bytes of a pclntab, read from the image where they are asked for. Of the tables of a large program, an answer needs a
-//! small part, and to copy tens of megabytes takes longer than all the rest.
+//! Bytes of a pclntab, read from the image on first use. An answer needs a small part of a large program's
+//! tables. Copying all of them, tens of megabytes, would take longer than all other work.
 
 use std::fmt;
 use std::ops::Range;
@@ -7,28 +7,29 @@ use std::sync::{Arc, OnceLock};
 
 use crate::image::Source;
 
-/// So much is read at a time.
+/// Size of a piece in bytes. Each read fetches one piece.
 const PIECE: usize = 32 << 10;
-/// Each piece goes on into the next one by so much: what begins in a piece, and is no longer than this, is in it as a whole.
-/// Records of functions have about a hundred bytes, names seldom more.
+/// Number of bytes by which each piece continues into the next one. A record that begins in a piece and is no
+/// longer than this is in it as a whole. Records of functions have about a hundred bytes; names seldom have
+/// more.
 pub(super) const WINDOW: usize = 8 << 10;
-/// So much of what is looked through once, and is not kept.
+/// Size of a read in bytes, for a scan whose bytes are not kept.
 const SCAN: usize = 256 << 10;
 
-/// See the module.
+/// Bytes of a pclntab, with a cache of the pieces that were read.
 pub(super) struct Bytes {
     source: Arc<dyn Source>,
-    /// Where in the file they begin.
+    /// File offset of the first byte.
     start: u64,
     len: usize,
     pieces: Vec<Piece>,
     whole: OnceLock<Option<Box<[u8]>>>,
 }
 
-/// Once it was read: `None` where the file does not have it any more.
+/// Cached piece. `None` inside if the file no longer contains it.
 type Piece = OnceLock<Option<Arc<Vec<u8>>>>;
 
-/// Pieces that were read, by their number.
+/// Pieces that were read, with their indices.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Pieces(Vec<(usize, Arc<Vec<u8>>)>);
 
@@ -39,36 +40,36 @@ impl fmt::Debug for Bytes {
 }
 
 impl Bytes {
-    /// `len` bytes of the file, from `start` on.
+    /// Creates a view of `len` bytes of the file, from `start` on.
     pub(super) fn new(source: Arc<dyn Source>, start: u64, len: usize) -> Self {
         let pieces = (0..len.div_ceil(PIECE)).map(|_| OnceLock::new()).collect();
         Bytes { source, start, len, pieces, whole: OnceLock::new() }
     }
 
-    /// The same, of which `pieces` were read already.
+    /// Fills the cache with `pieces` from an earlier read.
     pub(super) fn with(self, pieces: &Pieces) -> Self {
         for (number, bytes) in &pieces.0 {
             if let Some(piece) = self.pieces.get(*number) {
-                // Nothing was read yet.
+                // Ignored result: the cache is still empty here.
                 let _ = piece.set(Some(Arc::clone(bytes)));
             }
         }
         self
     }
 
-    /// Pieces that were read, `most` of them at most.
+    /// Returns pieces that were read, at most `most`.
     pub(super) fn pieces(&self, most: usize) -> Pieces {
         let read = self.pieces.iter().enumerate();
         let read = read.filter_map(|(number, piece)| Some((number, Arc::clone(piece.get()?.as_ref()?))));
         Pieces(read.take(most).collect())
     }
 
-    /// How many there are, read or not.
+    /// Number of bytes, read or not.
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
-    /// Reads all that is not read yet: whoever looks into them later waits for no file.
+    /// Reads all bytes into memory. Later look-ups need no access to the file.
     pub(super) fn load(&self) {
         self.whole();
     }
@@ -82,7 +83,8 @@ impl Bytes {
         self.source.read_at(self.start.checked_add(at as u64)?, &mut bytes).then_some(bytes)
     }
 
-    /// Bytes of `range` from its start on: [`WINDOW`] of them at least, or all, where these are fewer. Empty where there are none.
+    /// Returns bytes from the start of `range` on: at least [`WINDOW`] bytes, or the whole range if it is
+    /// shorter. Empty if there are none.
     pub(super) fn window(&self, range: Range<usize>) -> &[u8] {
         let Range { start, end } = range;
         let end = end.min(self.len);
@@ -103,7 +105,7 @@ impl Bytes {
         bytes.get(..end - start).unwrap_or(bytes)
     }
 
-    /// The bytes of `range` as a whole, where it may be longer than a window.
+    /// Returns all bytes of `range`, even if it is longer than a window.
     pub(super) fn long(&self, range: Range<usize>) -> &[u8] {
         let end = range.end.min(self.len);
         let window = self.window(range.clone());
@@ -113,8 +115,8 @@ impl Bytes {
         self.whole().and_then(|whole| whole.get(range.start..end)).unwrap_or(window)
     }
 
-    /// Hands the bytes of `range` to `look` in order, in large pieces that overlap by `overlap`, with their places. Nothing of it is
-    /// kept. What the file does not have any more is left out.
+    /// Passes the bytes of `range` to `look` in order, with their offsets, in large pieces that overlap by
+    /// `overlap` bytes. Nothing is kept. Bytes that the file no longer contains are left out.
     pub(super) fn scan(&self, range: Range<usize>, overlap: usize, mut look: impl FnMut(usize, &[u8])) {
         let end = range.end.min(self.len);
         let mut buffer = Vec::new();
@@ -132,13 +134,13 @@ impl Bytes {
         }
     }
 
-    /// Reads words at places that mostly ascend, without keeping what is in between.
+    /// Returns a reader of words at mostly ascending offsets. Bytes in between are not kept.
     pub(super) fn walk(&self) -> Walk<'_> {
         Walk { bytes: self, at: 0, buffer: Vec::new() }
     }
 }
 
-/// See [`Bytes::walk`].
+/// Reader of words at mostly ascending offsets. See [`Bytes::walk`].
 pub(super) struct Walk<'b> {
     bytes: &'b Bytes,
     at: usize,
@@ -146,10 +148,10 @@ pub(super) struct Walk<'b> {
 }
 
 impl Walk<'_> {
-    /// The word of four bytes at `at`.
+    /// Returns the word of four bytes at offset `at`.
     pub(super) fn u32(&mut self, at: usize) -> Option<u32> {
         let end = at.checked_add(4).filter(|&end| end <= self.bytes.len)?;
-        // Each byte is read once on the way up, however a damaged table jumps; the way down is by pieces, which are kept.
+        // Forward jumps read each byte once, even in a damaged table. Backward jumps use the cached pieces.
         if at < self.at {
             return word(self.bytes.window(at..end), 0);
         }
@@ -165,7 +167,7 @@ impl Walk<'_> {
     }
 }
 
-/// The word of four bytes at `at`.
+/// Returns the little-endian word of four bytes at offset `at`.
 pub(super) fn word(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
 }

@@ -1,4 +1,4 @@
-//! Function records (`runtime._func`).
+//! Function records of a pclntab (`runtime._func`).
 
 use std::borrow::Cow;
 
@@ -8,25 +8,25 @@ use crate::addr::LinkAddr;
 
 /// Indices of per-pc tables (`internal/abi`, Go 1.18–1.27).
 pub mod pcdata {
-    /// Whether the runtime may stop here.
+    /// Index of the table of unsafe points: instructions where the runtime may not stop.
     pub const UNSAFE_POINT: u32 = 0;
-    /// Index into stack maps.
+    /// Index of the table of indices into stack maps.
     pub const STACK_MAP_INDEX: u32 = 1;
-    /// Index into the inline tree.
+    /// Index of the table of indices into the inline tree.
     pub const INL_TREE_INDEX: u32 = 2;
-    /// Which arguments' stack slots are live.
+    /// Index of the table for live stack slots of arguments.
     pub const ARG_LIVE_INDEX: u32 = 3;
 }
 
 /// Indices of function data (`internal/abi`, Go 1.18–1.27).
 pub mod funcdata {
-    /// The inline tree.
+    /// Index of the inline tree.
     pub const INL_TREE: u8 = 3;
-    /// How a traceback prints the arguments.
+    /// Index of the description of arguments for tracebacks.
     pub const ARG_INFO: u8 = 5;
-    /// Liveness of the arguments' stack slots.
+    /// Index of the liveness of the arguments' stack slots.
     pub const ARG_LIVE_INFO: u8 = 6;
-    /// The function that a wrapper wraps.
+    /// Index of the reference from a wrapper to the wrapped function.
     pub const WRAP_INFO: u8 = 7;
 }
 
@@ -35,23 +35,24 @@ pub mod funcdata {
 pub struct FuncFlags(pub u8);
 
 impl FuncFlags {
-    /// The outermost function of its stack: unwinding ends here, complete.
+    /// Returns true for the outermost function of a stack. Unwinding ends at this function and is complete.
     pub fn top_frame(self) -> bool {
         self.0 & 1 != 0
     }
 
-    /// Writes an arbitrary value to the stack pointer: its caller cannot be found from its frame size.
+    /// Returns true if the function writes an arbitrary value to the stack pointer. The frame size cannot
+    /// lead to the caller then.
     pub fn writes_sp(self) -> bool {
         self.0 & 2 != 0
     }
 
-    /// Written in assembly.
+    /// Returns true if the function is written in assembly.
     pub fn assembly(self) -> bool {
         self.0 & 4 != 0
     }
 }
 
-/// A function of a pclntab.
+/// Function of a pclntab.
 #[derive(Clone, Copy)]
 pub struct Func<'t> {
     table: &'t Pclntab,
@@ -73,58 +74,61 @@ impl<'t> Func<'t> {
         (record.len() >= func.fixed_size()).then_some(func)
     }
 
-    /// Its index in the function table.
+    /// Index in the function table.
     pub fn index(&self) -> u32 {
         self.index
     }
 
-    /// Its first instruction.
+    /// Link address of the first instruction.
     pub fn entry(&self) -> LinkAddr {
         self.entry
     }
 
-    /// One past its code (with padding).
+    /// Link address after the code, padding included.
     pub fn end(&self) -> LinkAddr {
         self.table.func_end(self.index)
     }
 
-    /// Its name as the linker wrote it.
+    /// Name as the linker wrote it.
     pub fn name(&self) -> &'t [u8] {
         self.table.name_at(self.name_offset())
     }
 
-    /// Whether its name begins so. Quicker than [`Func::name`], which looks for the end.
+    /// Returns true if the name begins with `prefix`. Faster than [`Func::name`], which searches for the end
+    /// of the name.
     pub fn name_starts_with(&self, prefix: &[u8]) -> bool {
         self.table.name_starts_with(self.name_offset(), prefix)
     }
 
-    /// Its name as text.
+    /// Name as text.
     pub fn name_text(&self) -> Cow<'t, str> {
         String::from_utf8_lossy(self.name())
     }
 
-    /// Offset of its name: equal for equal names, so that it can stand for the name.
+    /// Offset of the name in the name table. Equal names have equal offsets, so the offset can identify the
+    /// name.
     pub fn name_offset(&self) -> u32 {
         self.u32(4)
     }
 
-    /// The runtime's number for a function it treats specially (`abi.FuncID`); its meaning depends on the release.
+    /// Number of a function that the runtime treats specially (`abi.FuncID`). The meaning of a number depends
+    /// on the release.
     pub fn func_id(&self) -> u8 {
         self.byte(if self.has_start_line() { 40 } else { 36 })
     }
 
-    /// Its properties.
+    /// Properties of the function.
     pub fn flags(&self) -> FuncFlags {
         FuncFlags(self.byte(if self.has_start_line() { 41 } else { 37 }))
     }
 
-    /// The line of its `func` keyword, from Go 1.20.
+    /// Line of the `func` keyword, from Go 1.20 on.
     pub fn start_line(&self) -> Option<u32> {
         self.has_start_line().then(|| self.u32(36))
     }
 
-    /// Bytes from the stack pointer to the return address (amd64) or to the caller's frame (arm64), at `pc`.
-    /// `None` where the table says nothing: not Go code, or a damaged table.
+    /// Returns the number of bytes from the stack pointer to the return address (amd64) or to the caller's
+    /// frame (arm64), at `pc`. `None` if the table has no value: not Go code, or a damaged table.
     pub fn sp_delta(&self, pc: LinkAddr) -> Option<u32> {
         let offset = self.u32(16);
         if offset == 0 {
@@ -133,7 +137,7 @@ impl<'t> Func<'t> {
         self.value_at(offset, pc).and_then(|v| u32::try_from(v).ok())
     }
 
-    /// Source file and line at `pc`; "?" and 0 where unknown, as the runtime prints it.
+    /// Returns the source file and line at `pc`; "?" and 0 if unknown, as the runtime prints them.
     pub fn file_line(&self, pc: LinkAddr) -> (&'t [u8], u32) {
         let file = self.value_at(self.u32(20), pc).and_then(|i| self.table.file_at(self.u32(32), i));
         let line = self.value_at(self.u32(24), pc);
@@ -143,7 +147,7 @@ impl<'t> Func<'t> {
         }
     }
 
-    /// The value of a per-pc table at `pc`; -1 where the function has no such table or no value.
+    /// Returns the value of a per-pc table at `pc`; -1 if the function has no such table or no value.
     pub fn pcdata(&self, table: u32, pc: LinkAddr) -> i32 {
         if table >= self.npcdata() {
             return -1;
@@ -154,7 +158,7 @@ impl<'t> Func<'t> {
         }
     }
 
-    /// The link address of function data `index`.
+    /// Link address of function data `index`.
     pub fn funcdata(&self, index: u8) -> Option<LinkAddr> {
         let count = self.byte(if self.has_start_line() { 43 } else { 39 });
         if index >= count {
@@ -167,7 +171,7 @@ impl<'t> Func<'t> {
         }
     }
 
-    /// The table it belongs to.
+    /// Pclntab of the function.
     pub fn table(&self) -> &'t Pclntab {
         self.table
     }

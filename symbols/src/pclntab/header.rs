@@ -1,23 +1,23 @@
-//! The pclntab header (`runtime.pcHeader`).
+//! Header of a pclntab (`runtime.pcHeader`).
 
 use crate::addr::LinkAddr;
 use crate::image::Image;
 
-/// Size of the header of Go 1.18 and later on 64-bit machines.
+/// Size of the header in bytes, in Go 1.18 and later on 64-bit machines.
 pub const HEADER_SIZE: usize = 72;
-/// No program has that many functions.
+/// Maximum number of functions; no program has more.
 const MAX_FUNCTIONS: u64 = 1 << 26;
-/// No pclntab is larger.
+/// Maximum size of a pclntab in bytes; no real one is larger.
 const MAX_SIZE: u64 = 4 << 30;
 
-/// The releases that share a pclntab format.
+/// Format of a pclntab, shared by several releases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Format {
-    /// Go 1.16 and 1.17: recognised, not supported.
+    /// Format of Go 1.16 and 1.17: recognised, but not supported.
     Go116,
-    /// Go 1.18 and 1.19.
+    /// Format of Go 1.18 and 1.19.
     Go118,
-    /// Go 1.20 and later.
+    /// Format of Go 1.20 and later.
     Go120,
 }
 
@@ -32,35 +32,35 @@ impl Format {
     }
 }
 
-/// A pclntab header whose numbers fit together.
+/// Header of a pclntab, with consistent numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
-    /// Where it is linked.
+    /// Link address of the header.
     pub addr: LinkAddr,
-    /// Which releases write this format.
+    /// Format of the pclntab.
     pub format: Format,
-    /// Instruction size quantum of pc deltas: 1 on amd64, 4 on arm64.
+    /// Unit of pc deltas in bytes: 1 on amd64, 4 on arm64.
     pub min_lc: u8,
     /// Number of functions.
     pub nfunc: u32,
     /// Number of source files.
     pub nfiles: u32,
-    /// Start of the text; 0 from Go 1.26 on, and in position-independent images without their relocations.
+    /// Start of the text. 0 from Go 1.26 on, and in position-independent images without applied relocations.
     pub text_start: u64,
     /// Offset of the function names from the header.
     pub funcname: u64,
-    /// Offset of the compilation units' file indices.
+    /// Offset of the compilation units' file indices from the header.
     pub cutab: u64,
-    /// Offset of the file names.
+    /// Offset of the file names from the header.
     pub filetab: u64,
-    /// Offset of the pc-value tables.
+    /// Offset of the pc-value tables from the header.
     pub pctab: u64,
-    /// Offset of the function table, followed by the function records.
+    /// Offset of the function table from the header. The function records follow the table.
     pub pcln: u64,
 }
 
 impl Header {
-    /// Parses a header; `None` where it cannot be one.
+    /// Parses a header. `None` if the bytes cannot be one.
     pub fn parse(addr: LinkAddr, bytes: &[u8]) -> Option<Self> {
         let bytes = bytes.get(..HEADER_SIZE)?;
         let word = |i: usize| -> Option<u64> {
@@ -95,17 +95,19 @@ impl Header {
 }
 
 const PIECE: usize = 1 << 20;
-/// Programs that deal with pclntabs hold the magic as data many times; real ones have one table.
+/// Maximum number of candidates. Programs that read pclntabs contain the magic as data many times; a real
+/// program has one table.
 const MAX_CANDIDATES: usize = 64;
 
-/// All headers that could be a pclntab, the likeliest segments first: read-only, then writable (relro data of a
-/// position-independent image), then executable.
+/// Returns all headers that can belong to a pclntab, likely segments first. The order is: read-only, then
+/// writable (relro data of a position-independent image), then executable.
 pub fn candidates(image: &Image) -> Vec<Header> {
     let mut order: Vec<_> = image.segments().to_vec();
     order.sort_by_key(|s| (s.executable, s.writable));
     let mut found = Vec::new();
     for (base, bytes) in image.pieces(&order, PIECE, HEADER_SIZE) {
-        // Bytes 4.. of the header: two zeros, the quantum, the pointer size. Rarer than 0xff runs.
+        // Searched bytes: the end of the magic, two zeros, the quantum and the pointer size. Rarer than runs
+        // of 0xff.
         for quantum in [1u8, 4] {
             for hit in memchr::memmem::find_iter(&bytes, &[0xff, 0xff, 0xff, 0, 0, quantum, 8]) {
                 let Some(start) = hit.checked_sub(1).filter(|s| s.is_multiple_of(8) && *s < PIECE) else {

@@ -1,4 +1,4 @@
-//! Inlined calls: the logical frames inside a physical one (`runtime/symtabinl.go:inlineUnwinder`).
+//! Inlined calls: the logical frames inside a physical frame (`runtime/symtabinl.go:inlineUnwinder`).
 
 use super::Func;
 use super::function::{funcdata, pcdata};
@@ -6,38 +6,38 @@ use super::header::Format;
 use crate::addr::LinkAddr;
 use crate::image::Image;
 
-/// Deeper inlining than the compiler does; a bound for cyclic trees.
+/// Maximum depth of inlining, against cyclic trees. The compiler inlines less deeply.
 const MAX_DEPTH: usize = 1 << 10;
 
-/// A call as the source has it: the function itself or one inlined into it.
+/// Logical frame: a call as in the source. The function is the physical one or one inlined into it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogicalFrame<'t> {
-    /// The function's name.
+    /// Name of the function.
     pub name: &'t [u8],
-    /// Its number if the runtime treats it specially; inlined calls have their own.
+    /// Number of a function that the runtime treats specially. Inlined calls have numbers of their own.
     pub func_id: u8,
-    /// Whether it was inlined: it has no frame of its own.
+    /// True if the function was inlined and has no physical frame.
     pub inlined: bool,
     /// Source file.
     pub file: &'t [u8],
-    /// Line.
+    /// Line in the source file.
     pub line: u32,
-    /// The line of its `func` keyword, from Go 1.20.
+    /// Line of the `func` keyword, from Go 1.20 on.
     pub start_line: Option<u32>,
-    /// The address in the physical function by which it is looked up: the one asked for in the innermost frame, the
-    /// place of an inlined call in the others.
+    /// Look-up address in the physical function. For the innermost frame, it is the requested address. For
+    /// the others, it is the place of an inlined call.
     pub pc: LinkAddr,
 }
 
-/// The logical frames at `pc` of `func`, innermost first; the last one is `func` itself.
+/// Returns the logical frames at `pc` of `func`, innermost first. The last frame is `func` itself.
 ///
-/// `pc` is the address to look up: inside the call for a return address.
+/// `pc` is the address to look up: inside the call instruction for a return address.
 pub fn logical_frames<'t>(image: &Image, func: Func<'t>, pc: LinkAddr) -> Vec<LogicalFrame<'t>> {
     logical_frames_and_pc(image, func, pc).0
 }
 
-/// As [`logical_frames`], with the address in `func` itself that its own frame is looked up by: where the
-/// outermost inlined call stands, or `pc` where nothing is inlined.
+/// Returns the frames like [`logical_frames`], and the look-up address for the frame of `func` itself. That
+/// address is the place of the outermost inlined call, or `pc` if nothing is inlined.
 pub fn logical_frames_and_pc<'t>(
     image: &Image,
     func: Func<'t>,
@@ -86,8 +86,9 @@ struct InlinedCall {
 }
 
 impl InlinedCall {
-    /// 20 bytes up to Go 1.19 `{i16 parent, u8 funcID, pad, i32 file, line, name, parentPc}`,
-    /// 16 from 1.20 `{u8 funcID, pad, i32 name, parentPc, startLine}`.
+    /// Reads an entry of the inline tree. Up to Go 1.19, an entry has 20 bytes:
+    /// `{i16 parent, u8 funcID, pad, i32 file, line, name, parentPc}`. From Go 1.20 on, it has 16 bytes:
+    /// `{u8 funcID, pad, i32 name, parentPc, startLine}`.
     fn read(image: &Image, func: Func<'_>, tree: LinkAddr, index: u32) -> Option<Self> {
         let modern = func.table().format() >= Format::Go120;
         let size: u64 = if modern { 16 } else { 20 };

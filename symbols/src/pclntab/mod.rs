@@ -1,5 +1,5 @@
-//! The pc-line table: functions, and what holds at each of their instructions (frame size, line, liveness,
-//! inlined calls), as the Go runtime itself reads it (`runtime/symtab.go`).
+//! Pclntab (pc-line table): functions, and values for each of their instructions (frame size, line, liveness,
+//! inlined calls). The Go runtime reads the same table (`runtime/symtab.go`).
 
 pub mod args;
 mod bytes;
@@ -23,7 +23,7 @@ pub use function::{Func, FuncFlags};
 use header::{Format, Header};
 use shortcuts::Shortcuts;
 
-/// A pclntab, read from its image where it is asked for. Program counters are link addresses.
+/// Pclntab, read from its image on demand. Program counters are link addresses.
 #[derive(Debug)]
 pub struct Pclntab {
     header: Header,
@@ -36,7 +36,7 @@ pub struct Pclntab {
     sections: Vec<TextSection>,
 }
 
-/// What was read of a [`Pclntab`], to be kept for the next process of the same program.
+/// Parts of a [`Pclntab`] that were read, kept for the next process of the same program.
 #[derive(Debug, Clone)]
 pub struct Excerpt {
     header: Header,
@@ -45,30 +45,31 @@ pub struct Excerpt {
     named: Option<Arc<Named>>,
 }
 
-/// How many pieces of 40 KiB an excerpt has at most. Attaching takes about a dozen.
+/// Maximum number of pieces (40 KiB each) in an excerpt. Attaching to a process needs about a dozen.
 const MAX_EXCERPT: usize = 32;
 
-/// Why a pclntab could not be loaded.
+/// Error of loading a pclntab.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PclntabError {
-    /// Its bytes are not all in the image.
+    /// Pclntab bytes missing in the image.
     #[error("pclntab: {0}")]
     Image(#[from] ImageError),
-    /// The function table contradicts itself.
+    /// Function table that contradicts itself.
     #[error("pclntab: the function table is damaged")]
     FunctionTable,
-    /// It is larger than that of any program: so many bytes.
+    /// Pclntab larger than that of any program, with its size in bytes.
     #[error("pclntab: it claims to have {0} bytes")]
     Size(usize),
 }
 
-/// The table of a program with a quarter of a million functions has 40 MB; no program is large enough for this.
+/// Maximum size of a pclntab in bytes; no program needs it. The table of a program with a quarter of a
+/// million functions has 40 MB.
 const MAX_TABLE: usize = 512 << 20;
 
 impl Pclntab {
-    /// Finds out where the table is and whether it can be one: it goes from its header to its last function record. Reads
-    /// next to nothing of it.
+    /// Locates the table and checks whether it can be valid. The table extends from its header to its last
+    /// function record. Almost nothing of it is read.
     pub fn load(image: &Image, header: &Header, module: &Moduledata) -> Result<Self, PclntabError> {
         let damaged = PclntabError::FunctionTable;
         let nfunc = header.nfunc as usize;
@@ -79,8 +80,8 @@ impl Pclntab {
         if available < ftab_end {
             return Err(damaged);
         }
-        // The records follow the function table in order, so the last function's is the last. Its size is not
-        // known before it is read; no record is larger than a page.
+        // Order of the records: the record of the last function is the last one. Its size is unknown before
+        // it is read, but no record is larger than a page.
         let record = |index: usize| -> Result<u32, PclntabError> {
             let (at, mut bytes) = ((ftab + 8 * index + 4) as u64, [0; 4]);
             let read = part.start.checked_add(at).is_some_and(|there| source.read_at(there, &mut bytes));
@@ -90,8 +91,8 @@ impl Pclntab {
                 Err(ImageError::Unmapped(header.addr.plus(at)).into())
             }
         };
-        // Each function has an instruction at least, and its record is behind the table: known before a large
-        // table is read, for a hole in a file may be of any size.
+        // Check before a large table is read, because a hole in a file can have any size. Each function has
+        // at least one instruction, and its record is after the function table.
         let text = module.pcs.end.since(module.text.start).unwrap_or(0);
         let (first, last) = (record(0)? as usize, record(nfunc - 1)? as usize);
         if nfunc as u64 > text || first < 8 * nfunc + 4 || last < first {
@@ -119,7 +120,7 @@ impl Pclntab {
         }
     }
 
-    /// What was read of it, without the file: some of it, where that was much.
+    /// Returns the parts that were read, without the file. Only some parts are returned if many were read.
     pub fn excerpt(&self) -> Excerpt {
         Excerpt {
             header: self.header,
@@ -129,7 +130,8 @@ impl Pclntab {
         }
     }
 
-    /// As [`Pclntab::load`], of an image with the same contents as that of which `excerpt` is. What that has is not read again.
+    /// Loads a pclntab like [`Pclntab::load`], from an image with the same contents as the image of
+    /// `excerpt`. Bytes in `excerpt` are not read again.
     pub fn resume(image: &Image, module: &Moduledata, excerpt: &Excerpt) -> Result<Self, PclntabError> {
         let Excerpt { header, size, pieces, named } = excerpt;
         let (source, part) = image.part(header.addr)?;
@@ -138,38 +140,39 @@ impl Pclntab {
         }
         let table = Self::new(header, module, Bytes::new(source, part.start, *size).with(pieces));
         if let Some(named) = named {
-            // It is new.
+            // Ignored result: the table is new, so the cell is empty.
             let _ = table.named.set(Arc::clone(named));
         }
         Ok(table)
     }
 
-    /// The header it was loaded by.
+    /// Header of the pclntab.
     pub fn header(&self) -> &Header {
         &self.header
     }
 
-    /// How many bytes it has, and takes where all of them are read.
+    /// Size of the pclntab in bytes. After a complete read, its size in memory too.
     pub fn size(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Reads what is not read yet. Whoever looks things up while a process stands still does this before: files can be slow.
+    /// Reads all remaining bytes. Call this function before look-ups while a process is stopped, because
+    /// files can be slow.
     pub fn read_all(&self) {
         self.bytes.load();
     }
 
-    /// How many functions there are.
+    /// Number of functions.
     pub fn len(&self) -> u32 {
         self.header.nfunc
     }
 
-    /// Whether there is no function.
+    /// Returns true if there are no functions.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The function at `index` of the function table.
+    /// Returns the function at `index` of the function table.
     pub fn func(&self, index: u32) -> Option<Func<'_>> {
         if index >= self.header.nfunc {
             return None;
@@ -179,12 +182,12 @@ impl Pclntab {
         Func::new(self, index, self.text_addr(offset), record)
     }
 
-    /// All functions, by address. Damaged records are left out.
+    /// Iterates over all functions, by address. Functions with damaged records are left out.
     pub fn functions(&self) -> impl Iterator<Item = Func<'_>> {
         (0..self.header.nfunc).filter_map(|i| self.func(i))
     }
 
-    /// The function whose code holds `pc`.
+    /// Returns the function whose code contains `pc`.
     pub fn lookup(&self, pc: LinkAddr) -> Option<Func<'_>> {
         if pc < self.text || pc >= self.end {
             return None;
@@ -198,7 +201,7 @@ impl Pclntab {
         self.func(low.checked_sub(1)?)
     }
 
-    /// The first function of exactly this name. Quick for those of the runtime.
+    /// Returns the first function of exactly this name. Fast for functions of the runtime.
     pub fn find(&self, name: &str) -> Option<Func<'_>> {
         if name.as_bytes().starts_with(named::PACKAGE) {
             return self.of_runtime(name).next();
@@ -206,29 +209,30 @@ impl Pclntab {
         self.functions().find(|f| f.name() == name.as_bytes())
     }
 
-    /// The functions of this name, which is one of the runtime's (`runtime.allgadd`), by address: a wrapper for another calling
-    /// convention is called as what it wraps.
+    /// Returns the functions of a name in the runtime (`runtime.allgadd`), by address. One name can have
+    /// several functions: an ABI wrapper has the name of the wrapped function.
     pub fn of_runtime(&self, name: &str) -> impl Iterator<Item = Func<'_>> {
         let named = self.named.get_or_init(|| Arc::new(Named::find(self)));
         named.get(self, name.as_bytes()).filter_map(|index| self.func(index))
     }
 
-    /// The releases that share this table's format.
+    /// Format of the table.
     pub fn format(&self) -> Format {
         self.header.format
     }
 
-    /// Whether `pc` is in Go code of this module.
+    /// Returns true if `pc` is in Go code of this module.
     pub fn contains(&self, pc: LinkAddr) -> bool {
         self.text <= pc && pc < self.end
     }
 
-    /// One past the function at `index`.
+    /// Returns the address after the function at `index`.
     fn func_end(&self, index: u32) -> LinkAddr {
         self.ftab(index.saturating_add(1)).map_or(self.end, |(offset, _)| self.text_addr(offset))
     }
 
-    /// Text offset and record offset of an entry. The entry past the last function has an offset only.
+    /// Returns text offset and record offset of an entry. The entry after the last function has a text offset
+    /// only.
     fn ftab(&self, index: u32) -> Option<(u32, u32)> {
         let at = usize::try_from(self.header.pcln).ok()?.checked_add(8 * index as usize)?;
         Some((self.u32(at)?, self.u32(at + 4).unwrap_or(0)))
@@ -259,7 +263,8 @@ impl Pclntab {
         bytes::word(self.bytes.window(at..at.checked_add(4)?), 0)
     }
 
-    /// Where a table of the header is, up to the next one's start; empty where that cannot be.
+    /// Returns the range of a table in the pclntab, from its start to the start of the next table. Empty if
+    /// the range is impossible.
     fn table(&self, start: u64, end: u64) -> Range<usize> {
         let range = || Some(usize::try_from(start).ok()?..usize::try_from(end).ok()?);
         range().filter(|range| range.end <= self.bytes.len()).unwrap_or_default()
@@ -269,7 +274,7 @@ impl Pclntab {
         self.table(self.header.funcname, self.header.cutab)
     }
 
-    /// A name by its offset in the name table.
+    /// Returns a name by its offset in the name table.
     fn name_at(&self, offset: u32) -> &[u8] {
         self.c_string(self.names(), offset as usize)
     }
@@ -289,7 +294,7 @@ impl Pclntab {
         Some(self.c_string(self.table(self.header.filetab, self.header.pctab), offset as usize))
     }
 
-    /// The text at `at` of a table, up to its zero byte.
+    /// Returns the text at offset `at` of a table, up to its zero byte.
     fn c_string(&self, table: Range<usize>, at: usize) -> &[u8] {
         let mut range = behind(table, at);
         range.end = range.end.min(range.start.saturating_add(MAX_NAME));
@@ -305,7 +310,7 @@ impl Pclntab {
         bytes.get(..end).unwrap_or_default()
     }
 
-    /// The value at `pc` of the pc-value table at `offset`, which is of `func`.
+    /// Returns the value at `pc` of the pc-value table at `offset`, for the function `func`.
     fn value_at(&self, offset: u32, func: &Func<'_>, pc: LinkAddr) -> Option<i32> {
         let pctab = self.table(self.header.pctab, self.header.pcln);
         let table = behind(pctab, offset as usize);
@@ -313,7 +318,7 @@ impl Pclntab {
             return None;
         }
         let (entry, quantum) = (func.entry(), self.header.min_lc);
-        // A value holds for an instruction at least: there are no more of them than the function has code.
+        // Limit by code size: each value covers at least one instruction.
         let most = || {
             let size = func.end().since(entry).unwrap_or(0) / u64::from(quantum.max(1));
             usize::try_from(size).map_or(MAX_RUNS, |n| n.min(MAX_RUNS))
@@ -324,13 +329,13 @@ impl Pclntab {
     }
 }
 
-/// What of `range` is behind its first `skip` places.
+/// Returns the part of `range` after its first `skip` places.
 fn behind(range: Range<usize>, skip: usize) -> Range<usize> {
     range.start.saturating_add(skip).min(range.end)..range.end
 }
 
-/// More values than any table of a function has: the function would have to have tens of megabytes of code.
+/// Maximum number of values in a table. A function with more would need tens of megabytes of code.
 const MAX_RUNS: usize = 1 << 22;
 
-/// Longer than any name that Go's linker writes, generics included.
+/// Maximum length of a name in bytes. Names that Go's linker writes are shorter, generics included.
 const MAX_NAME: usize = 64 << 10;

@@ -1,5 +1,6 @@
-//! The functions of the runtime by name. Its variables, its release and its special places are found by them; those of a
-//! large program are one in fifty, so that they are found with a look at each name and each record, and no copy of either.
+//! Index of runtime functions by name. The search for the runtime's variables, its release and its special
+//! places needs these functions. In a large program, they are one in fifty. The index reads each name and
+//! each record once, and copies neither.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{BuildHasher as _, BuildHasherDefault};
@@ -7,16 +8,17 @@ use std::hash::{BuildHasher as _, BuildHasherDefault};
 use super::Pclntab;
 use super::bytes::word;
 
-/// How all their names begin.
+/// Prefix of all names of runtime functions.
 pub(super) const PACKAGE: &[u8] = b"runtime.";
 
-/// Names are told apart in blocks of so many bytes, by whether one of the runtime begins there.
+/// Size of a block of the name table in bytes. A bit for each block tells whether a name of the runtime
+/// begins in it.
 const BLOCK: usize = 64;
 
-/// Many times what a runtime has.
+/// Maximum number of functions; a runtime has far fewer.
 const MAX_FUNCTIONS: usize = 1 << 16;
 
-/// A function of the runtime.
+/// Entry for a function of the runtime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Entry {
     hash: u64,
@@ -24,15 +26,15 @@ struct Entry {
     name: u32,
 }
 
-/// See the module.
+/// Index of runtime functions by name.
 #[derive(Debug, Default)]
 pub(super) struct Named {
-    /// By hash of the name, then by address.
+    /// Entries, sorted by hash of the name, then by address.
     entries: Vec<Entry>,
 }
 
 impl Named {
-    /// Looks through the names and the records of a table.
+    /// Reads the names and the records of a table, and builds the index.
     pub(super) fn find(table: &Pclntab) -> Self {
         let Ok(pcln) = usize::try_from(table.header.pcln) else { return Named::default() };
         let blocks = Blocks::of(table);
@@ -56,7 +58,7 @@ impl Named {
         Named { entries }
     }
 
-    /// Indices of the functions of this name, by address.
+    /// Returns the indices of the functions of this name, by address.
     pub(super) fn get(&self, table: &Pclntab, name: &[u8]) -> impl Iterator<Item = u32> {
         let hash = hash(name);
         let from = self.entries.partition_point(|entry| entry.hash < hash);
@@ -70,7 +72,7 @@ fn hash(name: &[u8]) -> u64 {
     BuildHasherDefault::<DefaultHasher>::default().hash_one(name)
 }
 
-/// In which blocks of the name table a name of the runtime begins.
+/// Bit set of the blocks of the name table in which a name of the runtime begins.
 struct Blocks(Vec<u64>);
 
 impl Blocks {

@@ -1,29 +1,29 @@
-//! Pc-value tables (`runtime.pcvalue`): runs of code that share a value.
+//! Pc-value tables (`runtime.pcvalue`): runs of code with the same value.
 
 use crate::addr::LinkAddr;
 
-/// A run of instructions with one value.
+/// Run of instructions with one value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Run {
-    /// The value that holds up to `end`.
+    /// Value of the run, up to `end`.
     pub value: i32,
-    /// One past the last instruction of the run.
+    /// Link address after the last instruction of the run.
     pub end: LinkAddr,
 }
 
-/// Decodes the table at `bytes` for a function that starts at `entry`.
+/// Decodes the table at the start of `bytes`, for a function that starts at `entry`.
 ///
-/// The iterator ends at the table's end mark, at the end of `bytes` and at malformed numbers.
+/// The iterator ends at the table's end mark, at the end of `bytes`, or at malformed numbers.
 pub fn runs(bytes: &[u8], entry: LinkAddr, min_lc: u8) -> Runs<'_> {
     Runs { bytes, value: -1, pc: entry, min_lc, first: true }
 }
 
-/// As [`runs`], of `bytes` that go on behind `last`.
+/// Decodes a table like [`runs`], from `bytes` that continue after the run `last`.
 pub(super) fn resumed(bytes: &[u8], last: Run, min_lc: u8) -> Runs<'_> {
     Runs { bytes, value: last.value, pc: last.end, min_lc, first: false }
 }
 
-/// See [`runs`].
+/// Iterator over the runs of a table. See [`runs`].
 #[derive(Debug, Clone)]
 pub struct Runs<'t> {
     bytes: &'t [u8],
@@ -51,7 +51,7 @@ impl Iterator for Runs<'_> {
 }
 
 impl Runs<'_> {
-    /// How many bytes are not read yet.
+    /// Number of bytes that are not read yet.
     pub(super) fn remaining(&self) -> usize {
         self.bytes.len()
     }
@@ -70,7 +70,7 @@ impl Runs<'_> {
     }
 }
 
-/// The value that holds at `pc`.
+/// Returns the value of a table at `pc`.
 pub fn value_at(bytes: &[u8], entry: LinkAddr, pc: LinkAddr, min_lc: u8) -> Option<i32> {
     runs(bytes, entry, min_lc).find(|run| pc < run.end).map(|run| run.value)
 }
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn values_hold_below_their_end() {
-        // -1 + 1 = 0 for 4 bytes, +24 for 16, -24 for 1, end.
+        // Table: -1 + 1 = 0 for 4 bytes, +24 for 16, -24 for 1, end.
         let table = [2, 4, 48, 16, 47, 1, 0];
         let entry = LinkAddr(0x1000);
         let at = |pc| value_at(&table, entry, LinkAddr(pc), 1);

@@ -1,9 +1,10 @@
-//! Ways into the middle of long pc-value tables.
+//! Shortcuts into the middle of long pc-value tables.
 //!
-//! A pc-value table can only be read from its start. Most have a few dozen values; those of very large functions have
-//! hundreds of thousands, and each step of a chain of inlined calls looks up several. So of a long table every
-//! so-many-th place is kept when it is first read to its end. All of that reading together is bounded: the tables of an
-//! honest program lie one behind the other, those of a damaged one may begin anywhere and share their bytes.
+//! A pc-value table can only be read from its start. Most tables have a few dozen values, but tables of very
+//! large functions have hundreds of thousands. Each step of a chain of inlined calls needs several look-ups.
+//! Therefore, the first complete read of a long table keeps every [`STEP`]-th place. The total cost of these
+//! reads is limited. Tables of a valid program do not overlap; tables of a damaged one can begin anywhere and
+//! share bytes.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -11,23 +12,24 @@ use std::sync::{Arc, PoisonError, RwLock};
 use super::pcvalue::{Run, Runs, resumed, runs};
 use crate::addr::LinkAddr;
 
-/// Values from one kept place to the next: a lookup reads no more than twice as many.
+/// Number of values from one kept place to the next. A look-up reads at most twice as many.
 const STEP: usize = 256;
 
-/// A pc-value table.
+/// Pc-value table.
 pub(super) struct Table<F> {
-    /// Its bytes, without so many of the first: those of [`STEP`] values at least, or all to its end.
+    /// Bytes of the table after a number of skipped bytes: at least those of [`STEP`] values, or all up to
+    /// the end of the table.
     pub(super) bytes: F,
-    /// Where its function starts.
+    /// Link address of the function's start.
     pub(super) entry: LinkAddr,
-    /// See [`runs`].
+    /// Unit of pc deltas in bytes. See [`runs`].
     pub(super) quantum: u8,
 }
 
-/// Which table: its offset, and the function that it is read for.
+/// Key of a table: its offset, and the index of the function that it is read for.
 type Key = (u32, u32);
 
-/// A place in a table: values before it end at or before `from`.
+/// Place in a table: all values before it end at or before `from`.
 #[derive(Debug, Clone, Copy)]
 struct Place {
     from: LinkAddr,
@@ -35,7 +37,7 @@ struct Place {
     used: usize,
 }
 
-/// The kept places of the tables that were asked for.
+/// Kept places of the tables that were read.
 #[derive(Debug)]
 pub(super) struct Shortcuts {
     kept: RwLock<PlaceCache>,
@@ -44,19 +46,21 @@ pub(super) struct Shortcuts {
 #[derive(Debug)]
 struct PlaceCache {
     tables: HashMap<Key, Arc<[Place]>>,
-    /// How many values may still be read to find places.
+    /// Number of values that may still be read to find places.
     left: usize,
 }
 
 impl Shortcuts {
-    /// For tables that have `bytes` bytes together.
+    /// Creates shortcuts for tables with a total size of `bytes` bytes.
     pub(super) fn new(bytes: usize) -> Self {
-        // Each value has two bytes at least: twice as many as there can be, as functions may share tables.
+        // Twice the possible number of values, because each has at least two bytes. Functions can share
+        // tables.
         let left = bytes.saturating_add(1 << 16);
         Shortcuts { kept: RwLock::new(PlaceCache { tables: HashMap::new(), left }) }
     }
 
-    /// The value at `pc`, among the first values of the table: as many as `most` says, which is asked of long tables.
+    /// Returns the value at `pc`, among the first values of the table. `most` returns their number; it is
+    /// only called for long tables.
     pub(super) fn value_at<'t>(
         &self,
         table: &Table<impl Fn(usize) -> &'t [u8]>,
@@ -82,7 +86,8 @@ impl Shortcuts {
         }
     }
 
-    /// The places of a table after each [`STEP`] values. `None` where too much would have to be read.
+    /// Returns the places of a table, one after each [`STEP`] values. `None` if too many values would have to
+    /// be read.
     fn places<'t>(
         &self,
         table: &Table<impl Fn(usize) -> &'t [u8]>,
@@ -118,9 +123,9 @@ impl Shortcuts {
 
 enum Search {
     Found(Run),
-    /// The table ends before.
+    /// Table that ends before the address.
     End,
-    /// Not among so many values.
+    /// Address beyond the number of values that were read.
     Beyond,
 }
 
@@ -140,12 +145,12 @@ mod tests {
     use super::*;
     use crate::pclntab::pcvalue::value_at;
 
-    /// `count` values 0, 1, 2 … for two bytes of code each, then the end mark.
+    /// Returns a table of `count` values 0, 1, 2 … for two bytes of code each, then the end mark.
     fn long(count: usize) -> Vec<u8> {
         [2u8, 2].repeat(count).into_iter().chain([0]).collect()
     }
 
-    /// With windows that are as short as they may be.
+    /// Returns a table with the shortest allowed windows.
     fn table<'t>(bytes: &'t [u8], entry: LinkAddr) -> Table<impl Fn(usize) -> &'t [u8]> {
         let window = move |used: usize| {
             let rest = bytes.get(used..).unwrap_or_default();
@@ -161,7 +166,7 @@ mod tests {
     #[test]
     fn the_same_values_as_from_the_start() {
         let mut bytes = long(1000);
-        // What follows the end mark is another table.
+        // Further table after the end mark.
         bytes.extend(long(1000));
         let (entry, shortcuts) = (LinkAddr(0x1000), Shortcuts::new(bytes.len()));
         let table = table(&bytes, entry);
@@ -197,7 +202,7 @@ mod tests {
         assert_eq!(found.iter().filter(|f| **f).count(), 2);
         let places: usize = shortcuts.kept.read().unwrap().tables.values().map(|t| t.len()).sum();
         assert!(places <= 2 * 100_000 / STEP);
-        // The beginnings of tables can be read all the same, and what is known stays known.
+        // Remaining abilities at the limit: beginnings of tables can be read, and known places stay known.
         assert_eq!(shortcuts.value_at(&table, || 1 << 20, (1, 999), entry.plus(100)), Some(50));
         assert!(shortcuts.value_at(&table, || 1 << 20, (1, 0), pc).is_some());
     }

@@ -1,13 +1,15 @@
-//! Which releases a program can be of, by the runtime functions that it has.
+//! Range of releases that are possible by the runtime functions of a program.
 
 use crate::pclntab::Pclntab;
 
-/// Functions that every program of this minor release and the later ones has, and none of an earlier one: compared
-/// between the smallest programs that their releases build. Large ones on the main paths of scheduler,
-/// allocator and collector, so that neither the linker nor the inliner makes them go away.
+/// Functions that date a minor release: each program of this release or a later one has them, and no program
+/// of an earlier release. They come from a comparison of the smallest programs of each release. Large
+/// functions on the main paths of scheduler, allocator and collector were chosen, so that neither linker nor
+/// inliner removes them.
 const FIRST_IN: &[(u32, [&str; 3])] = &include!("../../data/inventory.rs");
 
-/// The first and the last minor release that the functions allow; no last one where they are the newest known.
+/// Returns the first and the last minor release that the functions allow. `None` as the last means that the
+/// newest known release is possible.
 pub(super) fn minors(table: &Pclntab) -> Option<(u32, Option<u32>)> {
     let count = |names: &[&str]| names.iter().map(|name| table.of_runtime(name).count()).sum::<usize>();
     let seen: Vec<u8> =
@@ -15,7 +17,8 @@ pub(super) fn minors(table: &Pclntab) -> Option<(u32, Option<u32>)> {
     bounds(&seen)
 }
 
-/// Two of three functions prove that a release is reached; only the lack of all three proves that it is not.
+/// Evaluates the counts. Two of three functions prove that a release is reached. Only the absence of all
+/// three proves that it is not.
 fn bounds(seen: &[u8]) -> Option<(u32, Option<u32>)> {
     let reached = seen.iter().rposition(|&n| n >= 2);
     let first = reached.and_then(|i| FIRST_IN.get(i)).map_or(18, |(minor, _)| *minor);

@@ -1,9 +1,14 @@
-//! The generated tables as they are in the program: packed by the build script out of `data/amd64/*.json`, and read where they are, so
-//! that a look-up costs what it looks up.
+//! Generated tables inside the program. The build script packs them from `data/amd64/*.json`. They are read
+//! in place, so a look-up only costs what it reads.
 //!
-//! Words of four bytes, the lowest first: how many releases, candidates, words of lists and texts there are; a record for each
-//! release and candidate (minor, patch or name, then where each of its lists begins); the lists, each behind its length; where
-//! the texts end. Then the texts themselves. Texts are named by their number.
+//! The packed bytes begin with little-endian words of four bytes:
+//!
+//! - Header: numbers of releases, of candidates, of words in all lists, and of texts.
+//! - Record for each release and candidate: minor and patch (or name), then the start of each of its lists.
+//! - Lists, each after its length.
+//! - Offsets of the ends of the texts, after a zero.
+//!
+//! The texts follow. The number of a text identifies it.
 
 #[cfg(test)]
 mod pack;
@@ -11,11 +16,12 @@ mod pack;
 use std::collections::{BTreeMap, btree_map};
 use std::sync::LazyLock;
 
-/// Structs, variables, wait reasons, those that are idle, and two maps for each of eight ways of compiling.
+/// Number of lists of a table file: structs, variables, wait reasons, idle wait reasons, and two maps for
+/// each of eight ways to compile.
 const SECTIONS: usize = 20;
 const RECORD: usize = 2 + SECTIONS;
 
-/// Which list of a table file: the first ones.
+/// Indices of the lists in a table file. Each way to compile has two lists from `RECIPES` on.
 mod section {
     pub(super) const STRUCTS: usize = 0;
     pub(super) const VARIABLES: usize = 1;
@@ -27,7 +33,7 @@ mod section {
 static BYTES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tables.bin"));
 static TABLES: LazyLock<Tables<'static>> = LazyLock::new(|| Tables::new(BYTES).unwrap_or_default());
 
-/// The parts of the bytes.
+/// Parts of the packed bytes.
 #[derive(Debug, Clone, Copy, Default)]
 struct Tables<'a> {
     releases: usize,
@@ -64,7 +70,7 @@ impl<'a> Tables<'a> {
         std::str::from_utf8(self.text_bytes(id)?).ok()
     }
 
-    /// The words of a list of items of so many words.
+    /// Returns the words of a list whose items have `size` words each.
     fn list(&self, file: File, section: usize, size: usize) -> &'a [u8] {
         let list = || {
             let record = self.records.get(4 * RECORD * file.0..)?;
@@ -81,11 +87,11 @@ impl<'a> Tables<'a> {
     }
 }
 
-/// A table file.
+/// Table file, by its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct File(usize);
 
-/// The files of releases, with minor and patch, ascending.
+/// Iterates over the files of releases as (minor, patch, file), ascending.
 pub(crate) fn releases() -> impl Iterator<Item = (u32, u32, File)> {
     (0..TABLES.releases).filter_map(|number| {
         let at = RECORD * number;
@@ -94,7 +100,7 @@ pub(crate) fn releases() -> impl Iterator<Item = (u32, u32, File)> {
     })
 }
 
-/// The files of candidates and betas, with minor and name (`rc1`), ascending.
+/// Iterates over the files of candidates and betas as (minor, name such as `rc1`, file), ascending.
 pub(crate) fn candidates() -> impl Iterator<Item = (u32, &'static str, File)> {
     (TABLES.releases..TABLES.releases + TABLES.candidates).filter_map(|number| {
         let at = RECORD * number;
@@ -109,24 +115,24 @@ impl File {
         TABLES.map(self, section::STRUCTS)
     }
 
-    /// Names of the types of variables.
+    /// Type names of variables, by variable.
     pub(crate) fn variables(self) -> Map<'static> {
         TABLES.map(self, section::VARIABLES)
     }
 
-    /// `runtime.waitReasonStrings`.
+    /// Texts of `runtime.waitReasonStrings`.
     pub(crate) fn wait_reasons(self) -> impl Iterator<Item = &'static str> {
         let list = TABLES.list(self, section::WAIT_REASONS, 1);
         (0..list.len() / 4).map(|i| word(list, i).and_then(|id| TABLES.text(id)).unwrap_or_default())
     }
 
-    /// The codes of wait reasons of `runtime.isIdleInSynctest`.
+    /// Codes of the wait reasons in `runtime.isIdleInSynctest`.
     pub(crate) fn idle_in_synctest(self) -> impl Iterator<Item = u8> {
         let list = TABLES.list(self, section::IDLE, 1);
         (0..list.len() / 4).filter_map(|i| u8::try_from(word(list, i)?).ok())
     }
 
-    /// Shapes of functions and recipes of variables, by how the program that they are from was compiled: the number of that in
+    /// Returns shapes of functions and recipes of variables for one way to compile. `way` is an index of
     /// `pack::WAYS`.
     pub(crate) fn recipes(self, way: usize) -> (Map<'static>, Map<'static>) {
         let at = section::RECIPES + 2 * way;
@@ -134,12 +140,12 @@ impl File {
     }
 }
 
-/// Lines by name.
+/// Map from names to lines.
 #[derive(Debug, Clone)]
 pub(crate) enum Map<'a> {
-    /// As they are in the program.
+    /// Packed map inside the program.
     Packed(Packed<'a>),
-    /// Read from a file, or changed.
+    /// Map that was read from a file, or changed.
     Tree(BTreeMap<&'a str, &'a str>),
 }
 
@@ -156,7 +162,7 @@ impl<'de: 'a, 'a> serde::Deserialize<'de> for Map<'a> {
     }
 }
 
-/// See [`Map`].
+/// Packed map, read in place. See [`Map`].
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Packed<'a> {
     tables: Tables<'a>,
@@ -189,7 +195,7 @@ impl<'a> Packed<'a> {
 }
 
 impl<'a> Map<'a> {
-    /// The line of that name.
+    /// Returns the line with the name `key`.
     pub(crate) fn get(&self, key: &str) -> Option<&'a str> {
         match self {
             Map::Packed(packed) => packed.get(key),
@@ -197,7 +203,7 @@ impl<'a> Map<'a> {
         }
     }
 
-    /// All of them, by name.
+    /// Iterates over all lines, by name.
     pub(crate) fn iter(&self) -> Entries<'_, 'a> {
         match self {
             Map::Packed(packed) => Entries::Packed(packed, 0),
@@ -205,7 +211,7 @@ impl<'a> Map<'a> {
         }
     }
 
-    /// Takes over the lines of `changes`; empty ones are no more.
+    /// Applies `changes`: replaces or adds lines, and removes lines whose change is empty.
     pub(crate) fn change(&mut self, changes: &BTreeMap<&'a str, &'a str>) {
         let mut tree: BTreeMap<&'a str, &'a str> = self.iter().collect();
         tree.extend(changes);
@@ -214,7 +220,7 @@ impl<'a> Map<'a> {
     }
 }
 
-/// The lines of a [`Map`].
+/// Iterator over the lines of a [`Map`].
 #[derive(Debug)]
 pub(crate) enum Entries<'m, 'a> {
     Packed(&'m Packed<'a>, usize),

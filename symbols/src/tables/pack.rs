@@ -1,11 +1,11 @@
-//! Writes the tables as one piece of bytes, in which each text and each list that several releases share is there once. What is
-//! where in it says [the reader](super). The build script has this module too: it uses nothing of the crate.
+//! Writer of the packed tables. Texts and lists that several releases share are stored once. See [the
+//! reader](super) for the format. The build script contains this module too, so it uses nothing of the crate.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-/// The recipes of these ways of compiling, in this order.
+/// Ways to compile that have recipes, in the order of the packed lists.
 pub(crate) const WAYS: [&str; 8] =
     ["optimised", "unoptimised", "pie", "inlined_more", "race", "profiled", "cover", "v3"];
 
@@ -14,10 +14,10 @@ type Outcome<T> = Result<T, String>;
 #[derive(Default)]
 struct Packer {
     strings: BTreeMap<String, u32>,
-    /// In the order of their numbers.
+    /// Texts, in the order of their numbers.
     order: Vec<String>,
     sections: Vec<u32>,
-    /// Where in `sections` a list is.
+    /// Index in `sections` of each known list.
     known: BTreeMap<Vec<u32>, u32>,
 }
 
@@ -36,7 +36,7 @@ impl Packer {
         Ok(id)
     }
 
-    /// A list of `count` items, each of some words.
+    /// Adds a list of `count` items, with its words. Returns its index; an equal list is stored once.
     fn section(&mut self, count: usize, words: Vec<u32>) -> Outcome<u32> {
         let mut list = vec![number(count)?];
         list.extend(words);
@@ -96,7 +96,8 @@ impl Packer {
     }
 }
 
-/// Packs the texts of table files: releases by minor and patch, candidates by minor and name, each ascending.
+/// Packs the texts of table files. Releases are sorted by minor and patch, candidates by minor and name, both
+/// ascending.
 pub(crate) fn pack(releases: &[(u32, u32, &str)], candidates: &[(u32, &str, &str)]) -> Outcome<Vec<u8>> {
     let mut packer = Packer::default();
     let mut records = Vec::new();

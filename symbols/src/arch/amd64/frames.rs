@@ -1,4 +1,4 @@
-//! Frames of amd64 in call frame information (System V ABI, figure 3.36), and code without any.
+//! Call frame information of amd64 (System V ABI, figure 3.36), and rows for code that has none.
 
 use crate::addr::{CodeAddr, LinkAddr};
 use crate::arch::Columns;
@@ -10,21 +10,21 @@ const RBP: usize = 6;
 const RSP: usize = 7;
 const RIP: usize = 16;
 
-/// Numbers of registers: 16 is where a function returns to.
+/// DWARF register numbers of amd64. Number 16 is the column of the return address.
 pub(in crate::arch) const COLUMNS: Columns =
     Columns { count: 17, ip: RIP, sp: RSP, fp: RBP, kept: &[RBX, RBP, 12, 13, 14, 15] };
 
-/// `mov $15, %rax` (or `%eax`) and `syscall`: where a handler of signals returns to.
+/// Code of a signal return: `mov $15, %rax` (or `%eax`) and `syscall`. A signal handler returns to this code.
 const SIGRETURN: [&[u8]; 2] = [b"\x48\xc7\xc0\x0f\0\0\0\x0f\x05", b"\xb8\x0f\0\0\0\x0f\x05"];
 
-/// What holds in code that libraries and linkers write without saying anything of it.
+/// Returns the row of known code that libraries and linkers write without call frame information.
 pub(super) fn row_of_code(at: CodeAddr, read: &dyn Fn(LinkAddr, usize) -> Option<Vec<u8>>) -> Option<Row> {
     let code = read(at.addr(), 16)?;
     match at {
-        // In musl, for one.
+        // Signal handler that returns to this code, for example in musl.
         CodeAddr::Return(_) => SIGRETURN.iter().any(|bytes| code.starts_with(bytes)).then(of_sigreturn),
         CodeAddr::Pc(pc) => {
-            // In the system call, which is the last that is said of the function.
+            // Thread in the system call `rt_sigreturn`, after the last instruction of the function.
             let is_behind = |bytes: &&[u8]| {
                 let before = LinkAddr(pc.0.wrapping_sub(bytes.len() as u64));
                 read(before, bytes.len()).is_some_and(|code| code == **bytes)
@@ -32,7 +32,7 @@ pub(super) fn row_of_code(at: CodeAddr, read: &dyn Fn(LinkAddr, usize) -> Option
             if SIGRETURN.iter().any(is_behind) {
                 return Some(of_sigreturn());
             }
-            // A jump to a function of another file: [endbr64]; [bnd] jmp *place(%rip)
+            // Jump to a function of another file: [endbr64]; [bnd] jmp *place(%rip)
             let code = code.strip_prefix(b"\xf3\x0f\x1e\xfa").unwrap_or(&code);
             let code = code.strip_prefix(b"\xf2").unwrap_or(code);
             code.starts_with(b"\xff\x25").then(of_stub)
@@ -40,17 +40,17 @@ pub(super) fn row_of_code(at: CodeAddr, read: &dyn Fn(LinkAddr, usize) -> Option
     }
 }
 
-/// The row of code which has nothing on the stack but where it returns to.
+/// Returns the row of code that has only the return address on the stack.
 fn of_stub() -> Row {
     Row::new(&COLUMNS, Cfa::Register(RSP as u8, 8), [(RIP as u8, Rule::At(-8))].into(), false)
 }
 
-/// The row of a system call `rt_sigreturn`: the stack pointer is at a `ucontext_t`, which has the registers in this order from
-/// its byte 40 on (`struct sigcontext` of Linux).
+/// Returns the row of the system call `rt_sigreturn`. The stack pointer is at a `ucontext_t`. This struct has
+/// the registers from byte 40 on, in the order of `ORDER` (`struct sigcontext` of Linux).
 fn of_sigreturn() -> Row {
     const ORDER: [u8; COLUMNS.count] = [8, 9, 10, 11, 12, 13, 14, 15, 5, 4, 6, 3, 1, 0, 2, 7, 16];
     let at = |offset: u8| -> Box<[u8]> {
-        // As a signed LEB128 of two bytes.
+        // Operand as a signed LEB128 of two bytes.
         Box::new([gimli::DW_OP_breg7.0, offset & 0x7f | 0x80, offset >> 7])
     };
     let rules = ORDER.iter().zip(0u8..).map(|(&register, i)| (register, Rule::AtExpression(at(40 + 8 * i))));

@@ -1,4 +1,4 @@
-//! amd64, or x86-64.
+//! Machine amd64, also called x86-64.
 
 mod frames;
 mod references;
@@ -13,7 +13,7 @@ use crate::cfi::Row;
 use crate::globals::code::Code;
 use crate::tls::GPlace;
 
-/// See [`Machine`].
+/// Implementation of [`Machine`] for amd64.
 #[derive(Debug)]
 pub(super) struct Amd64;
 

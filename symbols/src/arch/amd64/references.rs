@@ -5,10 +5,11 @@ use iced_x86::{Decoder, DecoderOptions, Instruction};
 use crate::addr::LinkAddr;
 use crate::globals::code::{Code, Fingerprint, Operation, Reference};
 
-/// What Go's linker puts between functions.
+/// Byte that Go's linker writes between functions.
 const PADDING: u8 = 0xcc;
 
-/// Decodes a function. Bytes that are no instruction end it, for what follows them is unknown.
+/// Decodes a function. Decoding ends at the first bytes that are no instruction, because the code after them
+/// is unknown.
 pub(super) fn decode(entry: LinkAddr, bytes: &[u8]) -> Code {
     let used = bytes.iter().rposition(|b| *b != PADDING).map_or(0, |last| last + 1);
     let bytes = bytes.get(..used).unwrap_or_default();
@@ -58,7 +59,7 @@ fn blank(bytes: &mut [u8], at: usize, len: usize) {
 mod tests {
     use super::*;
 
-    /// `mov rax,[rip+0x10]; call far outside; lea rcx,[rip-7]; ret`, then padding.
+    /// Code `mov rax,[rip+0x10]; call far outside; lea rcx,[rip-7]; ret`, then padding.
     const CODE: &[u8] = &[
         0x48, 0x8b, 0x05, 0x10, 0, 0, 0, 0xe8, 0, 0x10, 0, 0, 0x48, 0x8d, 0x0d, 0xf9, 0xff, 0xff, 0xff, 0xc3,
         0xcc, 0xcc,

@@ -6,32 +6,32 @@ use std::process::Command;
 use crate::Outcome;
 use crate::release::Release;
 
-/// The machine that tables are made for, as Go calls it: the folder of `data` that they are in.
+/// Machine that tables are made for, as a `GOARCH` value. Also the name of its folder in `data`.
 pub(crate) const GOARCH: &str = "amd64";
 
-/// Where the tables of that machine are.
+/// Returns the folder of the tables for [`GOARCH`].
 pub(crate) fn tables(home: &Path) -> PathBuf {
     home.join("data").join(GOARCH)
 }
 
-/// How the probe is compiled. Recipes differ between these.
+/// Compilation mode of the probe. Recipes differ between modes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// As `go build` does.
+    /// Default optimisation, as in `go build`.
     Plain,
-    /// `-gcflags=all=-N -l`.
+    /// No optimisation and no inlining: `-gcflags=all=-N -l`.
     Unoptimised,
 }
 
-/// Where the toolchain of a release is.
+/// Returns the GOROOT of a release's toolchain.
 pub(crate) fn goroot(release: Release) -> Outcome<PathBuf> {
     let output =
         Command::new("go").args(["env", "GOROOT"]).env("GOTOOLCHAIN", release.toolchain()).output()?;
     Ok(PathBuf::from(String::from_utf8(output.stdout)?.trim()))
 }
 
-/// What the compiler of a release calls itself where GOEXPERIMENT is `experiment`: its version, with the experiments
-/// that differ from what the release has switched on by itself. `None` where it refuses.
+/// Returns the version line of a release's compiler, with GOEXPERIMENT set to `experiment`. The line names
+/// the experiments that differ from the release's defaults. `None` if the compiler rejects `experiment`.
 pub(crate) fn compiler(release: Release, experiment: &str) -> Outcome<Option<String>> {
     let output = Command::new("go")
         .args(["tool", "compile", "-V"])
@@ -43,7 +43,7 @@ pub(crate) fn compiler(release: Release, experiment: &str) -> Outcome<Option<Str
     Ok(if output.status.success() { Some(String::from_utf8(output.stdout)?) } else { None })
 }
 
-/// The arguments of `go build` up to the files, as they are recorded in the table.
+/// Arguments of `go build` before the file names. The table file records them.
 pub(crate) fn arguments(mode: Mode) -> &'static [&'static str] {
     match mode {
         Mode::Plain => &["build"],
@@ -51,16 +51,16 @@ pub(crate) fn arguments(mode: Mode) -> &'static [&'static str] {
     }
 }
 
-/// Which program to build.
+/// Program to build.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Program {
-    /// `probe/`: links what a server links.
+    /// Program of `probe/`: links the packages of a typical server.
     Large,
-    /// `probe/minimal/`: links what every program links.
+    /// Program of `probe/minimal/`: links only the packages of every program.
     Minimal,
 }
 
-/// The probe built by `release`; built already, if it is in `builds`.
+/// Builds the probe with `release`. An existing file in `builds` is used again.
 pub(crate) fn probe(
     source: &Path,
     builds: &Path,
@@ -71,7 +71,7 @@ pub(crate) fn probe(
     probe_with(source, builds, release, mode, program, "")
 }
 
-/// As [`probe`], with a GOEXPERIMENT.
+/// Builds the probe like [`probe`], with a GOEXPERIMENT.
 pub(crate) fn probe_with(
     source: &Path,
     builds: &Path,
@@ -87,7 +87,7 @@ pub(crate) fn probe_with(
     if output.exists() {
         return Ok(output);
     }
-    // The files are named one by one, since go1.19's command fails on `.` where its GOROOT is in the module cache.
+    // File names one by one: the command of go1.19 fails on `.` if its GOROOT is in the module cache.
     let optional = |name: &str, since: u32| {
         if release.minor >= since { format!("{name}.go") } else { format!("{name}_none.go") }
     };

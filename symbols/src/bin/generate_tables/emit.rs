@@ -1,4 +1,5 @@
-//! Writes the table files: JSON with one line per struct, variable and reference, so that they diff well.
+//! Writes the table files. The format is JSON with one line per struct, variable and reference, for readable
+//! diffs.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -12,10 +13,10 @@ use crate::learn::Learned;
 use crate::release::Release;
 use crate::{Outcome, build};
 
-/// What a table file ends with: the recipes and itself.
+/// End of a table file: closes the recipes and the file.
 const END: &str = "\n}\n}\n";
 
-/// The contents of a table file.
+/// Returns the contents of a table file.
 pub(crate) fn file(release: Release, elf: &[u8], table: &Table, recipes: &[Learned; 2]) -> Outcome<String> {
     let command =
         format!("GOTOOLCHAIN={} go {}", release.toolchain(), build::arguments(build::Mode::Plain).join(" "));
@@ -41,7 +42,7 @@ pub(crate) fn file(release: Release, elf: &[u8], table: &Table, recipes: &[Learn
     Ok(out)
 }
 
-/// The contents with further recipes.
+/// Adds the recipes of `learned` to the contents of a table file, under `key`.
 pub(crate) fn with(file: &str, key: &str, learned: &Learned) -> Outcome<String> {
     let mut out = file.strip_suffix(END).ok_or("not a table file")?.to_owned();
     out.push_str(",\n");
@@ -50,13 +51,14 @@ pub(crate) fn with(file: &str, key: &str, learned: &Learned) -> Outcome<String> 
     Ok(out)
 }
 
-/// The contents without the recipes of these keys, which are the last in the file.
+/// Removes the recipes with these keys from the contents of a table file. They are the last ones in the file.
 pub(crate) fn without<'k>(file: &str, keys: impl Iterator<Item = &'k str>) -> String {
     let first = keys.filter_map(|key| file.find(&format!(",\n\"{key}\": {{\n"))).min();
     first.map_or_else(|| file.to_owned(), |at| format!("{}{END}", &file[..at]))
 }
 
-/// Writes the lists of the table files that the library embeds: releases, and what came before them.
+/// Writes the lists of the table files that the library embeds: one list of releases, one of candidates and
+/// betas.
 pub(crate) fn index(data: &Path) -> Outcome {
     let (mut releases, mut candidates) = (String::new(), String::new());
     for release in known(data)? {
@@ -72,7 +74,7 @@ pub(crate) fn index(data: &Path) -> Outcome {
     Ok(())
 }
 
-/// The releases and candidates that have a table file, in their order.
+/// Returns the releases and candidates that have a table file, in ascending order.
 pub(crate) fn known(data: &Path) -> Outcome<Vec<Release>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(data)? {
@@ -99,7 +101,7 @@ fn set(out: &mut String, name: &str, learned: &Learned) -> Outcome {
         "variables",
         learned.variables.iter().map(|(name, recipe)| (name.as_str(), recipe.to_string())),
     )?;
-    // The last member has no comma behind it.
+    // Removal of the comma after the last member.
     out.truncate(out.trim_end().trim_end_matches(',').len());
     out.push_str("\n}");
     Ok(())

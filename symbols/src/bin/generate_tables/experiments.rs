@@ -1,6 +1,6 @@
-//! Measures which GOEXPERIMENTs change what the runtime looks like: for each experiment that a release knows, the
-//! minimal probe is built with it, and all structs are held against those of the build without. Of an experiment that
-//! changes one, the structs and recipes that differ are written down.
+//! Measures which GOEXPERIMENTs change the structs of the runtime. The minimal probe is built with each
+//! experiment that a release knows. All structs are compared with the structs of a build without the
+//! experiment. If any differ, the differing structs and recipes are written to a file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -14,7 +14,8 @@ use crate::build::{self, Mode, Program};
 use crate::release::Release;
 use crate::{Outcome, emit, learn};
 
-/// Measures the experiments of `wanted`; of the newest release of each minor without any.
+/// Measures the experiments of the releases in `wanted`. If `wanted` is empty, measures the newest release of
+/// each minor.
 pub(crate) fn measure(home: &Path, builds: &Path, wanted: &[Release]) -> Outcome {
     let newest: BTreeMap<u32, Release> = releases().map(|r| (r.minor, Release::from(r))).collect();
     let wanted = if wanted.is_empty() { newest.into_values().collect() } else { wanted.to_vec() };
@@ -28,20 +29,20 @@ pub(crate) fn measure(home: &Path, builds: &Path, wanted: &[Release]) -> Outcome
     Ok(())
 }
 
-/// What the experiments of a release do.
+/// Effects of the experiments of a release.
 #[derive(Default)]
 struct Measured {
-    /// Names that say what the release does anyway.
+    /// Names of experiments that are the default of the release.
     default: BTreeSet<String>,
-    /// No struct differs.
+    /// Names of experiments that change no struct.
     same: BTreeSet<String>,
-    /// Cannot be built on this machine.
+    /// Names of experiments that cannot be built on this machine.
     unbuildable: BTreeSet<String>,
-    /// Structs differ.
+    /// Names of experiments that change structs, with the differences.
     different: BTreeMap<String, Difference>,
 }
 
-/// What of a table is another one with an experiment.
+/// Difference between the table of an experiment and the plain table.
 struct Difference {
     structs: BTreeMap<String, String>,
     variables: BTreeMap<String, String>,
@@ -49,7 +50,7 @@ struct Difference {
     recipes: BTreeMap<String, String>,
 }
 
-/// The file of one release.
+/// Measures one release and returns the contents of its file.
 fn one(source: &Path, builds: &Path, release: Release) -> Outcome<String> {
     let read = |program, experiment: &str| -> Outcome<Vec<u8>> {
         let path = build::probe_with(source, builds, release, Mode::Plain, program, experiment)?;
@@ -90,7 +91,7 @@ fn one(source: &Path, builds: &Path, release: Release) -> Outcome<String> {
     write(release, &measured)
 }
 
-/// The names of a release's own list of experiments.
+/// Returns the names in a release's own list of experiments.
 fn flags(release: Release) -> Outcome<BTreeSet<String>> {
     let mut flags = BTreeSet::new();
     for entry in std::fs::read_dir(build::goroot(release)?.join("src/internal/goexperiment"))? {
@@ -101,7 +102,7 @@ fn flags(release: Release) -> Outcome<BTreeSet<String>> {
     Ok(flags)
 }
 
-/// What the large probe with an experiment has that the plain one has not.
+/// Compares the large probe with an experiment to the plain large probe.
 fn difference(plain: &[u8], large: &[u8], minimal: &[u8], plain_minimal: &[u8]) -> Outcome<Difference> {
     let structs = |table: &Table| -> BTreeMap<String, String> {
         table.structs().map(|(name, s)| (name.to_owned(), s.to_string())).collect()
@@ -132,7 +133,8 @@ fn difference(plain: &[u8], large: &[u8], minimal: &[u8], plain_minimal: &[u8]) 
     })
 }
 
-/// The entries of `now` that differ from `before`; with an empty text those that are no more.
+/// Returns the entries of `now` that differ from `before`. An entry that exists only in `before` gets an
+/// empty text.
 fn changed(before: &BTreeMap<String, String>, now: BTreeMap<String, String>) -> BTreeMap<String, String> {
     let gone = before.keys().filter(|name| !now.contains_key(*name));
     let mut changed: BTreeMap<String, String> = gone.map(|name| (name.clone(), String::new())).collect();
@@ -161,7 +163,7 @@ fn write(release: Release, measured: &Measured) -> Outcome<String> {
         for (part, lines) in parts {
             emit::object(&mut out, part, lines.iter().map(|(key, line)| (key.as_str(), line.clone())))?;
         }
-        // The last member has no comma behind it.
+        // Removal of the comma after the last member.
         out.truncate(out.trim_end().trim_end_matches(',').len());
         out.push_str("\n}");
     }
@@ -169,7 +171,7 @@ fn write(release: Release, measured: &Measured) -> Outcome<String> {
     Ok(out)
 }
 
-/// Writes the list of the files that the library embeds.
+/// Writes the list of the experiment files that the library embeds.
 fn index(data: &Path) -> Outcome {
     let mut measured = Vec::new();
     for entry in std::fs::read_dir(data)? {

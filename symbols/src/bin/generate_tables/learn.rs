@@ -1,4 +1,5 @@
-//! Learns recipes: which operands of which functions name which variables, from a program with a symbol table.
+//! Learns recipes from a program with a symbol table. A recipe says which operands of which functions refer
+//! to a variable.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -15,23 +16,24 @@ use symbols::pclntab::Pclntab;
 
 use crate::Outcome;
 
-/// How many witnesses a variable gets.
+/// Maximum number of witnesses of a variable.
 #[derive(Clone, Copy)]
 pub(crate) struct Limit {
     functions: usize,
-    /// References, where few functions have several.
+    /// Maximum number of references, for variables with few functions that have several references.
     witnesses: usize,
 }
 
-/// Enough that inlining decisions in another program leave two or more functions.
+/// Limit for unknown code: enough that two or more functions remain in a program with other inlining
+/// decisions.
 pub(crate) const MANY: Limit = Limit { functions: 8, witnesses: 10 };
-/// Enough where the code is known to the byte, as it is in all programs that are compiled in the same way.
+/// Limit for code known to the byte, as in all programs compiled in the same way.
 pub(crate) const FEW: Limit = Limit { functions: 4, witnesses: 5 };
 
-/// A program, decoded.
+/// Decoded program.
 pub(crate) struct Program {
     functions: BTreeMap<String, code::Code>,
-    /// Address, size, name; by address.
+    /// Address, size and name of each variable, sorted by address.
     variables: Vec<(u64, u64, String)>,
 }
 
@@ -54,11 +56,12 @@ impl Program {
         let mut ambiguous = HashSet::new();
         for func in pclntab.functions() {
             let name = func.name_text();
-            // Instances of generic functions are named by types of the program.
+            // Exclusion of generic instances: their names contain types of the program.
             let usable = !name.contains(|c: char| c.is_whitespace() || c == '[' || c == ':');
             let Some(name) = name.strip_prefix(PACKAGE).filter(|_| usable) else { continue };
             let Some(code) = code::decode(&image, func) else { continue };
-            // A wrapper for the other calling convention has the name of what it wraps, and fewer references.
+            // Choice between two functions of one name: an ABI wrapper has the name of the wrapped function
+            // and fewer references.
             match functions.get(name).map(|other| other.references.len().cmp(&code.references.len())) {
                 None | Some(Ordering::Less) => {
                     functions.insert(name.to_owned(), code);
@@ -73,7 +76,7 @@ impl Program {
         Ok(Program { functions, variables })
     }
 
-    /// The variable that an address is in, and where in it.
+    /// Returns the variable that contains an address, and the offset of the address in it.
     fn variable(&self, at: LinkAddr) -> Option<(&str, u64)> {
         let i = self.variables.partition_point(|(start, ..)| *start <= at.0).checked_sub(1)?;
         let (start, size, name) = self.variables.get(i)?;
@@ -81,13 +84,13 @@ impl Program {
     }
 }
 
-/// The recipes of one compilation.
+/// Recipes of one compilation.
 pub(crate) struct Learned {
     pub(crate) functions: BTreeMap<String, Shape>,
     pub(crate) variables: BTreeMap<String, Recipe>,
 }
 
-/// Learns the recipes of the variables of `table` that are `wanted` from a large program and a minimal one.
+/// Learns the recipes of the variables in `table` that are `wanted`, from a large and a minimal program.
 pub(crate) fn learn(
     large: &Program,
     minimal: &Program,
@@ -127,7 +130,8 @@ pub(crate) fn learn(
     learned
 }
 
-/// Best first: functions that every program links, then small ones, whose code a compiler option changes least.
+/// Sort key of a witness, best first. Functions that every program links come first, then small functions: a
+/// compiler option changes their code least.
 fn rank(large: &Program, minimal: &Program, w: &Witness) -> (bool, usize, String, usize) {
     let code = large.functions.get(&w.function);
     let always = match (code, minimal.functions.get(&w.function)) {
@@ -137,8 +141,8 @@ fn rank(large: &Program, minimal: &Program, w: &Witness) -> (bool, usize, String
     (!always, code.map_or(0, |c| c.references.len()), w.function.clone(), w.ordinal)
 }
 
-/// One reference of each of the best functions, then more of the same. Of a struct, different fields first: votes
-/// for its base then have different reasons.
+/// Chooses one reference of each of the best functions, then more of the same functions. For a struct,
+/// different fields come first: the votes for its base are then independent.
 fn choose(candidates: Vec<Witness>, aggregate: bool, limit: Limit) -> Vec<Witness> {
     let (mut functions, mut addends) = (BTreeSet::new(), BTreeMap::<u64, usize>::new());
     let (mut chosen, mut second, mut third) = (Vec::new(), Vec::new(), Vec::new());

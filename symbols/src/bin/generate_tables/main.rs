@@ -1,21 +1,26 @@
-//! Makes the tables in `data/`, for each machine in a folder of its own, from probe programs that it builds with each Go toolchain.
+//! Makes the tables in `data/` from probe programs, which are built with each Go toolchain. Each machine has
+//! its own folder.
 //!
 //! ```text
-//! generate-tables [--builds DIR] [VERSION…]    (re)make the tables of these releases or candidates
-//!                                                (`1.28.0`, `1.28rc1`); of all known releases without any
-//! generate-tables [--builds DIR] shapes VERSION  write where the fields of moduledata are, in this release too: first of
-//!                                                all for a new minor release, after which this command is built again
+//! generate-tables [--builds DIR] [VERSION…]
+//!     Make the tables of these releases or candidates (`1.28.0`, `1.28rc1`).
+//!     Without a version: make the tables of all known releases again.
+//! generate-tables [--builds DIR] shapes VERSION
+//!     Write the offsets of the moduledata fields that moved, for this release too.
+//!     First step for a new minor release; build this command again afterwards.
 //! generate-tables [--builds DIR] ways [WAY] [VERSION…]
-//!                                                learn again what ways to compile need beside the usual recipes: all of
-//!                                                `pie inlined_more race profiled cover v3`, or one and those behind it
+//!     Learn the additional recipes for ways to compile again: for all of
+//!     `pie inlined_more race profiled cover v3`, or for WAY and the ones after it.
 //! generate-tables [--builds DIR] experiments [VERSION…]
-//!                                                measure which GOEXPERIMENTs of these releases change layouts
-//! generate-tables [--builds DIR] verify          compare recipes with the symbol tables of other programs
-//! generate-tables verify ELF…                     the same for these programs
+//!     Measure which GOEXPERIMENTs of these releases change layouts.
+//! generate-tables [--builds DIR] verify
+//!     Compare recipes with the symbol tables of other programs.
+//! generate-tables verify ELF…
+//!     Compare recipes with the symbol tables of these programs.
 //! ```
 //!
-//! Toolchains are fetched by the `go` command (`GOTOOLCHAIN`). `--builds` keeps the probe programs and uses those
-//! that are there already.
+//! The `go` command fetches the toolchains (`GOTOOLCHAIN`). `--builds` names a directory that keeps the probe
+//! programs; existing programs in it are used again.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command for developers")]
 
 mod build;

@@ -1,5 +1,5 @@
-//! What a further minor release adds to the lists that hold for all: the shape of its moduledata, the functions that it is
-//! dated by, and the toolchains that tests use.
+//! Extends the lists for all releases by a new minor release: the shape of its moduledata, the functions that
+//! date programs, and the toolchains for tests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -14,14 +14,14 @@ use crate::build::{self, Mode, Program};
 use crate::release::Release;
 use crate::{Outcome, emit};
 
-/// The fields of moduledata that moved between releases.
+/// Fields of moduledata that moved between releases.
 const MOVED: [&str; 8] =
     ["types", "etypes", "rodata", "gofunc", "textsectmap", "modulename", "hasmain", "next"];
-/// How many functions a minor release is dated by.
+/// Number of functions that date a minor release.
 const DATING: usize = 3;
 
-/// Writes the shapes of moduledata of all known releases and of one more. That comes before all else: without its shape
-/// nothing is found in a program. The command has to be built again then.
+/// Writes the moduledata shapes of all known releases and of one more. This step is the first for a new minor
+/// release: without the shape, nothing is found in its programs. Afterwards, build this command again.
 pub(crate) fn shapes(home: &Path, builds: &Path, release: Release) -> Outcome {
     let mut shapes: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
     for known in layout::releases() {
@@ -57,8 +57,9 @@ fn add(shapes: &mut BTreeMap<u32, Vec<u64>>, minor: u32, table: &Table) -> Outco
     if *known == shape { Ok(()) } else { Err(format!("go1.{minor}: moduledata has moved within it").into()) }
 }
 
-/// Adds the functions that a minor release is dated by, where it is not dated yet: the largest that every program has from it
-/// on. Look at them: they are to be on the main paths of scheduler, allocator and collector.
+/// Adds the functions that date a minor release, if the list has none yet. The largest functions that every
+/// program has from this release on are chosen. Check them by hand: they must be on the main paths of
+/// scheduler, allocator or collector.
 pub(crate) fn inventory(home: &Path, builds: &Path, release: Release) -> Outcome {
     let path = home.join("data/inventory.rs");
     let mut text = std::fs::read_to_string(&path)?;
@@ -93,13 +94,13 @@ pub(crate) fn inventory(home: &Path, builds: &Path, release: Release) -> Outcome
     Ok(std::fs::write(path, text)?)
 }
 
-/// The functions of a program's runtime, and their sizes.
+/// Returns the functions of a program's runtime, and their sizes in bytes.
 fn functions(elf: Vec<u8>) -> Outcome<BTreeMap<String, u64>> {
     let image = Image::parse(Box::new(elf))?;
     let (header, module) = moduledata::find(&image, None).ok_or("no moduledata")?;
     let pclntab = Pclntab::load(&image, &header, &module)?;
     let named = pclntab.functions().map(|func| (func.name_text().into_owned(), func));
-    // Neither instances of generic functions nor closures, whose names change easily.
+    // Exclusion of generic instances and closures: their names change easily.
     let usable = |name: &str| name.starts_with("runtime.") && !name.contains('[') && !name.contains(".func");
     let sized = named.filter(|(name, _)| usable(name)).map(|(name, func)| {
         let size = func.end().since(func.entry()).unwrap_or(0);
@@ -108,8 +109,8 @@ fn functions(elf: Vec<u8>) -> Outcome<BTreeMap<String, u64>> {
     Ok(sized.collect())
 }
 
-/// Writes the list of toolchains that tests use: the newest patch of each minor, from 1.21 on its first release too, and
-/// candidates.
+/// Writes the list of toolchains for tests: the newest patch of each minor, the first release of each minor
+/// from 1.21 on, and candidates.
 pub(crate) fn toolchains(home: &Path) -> Outcome {
     let known = emit::known(&build::tables(home))?;
     let is_newest = |release: &Release| {

@@ -1,23 +1,23 @@
-//! The toolchains that tables are made with.
+//! Toolchains that tables are made with.
 
 use std::fmt;
 
 use symbols::layout;
 use symbols::version::GoVersion;
 
-/// A release, a candidate or a beta.
+/// Release, release candidate or beta.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Release {
-    /// 28 of `go1.28rc1`.
+    /// Minor version: 28 in `go1.28rc1`.
     pub(crate) minor: u32,
-    /// Of a release; 0 for others.
+    /// Patch number of a release; 0 for candidates and betas.
     pub(crate) patch: u32,
-    /// `rc1`, `beta2`: not a release.
+    /// Suffix such as `rc1` or `beta2`. `None` for a release.
     pub(crate) pre: Option<&'static str>,
 }
 
 impl Release {
-    /// From `1.28.1`, `go1.28.1` or `1.28rc1`.
+    /// Parses a version such as `1.28.1`, `go1.28.1` or `1.28rc1`.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let numbers = text.strip_prefix("go").unwrap_or(text).strip_prefix("1.")?;
         if let Some((minor, patch)) = numbers.split_once('.') {
@@ -27,12 +27,12 @@ impl Release {
         let (minor, pre) = numbers.split_at_checked(at)?;
         let number = pre.strip_prefix("rc").or_else(|| pre.strip_prefix("beta"))?;
         number.parse::<u32>().ok()?;
-        // A handful for the whole run of the program.
+        // Deliberate leak: only a few values in one run of the program.
         let pre = Box::leak(pre.to_owned().into_boxed_str());
         Some(Release { minor: minor.parse().ok()?, patch: 0, pre: Some(pre) })
     }
 
-    /// What `GOTOOLCHAIN` calls it: before 1.21 there is no `.0`.
+    /// Returns the value for `GOTOOLCHAIN`. Before 1.21, the name of a first release has no `.0`.
     pub(crate) fn toolchain(self) -> String {
         if self.minor < 21 && self.patch == 0 && self.pre.is_none() {
             format!("go1.{}", self.minor)
@@ -41,7 +41,7 @@ impl Release {
         }
     }
 
-    /// What a program says that was built with it.
+    /// Returns the Go version that a program built with this toolchain reports.
     pub(crate) fn version(self) -> Option<GoVersion> {
         GoVersion::parse(&self.toolchain())
     }

@@ -1,4 +1,5 @@
-//! Measures recipes on programs that they were not learned from, against the programs' own symbol tables.
+//! Measures recipes on programs that they were not learned from. The programs' own symbol tables are the
+//! reference.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -17,13 +18,13 @@ use crate::release::Release;
 use crate::ways::WAYS;
 use crate::{Outcome, build};
 
-/// What came of one program.
+/// Result for one program.
 struct Row {
     program: String,
     version: String,
     used: String,
     verdict: Verdict,
-    /// The variables that it has.
+    /// Variables that the program's symbol table contains.
     truth: BTreeSet<&'static str>,
     size: usize,
     time: Duration,
@@ -39,8 +40,8 @@ pub(crate) fn files(programs: &[PathBuf]) -> Outcome {
     judge(&rows)
 }
 
-/// Builds a program in all ways with the newest patch of each minor, takes the commands that each toolchain ships, and
-/// writes the comparison.
+/// Builds a program in all ways with the newest patch of each minor, adds the commands that each toolchain
+/// ships, and writes the comparison.
 pub(crate) fn matrix(source: &Path, builds: &Path, output: &Path) -> Outcome {
     let (mut built, mut shipped, mut neighbours) = (Vec::new(), Vec::new(), Vec::new());
     let all: Vec<Release> = releases().map(Release::from).collect();
@@ -100,7 +101,7 @@ pub(crate) fn matrix(source: &Path, builds: &Path, output: &Path) -> Outcome {
     judge(&built)
 }
 
-/// How often each variable was found, by the way to compile.
+/// Returns how often each variable was found, for each way to compile.
 fn rates(rows: &[Row]) -> Outcome<String> {
     let ways: Vec<&str> = WAYS.iter().map(|way| way.name).collect();
     let mut out = format!("| variable | {} |\n|---|{}\n", ways.join(" | "), "---|".repeat(ways.len()));
@@ -126,7 +127,8 @@ fn judge(rows: &[Row]) -> Outcome {
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ").into()) }
 }
 
-/// Solves one program, by its own release's table or by a neighbour's. `None` for a program without a symbol table.
+/// Solves one program, by the table of its own release or of a neighbour. `None` if the program has no symbol
+/// table.
 fn row(path: &Path, program: &str, neighbour: Option<Release>) -> Outcome<Option<Row>> {
     let elf = std::fs::read(path)?;
     let size = elf.len();
@@ -137,7 +139,7 @@ fn row(path: &Path, program: &str, neighbour: Option<Release>) -> Outcome<Option
     let pclntab = Pclntab::load(&image, &header, &module)?;
     let mut time = Duration::MAX;
     let mut found = globals::Globals::default();
-    // The quickest of some: the machine may be busy with other things.
+    // Minimum of several times, because the machine can be busy with other work.
     for _ in 0..5 {
         let start = Instant::now();
         found = match neighbour {

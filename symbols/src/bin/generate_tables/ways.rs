@@ -1,4 +1,4 @@
-//! Ways to compile that change the runtime's code, and what has to be learned from each beside the usual recipes.
+//! Ways to compile that change the code of the runtime, and the additional recipes that each way needs.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -15,15 +15,15 @@ use crate::learn::{self, Learned};
 use crate::release::Release;
 use crate::{Outcome, build, emit};
 
-/// A way to compile.
+/// Way to compile a program.
 pub(crate) struct Way {
-    /// For people.
+    /// Name for people.
     pub(crate) name: &'static str,
-    /// In file names, and of its recipes in the tables.
+    /// Name in file names, and key of the recipes in the tables.
     pub(crate) key: &'static str,
     flags: &'static [&'static str],
     environment: &'static [(&'static str, &'static str)],
-    /// The first minor release that has it.
+    /// First minor release that supports this way.
     since: u32,
 }
 
@@ -33,8 +33,8 @@ const fn way(name: &'static str, key: &'static str, flags: &'static [&'static st
     Way { name, key, flags, environment: &[], since: 0 }
 }
 
-/// What the toolchain can do by its options. The code of the runtime is as usual with those that no [`learned`]
-/// recipes are for.
+/// Ways that the toolchain offers by its options. Ways outside of [`LEARNED`] do not need recipes of their
+/// own: the usual recipes are enough.
 pub(crate) const WAYS: &[Way] = &[
     way("plain", "plain", &[]),
     way("-gcflags=all=-N -l", "unoptimised", &["-gcflags=all=-N -l"]),
@@ -49,32 +49,33 @@ pub(crate) const WAYS: &[Way] = &[
     Way { environment: &[("GOAMD64", "v3")], ..way("GOAMD64=v3", "v3", &[]) },
 ];
 
-/// See [`learned`].
+/// Keys of the ways that have recipes of their own, in the order of learning. See [`learned`].
 const LEARNED: [&str; 6] = ["pie", "inlined_more", "race", "profiled", "cover", "v3"];
 
-/// The ways that recipes of their own are learned from, in the order in which each fills what those before have left:
-/// the one of that key, and those behind it.
+/// Returns the ways that have recipes of their own, beginning with the key `from`. Each way adds only the
+/// recipes that the ways before it lack.
 fn learned(release: Release, from: &str) -> impl Iterator<Item = &'static Way> {
     let behind = LEARNED.iter().skip_while(move |key| **key != from);
     let way = |key: &&str| WAYS.iter().find(|way| way.key == *key);
     behind.filter_map(way).filter(move |way| way.exists(release))
 }
 
-/// The first of them.
+/// First key in [`LEARNED`].
 pub(crate) const FIRST: &str = LEARNED[0];
 
-/// Whether a word is the key of one of them.
+/// Returns true if `key` is in [`LEARNED`].
 pub(crate) fn is_learned(key: &str) -> bool {
     LEARNED.contains(&key)
 }
 
 impl Way {
-    /// Whether a release can compile so.
+    /// Returns true if a release can compile in this way.
     pub(crate) fn exists(&self, release: Release) -> bool {
         release.minor >= self.since
     }
 
-    /// The program of `probe/NAME/main.go`, built so by `release`; built already, if it is in `builds`.
+    /// Builds the program of `probe/NAME/main.go` in this way with `release`. An existing file in `builds` is
+    /// used again.
     pub(crate) fn build(
         &self,
         source: &Path,
@@ -116,7 +117,8 @@ impl Way {
     }
 }
 
-/// A table file with what each way to compile needs beside its recipes, and how many those are, in words.
+/// Adds the recipes that each way to compile needs to a table file. Returns the new text, and the number of
+/// recipes for each way as text.
 pub(crate) fn complete(
     source: &Path,
     builds: &Path,
@@ -127,7 +129,8 @@ pub(crate) fn complete(
 ) -> Outcome<(String, String)> {
     let mut counts = String::new();
     for way in learned(release, from) {
-        // The race detector of the first releases needs a C compiler; without one, what it changes stays unknown.
+        // Race detector: with the first releases, `-race` needs a C compiler. Without one, its recipes are
+        // left out.
         let learned = match supplement(way, source, builds, release, table, &text) {
             Ok(learned) => learned,
             Err(error) if way.key == "race" => {
@@ -144,7 +147,7 @@ pub(crate) fn complete(
     Ok((text, counts))
 }
 
-/// Learns again what ways to compile, from the one of a key on, need beside the usual recipes of tables that are there.
+/// Learns the additional recipes again in existing tables, for the way `from` and all later ways.
 pub(crate) fn again(home: &Path, builds: &Path, releases: &[Release], from: &str) -> Outcome {
     for &release in releases {
         let path = build::tables(home).join(format!("{release}.json"));
@@ -159,7 +162,7 @@ pub(crate) fn again(home: &Path, builds: &Path, releases: &[Release], from: &str
     Ok(())
 }
 
-/// Recipes for the variables that those of a table file do not find in programs that are compiled in one way.
+/// Learns recipes for the variables that the table file does not find in programs compiled in one way.
 fn supplement(
     way: &Way,
     source: &Path,
@@ -176,7 +179,7 @@ fn supplement(
     Ok(learn::learn(&core, &minimal, table, &missing, learn::FEW))
 }
 
-/// The variables that are in a program's symbol table and that recipes do not find.
+/// Returns the variables that a program's symbol table contains and that the recipes do not find.
 fn missing(elf: &[u8], text: &str) -> Outcome<BTreeSet<&'static str>> {
     let image = Image::parse(Box::new(elf.to_vec()))?;
     let truth = globals::from_symtab(&image, VARIABLES);

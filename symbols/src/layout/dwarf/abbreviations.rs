@@ -1,7 +1,8 @@
-//! Abbreviations, each list parsed once, however many units use it.
+//! Abbreviation lists of DWARF. Each list is parsed once, however many units use it.
 //!
-//! A list ends with a mark, so that one may begin within another: lists that overlap would cost the square of the
-//! section's size in time and memory. Honest ones do not, so together they have no more bytes than the section.
+//! A list ends with a mark, so a list can begin within another. Overlapping lists would cost the square of
+//! the section's size in time and memory. Lists of real programs do not overlap; together they have no more
+//! bytes than the section.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,16 +11,17 @@ use gimli::{EndianSlice, LittleEndian, Reader as _};
 
 use super::DwarfError;
 
-/// The lists that were asked for.
+/// Cache of parsed abbreviation lists.
 #[derive(Debug)]
 pub(crate) struct Abbreviations<'a> {
     section: &'a [u8],
     known: HashMap<usize, Arc<gimli::Abbreviations>>,
-    /// Bytes of lists that may still be parsed.
+    /// Number of bytes of lists that may still be parsed.
     left: usize,
 }
 
-/// More than all lists of a program with a lot of C in it have. They take ten times as much in memory.
+/// Maximum number of bytes of all lists. Even a program with much C code has fewer. Parsed lists need ten
+/// times as much memory.
 const MAX_BYTES: usize = 32 << 20;
 
 impl<'a> Abbreviations<'a> {
@@ -27,7 +29,7 @@ impl<'a> Abbreviations<'a> {
         Abbreviations { section, known: HashMap::new(), left: section.len().min(MAX_BYTES) }
     }
 
-    /// The list at an offset in the section.
+    /// Returns the list at an offset in the section.
     pub(crate) fn at(&mut self, offset: usize) -> Result<Arc<gimli::Abbreviations>, DwarfError> {
         if let Some(list) = self.known.get(&offset) {
             return Ok(Arc::clone(list));
@@ -47,11 +49,11 @@ impl<'a> Abbreviations<'a> {
     }
 }
 
-/// How many bytes the list has that `bytes` begin with.
+/// Returns the length in bytes of the list at the start of `bytes`.
 fn size(bytes: &[u8]) -> gimli::Result<usize> {
     let mut rest = EndianSlice::new(bytes, LittleEndian);
     while rest.read_uleb128()? != 0 {
-        // Tag; whether there are children.
+        // Skipped fields: the tag, and the flag for children.
         rest.skip_leb128()?;
         rest.skip(1)?;
         loop {

@@ -1,6 +1,7 @@
-//! What reading DWARF costs, and how much of that is too much.
+//! Budget for the cost of reading DWARF.
 //!
-//! Its parts refer to each other, so that reading a part once for each reference can cost any power of the file's size.
+//! Parts of DWARF refer to each other. If a part is read once for each reference, the cost can grow with any
+//! power of the file's size.
 
 use std::cell::Cell;
 
@@ -8,7 +9,7 @@ use gimli::AttributeValue;
 
 use super::Entry;
 
-/// How much may still be read: attributes, and bytes of text.
+/// Remaining budget, in attributes and bytes of text.
 #[derive(Debug)]
 pub(super) struct Work {
     left: Cell<Option<usize>>,
@@ -19,13 +20,13 @@ impl Work {
         Work { left: Cell::new(Some(limit)) }
     }
 
-    /// Takes off what was read. `None` once that was too much.
+    /// Subtracts the cost of what was read. `None` if the budget is used up.
     pub(super) fn spend(&self, amount: usize) -> Option<()> {
         self.left.set(self.left.get().and_then(|left| left.checked_sub(amount)));
         self.left.get().map(drop)
     }
 
-    /// As [`Work::spend`], for an entry.
+    /// Subtracts the cost of an entry, like [`Work::spend`].
     pub(super) fn entry(&self, entry: &Entry<'_>) -> Option<()> {
         let cost = entry.attrs().iter().map(|a| match a.raw_value() {
             AttributeValue::String(text) => 1 + text.len(),
@@ -36,7 +37,7 @@ impl Work {
         self.spend(1 + cost.sum::<usize>())
     }
 
-    /// Whether more was wanted than there was.
+    /// Returns true if more was requested than the budget allowed.
     pub(super) fn is_used_up(&self) -> bool {
         self.left.get().is_none()
     }
