@@ -114,7 +114,7 @@ impl Target {
         memstats::look(&self.process, &self.open()?, Wanted::Instant)
     }
 
-    /// Returns the owners of the heap's memory now.
+    /// Returns the present use of the heap's memory: objects, spans and stacks.
     ///
     /// # Errors
     /// Returns an error if the heap cannot be read.

@@ -1,4 +1,4 @@
-//! Heap of a process: the owners of its memory now.
+//! Heap of a process: objects, spans and stacks that hold its memory now.
 
 use super::error::{source_error, take_error};
 use super::panicking;

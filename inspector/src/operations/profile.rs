@@ -24,7 +24,7 @@ use crate::runtime::stack_counts::{goroutine_profile, thread_profile};
 pub enum ProfileKind {
     /// Memory in use, by place of allocation.
     Heap,
-    /// All allocations since the program began.
+    /// Allocations since the program began, by place of allocation.
     Allocs,
     /// Goroutines, by stack.
     Goroutine,

@@ -9,20 +9,20 @@ use crate::{Error, ErrorKind};
 /// Choice of who may answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Via {
-    /// From outside; if that is not possible, from the agent in the process.
+    /// Answer from outside or, if that is not possible, from the agent in the process.
     Auto,
-    /// Only from outside.
+    /// Answer from outside only.
     Probe,
-    /// Only from the agent in the process.
+    /// Answer from the agent in the process only.
     Agent,
 }
 
-/// An answer from outside, or a connection to the agent that is to give it.
+/// Answer from outside, or connection to the agent that is to give it.
 #[derive(Debug)]
 pub(crate) enum Chosen<T> {
-    /// The answer from outside.
+    /// Answer from outside.
     Probe(T),
-    /// The agent that is to answer.
+    /// Connection to the agent that is to answer.
     Agent(Connection),
 }
 

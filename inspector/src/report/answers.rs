@@ -14,7 +14,7 @@ use crate::profile::json::ProfileAnswer;
 /// Targets that a command was asked about: one or several.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Asked {
-    /// A process or an agent.
+    /// Process or agent.
     One(AgentTarget),
     /// Several processes.
     Several(Vec<Pid>),

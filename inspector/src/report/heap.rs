@@ -1,4 +1,4 @@
-//! Answer of `heap`: the owners of a process's memory.
+//! Answer of `heap`: memory of a process by objects, spans and stacks.
 
 use std::borrow::Cow;
 use std::cmp::Reverse;

@@ -19,7 +19,7 @@ pub struct Sampling {
     pub because: Vec<String>,
     /// Limits of the source, in sentences.
     pub notes: Vec<String>,
-    /// Samples of each CPU per second: the rate that was asked for, or the part of it that was possible.
+    /// Samples of each CPU per second: the rate that was asked for, or a lower one if it was not possible.
     pub rate_hz: u32,
     /// Duration of sampling, in nanoseconds.
     pub duration_ns: u64,

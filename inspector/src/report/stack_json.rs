@@ -79,7 +79,7 @@ pub struct Goroutine<'a> {
     pub wait_minutes: Option<i64>,
     /// True if the goroutine is locked to its thread.
     pub locked_to_thread: bool,
-    /// Id of the thread that runs the goroutine.
+    /// Id of the thread that runs the goroutine, in the pid namespace of the process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub thread: Option<u64>,
     /// Number of the synctest bubble that the goroutine is in.
