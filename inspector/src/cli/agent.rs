@@ -1,4 +1,4 @@
-//! The text of an agent.
+//! Text answers of an agent.
 
 use std::ops::ControlFlow;
 
@@ -10,10 +10,11 @@ use super::progress::Progress;
 use crate::Error;
 use crate::agent::{self, Answer, Connection, Limits, Request, Signal};
 
-/// How much of a wrong answer a message shows.
+/// Maximum length of the part of a wrong answer that a message shows, in characters.
 const SHOWN: usize = 120;
 
-/// Has the agent answer: as JSON where that is wanted, else its text is passed on unchanged. What was read is returned.
+/// Gets the agent's answer. With `--json` it is parsed, written as JSON and returned; otherwise the text is
+/// passed on unchanged.
 pub(super) fn answer<T: Serialize>(
     connection: Connection,
     request: &Request,
@@ -31,7 +32,7 @@ pub(super) fn answer<T: Serialize>(
     Ok(Some(answer))
 }
 
-/// Asks, and parses the whole text. Not for what may be long.
+/// Asks the agent, and parses the whole text. Not for long answers.
 pub(super) fn read<T>(
     connection: Connection,
     request: &Request,
@@ -49,7 +50,7 @@ pub(super) fn garbage(peer: String, expected: &'static str, text: &str) -> Error
     agent::Error::Garbage { peer, expected, begins }.into()
 }
 
-/// Asks, and gives the whole text. Not for what may be long.
+/// Asks the agent, and returns the whole text. Not for long answers.
 pub(super) fn ask_for_text(
     connection: Connection,
     request: &Request,
@@ -68,14 +69,15 @@ pub(super) fn ask_for_text(
     }
 }
 
-/// Asks, and passes the text on unchanged; only a terminal is spared what could act on it.
+/// Asks the agent, and passes the text on unchanged. On a terminal, characters that could act on it are made
+/// visible.
 pub(super) fn pass_on(
     connection: Connection,
     request: &Request,
     way: &WayArgs,
     common: &Common,
 ) -> Result<(), Error> {
-    /// An agent stops there, without a word about it.
+    /// Size of a dump at which an agent stops without saying so, in bytes.
     const LONGEST_DUMP: u64 = 64 << 20;
     let peer = connection.peer().to_owned();
     let mut asked = None;

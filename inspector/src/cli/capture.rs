@@ -1,4 +1,4 @@
-//! `trace` and `binary`: answers that are files and need no more than to be copied.
+//! Commands `trace` and `binary`: their answers are files that are only copied.
 
 use super::args::{CaptureArgs, Common, TraceArgs};
 use super::command::{Patience, Run};
@@ -44,7 +44,7 @@ impl Run for CaptureArgs {
     }
 }
 
-/// `trace`.
+/// Runs `trace`.
 fn trace(args: &CaptureArgs, open: bool, common: &Common) -> Result<(), Error> {
     let found = args.target.find(common)?;
     let asked = found.named().into();
@@ -66,7 +66,7 @@ fn trace(args: &CaptureArgs, open: bool, common: &Common) -> Result<(), Error> {
     }
 }
 
-/// `binary`.
+/// Runs `binary`.
 fn binary(args: &CaptureArgs, common: &Common) -> Result<(), Error> {
     let found = args.target.find(common)?;
     let asked = found.named().into();
@@ -85,7 +85,7 @@ fn binary(args: &CaptureArgs, common: &Common) -> Result<(), Error> {
     })
 }
 
-/// Notes Ctrl-C from now on, so that what is written ends in good order.
+/// Catches Ctrl-C from now on, so that a file being written ends in good order.
 pub(super) fn catch() -> Result<Interrupt, Error> {
     Interrupt::catch().map_err(|e| Error::Failed(format!("cannot catch signals: {e}")))
 }

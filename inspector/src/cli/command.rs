@@ -1,4 +1,4 @@
-//! What the command line has to know of a command beside what it does.
+//! Properties of commands that the command line has to know.
 
 use std::time::Duration;
 
@@ -6,47 +6,48 @@ use super::args::Common;
 use super::confinement::{INSPECTING, Work};
 use crate::Error;
 
-/// A command with its arguments. A new one says in its own file whatever is not so for most.
+/// Command with its arguments. A new command overrides the methods whose default does not fit.
 pub(super) trait Run {
-    /// Does it: asks, and prints the answer.
+    /// Runs the command: gets the answer and prints it.
     ///
     /// # Errors
-    /// What the program ends with.
+    /// Returns the error with which the program ends.
     fn run(&self, common: &Common) -> Result<(), Error>;
 
-    /// What it does that only some do: which of our rights it keeps.
+    /// Returns the work that only some commands do. It decides which rights are kept.
     fn work(&self) -> Work {
         INSPECTING
     }
 
-    /// How long it waits for others.
+    /// Returns the maximum time of waiting for others.
     fn patience(&self) -> Patience {
         Patience::default()
     }
 
-    /// Whether it may stop threads, so that it can be ended for that.
+    /// Returns true if the command may stop threads. The watchdog can then end the program.
     fn stops(&self) -> bool {
         true
     }
 
-    /// Its name, where it stops the process, and could answer without that (`--no-pause`).
+    /// Returns the name of a command that stops the process but could answer without stopping it
+    /// (`--no-pause`). `None` for other commands.
     fn unpaused(&self) -> Option<&'static str> {
         None
     }
 }
 
-/// How long a command waits for what others have to give, all together.
+/// Maximum total time that a command waits for what others provide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Patience {
-    /// It looks at nothing of others.
+    /// No watch: the command reads nothing of others.
     Unwatched,
-    /// It goes on until somebody interrupts.
+    /// No limit: the command runs until it is interrupted.
     Endless,
-    /// So long.
+    /// Limit of the total time.
     Limited(Duration),
 }
 
-/// What is waited where nothing is said.
+/// Default limit of the total time.
 const LIMIT: Duration = Duration::from_secs(60);
 
 impl Default for Patience {
@@ -56,13 +57,13 @@ impl Default for Patience {
 }
 
 impl Patience {
-    /// What `--timeout` says.
+    /// Makes the limit from the option `--timeout`.
     pub(super) fn given(timeout: Option<Duration>) -> Self {
         Patience::Limited(timeout.unwrap_or(LIMIT))
     }
 }
 
-/// Arguments are borrowed from the command line.
+/// References run as well: arguments are borrowed from the command line.
 impl<T: Run> Run for &T {
     fn run(&self, common: &Common) -> Result<(), Error> {
         T::run(self, common)

@@ -1,9 +1,10 @@
-//! What this program can no longer do once it looks at input of others: root's gops-probe gives up the capabilities that the command
-//! does not need, and denies itself the system calls that it never makes. Whoever takes over a parser has no more than that.
+//! Confinement of the program before it reads input of others. root's gops-probe gives up the capabilities
+//! that the command does not need, and denies itself the system calls that it never makes. An attacker who
+//! takes over a parser has no more than the rest.
 //!
-//! A list of what is denied, not of what is allowed, and the kernel answers `EPERM`: nothing ends in the middle of a stop. Threads and the
-//! guard inherit it. A program that `--open` starts would too, so that nothing is denied there. No Landlock: a task under it
-//! cannot trace others.
+//! The filter lists denied system calls, not allowed ones, and the kernel answers `EPERM`: nothing ends in
+//! the middle of a stop. Threads and the guard inherit the filter. A program that `--open` starts would
+//! inherit it too: nothing is denied for `--open`. Landlock is not used: a task under it cannot trace others.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -13,31 +14,32 @@ use seccompiler::{
     TargetArch, sock_filter,
 };
 
-/// What a command does that only some do.
+/// Rights that only some commands need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Work {
-    /// Looks into one process: it may stop it, and put back what an earlier run changed.
+    /// Inspects one process: may stop it, and restore changes of an earlier run.
     pub(super) inspects: bool,
-    /// Has the kernel take samples.
+    /// Makes the kernel take samples.
     pub(super) samples: bool,
-    /// Starts this program again, as the guard of a change.
+    /// Starts gops-probe again as the guard of a change.
     pub(super) guards: bool,
     /// Listens for clients.
     pub(super) serves: bool,
-    /// Starts a program of others, which needs whatever it needs.
+    /// Starts a foreign program with unknown needs.
     pub(super) opens: bool,
 }
 
-/// Looks at /proc and files.
+/// Reads /proc and files.
 pub(super) const LOOKING: Work =
     Work { inspects: false, samples: false, guards: false, serves: false, opens: false };
-/// Looks into one process.
+/// Inspects one process.
 pub(super) const INSPECTING: Work = Work { inspects: true, ..LOOKING };
-/// May change one, with a guard beside it.
+/// May change one process, with a guard.
 pub(super) const GUARDING: Work = Work { guards: true, ..INSPECTING };
 
 impl Work {
-    /// What of root's capabilities is of use: to read what others have, to write where `-o` says, and what follows.
+    /// Returns the capabilities of root that are kept: to read data of others, to write where `-o` says, and
+    /// for the work itself.
     fn capabilities(self) -> HashSet<Capability> {
         use Capability as C;
         let mut kept = HashSet::from([
@@ -45,12 +47,12 @@ impl Work {
             C::CAP_DAC_READ_SEARCH,
             C::CAP_DAC_OVERRIDE,
             C::CAP_FOWNER,
-            // Mapped files, and network namespaces of others.
+            // Access to mapped files and to network namespaces of others.
             C::CAP_CHECKPOINT_RESTORE,
             C::CAP_SYS_ADMIN,
         ]);
         if self.inspects {
-            // Our own helpers, and the order in which threads run while others wait for us.
+            // Signals to our own helpers, and the order in which threads run while others wait for us.
             kept.extend([C::CAP_KILL, C::CAP_SYS_NICE, C::CAP_SYS_RESOURCE]);
         }
         if self.samples {
@@ -62,7 +64,7 @@ impl Work {
         kept
     }
 
-    /// The system calls that it never makes.
+    /// Returns the system calls that the work never makes.
     fn denied(self) -> Vec<i64> {
         let mut denied = NEVER.to_vec();
         #[cfg(target_arch = "x86_64")]
@@ -82,7 +84,7 @@ impl Work {
     fn filter(self) -> Result<BpfProgram, seccompiler::Error> {
         let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
             self.denied().into_iter().map(|call| (call, Vec::new())).collect();
-        // Sockets of other kinds than the ones that are used here.
+        // Sockets of other families than those used here.
         let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
         let other = families
             .into_iter()
@@ -99,11 +101,12 @@ impl Work {
     }
 }
 
-/// Comes before the filter: denies the calls of x32, an ABI of amd64 with other numbers for the same calls. Its numbers begin at
-/// `__X32_SYSCALL_BIT` (`arch/x86/include/uapi/asm/unistd.h`); no other machine has numbers so high.
+/// Prefix of the filter that denies x32 calls. x32 is an ABI of amd64 with other numbers for the same calls.
+/// Its numbers begin at `__X32_SYSCALL_BIT` (`arch/x86/include/uapi/asm/unistd.h`); no other architecture has
+/// such high numbers.
 const OTHER_NUMBERS: [sock_filter; 3] = {
     const X32_SYSCALL_BIT: u32 = 0x4000_0000;
-    // The low halves are all that these constants have.
+    // The constants fit into their low halves.
     const fn code(bits: u32) -> u16 {
         bits as u16
     }
@@ -126,7 +129,8 @@ const ARCH: TargetArch = TargetArch::x86_64;
 #[cfg(target_arch = "aarch64")]
 const ARCH: TargetArch = TargetArch::aarch64;
 
-/// No command makes these: they change the machine, its file systems and its users, or are ways around the rest.
+/// System calls that no command makes. They change the machine, its file systems or its users, or bypass
+/// other denials.
 const NEVER: [i64; 47] = [
     libc::SYS_acct,
     libc::SYS_add_key,
@@ -177,7 +181,7 @@ const NEVER: [i64; 47] = [
     libc::SYS_adjtimex,
 ];
 
-/// Why not all that was to be given up is.
+/// Reason why rights could not be given up completely.
 #[derive(Debug, thiserror::Error)]
 enum Unconfined {
     #[error("capabilities cannot be given up: {0}")]
@@ -186,9 +190,9 @@ enum Unconfined {
     Calls(#[from] seccompiler::Error),
 }
 
-/// Gives up what `work` does not need. Called before there are other threads.
+/// Gives up the rights that `work` does not need. Call before other threads exist.
 pub(super) fn enter(work: Work) {
-    // Another layer, which the answer does not depend on.
+    // Confinement is an additional layer: the answer does not depend on it.
     if let Err(error) = give_up(work) {
         tracing::info!("{error}");
     }
@@ -204,7 +208,8 @@ fn give_up(work: Work) -> Result<(), Unconfined> {
         let now = caps::read(None, set)?;
         caps::set(None, set, &(&now & &kept))?;
     }
-    // Of other users, the guard would not get the capabilities of the file that it is: a filter takes that away.
+    // For users other than root, the filter would keep the guard from getting the capabilities of its
+    // executable file.
     if rustix::process::geteuid().is_root() {
         seccompiler::apply_filter(&work.filter()?)?;
     }
@@ -220,7 +225,7 @@ mod tests {
 
     use super::*;
 
-    /// In a thread of its own, which alone is confined.
+    /// Runs `act` in a thread of its own. Only that thread is confined.
     fn within<T: Send>(work: Work, act: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
             let confined = scope.spawn(|| {
@@ -239,8 +244,7 @@ mod tests {
                 let flags = nix::mount::MsFlags::empty();
                 let mounted = nix::mount::mount(None::<&str>, "/nowhere", None::<&str>, flags, None::<&str>);
                 assert_eq!(mounted, Err(nix::Error::EPERM));
-                // The C library's own function would have all threads do it.
-                // SAFETY: it takes a number and returns one.
+                // The C library's own function would change all threads.
                 let changed = unsafe { libc::syscall(libc::SYS_setuid, 0) };
                 assert_eq!((changed, nix::Error::last()), (-1, nix::Error::EPERM));
                 // SAFETY: as above; where there is x32, it would ask for a number.

@@ -1,6 +1,6 @@
-//! A command ends. What others have to give (memory that somebody serves page by page, files of servers) may never come, and a thread
-//! that waits for it hears no signal; so another thread watches, and ends the program: all that we hold of a process is let go
-//! by that, and what was changed in it is put back by its guard.
+//! Time limit of commands. Data of others (memory that somebody serves page by page, files on servers) may
+//! never arrive, and a thread that waits for it hears no signal. Another thread watches, and ends the
+//! program. The end releases everything that we hold of a process, and the guard restores changes.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,19 +12,20 @@ use crate::error::ErrorKind;
 use crate::patience::{self, What};
 use crate::{Error, threads};
 
-/// How often it is looked.
+/// Time between two checks.
 const TICK: Duration = Duration::from_millis(50);
-/// Who interrupts a command that waits for so long already does not want to wait for the good order of its end.
+/// Waiting time after which an interrupt ends the program at once, without an orderly end.
 const STUCK: Duration = Duration::from_secs(1);
 
 static WATCHED: AtomicBool = AtomicBool::new(false);
 
-/// Whether somebody ends us where a call does not: without that, no signal may be caught.
+/// Returns true if another thread ends the program when a call does not return. Without it, no signal may be
+/// caught.
 pub(super) fn is_watched() -> bool {
     WATCHED.load(Ordering::Relaxed)
 }
 
-/// Watches over a command from now on, where there is a thread for it.
+/// Watches over a command from now on, if a thread can be started.
 pub(super) fn watch(patience: Patience, common: &Common) {
     let limit = match patience {
         Patience::Unwatched => return,
@@ -48,7 +49,7 @@ pub(super) fn watch(patience: Patience, common: &Common) {
     }
 }
 
-/// Whether it is over: the error to end with.
+/// Returns the error to end with. `None` while the command may go on.
 fn verdict(
     limit: Option<Duration>,
     interrupted: bool,

@@ -1,4 +1,5 @@
-//! Where an answer that is a file goes: which file, under which name until it is whole, or standard output.
+//! Destination of an answer that is a file: a file, with a temporary name until it is complete, or standard
+//! output.
 
 use std::fs::Permissions;
 use std::io::{self, IsTerminal as _};
@@ -19,30 +20,30 @@ use crate::report::answers::{Asked, Saved, Source, Sourced};
 use crate::report::sampling::Sampling;
 use crate::report::stack::AnswerCost;
 
-/// What is written.
+/// Kind of content to write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Content {
-    /// What a file of it is named by: `heap`.
+    /// Part of a file's name for this content: `heap`.
     pub(super) kind: &'static str,
-    /// Its extension: `.pb.gz`.
+    /// Extension of a file's name: `.pb.gz`.
     pub(super) extension: &'static str,
     pub(super) form: Form,
 }
 
-/// Where it can go.
+/// Form of the content, which decides on its destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
-    /// Never to a terminal; what it is called in messages.
+    /// Binary data, never written to a terminal. The text is its name in messages.
     Binary(&'static str),
-    /// A file by default, though a terminal does no harm.
+    /// Text written to a file by default, though a terminal is possible.
     Document,
-    /// To standard output by default.
+    /// Text written to standard output by default.
     Text,
-    /// The same, and it is what `--json` asks for.
+    /// JSON as `--json` asks for, written to standard output by default.
     Json,
 }
 
-/// What became of it, beside what its file says.
+/// Facts about a written answer beside its file.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct About<'a> {
     pub(super) asked: &'a Asked,
@@ -51,12 +52,12 @@ pub(super) struct About<'a> {
     pub(super) sampling: Option<&'a Sampling>,
 }
 
-/// How many bytes were written, and why that is not all.
+/// Number of bytes written, and the reason if these are not all.
 pub(super) type Written = (u64, Option<String>);
 
-/// Why bytes could not be copied.
+/// Error of copying bytes.
 pub(super) enum Failed {
-    /// The output is to blame.
+    /// Error of the output.
     Output(io::Error),
     Other(Error),
 }
@@ -70,23 +71,23 @@ impl Failed {
     }
 }
 
-/// Where it goes.
+/// Destination of an answer.
 #[derive(Debug)]
 pub(super) enum Destination {
     Stdout,
-    /// Something that exists and is no regular file: it is written as it is.
+    /// Existing object that is no regular file. It is written to directly.
     Device(PathBuf, Place),
     File(NewFileAt),
 }
 
-/// A file that is to be.
+/// File to be created.
 #[derive(Debug)]
 pub(super) struct NewFileAt {
     path: PathBuf,
     entry: Entry,
-    /// Nobody asked for its name, which therefore takes that of no other.
+    /// True if the user did not give the name. An existing file is then never replaced.
     fresh: bool,
-    /// Its owner can execute it.
+    /// True if the owner may execute the file.
     program: bool,
 }
 
@@ -100,9 +101,9 @@ impl std::fmt::Display for Destination {
 }
 
 impl Destination {
-    /// Chooses, before anything is done that takes time.
+    /// Chooses the destination. Call before work that takes time.
     ///
-    /// With `--json`, standard output is for the answer that names the file.
+    /// With `--json`, standard output is reserved for the answer that names the file.
     pub(super) fn choose(content: Content, asked: &Asked, common: &Common) -> Result<Self, Error> {
         match common.output.as_deref() {
             Some(path) if path == Path::new("-") => {
@@ -140,7 +141,7 @@ impl Destination {
         Destination::File(NewFileAt { path, entry, fresh, program: false })
     }
 
-    /// The same for a program, which the owner of its file can execute.
+    /// Marks the file as a program, which its owner can execute.
     pub(super) fn of_program(mut self) -> Self {
         if let Destination::File(file) = &mut self {
             file.program = true;
@@ -148,7 +149,7 @@ impl Destination {
         self
     }
 
-    /// The file, if it is one.
+    /// Returns the path of the file, if the destination is one.
     pub(super) fn file(&self) -> Option<&Path> {
         match self {
             Destination::File(file) => Some(&file.path),
@@ -156,11 +157,11 @@ impl Destination {
         }
     }
 
-    /// Has `copy` write it, names the file on standard output, and says what is missing.
+    /// Writes the content by calling `copy`, names the file on standard output, and reports missing data.
     ///
     /// # Errors
-    /// Where it cannot be written; [`Error::Partial`] where it is not whole, [`Error::Interrupted`] where somebody wanted
-    /// that.
+    /// Returns an error if the content cannot be written, [`Error::Partial`] if it is incomplete, and
+    /// [`Error::Interrupted`] if the user interrupted.
     pub(super) fn deliver(
         &self,
         about: &About<'_>,
@@ -206,7 +207,7 @@ impl Destination {
     }
 }
 
-/// A name that says what is in the file, and that no file has: `gops-4711-heap-20261125T120000Z.pb.gz`.
+/// Returns an unused file name that describes the content: `gops-4711-heap-20261125T120000Z.pb.gz`.
 fn free_name(content: Content, asked: &Asked) -> PathBuf {
     let of = match asked {
         Asked::One(AgentTarget::Process(pid)) => pid.to_string(),
@@ -231,14 +232,15 @@ fn free_name(content: Content, asked: &Asked) -> PathBuf {
     names.take(1000).find(free).unwrap_or_else(|| PathBuf::from(stem))
 }
 
-/// What a file is called until it is whole.
+/// Returns the name of a file until it is complete.
 fn partial_name(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".partial");
     PathBuf::from(name)
 }
 
-/// Writes a file under another name, which it keeps where it is not whole. Its path is returned.
+/// Writes a file under a temporary name, and renames it once it is complete. An incomplete file keeps the
+/// temporary name. Returns the path.
 fn save(
     new: &NewFileAt,
     interrupt: &Interrupt,
@@ -250,7 +252,7 @@ fn save(
         out.finish().map_err(Failed::Output)?;
         Ok(copied)
     });
-    // Where it is returned early, nothing of it is worth keeping.
+    // After an early return, the file is worth nothing.
     match copied.map_err(|failed| failed.about(&new.path.display().to_string()))? {
         written @ (_, None) => {
             if new.program {

@@ -1,4 +1,4 @@
-//! Durations on the command line, written as Go's are.
+//! Durations on the command line, in Go's notation.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,30 +10,31 @@ use crate::report::go_text;
 
 static PARSER: SpanParser = SpanParser::new();
 
-/// The longest duration that Go can hold.
+/// Longest duration that Go can represent.
 const LONGEST: Duration = Duration::from_nanos(i64::MAX as u64);
 
-/// Parses a duration with its unit: `1m30s`, `500ms`, `1.5h`. `0` needs none. `None` for anything else, and for more than
-/// Go's durations hold.
+/// Parses a duration with its unit: `1m30s`, `500ms`, `1.5h`. `0` needs no unit. Returns `None` for other
+/// text, and for durations beyond Go's maximum.
 fn parse_with_unit(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
     }
-    // The library also takes ISO 8601 (`PT5S`) elsewhere, and signs in words; a duration here begins with a digit or a point.
+    // The library also accepts ISO 8601 (`PT5S`) and signs in words. Here a duration begins with a digit or a
+    // point.
     if !text.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
         return None;
     }
     PARSER.parse_unsigned_duration(text).ok().filter(|duration| *duration <= LONGEST)
 }
 
-/// Whether a text is a number without a unit.
+/// Returns true if the text is a number without a unit.
 fn is_plain_number(text: &str) -> bool {
     text.parse::<f64>().is_ok_and(|number| number.is_finite() && number >= 0.0)
         && text.starts_with(|c: char| c.is_ascii_digit() || c == '.')
 }
 
-/// Parses the duration of an option for which seconds and milliseconds are both likely: `20ms`, `1s`, `500us`, `1m30s`. A
-/// plain number is refused, since it is not known which of the two it means.
+/// Parses the duration of an option for which seconds and milliseconds are both likely: `20ms`, `1s`,
+/// `500us`, `1m30s`. Refuses a plain number: its unit would be unclear.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     parse_with_unit(text).ok_or_else(|| {
         if is_plain_number(text) {
@@ -44,21 +45,21 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     })
 }
 
-/// A period as gops takes it: a Go duration, or a whole number of seconds. It is shown as Go shows it.
+/// Period in the notation of gops: a Go duration, or a whole number of seconds. Shown in Go's notation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Period {
     duration: Duration,
-    /// It was written as a number of seconds, without a unit.
+    /// True if it was written as a number of seconds, without a unit.
     is_plain: bool,
 }
 
 impl Period {
-    /// How long it is.
+    /// Returns the length of the period.
     pub fn duration(self) -> Duration {
         self.duration
     }
 
-    /// The number of seconds, if it was written as such, without a unit.
+    /// Returns the number of seconds, if the period was written as a number without a unit.
     pub fn plain_seconds(self) -> Option<u64> {
         self.is_plain.then_some(self.duration.as_secs())
     }
@@ -79,7 +80,7 @@ impl FromStr for Period {
 }
 
 impl fmt::Display for Period {
-    /// As `time.Duration.String`: `1m30s`, `1.5s`, `500ms`, `0s`.
+    /// Formats the period as `time.Duration.String` does: `1m30s`, `1.5s`, `500ms`, `0s`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&go_text::duration(u64::try_from(self.duration.as_nanos()).unwrap_or(u64::MAX)))
     }

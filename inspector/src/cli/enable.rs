@@ -1,4 +1,4 @@
-//! `--enable`: what it says, and what is said of what was written.
+//! Option `--enable`: its value, and messages about the writes.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use crate::operations::enable::{Rate, Request};
 use crate::operations::profile::ProfileKind;
 use crate::report::changes::Written;
 
-/// A wait as long as this is sampled for certain, unless the user wants another rate.
+/// Default sampling rate of waits: a wait of at least this length is always sampled.
 const BLOCK_RATE: Duration = Duration::from_micros(10);
-/// One in so many contended locks is sampled, unless the user wants another rate.
+/// Default sampling rate of contended locks: one in this number is sampled.
 const MUTEX_RATE: u64 = 10;
 
-/// Reads what `--enable` says for a profile; empty text is the default.
+/// Parses the value of `--enable` for a profile. Empty text means the default rate.
 pub(super) fn request(kind: ProfileKind, rate: &str, duration: Duration) -> Result<Request, Error> {
     let wrong = |what: &str| Error::Usage(format!("--enable={rate}: {rate:?} is not {what}"));
     let rate = match kind {
@@ -43,7 +43,7 @@ pub(super) fn request(kind: ProfileKind, rate: &str, duration: Duration) -> Resu
     Ok(Request { rate, duration })
 }
 
-/// With `-v`, says what was written.
+/// Prints the writes, with `-v`.
 pub(super) fn tell(closed: &Closed, common: &Common) {
     if common.verbose == 0 {
         return;

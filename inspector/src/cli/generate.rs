@@ -1,4 +1,4 @@
-//! What is made from the definition of the command line.
+//! Files made from the definition of the command line.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -58,7 +58,7 @@ fn write_schema(name: Option<&str>, common: &Common) -> Result<(), Error> {
             .collect();
         return output::write_json(common, &all);
     };
-    // The answers of all profile commands have one form.
+    // Answers of all profile commands have the same format.
     let name = if name.starts_with("pprof-") { "profile" } else { name };
     let found = SCHEMAS.iter().find(|(known, _)| *known == name);
     let (_, text) =
@@ -70,10 +70,10 @@ fn write_table(out: &mut dyn Write) -> io::Result<()> {
     out.write_all(commands_table().as_bytes())
 }
 
-/// The table of commands as the README has it, in Markdown.
+/// Returns the table of commands for the README, in Markdown.
 pub fn commands_table() -> String {
     let mut program = Cli::command().disable_help_subcommand(true);
-    // Gives the commands their arguments.
+    // `build` gives the commands their arguments.
     program.build();
     let mut table = String::from("| Command | What it answers | Intrusion | Needs |\n|---|---|---|---|\n");
     for command in program.get_subcommands().filter(|c| !c.is_hide_set()) {
@@ -111,7 +111,7 @@ mod tests {
         assert_eq!(named, declared);
     }
 
-    /// The README holds the table between two markers.
+    /// Check that the README has the table between its two markers.
     #[test]
     fn the_readme_has_this_table() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
@@ -125,7 +125,7 @@ mod tests {
         );
     }
 
-    /// What help and man pages show as an example is what the program takes.
+    /// Check that the program accepts the examples of help and man pages.
     #[test]
     fn examples_can_be_written_so() {
         for declaration in DECLARATIONS {
@@ -139,7 +139,7 @@ mod tests {
         }
     }
 
-    /// The words of a line, with quotes as a shell takes them.
+    /// Splits a line into words, with quotes as in a shell.
     fn words(line: &str) -> Vec<String> {
         let mut words = vec![String::new()];
         let mut quoted = false;

@@ -1,4 +1,4 @@
-//! The guard of a change, which another gops-probe starts: it puts back what that leaves.
+//! Guard of a change, started by another gops-probe: restores the process if that one is killed.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! `heap`.
+//! Command `heap`.
 
 use super::args::{Common, HeapArgs};
 use super::command::Run;
@@ -37,7 +37,7 @@ fn run(args: &HeapArgs, common: &Common) -> Result<(), Error> {
     answers.conclude()
 }
 
-/// How far it can be believed, on standard error.
+/// Reports on standard error how exact the numbers are.
 fn tell(answer: &HeapAnswer, common: &Common) {
     let note = match answer.consistency {
         Consistency::Instant => None,

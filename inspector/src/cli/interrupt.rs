@@ -1,4 +1,4 @@
-//! Ctrl-C while something is under way: the first ends it in good order, the second at once.
+//! Ctrl-C during work: the first ends it in good order, the second at once.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,18 +11,18 @@ use super::deadline;
 
 static CAUGHT: OnceLock<Interrupt> = OnceLock::new();
 
-/// Whether a signal came that was only noted.
+/// Returns true if a signal was caught.
 pub(super) fn is_pending() -> bool {
     CAUGHT.get().is_some_and(Interrupt::is_pending)
 }
 
-/// Whether somebody wants us to end.
+/// Flag of a request to end.
 #[derive(Debug, Clone)]
 pub(super) struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// From now on, SIGINT and SIGTERM are noted and not obeyed. Where nobody watches over us they keep what they do: a call that
-    /// does not end has to be ended by them.
+    /// Catches SIGINT and SIGTERM from now on, instead of obeying them. Without a watching thread they keep
+    /// their effect: only they can then end a call that does not return.
     pub(super) fn catch() -> io::Result<Self> {
         let Interrupt(pending) = CAUGHT.get_or_init(|| Interrupt(Arc::default()));
         let pending = Arc::clone(pending);
@@ -36,7 +36,7 @@ impl Interrupt {
         Ok(Interrupt(pending))
     }
 
-    /// Whether one came.
+    /// Returns true if a signal was caught.
     pub(super) fn is_pending(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! `gc`, `setgc` and `setmemlimit`.
+//! Commands `gc`, `setgc` and `setmemlimit`.
 
 use std::path::Path;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::process::Process;
 use crate::report::answers::{Source, Sourced};
 use crate::report::changes::{Effort, Gc, SetGc, SetMemLimit};
 
-/// How long a collection may take, and what is in its way.
+/// Maximum time of a garbage collection, including obstacles to it.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Run for GcArgs {
@@ -85,7 +85,7 @@ fn gc(args: &GcArgs, common: &Common) -> Result<(), Error> {
     }
 }
 
-/// As gops, it is silent where all went well.
+/// Reports a collection. As in gops, success is silent.
 fn tell_collection(
     target: &ResolvedTarget,
     collection: &Collection,
@@ -172,7 +172,7 @@ fn set_mem_limit(args: &SetMemLimitArgs, common: &Common) -> Result<(), Error> {
     output::write(common, |out| writeln!(out, "{answer}"))
 }
 
-/// Does it so that Ctrl-C ends it in good order.
+/// Makes a change so that Ctrl-C ends it in good order.
 fn with_options<T>(
     args: &GcArgs,
     change: impl FnOnce(&ChangeOptions<'_>) -> Result<T, Error>,
@@ -184,7 +184,7 @@ fn with_options<T>(
     change(&ChangeOptions { timeout, dry_run: args.dry_run, interrupted: &interrupted, guard })
 }
 
-/// Who may do it: an agent cannot say what it would do.
+/// Returns who may make the change. An agent cannot do a dry run.
 fn way(args: &GcArgs) -> Result<WayArgs, Error> {
     args.runtime.way(args.way)?.without_agent(args.dry_run.then_some("--dry-run"))
 }
@@ -204,9 +204,9 @@ fn done(common: &Common, what: &str) {
     }
 }
 
-/// Each write, where that is wanted.
+/// Reports each write, if wanted.
 fn tell_effort(effort: &Effort, common: &Common) {
-    // What a dry run would write is its answer.
+    // The writes that a dry run would make are its answer.
     if common.verbose == 0 && (common.json || !effort.dry_run) {
         return;
     }

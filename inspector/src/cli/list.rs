@@ -1,4 +1,4 @@
-//! `list`.
+//! Command `list`.
 
 use std::io::{self, Write};
 
@@ -16,7 +16,7 @@ use crate::process::access::Denial;
 use crate::process::find::{self, FoundProcesses};
 use crate::report::list::{List, Listed, write_text};
 
-/// `list`, which has no arguments.
+/// Command `list`, which has no arguments.
 pub(super) struct ListCommand;
 
 impl Run for ListCommand {
@@ -33,7 +33,7 @@ impl Run for ListCommand {
     }
 }
 
-/// Lists the Go processes in one of several ways: as JSON what `answer` makes of them, as text what `write_text` writes.
+/// Lists the Go processes: with `--json` the result of `answer`, otherwise the text of `write_text`.
 pub(super) fn run_as<A: Serialize>(
     common: &Common,
     answer: impl FnOnce(&FoundProcesses<Listed>) -> A,
@@ -49,7 +49,7 @@ pub(super) fn run_as<A: Serialize>(
     version::conclude(found.processes.iter().map(|listed| &listed.process))
 }
 
-/// Says how many processes could not be looked into, and why.
+/// Reports the number of processes that could not be read, and the reason.
 fn tell_unreadable(found: &FoundProcesses<Listed>, common: &Common) {
     if found.hides_others {
         let denial = Denial::Hidden;
@@ -62,7 +62,7 @@ fn tell_unreadable(found: &FoundProcesses<Listed>, common: &Common) {
     tell_not_looked_at(found, common);
     let Some(denial) = found.denial.as_ref().filter(|_| found.unreadable > 0) else { return };
     let todo = denial.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
-    // A user sees hundreds of others' processes: the first show which they are.
+    // A user sees hundreds of processes of others: the first few names are enough.
     let most = if common.verbose > 0 { find::NAMED_UNREADABLE } else { 3 };
     let mut some: Vec<_> = found.some_unreadable.iter().collect();
     some.sort_by_key(|(pid, _)| *pid);
@@ -79,7 +79,8 @@ fn tell_unreadable(found: &FoundProcesses<Listed>, common: &Common) {
     );
 }
 
-/// Names the processes that were not looked at: who makes looking expensive hides nobody silently.
+/// Names the processes that were not examined. A process that makes reading expensive cannot hide others
+/// silently.
 fn tell_not_looked_at(found: &FoundProcesses<Listed>, common: &Common) {
     const NAMED: usize = 20;
     let name = |pids: &[Pid]| {

@@ -1,4 +1,5 @@
-//! Man pages: what the definition of the command line says, and what it does not: examples, environment, files.
+//! Man pages, made from the definition of the command line, with further sections: examples, environment,
+//! files.
 
 use std::io::{self, Write};
 
@@ -8,7 +9,7 @@ use roff::{Roff, bold, italic, roman};
 
 use super::args::{Cli, DECLARATIONS, Declaration, EXIT_CODES};
 
-/// Variables that have an effect, and which.
+/// Environment variables with their effects.
 const ENVIRONMENT: &[(&str, &str)] = &[
     ("GOPS_CONFIG_DIR", "The folder with the port files of gops agents; as gops has it."),
     (
@@ -29,18 +30,18 @@ const FILES: &[(&str, &str)] = &[
     ("/usr/lib/debug", "Separate debug files of native code, by build id or name."),
 ];
 
-/// Examples of the program's own page.
+/// Examples for the program's own page.
 const FIRST_STEPS: &[(&str, &str)] = &[
     ("gops-probe", "the Go processes of this machine"),
     ("sudo gops-probe stack 4711", "every goroutine of one of them"),
     ("sudo gops-probe pprof-cpu -d 10s -o cpu.svg name:orders", "where its time goes, as a flame graph"),
 ];
 
-/// The page of the program, or of one command. `None` where there is no such command.
+/// Makes the page of the program, or of one command. Returns `None` if there is no such command.
 pub(super) fn page(command: Option<&str>) -> Option<Page> {
-    // Nobody looks for the page of `help`.
+    // The page of `help` is not needed.
     let mut program = Cli::command().disable_help_subcommand(true);
-    // Gives the commands the program's options too.
+    // `build` also gives the commands the program's options.
     program.build();
     let names: Vec<String> = program
         .get_subcommands()
@@ -57,19 +58,19 @@ pub(super) fn page(command: Option<&str>) -> Option<Page> {
     Some(Page { man, declaration: Some(declaration), see_also: vec!["gops-probe".to_owned()] })
 }
 
-/// A man page.
+/// Man page.
 pub(super) struct Page {
     man: Man,
-    /// What the command declares about itself; none for the program.
+    /// Declaration of the command; `None` for the program.
     declaration: Option<&'static Declaration>,
     see_also: Vec<String>,
 }
 
 impl Page {
-    /// Writes it in roff.
+    /// Writes the page in roff.
     ///
     /// # Errors
-    /// Those of `out`.
+    /// Returns an error if writing to `out` fails.
     pub(super) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         self.man.render_title(out)?;
         self.man.render_name_section(out)?;
@@ -124,7 +125,7 @@ impl Page {
     }
 }
 
-/// With a capital letter and a full stop.
+/// Makes a sentence with a capital letter and a full stop.
 fn sentence(text: &str) -> String {
     let mut letters = text.chars();
     let first = letters.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();

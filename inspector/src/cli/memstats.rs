@@ -1,4 +1,4 @@
-//! `memstats`.
+//! Command `memstats`.
 
 use super::args::{Common, MemstatsArgs};
 use super::command::{Patience, Run};
@@ -31,7 +31,7 @@ impl Run for MemstatsArgs {
 fn run(args: &MemstatsArgs, common: &Common) -> Result<(), Error> {
     let target = args.target.find(common)?;
     let wanted = if args.no_pause { Wanted::Approximate } else { Wanted::Instant };
-    // An agent stops the world whatever is asked.
+    // An agent stops the world for every request.
     let way = args.runtime.way(args.way)?.without_agent(args.no_pause.then_some("--no-pause"))?;
     let outside =
         |process: &Process| ask(process, args.runtime.chosen(), |opened| look(process, &opened, wanted));
@@ -63,7 +63,7 @@ fn run(args: &MemstatsArgs, common: &Common) -> Result<(), Error> {
     }
 }
 
-/// How far the numbers can be believed, on standard error.
+/// Reports on standard error how exact the numbers are.
 fn tell(answer: &MemStatsAnswer, common: &Common) {
     match answer.consistency {
         Consistency::Instant => {}

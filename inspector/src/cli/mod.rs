@@ -1,4 +1,4 @@
-//! The command line: what is parsed, dispatched, printed and returned. Nothing below this module prints or exits.
+//! Command line: parsing, dispatch, printing and exit codes. No module outside of this one prints or exits.
 
 mod agent;
 pub mod args;
@@ -64,11 +64,11 @@ pub fn main() -> ExitCode {
     if command.stops() {
         stop::witness::start();
     }
-    // Its thread gives up what the first one has given up.
+    // The watching thread gives up the same rights as the first thread.
     deadline::watch(command.patience(), &cli.common);
     match command.run(&cli.common) {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever read our output has seen enough of it.
+        // The reader of our output has seen enough of it.
         Err(e) if e.is_closed_pipe() => ExitCode::SUCCESS,
         Err(e) => {
             report(&e, command.unpaused(), &cli.common);
@@ -77,8 +77,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// For tests of what can be said of a release that has no tables yet: `GOPS_PROBE_WITHOUT_TABLES=26,27` makes those of
-/// Go 1.26 and 1.27 as good as not there. What is published does not heed it.
+/// Hides the tables of releases, to test releases without tables: `GOPS_PROBE_WITHOUT_TABLES=26,27` hides
+/// those of Go 1.26 and 1.27. Release builds ignore the variable.
 #[cfg(debug_assertions)]
 fn withhold_tables() {
     let minors = std::env::var("GOPS_PROBE_WITHOUT_TABLES").unwrap_or_default();
@@ -86,7 +86,7 @@ fn withhold_tables() {
     symbols::layout::withhold(&minors);
 }
 
-/// Says on standard error what failed, and what to do about it.
+/// Reports an error on standard error, with advice.
 fn report(error: &Error, unpaused: Option<&str>, common: &Common) {
     Notice::Error.tell(common, error);
     if let Error::Unattached { known, unknown, .. } = error
@@ -104,7 +104,7 @@ fn report(error: &Error, unpaused: Option<&str>, common: &Common) {
 fn start_logging(verbose: u8) {
     use tracing_subscriber::filter::LevelFilter;
     let level = match verbose {
-        // With one, the answer says more; the log begins with the second.
+        // With one `-v` the answer has more; the log begins with the second.
         0 | 1 => LevelFilter::WARN,
         2 => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,
@@ -116,6 +116,6 @@ fn start_logging(verbose: u8) {
         .without_time()
         .with_target(false)
         .finish();
-    // Fails only where a logger is set already, which then is the one to use.
+    // Fails only if a logger is set already. That logger is then used.
     let _ = tracing::subscriber::set_global_default(logger);
 }

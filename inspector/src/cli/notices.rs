@@ -1,4 +1,4 @@
-//! What is said on standard error beside an answer: a title in colour, and a line of text.
+//! Messages on standard error beside an answer: a coloured title and a line of text.
 
 use std::fmt::{self, Display};
 use std::io::{IsTerminal as _, Write as _};
@@ -6,52 +6,52 @@ use std::io::{IsTerminal as _, Write as _};
 use super::args::{Color, Common};
 use crate::printable::printable_str;
 
-/// The kind of a line on standard error.
+/// Kind of a line on standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Notice {
-    /// Why there is no answer, or no whole one.
+    /// Reason why there is no answer, or no complete one.
     Error,
-    /// What to do, or what goes on.
+    /// Advice, or progress.
     Hint,
-    /// How the answer came about.
+    /// Fact about the making of the answer.
     Note,
-    /// What may harm or mislead.
+    /// Warning of harm or of a misleading answer.
     Warning,
-    /// What could not be found out.
+    /// Fact that could not be determined.
     Unknown,
-    /// How a fact is known.
+    /// Evidence for a fact.
     Known,
-    /// What the answer cost the process.
+    /// Cost of the answer for the process.
     Cost,
-    /// What was written into the process.
+    /// Data written into the process.
     Wrote,
-    /// What would be written into it.
+    /// Data that would be written into the process.
     WouldWrite,
-    /// That it was done.
+    /// Completion of a change.
     Done,
-    /// How samples were taken.
+    /// Method of sampling.
     Samples,
-    /// That requests are answered.
+    /// Start of serving requests.
     Serving,
 }
 
 impl Notice {
-    /// Writes a line, with what could act on a terminal escaped: names in it come from the target. Nothing is lost of the
-    /// answer where standard error cannot be written, so that this cannot fail.
+    /// Writes a line, with characters escaped that could act on a terminal: names in it come from the target.
+    /// Never fails: the answer is complete even if standard error cannot be written.
     pub(super) fn tell(self, common: &Common, text: impl Display) {
         let text = text.to_string();
         let line = format!("{} {}\n", self.title(is_colored(common.color)), printable_str(&text));
         let _ = std::io::stderr().lock().write_all(line.as_bytes());
     }
 
-    /// Writes a line that is for somebody who waits: only on a terminal.
+    /// Writes a line for a user who waits: only on a terminal.
     pub(super) fn tell_on_terminal(self, common: &Common, text: impl Display) {
         if std::io::stderr().is_terminal() {
             self.tell(common, text);
         }
     }
 
-    /// Bold red or cyan in one sequence: `anstyle` would write two.
+    /// Returns the title, coloured in bold red or cyan by one sequence: `anstyle` would write two.
     fn title(self, colored: bool) -> String {
         let code = if self == Notice::Error { "1;31" } else { "1;36" };
         if colored { format!("\x1b[{code}m{self}\x1b[0m") } else { self.to_string() }
@@ -77,7 +77,8 @@ impl Display for Notice {
     }
 }
 
-/// Whether standard error takes colour. What the environment and the terminal want is found out by clap's own library.
+/// Returns true if standard error takes colour. clap's own library determines the wishes of environment and
+/// terminal.
 fn is_colored(color: Color) -> bool {
     match color {
         Color::Always => true,

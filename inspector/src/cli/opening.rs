@@ -1,4 +1,4 @@
-//! `--open`: showing a file with the tools of Go.
+//! Option `--open`: shows a file with Go's tools.
 
 use std::fs::File;
 use std::path::Path;
@@ -7,12 +7,12 @@ use std::process::Command;
 use crate::process::{Pid, tasks};
 use crate::{Error, environment};
 
-/// A tool of Go.
+/// Tool of Go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tool {
-    /// `go tool pprof`, as a web page.
+    /// Tool `go tool pprof`, shown as a web page.
     Pprof,
-    /// `go tool trace`.
+    /// Tool `go tool trace`.
     Trace,
 }
 
@@ -25,10 +25,10 @@ impl Tool {
     }
 }
 
-/// Shows a file, which may be about one process, until the tool ends.
+/// Shows a file, optionally about one process, until the tool ends.
 pub(super) fn show(tool: Tool, path: &Path, about: Option<Pid>) -> Result<(), Error> {
     let name = tool.name();
-    // It would be the `go` of the user's own path, with our rights.
+    // The `go` of the user's own path would run with our rights.
     if environment::raised() {
         return Err(Error::Usage(format!(
             "--open does not run `go` for a gops-probe with file capabilities or set-user-ID; open {} yourself: go tool \
@@ -39,17 +39,18 @@ pub(super) fn show(tool: Tool, path: &Path, about: Option<Pid>) -> Result<(), Er
     let mut command = Command::new("go");
     command.args(["tool", name]);
     if tool == Tool::Pprof {
-        // A port that is free, on this machine only.
+        // Any free port, on this machine only.
         command.arg("-http=localhost:");
     }
     if let (Some(pid), Tool::Pprof) = (about, tool) {
-        // With the program at hand it also shows source and assembly. Its path may mean something else to us.
+        // With the program, pprof also shows source and assembly. The program's own path may mean another
+        // file to us.
         let program = format!("/proc/{pid}/exe");
         if File::open(&program).is_ok() {
             command.arg(program);
         }
     }
-    // A name that begins with a dash is still a file.
+    // A name that begins with a dash is still a file name.
     let file = if path.is_absolute() { path.to_owned() } else { Path::new(".").join(path) };
     let status = command.arg(&file).status().map_err(|e| {
         let e = tasks::why_no_more(&e);

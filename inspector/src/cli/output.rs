@@ -1,4 +1,4 @@
-//! Where an answer goes.
+//! Output of answers to standard output or to a file.
 
 use std::fs::File;
 use std::io::{self, BufWriter, ErrorKind, IsTerminal as _, Write};
@@ -30,7 +30,8 @@ pub(super) fn write(
     }
 }
 
-/// As [`write`], for text that somebody else made: as it is, but for a terminal.
+/// Writes text made by others as [`write`] does; on a terminal, characters that could act on it are made
+/// visible.
 pub(super) fn write_foreign(
     common: &Common,
     answer: impl FnOnce(&mut dyn Write) -> io::Result<()>,
@@ -47,7 +48,8 @@ pub(super) fn write_foreign(
     })
 }
 
-/// What stands in a file before is replaced when all of the answer is written, so that a full disk loses neither.
+/// Writes an answer to a path. An existing file is replaced once the whole answer is written: a full disk
+/// destroys neither.
 fn to_path(path: &Path, answer: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     let entry = match Place::find(path)? {
         Place::Inherited(fd) => return to(File::from(fd), answer),
@@ -59,7 +61,7 @@ fn to_path(path: &Path, answer: impl FnOnce(&mut dyn Write) -> io::Result<()>) -
             to(&new.file, answer)?;
             new.keep(false)
         }
-        // A folder that takes no new files may have one for us.
+        // A folder that takes no new files may have an existing file that can be overwritten.
         Err(e) if matches!(e.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) => {
             to(entry.overwrite().map_err(|_| e)?, answer)
         }
@@ -73,11 +75,11 @@ fn to(out: impl Write, answer: impl FnOnce(&mut dyn Write) -> io::Result<()>) ->
     out.flush()
 }
 
-/// Escapes DEL and the C1 controls, which JSON allows in strings and some terminals obey. Nothing else of JSON has
-/// them, so the text can be treated without parsing it.
+/// Writer that escapes DEL and the C1 controls, which JSON allows in strings and some terminals obey. JSON
+/// has them only in strings: the text need not be parsed.
 struct Escaped<'w> {
     out: &'w mut dyn Write,
-    /// The first byte of a C1 control's two was the last one seen.
+    /// True if the last byte was the first of a C1 control's two bytes.
     lead: bool,
 }
 
@@ -108,14 +110,14 @@ impl Write for Escaped<'_> {
     }
 }
 
-/// JSON without what could act on a terminal.
+/// Returns JSON with the characters escaped that could act on a terminal.
 pub(super) fn escaped(json: &[u8]) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(json.len() + 1);
     Escaped { out: &mut bytes, lead: false }.write_all(json)?;
     Ok(bytes)
 }
 
-/// As [`write`], for an answer that is JSON.
+/// Writes an answer that is JSON, as [`write`] does, with terminal controls escaped.
 pub(super) fn write_escaped(
     common: &Common,
     answer: impl FnOnce(&mut dyn Write) -> io::Result<()>,

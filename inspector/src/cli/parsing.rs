@@ -1,4 +1,4 @@
-//! From the words of the command line to what they ask for, with the short cuts that gops has.
+//! Parser of the command line, with the shortcuts of gops.
 
 use std::ffi::OsString;
 
@@ -13,7 +13,7 @@ use crate::printable::printable_str;
 
 /// Parses the words of the command line.
 ///
-/// As gops has it, a target in place of a command is that of `process`.
+/// As in gops, a target in place of a command means `process`.
 pub(super) fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
     let arguments = with_joined_wait(arguments);
     let error = match Cli::try_parse_from(&arguments) {
@@ -28,7 +28,7 @@ pub(super) fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
     if given.parse::<TargetArgument>().is_err() {
         return Err(name_of_a_process(given).unwrap_or(error));
     }
-    // The same text may be the value of an option before; then the command is still missing.
+    // The same text may be the value of an earlier option; then the command is still missing.
     for (at, _) in arguments.iter().enumerate().skip(1).filter(|(_, argument)| *argument == given.as_str()) {
         let mut with_command = arguments.clone();
         with_command.insert(at, "process".into());
@@ -40,9 +40,9 @@ pub(super) fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
     Err(error)
 }
 
-/// Makes `--wait 1s` one word, as the option needs it: its duration may be left out, so the parser takes only `--wait=1s`.
+/// Joins `--wait 1s` into one word. The option's duration may be left out: clap accepts only `--wait=1s`.
 ///
-/// A plain number stays by itself: it may be a pid.
+/// A plain number stays separate: it may be a pid.
 fn with_joined_wait(arguments: Vec<OsString>) -> Vec<OsString> {
     let mut joined: Vec<OsString> = Vec::with_capacity(arguments.len());
     let mut options_end = false;
@@ -64,7 +64,7 @@ fn with_joined_wait(arguments: Vec<OsString>) -> Vec<OsString> {
     joined
 }
 
-/// The error for a word that is no command, but in the name of a Go process that runs here.
+/// Makes the error for a word that is no command, but part of a running Go process's name.
 fn name_of_a_process(given: &str) -> Option<clap::Error> {
     const MOST: usize = 3;
     if given.is_empty() {

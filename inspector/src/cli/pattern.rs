@@ -5,7 +5,8 @@ use regex::bytes::Regex;
 /// Parses a regular expression.
 ///
 /// # Errors
-/// What is wrong with it, in one line: the library draws a picture of several lines, which fits into no message.
+/// Returns a description of the fault in one line. The library draws a picture of several lines, which fits
+/// into no message.
 pub(super) fn parse_pattern(text: &str) -> Result<Regex, String> {
     Regex::new(text).map_err(|error| {
         let drawn = error.to_string();

@@ -1,5 +1,5 @@
-//! The place that a path of `-o` means, found such that nobody else chooses another: each part of the path is looked at before it
-//! is followed, and what was looked at is what is used.
+//! Place that a path of `-o` names, found so that nobody else can change the choice. Each part of the path is
+//! checked before it is followed, and the checked object itself is used.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -12,18 +12,18 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::{Errno, FdFlags};
 
-/// As the kernel follows at most (`MAXSYMLINKS`).
+/// Maximum number of links followed, as in the kernel (`MAXSYMLINKS`).
 const MAX_LINKS: usize = 40;
-/// Names that are taken are no reason to give up at once.
+/// Number of names tried before giving up.
 const TRIES: usize = 16;
 
-/// Why nothing is written there.
+/// Reason why a place is not written to.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Untrusted {
-    /// Somebody else may have made it, or may change it.
+    /// Link that another user may have made or may change.
     #[error("{} is a symbolic link in a folder that others can write", .0.display())]
     Link(PathBuf),
-    /// Whoever made it reads what is written.
+    /// File of another user, who can read what is written.
     #[error("it belongs to user {0}, in a folder that others can write")]
     Owner(u32),
 }
@@ -34,18 +34,19 @@ impl From<Untrusted> for io::Error {
     }
 }
 
-/// Where something can be written.
+/// Place that can be written to.
 #[derive(Debug)]
 pub(super) enum Place {
-    /// A descriptor that we were started with: `/dev/stdout`, `/dev/fd/3`.
+    /// Descriptor that this process was started with: `/dev/stdout`, `/dev/fd/3`.
     Inherited(OwnedFd),
-    /// What exists and is no regular file (a FIFO, a device), or what a link of /proc leads to. Found, and not opened.
+    /// Existing object that is no regular file (a FIFO, a device), or the target of a link in /proc. Found,
+    /// but not opened.
     Special(OwnedFd),
-    /// A name in a folder, for a regular file.
+    /// Name in a folder, for a regular file.
     Entry(Entry),
 }
 
-/// A name in a folder.
+/// Name in a folder.
 #[derive(Debug)]
 pub(super) struct Entry {
     folder: OwnedFd,
@@ -57,10 +58,11 @@ const FIND_LINK: OFlags = FIND.union(OFlags::NOFOLLOW);
 const WRITE: OFlags = OFlags::WRONLY.union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
 impl Place {
-    /// Finds it. A symbolic link is followed only in a folder that none but us and root can write.
+    /// Finds the place of a path. A symbolic link is followed only in a folder that nobody but us and root
+    /// can write.
     ///
     /// # Errors
-    /// What the kernel says; [`Untrusted`].
+    /// Returns the error of a system call, or [`Untrusted`].
     pub(super) fn find(path: &Path) -> io::Result<Self> {
         if let Some(number) = descriptor(path) {
             return inherited(number).map(Place::Inherited);
@@ -94,7 +96,7 @@ impl Place {
                         return Err(Untrusted::Link(name).into());
                     }
                     if is_proc(&folder)? {
-                        // The kernel's own links lead where no path does.
+                        // The kernel's own links lead to objects that no path reaches.
                         let object = rustix::fs::openat(&folder, &part, FIND, Mode::empty())?;
                         let stat = rustix::fs::fstat(&object)?;
                         let is_folder = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
@@ -106,7 +108,7 @@ impl Place {
                         }
                         continue;
                     }
-                    // The link that was found, whatever has its name now.
+                    // The target is that of the link found, even if the name has another owner now.
                     let target = rustix::fs::readlinkat(&found, "", Vec::new())?;
                     let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
                     if target.is_absolute() {
@@ -132,18 +134,20 @@ impl Place {
     }
 }
 
-/// Opens for writing what was found and is no name for a file. A FIFO makes us wait for its reader, as everybody.
+/// Opens for writing an object that was found and is not a file name. Opening a FIFO waits for its reader, as
+/// usual.
 pub(super) fn open_special(found: &OwnedFd) -> io::Result<File> {
-    // Where a link of /proc leads to a file, nothing of it is lost.
+    // If a link in /proc leads to a file, its content is kept.
     let flags = WRITE | OFlags::APPEND;
     Ok(rustix::fs::open(format!("/proc/self/fd/{}", found.as_raw_fd()), flags, Mode::empty())?.into())
 }
 
 impl Entry {
-    /// Begins a file that has another name until it is whole: one that nobody had before, and with which nobody else may do anything.
+    /// Begins a file under a temporary name until it is complete. The name is new, and nobody else can access
+    /// the file.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// Returns the error of a system call.
     pub(super) fn begin(&self) -> io::Result<Unfinished<'_>> {
         let random = RandomState::new();
         let mut error = Errno::EXIST;
@@ -166,10 +170,11 @@ impl Entry {
         Err(error.into())
     }
 
-    /// Opens a file of our own that is there already and that no other can take the place of, as the folder takes none; empties it.
+    /// Opens and empties an existing file of our own. Used if the folder takes no new files: nobody can
+    /// replace the file either.
     ///
     /// # Errors
-    /// What the kernel says; [`Untrusted`].
+    /// Returns the error of a system call, or [`Untrusted`].
     pub(super) fn overwrite(&self) -> io::Result<File> {
         let found = rustix::fs::openat(&self.folder, &self.name, FIND_LINK, Mode::empty())?;
         let stat = rustix::fs::fstat(&found)?;
@@ -184,26 +189,27 @@ impl Entry {
     }
 }
 
-/// Nobody else reads it: stacks, heaps and programs have secrets in them.
+/// Mode of new files: private, as stacks, heaps and programs contain secrets.
 const PRIVATE: Mode = Mode::RUSR.union(Mode::WUSR);
 
-/// A file that is being written. Dropped, it is gone.
+/// File that is being written. Dropping it removes the file.
 #[derive(Debug)]
 pub(super) struct Unfinished<'e> {
     entry: &'e Entry,
     name: OsString,
-    /// What to write to.
+    /// Open file to write to.
     pub(super) file: File,
     kept: bool,
 }
 
 impl Unfinished<'_> {
-    /// Gives it its name, if nobody took that meanwhile (`fresh`), or else in place of what has it.
+    /// Renames the file to its final name. With `fresh`, fails if that name was taken meanwhile; otherwise
+    /// replaces the existing file.
     ///
     /// # Errors
-    /// What the kernel says; the file is gone then.
+    /// Returns the error of a system call; the file is then removed.
     pub(super) fn keep(mut self, fresh: bool) -> io::Result<()> {
-        // The disk may say only now that it is full.
+        // The disk may report only now that it is full.
         match rustix::fs::fdatasync(&self.file) {
             Err(Errno::INVAL | Errno::ROFS | Errno::OPNOTSUPP) | Ok(()) => {}
             Err(e) => return Err(e.into()),
@@ -212,7 +218,7 @@ impl Unfinished<'_> {
         self.rename(&name, fresh)
     }
 
-    /// Keeps it under the name that it has, which says what it is, and is returned.
+    /// Keeps the file under its temporary name, which marks it as partial. Returns the name.
     pub(super) fn keep_partial(mut self) -> OsString {
         self.kept = true;
         self.name.clone()
@@ -222,7 +228,7 @@ impl Unfinished<'_> {
         let folder = &self.entry.folder;
         let renamed = if fresh {
             match rustix::fs::renameat_with(folder, &self.name, folder, to, RenameFlags::NOREPLACE) {
-                // Some file systems cannot, and nobody had the name when it was chosen.
+                // Some file systems do not support this; the name was free when it was chosen.
                 Err(Errno::INVAL | Errno::NOSYS) => rustix::fs::renameat(folder, &self.name, folder, to),
                 other => other,
             }
@@ -238,13 +244,13 @@ impl Unfinished<'_> {
 impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
         if !self.kept {
-            // Nothing of it is worth keeping, and nothing can be done where it stays.
+            // The unfinished file is worth nothing. A failure to remove it cannot be handled.
             let _ = rustix::fs::unlinkat(&self.entry.folder, &self.name, AtFlags::empty());
         }
     }
 }
 
-/// The parts of a path, the last one first.
+/// Splits a path into parts, the last one first.
 fn parts(path: &Path) -> Vec<OsString> {
     let parts = path.as_os_str().as_bytes().split(|&b| b == b'/');
     parts
@@ -254,25 +260,25 @@ fn parts(path: &Path) -> Vec<OsString> {
         .collect()
 }
 
-/// Where a path begins.
+/// Opens the folder from which a path starts.
 fn start(path: &Path) -> io::Result<OwnedFd> {
     let start = if path.is_absolute() { "/" } else { "." };
     Ok(rustix::fs::openat(CWD, start, FIND | OFlags::DIRECTORY, Mode::empty())?)
 }
 
-/// Whether anybody but us and root can put something else into a folder. A sticky bit does not matter: it keeps others from
-/// replacing what is there, not from being first.
+/// Returns true if others than us and root can put another object into a folder. The sticky bit does not
+/// matter: it keeps others from replacing an object, not from being first.
 fn others_can_write(folder: &Stat) -> bool {
     let owner = folder.st_uid != 0 && folder.st_uid != rustix::process::geteuid().as_raw();
     owner || Mode::from_raw_mode(folder.st_mode).intersects(Mode::WGRP | Mode::WOTH)
 }
 
 fn is_proc(folder: &OwnedFd) -> io::Result<bool> {
-    // A file handle of a path tells its file system since Linux 3.12.
+    // A path handle (O_PATH) gives its file system since Linux 3.12.
     Ok(rustix::fs::fstatfs(folder)?.f_type == rustix::fs::PROC_SUPER_MAGIC)
 }
 
-/// The number of a descriptor that a path means.
+/// Returns the number of the descriptor that a path names.
 fn descriptor(path: &Path) -> Option<i32> {
     let path = path.to_str()?;
     match path {
@@ -287,8 +293,8 @@ fn descriptor(path: &Path) -> Option<i32> {
         .filter(|&number: &i32| number >= 0 && number.to_string() == path.rsplit('/').next().unwrap_or(""))
 }
 
-/// A copy of a descriptor that we were started with. Those that we opened ourselves are closed for programs that we execute, and no
-/// such descriptor outlives that of which we are the program.
+/// Duplicates a descriptor that this process was started with. Descriptors that we opened ourselves are
+/// refused: they are marked to be closed on exec, which inherited ones never are.
 #[allow(unsafe_code, reason = "a number of a descriptor is all that there is")]
 fn inherited(number: i32) -> io::Result<OwnedFd> {
     // SAFETY: it is used before this function ends, and only for calls that say so where it is not open.
@@ -352,7 +358,7 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         assert!(entry.begin().unwrap().keep(true).is_err());
         assert_eq!(fs::read(&path).unwrap(), b"old");
-        // Whatever has that name, it is not followed.
+        // A file with the temporary name is not followed, whatever it is.
         symlink(&path, dir.path().join("file.partial")).unwrap();
         let name = entry.begin().unwrap().keep_partial().into_string().unwrap();
         assert!(name.starts_with("file.") && name.ends_with(".partial") && name != "file.partial", "{name}");
@@ -370,7 +376,7 @@ mod tests {
         for other in ["/dev/fd/-1", "/dev/fd/+1", "/dev/fd/1/x", "/dev/fd/", "/dev/null", "1"] {
             assert_eq!(descriptor(Path::new(other)), None, "{other}");
         }
-        // Our own ones are nobody's.
+        // Descriptors that we opened ourselves are refused.
         let ours = File::open("/dev/null").unwrap();
         assert!(inherited(ours.as_raw_fd()).is_err());
     }

@@ -1,4 +1,4 @@
-//! `process`.
+//! Command `process`.
 
 use std::time::Duration;
 
@@ -41,8 +41,9 @@ fn run(args: &ProcessArgs, common: &Common) -> Result<(), Error> {
     seen.conclude()
 }
 
-/// Fails where the period is the pid of a process: who writes two pids wants no measurement of an hour. Short periods may be
-/// pids of processes that nobody means, such as 1; these have to be Go processes.
+/// Refuses a period that is the pid of a process: a user who gives two pids does not want to measure for an
+/// hour. Short periods, such as 1, may be pids by accident; they are refused only if the process is a Go
+/// process.
 fn refuse_second_process(period: Period) -> Result<(), Error> {
     const SHORT: u64 = 300;
     let Some(seconds) = period.plain_seconds() else { return Ok(()) };
@@ -63,7 +64,7 @@ fn tell_progress(period: Duration, common: &Common) {
     }
 }
 
-/// Names what could not be found out.
+/// Names the facts that could not be determined.
 fn tell_unknown(details: &Details, common: &Common) {
     if let Some(not_go) = details.more.as_ref().and_then(|more| more.not_go.as_ref()) {
         Notice::Hint.tell(common, not_go);

@@ -1,4 +1,4 @@
-//! A sign of life on a terminal, for what takes longer than a second.
+//! Progress display on a terminal, for work that takes longer than a second.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 const SHORT: Duration = Duration::from_secs(1);
 
-/// Shows on standard error that something goes on, and how far it is. It hides itself where that is no terminal.
+/// Progress display on standard error. It is hidden if that is no terminal.
 #[derive(Debug)]
 pub(super) struct Progress {
     what: &'static str,
@@ -16,12 +16,12 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// For something that takes `expected`, or an unknown time where that is zero.
+    /// Makes a display for work that takes `expected`, or an unknown time if that is zero.
     pub(super) fn new(what: &'static str, expected: Duration) -> Self {
         Progress { what, expected, begun: Instant::now(), bar: None }
     }
 
-    /// Goes on, `bytes` of the answer being there.
+    /// Updates the display; `bytes` of the answer have arrived.
     pub(super) fn tick(&mut self, bytes: u64) {
         let elapsed = self.begun.elapsed();
         if elapsed < SHORT {

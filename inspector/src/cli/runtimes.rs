@@ -1,4 +1,4 @@
-//! `--runtime`, and answers of several runtimes as JSON.
+//! Option `--runtime`, and JSON answers of several runtimes.
 
 use std::io::{self, Write};
 
@@ -21,25 +21,25 @@ pub struct RuntimeArgs {
 }
 
 impl RuntimeArgs {
-    /// What was chosen.
+    /// Returns the chosen runtime.
     pub(super) fn chosen(&self) -> Option<&str> {
         self.runtime.as_deref()
     }
 
-    /// Who may answer: an agent speaks for the runtime that it is in.
+    /// Returns who may answer. An agent answers only for its own runtime.
     pub(super) fn way(&self, way: WayArgs) -> Result<WayArgs, Error> {
         way.without_agent(self.runtime.is_some().then_some("--runtime"))
     }
 }
 
-/// An answer as JSON, with a line end behind it.
+/// Writes an answer as indented JSON, with a line end.
 pub(super) fn pretty<T: Serialize>(answer: &T, out: &mut dyn Write) -> io::Result<()> {
     serde_json::to_writer_pretty(&mut *out, answer)?;
     writeln!(out)
 }
 
 impl<T> Answers<T> {
-    /// Writes them as JSON: the only one as it is.
+    /// Writes the answers as JSON. A single answer stands alone.
     pub(super) fn write_json(
         &self,
         common: &Common,

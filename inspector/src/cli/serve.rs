@@ -1,4 +1,4 @@
-//! `serve`.
+//! Command `serve`.
 
 use std::io::{self, Write};
 use std::ops::ControlFlow;
@@ -31,11 +31,11 @@ use crate::report::traceback::Level;
 use crate::runtime::memstats::Wanted;
 use crate::runtime::snapshot::{Pause, SnapshotOptions};
 
-/// As the default of `stack`.
+/// Maximum pause, equal to the default of `stack`.
 const MAX_PAUSE: Duration = Duration::from_millis(20);
-/// How long a change may take.
+/// Maximum time of a change.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a request waits for others that stop the process.
+/// Maximum time that a request waits for others that stop the process.
 const WAIT: Duration = Duration::from_secs(20);
 
 impl Run for ServeArgs {
@@ -54,7 +54,7 @@ impl Run for ServeArgs {
 
 fn run(args: &ServeArgs, common: &Common) -> Result<(), Error> {
     let process = args.target.process("serve", common)?;
-    // Whoever cannot be looked at, or is no Go process, is not served.
+    // A process that cannot be read, or is no Go process, is not served.
     let version = version::as_agent(&process, args.runtime.chosen())?;
     let interrupt = Interrupt::catch().map_err(|e| Error::Failed(format!("cannot catch signals: {e}")))?;
     let listen = |source| Error::Failed(format!("cannot listen on {}: {source}", args.listen));
@@ -131,14 +131,14 @@ fn announce(process: &Process, address: &Listen, policy: &Policy, common: &Commo
     Ok(())
 }
 
-/// Answers for a process from outside of it.
+/// Answers for a process, made from outside.
 struct Outside<'p> {
     process: &'p Process,
     version: String,
-    /// The runtime that was chosen.
+    /// Runtime that was chosen; `None` for all.
     runtime: Option<&'p str>,
     interrupt: Interrupt,
-    /// Threads can be stopped by one at a time.
+    /// Turns of requests: only one at a time can stop threads.
     turns: Turns,
 }
 
@@ -168,7 +168,7 @@ impl Answers for Outside<'_> {
                     out,
                     "gops-probe: {command} cannot be answered from outside of the process; it needs an agent in it"
                 )?;
-                // gops throws away or saves what it gets here.
+                // gops discards or saves the bytes that it gets here.
                 return Ok(Outcome::Refused);
             }
         }
@@ -176,7 +176,7 @@ impl Answers for Outside<'_> {
     }
 }
 
-/// Writes a profile. A reason why there is none would be taken for one.
+/// Writes a profile. After an error nothing is written: gops would take the text for a profile.
 fn profile_or_nothing(
     signal: Signal,
     profile: Result<Vec<u8>, Error>,
@@ -192,7 +192,7 @@ fn profile_or_nothing(
 }
 
 impl Outside<'_> {
-    /// Waits for those that stop the process now, but not for one that is stuck.
+    /// Waits for other requests that stop the process, but at most for [`WAIT`].
     fn turn(&self) -> Result<Turn<'_>, Error> {
         self.turns.take(WAIT).ok_or_else(|| Error::Refused {
             pid: self.process.pid(),
@@ -218,7 +218,8 @@ impl Outside<'_> {
         }
     }
 
-    /// gops throws the answer away; only the end of the connection says that it is done.
+    /// Forces a collection. gops discards the answer; only the end of the connection tells it that the
+    /// collection is done.
     fn collect(&self, out: &mut dyn Write) -> io::Result<Outcome> {
         match self.change(|options| collect(self.process, self.runtime, options)) {
             Ok(_) => write!(out, "ok").map(|()| Outcome::Answered),
@@ -282,7 +283,7 @@ impl Outside<'_> {
     }
 }
 
-/// Says which runtimes of several do not answer.
+/// Writes the runtimes that did not answer, if there are several.
 fn missing<T>(answers: &Answered<T>, out: &mut dyn Write) -> io::Result<()> {
     answers.conclude().map_or_else(|error| failed(&error, out), Ok)
 }

@@ -1,4 +1,4 @@
-//! A new file that an answer is written to, with holes where there was nothing to write.
+//! New file for an answer, with holes instead of zeros.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Seek as _, SeekFrom, Write};
@@ -7,7 +7,7 @@ use crate::operations::binary::Sink;
 
 const BUFFER: usize = 1 << 20;
 
-/// A new file.
+/// New file for an answer.
 pub(super) struct NewFile<'f>(BufWriter<&'f File>);
 
 impl<'f> NewFile<'f> {
@@ -15,10 +15,10 @@ impl<'f> NewFile<'f> {
         NewFile(BufWriter::with_capacity(BUFFER, file))
     }
 
-    /// Writes what is left, and what a hole at the end leaves out.
+    /// Writes the rest of the buffer, and sets the file's length to include a hole at the end.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// Returns an error if writing fails.
     pub(super) fn finish(mut self) -> io::Result<()> {
         let len = self.0.stream_position()?;
         self.0.flush()?;

@@ -1,4 +1,4 @@
-//! `stack`.
+//! Command `stack`.
 
 use std::cell::Cell;
 use std::mem::ManuallyDrop;
@@ -47,7 +47,7 @@ fn run(args: &StackArgs, common: &Common) -> Result<(), Error> {
         |process: &Process| ask(process, args.runtime.chosen(), |opened| look(process, opened, &options));
     match choose(&target, &args.runtime.way(way)?, common, outside)? {
         Chosen::Probe(seen) => {
-            // The program ends with it: to free a hundred thousand stacks one by one is of no use to anybody.
+            // The program ends with this value: freeing a hundred thousand stacks one by one is useless.
             let seen = ManuallyDrop::new(seen);
             print(&seen, &target.named(), args, &filter, common)
         }
@@ -55,7 +55,7 @@ fn run(args: &StackArgs, common: &Common) -> Result<(), Error> {
     }
 }
 
-/// Waits until the time for the dump has come.
+/// Waits until the time of the dump has come.
 fn wait(args: &StackArgs, target: &ResolvedTarget, common: &Common) -> Result<(), Error> {
     if args.after.is_none() && args.when_stuck.is_none() {
         return Ok(());
@@ -88,7 +88,7 @@ fn options(args: &StackArgs) -> SnapshotOptions {
     SnapshotOptions { pause, system: args.all, goid: args.goroutine }
 }
 
-/// Who may answer: an agent shows the goroutines of the program only, and stops the world for them.
+/// Returns who may answer. An agent shows only the program's goroutines, and stops the world.
 fn way(args: &StackArgs) -> Result<WayArgs, Error> {
     let no_pause = args.no_pause.then_some("--no-pause");
     args.way.without_agent(args.all.then_some("--all").or(no_pause))
@@ -160,7 +160,7 @@ fn print_of_agent(
         Ok(())
     })?;
     if let Some(state) = missed_state(args, &counts.get()) {
-        // Which states its release has is not known here.
+        // The states of the target's release are not known here.
         tell_states(target, state, &dump.states(), true, common)?;
     }
     conclude(args, target, &counts.get(), common)
@@ -170,14 +170,14 @@ fn filter(args: &StackArgs) -> Filter {
     Filter { goid: args.goroutine, state: args.state.clone(), pattern: args.pattern.clone() }
 }
 
-/// The state that was asked for, where no goroutine was written and nothing else was asked for.
+/// Returns the requested state, if no goroutine was written and no other filter was set.
 fn missed_state<'a>(args: &'a StackArgs, counts: &Counts) -> Option<&'a str> {
     let nothing_else = args.goroutine.is_none() && args.pattern.is_none();
     args.state.as_deref().filter(|_| counts.goroutines == 0 && nothing_else)
 }
 
-/// Says which states there are, where the one that was asked for is not among them. One that no goroutine can have is a
-/// slip of the pen.
+/// Lists the existing states if no goroutine is in the requested one. A state that no goroutine can have is a
+/// usage error.
 fn tell_states(
     target: &AgentTarget,
     state: &str,
@@ -194,7 +194,7 @@ fn tell_states(
     Ok(())
 }
 
-/// What is unconfirmed or missing, as a hint or as the error of a partial answer.
+/// Reports unconfirmed and missing data, as a hint or as the error of a partial answer.
 fn conclude(args: &StackArgs, target: &AgentTarget, counts: &Counts, common: &Common) -> Result<(), Error> {
     if counts.unconfirmed > 0 {
         Notice::Hint.tell(
@@ -228,7 +228,7 @@ fn conclude(args: &StackArgs, target: &AgentTarget, counts: &Counts, common: &Co
     Ok(())
 }
 
-/// That the threads were not stopped at once, and why.
+/// Reports that the threads were not stopped together, and why.
 fn tell_too_many(snapshot: &Snapshot, args: &StackArgs, common: &Common) {
     let Some(too_many) = snapshot.too_many else { return };
     Notice::Hint.tell(
@@ -243,7 +243,7 @@ fn tell_too_many(snapshot: &Snapshot, args: &StackArgs, common: &Common) {
     );
 }
 
-/// What could not be found or confirmed, and what that costs the answer.
+/// Reports facts that could not be found or confirmed.
 fn tell_unknown(view: &View, common: &Common) {
     view.unknown.iter().for_each(|unknown| Notice::Unknown.tell(common, unknown));
 }

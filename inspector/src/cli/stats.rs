@@ -1,4 +1,4 @@
-//! `stats`.
+//! Command `stats`.
 
 use super::args::{Common, StatsArgs};
 use super::command::{Patience, Run};

@@ -1,4 +1,4 @@
-//! What a command looks at.
+//! Target of a command.
 
 use std::str::FromStr;
 
@@ -28,12 +28,12 @@ pub struct TargetArgs {
     pub wait: Option<Period>,
 }
 
-/// Where a command looks.
+/// Target on the command line.
 #[derive(Debug, Clone)]
 pub enum TargetArgument {
-    /// A process of this machine.
+    /// Process of this machine.
     Process(Selector),
-    /// A gops agent.
+    /// gops agent at an address.
     Agent(Address),
 }
 
@@ -70,7 +70,7 @@ impl FromStr for TargetArgument {
 }
 
 impl TargetArgument {
-    /// Finds the process, if it is one, and waits for it up to `wait`.
+    /// Resolves the target. A process is waited for up to `wait`.
     pub(super) fn find(&self, wait: Option<Period>, common: &Common) -> Result<ResolvedTarget, Error> {
         let selector = match self {
             TargetArgument::Process(selector) => selector,
@@ -84,12 +84,12 @@ impl TargetArgument {
 }
 
 impl TargetArgs {
-    /// Finds the process, if it is one, and waits for it where that is wanted.
+    /// Resolves the target. A process is waited for if `--wait` is given.
     pub(super) fn find(&self, common: &Common) -> Result<ResolvedTarget, Error> {
         self.target.find(self.wait, common)
     }
 
-    /// The process, for a `command` that has no other way than to look at one.
+    /// Returns the process. An agent is an error: `command` can only read a process.
     pub(super) fn process(&self, command: &str, common: &Common) -> Result<Process, Error> {
         match self.find(common)? {
             ResolvedTarget::Process(process) => Ok(process),

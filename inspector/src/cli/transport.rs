@@ -1,4 +1,4 @@
-//! The bytes of an answer that is a file: from an agent, or from the file that a process executes.
+//! Bytes of an answer that is a file, from an agent or from the executable of a process.
 
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -12,7 +12,7 @@ use crate::agent::{self, Connection, End, Limits, Request, Signal};
 use crate::operations::binary::{self, Copied, Sink};
 use crate::process::executable::Executable;
 
-/// Copies what an agent answers; says how many bytes there were, and why that is not all.
+/// Copies the answer of an agent. Returns the number of bytes, and the reason if these are not all.
 pub(super) fn copy_from_agent(
     connection: Connection,
     signal: Signal,
@@ -31,7 +31,7 @@ pub(super) fn copy_from_agent(
     let limits = Limits::of(signal, way.timeout);
     let answer = connection.ask(&Request::Plain(signal), &limits, &mut checked, &mut watch);
     let answer = answer.and_then(|answer| {
-        // What was interrupted before it began is no garbage.
+        // An answer that was interrupted before it began is not garbage.
         let none = matches!(answer.end, End::Stopped) && answer.bytes < 16;
         let damage = if none { None } else { checked.finish().map_err(agent::Error::Sink)? };
         Ok((if none { 0 } else { answer.bytes }, answer.end.reason().or(damage)))

@@ -1,4 +1,4 @@
-//! `tree`.
+//! Command `tree`.
 
 use super::args::Common;
 use super::command::Run;
@@ -7,7 +7,7 @@ use super::list;
 use crate::Error;
 use crate::report::tree::{Tree, write_text};
 
-/// `tree`, which has no arguments.
+/// Command `tree`, which has no arguments.
 pub(super) struct TreeCommand;
 
 impl Run for TreeCommand {

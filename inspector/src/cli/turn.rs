@@ -1,21 +1,21 @@
-//! Turns: what one at a time may do, and others wait for, but not without end.
+//! Turns for work that only one may do at a time. Others wait for a turn, but not without end.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-/// Whose turn it is.
+/// State of the turn: free or taken.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     taken: Mutex<bool>,
     free: Condvar,
 }
 
-/// A turn. Dropped, the next one has it.
+/// Turn of one holder. Dropping it frees the turn for the next.
 #[derive(Debug)]
 pub(super) struct Turn<'t>(&'t Turns);
 
 impl Turns {
-    /// Waits for a turn, for so long. `None` where whoever has it does not give it back.
+    /// Waits for a turn, at most for `limit`. Returns `None` if the holder does not give it back in time.
     pub(super) fn take(&self, limit: Duration) -> Option<Turn<'_>> {
         let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.free.wait_timeout_while(taken, limit, |taken| *taken);

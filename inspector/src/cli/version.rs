@@ -1,4 +1,4 @@
-//! `version`.
+//! Command `version`.
 
 use super::args::{Common, VersionArgs};
 use super::command::{Patience, Run};

@@ -1,4 +1,4 @@
-//! `--via`: who answers.
+//! Option `--via`: chooses who answers.
 
 use super::args::{Common, Via, WayArgs};
 use super::notices::Notice;
@@ -26,7 +26,7 @@ impl From<Via> for via::Via {
     }
 }
 
-/// Answers from outside if that is wanted and possible, else connects to the agent.
+/// Answers from outside if wanted and possible; connects to the agent otherwise.
 pub(super) fn choose<T>(
     target: &ResolvedTarget,
     way: &WayArgs,
@@ -36,7 +36,7 @@ pub(super) fn choose<T>(
     via::choose(target, way.via.into(), common, probe)
 }
 
-/// Connects to the agent for what only an agent can answer.
+/// Connects to the agent for an answer that only an agent has.
 pub(super) fn agent_only(
     target: &ResolvedTarget,
     way: &WayArgs,

@@ -1,4 +1,4 @@
-//! Answers that can be written in several ways.
+//! Answers that can be written in several formats.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -10,7 +10,7 @@ use crate::report::stack::{Counts, Filter, StackReport, WrittenGoroutine};
 use crate::report::traceback::Level;
 use crate::runtime::snapshot::Consistency;
 
-/// The goroutines of a process, as [`Target::stack`](crate::Target::stack) saw them.
+/// Goroutines of a process, as returned by [`Target::stack`](crate::Target::stack).
 #[derive(Debug)]
 pub struct Goroutines {
     seen: Seen,
@@ -28,49 +28,49 @@ impl Goroutines {
         StackReport::new(&self.seen.view, &self.seen.snapshot, &self.filter, self.level)
     }
 
-    /// Each of them, in the order in which Go prints them.
+    /// Returns the goroutines in the order in which Go prints them.
     pub fn iter(&self) -> impl Iterator<Item = WrittenGoroutine<'_>> {
         self.report().goroutines()
     }
 
-    /// How many there are.
+    /// Returns the number of goroutines.
     pub fn len(&self) -> usize {
         self.report().len()
     }
 
-    /// Whether there are none.
+    /// Returns true if there are no goroutines.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How they hold together.
+    /// Returns the consistency of the goroutines with each other.
     pub fn consistency(&self) -> Consistency {
         self.seen.snapshot.consistency
     }
 
-    /// Whether the program is being brought down by a panic, a fatal error or a signal; `None` where that is not known.
+    /// Returns true if a panic, a fatal error or a signal is ending the program. `None` if unknown.
     pub fn is_panicking(&self) -> Option<bool> {
         self.seen.panicking
     }
 
-    /// Writes them as Go itself prints them.
+    /// Writes the goroutines in the format of Go itself.
     ///
     /// # Errors
-    /// Those of writing.
+    /// Returns an error if writing to `out` fails.
     pub fn write_text(&self, out: &mut dyn Write) -> io::Result<Counts> {
         self.report().write_text(out)
     }
 
-    /// Writes them as `gops-probe stack --json` does.
+    /// Writes the goroutines in the format of `gops-probe stack --json`.
     ///
     /// # Errors
-    /// Those of writing.
+    /// Returns an error if writing to `out` fails.
     pub fn write_json(&self, out: &mut dyn Write) -> io::Result<Counts> {
         self.report().write_json(self.seen.pid, &self.seen.cost(), self.seen.panicking, out)
     }
 }
 
-/// As Go itself prints them.
+/// Text in the format of Go itself.
 impl fmt::Display for Goroutines {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = Vec::new();
@@ -79,7 +79,7 @@ impl fmt::Display for Goroutines {
     }
 }
 
-/// A profile, and what has to be known of it.
+/// Profile, with notes about it.
 pub struct ProfileAnswer {
     taken: Taken,
 }
@@ -89,22 +89,22 @@ impl ProfileAnswer {
         ProfileAnswer { taken }
     }
 
-    /// The profile.
+    /// Returns the profile.
     pub fn profile(&self) -> &Profile {
         &self.taken.profile
     }
 
-    /// The file that `go tool pprof` reads, with all names in it.
+    /// Returns the file that `go tool pprof` reads, with all names in it.
     pub fn to_pprof(&self) -> Vec<u8> {
         pprof::write(&self.taken.profile)
     }
 
-    /// What is missing in it.
+    /// Describes data missing in the profile. `None` if it is complete.
     pub fn missing(&self) -> Option<&str> {
         self.taken.missing.as_deref()
     }
 
-    /// What its reader has to know.
+    /// Returns notes that a reader of the profile has to know.
     pub fn notes(&self) -> &[String] {
         &self.taken.notes
     }

@@ -1,4 +1,4 @@
-//! A process with a Go runtime, and what it can be asked from outside: the way in for other programs.
+//! Entry point for other programs: questions to a process with a Go runtime, from outside.
 
 mod answers;
 mod options;
@@ -20,11 +20,13 @@ use crate::report::stats::StatsAnswer;
 use crate::runtime::memstats::Wanted;
 use crate::runtime::open::{Opened, RuntimeName, open_all, open_chosen};
 
-/// A process that is looked at from outside. It is held by a file descriptor, so that it is never mistaken for another one that
-/// got its number: once it has exited, or executes another program, each question ends with an error of
-/// [`Kind::NoProcess`](crate::Kind::NoProcess). That is looked at after each question, so an answer is one of this process.
+/// Process that is examined from outside. A file descriptor holds the process, so that it is never confused
+/// with a later one of the same pid. Once it has exited, or executes another program, each question returns
+/// an error of [`Kind::NoProcess`](crate::Kind::NoProcess). This is checked after each question: an answer is
+/// always about this process.
 ///
-/// Nothing is written to the process. What is read in a stop of its threads says so, with the longest stop that is allowed.
+/// Nothing is written to the process. Methods that stop its threads say so; their options have the maximum
+/// length of a stop.
 #[derive(Debug)]
 pub struct Target {
     process: Process,
@@ -32,50 +34,51 @@ pub struct Target {
 }
 
 impl Target {
-    /// The process with a number, in the pid namespace of the calling process.
+    /// Pins the process with a pid, in the pid namespace of the calling process.
     ///
     /// # Errors
-    /// No such process, or one that is no program: a zombie, or a thread of another process. Whether it has a Go runtime is found
-    /// out by the first question.
+    /// Returns an error if there is no such process, or if it is a zombie or a thread of another process. The
+    /// first question finds out if there is a Go runtime.
     pub fn pid(pid: u32) -> Result<Self, Error> {
         let pid = Pid::try_from(pid).map_err(|error| Error::Usage(error.to_string()))?;
         Ok(Target { process: Process::pin(pid)?, runtime: None })
     }
 
-    /// The one Go process whose name matches a regular expression.
+    /// Pins the only Go process whose name matches a regular expression.
     ///
     /// # Errors
-    /// [`Error::Usage`] for what is no regular expression; no such process, or several.
+    /// Returns [`Error::Usage`] if `pattern` is no regular expression, and an error if no process matches or
+    /// several do.
     pub fn named(pattern: &str) -> Result<Self, Error> {
         let regex = regex::bytes::Regex::new(pattern).map_err(|error| Error::Usage(error.to_string()))?;
         Ok(Target { process: Selector::Name(regex).pin()?, runtime: None })
     }
 
-    /// Asks one of several Go runtimes of the process: by the path of its module, or that file's name. Without this, a
-    /// process that has several is an error that names them.
+    /// Chooses one of several Go runtimes of the process, by the path or the file name of its module. Without
+    /// a choice, questions to a process with several runtimes return an error that names them.
     #[must_use]
     pub fn runtime(mut self, module: impl Into<String>) -> Self {
         self.runtime = Some(module.into());
         self
     }
 
-    /// Its number.
+    /// Returns the process id.
     pub fn id(&self) -> u32 {
         self.process.pid().as_raw().unsigned_abs()
     }
 
-    /// Fails once the process has exited or executes another program.
+    /// Checks that the process still runs the same program.
     ///
     /// # Errors
-    /// As said.
+    /// Returns an error if the process has exited or executes another program.
     pub fn check(&self) -> Result<(), Error> {
         Ok(self.process.check()?)
     }
 
-    /// The Go runtimes that it has: mostly one.
+    /// Returns the Go runtimes of the process. Most processes have one.
     ///
     /// # Errors
-    /// Where there is none, or none that can be read.
+    /// Returns an error if there is no Go runtime, or none that can be read.
     pub fn runtimes(&self) -> Result<Vec<RuntimeName>, Error> {
         let found = open_all(&self.process)?;
         self.check()?;
@@ -83,55 +86,56 @@ impl Target {
         Ok(found.opened.into_iter().map(|opened| opened.name).chain(failed).collect())
     }
 
-    /// All goroutines with their stacks, of one instant.
+    /// Returns all goroutines with their stacks, of one instant.
     ///
     /// # Errors
-    /// Where they cannot be read. What cannot be read of single goroutines is marked in the answer.
+    /// Returns an error if the goroutines cannot be read. The answer marks data that is missing for single
+    /// goroutines.
     pub fn stack(&self, options: &StackOptions) -> Result<Goroutines, Error> {
         let seen = stack::look(&self.process, self.open()?, &options.snapshot())?;
         Ok(Goroutines::new(seen, options.system))
     }
 
-    /// Numbers of goroutines, threads and CPUs, without a stop.
+    /// Returns the numbers of goroutines, threads and CPUs, without a stop.
     ///
     /// # Errors
-    /// Where they cannot be read, or contradict each other.
+    /// Returns an error if the numbers cannot be read, or contradict each other.
     pub fn stats(&self) -> Result<StatsAnswer, Error> {
         let answer = stats::look(&self.process, &self.open()?, true)?;
         stats::conclude(&answer.doubtful)?;
         Ok(answer)
     }
 
-    /// `runtime.MemStats`, of one instant: the threads are stopped for as long as reading takes.
+    /// Returns `runtime.MemStats` of one instant. The threads are stopped while it is read.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// Returns an error if the statistics cannot be read.
     pub fn memstats(&self) -> Result<MemStatsAnswer, Error> {
         memstats::look(&self.process, &self.open()?, Wanted::Instant)
     }
 
-    /// What holds the memory of the heap now.
+    /// Returns the present use of the heap's memory: objects, spans and stacks.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// Returns an error if the heap cannot be read.
     pub fn heap(&self, options: &HeapOptions) -> Result<HeapAnswer, Error> {
         heap::look(&self.process, &self.open()?, options.pause(), options.top)
     }
 
-    /// A profile that the runtime keeps, without a stop.
+    /// Returns a profile that the runtime keeps, without a stop.
     ///
     /// # Errors
-    /// Where it cannot be read; [`Error::ProfilerOff`] where the runtime keeps none.
+    /// Returns an error if the profile cannot be read, and [`Error::ProfilerOff`] if the runtime keeps none.
     pub fn profile(&self, kind: ProfileKind) -> Result<ProfileAnswer, Error> {
         let runtime = self.runtime.as_deref();
         let taken = profile::reading(kind, &self.process, runtime, None, |_| {})?;
         Ok(ProfileAnswer::new(taken))
     }
 
-    /// Takes CPU samples for some time, in which the calling thread waits.
+    /// Takes CPU samples for `duration`. The calling thread waits.
     ///
     /// # Errors
-    /// Where the kernel permits no samples, or none could be taken.
+    /// Returns an error if the kernel permits no samples, or if none could be taken.
     pub fn cpu_profile(&self, duration: Duration, options: &CpuOptions) -> Result<ProfileAnswer, Error> {
         let processes = std::slice::from_ref(&self.process);
         let taken =

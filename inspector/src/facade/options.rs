@@ -1,4 +1,4 @@
-//! What may be chosen of a question.
+//! Options of questions.
 
 use std::time::Duration;
 
@@ -6,19 +6,20 @@ use crate::capture::cpu::mode::CaptureOptions;
 use crate::runtime::heap::{HeapPause, TOP};
 use crate::runtime::snapshot::{Pause, SnapshotOptions};
 
-/// The longest stop of all threads, where nothing else is said.
+/// Default for the maximum length of a stop of all threads.
 const MAX_PAUSE: Duration = Duration::from_millis(20);
 
-/// Of [`Target::stack`](crate::Target::stack). The default is what Go itself prints, of one instant, in a stop of 20 ms at most.
+/// Options of [`Target::stack`](crate::Target::stack). By default, the answer is what Go itself prints, of
+/// one instant, with a stop of at most 20 ms.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StackOptions {
-    /// The longest stop of all threads. With `None` threads are stopped one by one: each goroutine is true by itself, and they are
-    /// not of one instant.
+    /// Maximum length of the stop of all threads. With `None`, threads are stopped one by one: each goroutine
+    /// is true by itself, but they are not of one instant.
     pub max_pause: Option<Duration>,
-    /// Goroutines and frames of the runtime itself, too (`GOTRACEBACK=system`).
+    /// Includes goroutines and frames of the runtime itself (`GOTRACEBACK=system`).
     pub system: bool,
-    /// Only the goroutine with this number.
+    /// Number of the only goroutine wanted; `None` for all.
     pub goroutine: Option<u64>,
 }
 
@@ -35,13 +36,13 @@ impl StackOptions {
     }
 }
 
-/// Of [`Target::heap`](crate::Target::heap).
+/// Options of [`Target::heap`](crate::Target::heap).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HeapOptions {
-    /// The longest stop of all threads; `None` for none at all.
+    /// Maximum length of the stop of all threads; `None` for no stop.
     pub max_pause: Option<Duration>,
-    /// How many of the largest stacks and objects are named.
+    /// Number of largest stacks and objects to name.
     pub top: usize,
 }
 
@@ -57,17 +58,18 @@ impl HeapOptions {
     }
 }
 
-/// Of [`Target::cpu_profile`](crate::Target::cpu_profile). The default is 99 samples a second with frames of the kernel.
+/// Options of [`Target::cpu_profile`](crate::Target::cpu_profile). By default, 99 samples per second with
+/// frames of the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CpuOptions {
-    /// Samples of each CPU in a second.
+    /// Samples of each CPU per second.
     pub rate: u32,
-    /// Processes that the target starts, too.
+    /// Includes processes that the target starts.
     pub children: bool,
-    /// Tell threads apart.
+    /// Distinguishes threads.
     pub by_thread: bool,
-    /// Frames of the kernel too, where that is permitted.
+    /// Includes frames of the kernel, if permitted.
     pub kernel_frames: bool,
 }
 

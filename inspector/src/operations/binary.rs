@@ -1,4 +1,4 @@
-//! The program that a process executes, as a file.
+//! Executable file of a process.
 
 use std::io::{self, Write};
 use std::ops::ControlFlow;
@@ -7,21 +7,21 @@ use symbols::image::Source as _;
 
 use crate::process::executable::Executable;
 
-/// So many bytes are read at once.
+/// Number of bytes read at once.
 const BUFFER: usize = 1 << 20;
-/// Written in place of a hole at once.
+/// Zeros written at once in place of a hole.
 const ZEROS: [u8; 4096] = [0; 4096];
 
-/// What a program can be written to: it may have holes.
+/// Destination of a program's bytes, which may support holes.
 pub(crate) trait Sink: Write {
-    /// So many zeros, which take no place where that is possible.
+    /// Writes `len` zeros, as a hole if possible.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// Returns an error if writing fails.
     fn hole(&mut self, len: u64) -> io::Result<()>;
 }
 
-/// What can only be written byte by byte.
+/// Destination without holes: zeros are written as bytes.
 pub(crate) struct Stream<W>(pub(crate) W);
 
 impl<W: Write> Write for Stream<W> {
@@ -45,21 +45,22 @@ impl<W: Write> Sink for Stream<W> {
     }
 }
 
-/// How much of a program was copied.
+/// Result of copying a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Copied {
-    /// All of it: so many bytes.
+    /// Copied completely; number of bytes.
     Whole(u64),
-    /// So many bytes; then somebody wanted to end it.
+    /// Stopped on request; number of bytes copied.
     Stopped(u64),
-    /// So many bytes; what is behind them cannot be read.
+    /// Stopped at unreadable bytes; number of bytes copied before them.
     Unreadable(u64),
 }
 
-/// Copies an executable, with its holes. `goes_on` hears how many bytes are there, and may end it.
+/// Copies an executable with its holes. `goes_on` is called with the number of bytes copied so far, and may
+/// stop the copy.
 ///
 /// # Errors
-/// Those of `out`.
+/// Returns an error if writing to `out` fails.
 pub(crate) fn copy(
     executable: &Executable,
     out: &mut dyn Sink,

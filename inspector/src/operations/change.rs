@@ -1,4 +1,4 @@
-//! Collections, and settings of the collector.
+//! Forced garbage collections, and settings of the garbage collector.
 
 use crate::Error;
 use crate::agent::GcPercent;
@@ -8,7 +8,7 @@ use crate::change::knob::{self, Needs, Set};
 use crate::change::verified::VerifiedRuntime;
 use crate::process::Process;
 
-/// The percentage as the runtime keeps it.
+/// Converts a GC percentage to the form that the runtime keeps.
 pub(crate) fn gc_percent(percent: GcPercent) -> Result<i32, Error> {
     if percent.0 < 0 {
         return Ok(-1);
@@ -16,7 +16,7 @@ pub(crate) fn gc_percent(percent: GcPercent) -> Result<i32, Error> {
     i32::try_from(percent.0).map_err(|_| Error::Usage(format!("{percent} is too large for GOGC")))
 }
 
-/// Forces a collection from outside.
+/// Forces a garbage collection from outside.
 pub(crate) fn collect(
     process: &Process,
     runtime: Option<&str>,
@@ -35,11 +35,11 @@ pub(crate) fn set_percent(
     knob::set_gc_percent(&VerifiedRuntime::verify_chosen(process, runtime)?, percent, options)
 }
 
-/// Sets the memory limit from outside, in bytes. One that would have the process collect all the time is refused, unless `force` is
-/// given. Says, too, what the process needed before.
+/// Sets the memory limit from outside, in bytes. Refuses a limit that would make the process collect all the
+/// time, unless `force` is set. Also returns the memory that the process needed before.
 ///
 /// # Errors
-/// That it is refused; those of reading and writing the process.
+/// Returns [`Error::Refused`] if the limit is too low, and an error if the process cannot be read or written.
 pub(crate) fn set_memory_limit(
     process: &Process,
     runtime: Option<&str>,

@@ -1,4 +1,4 @@
-//! CPU profiles, of samples.
+//! CPU profiles, made of samples.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -16,10 +16,11 @@ use crate::profile::pprof;
 use crate::report::sampling::Sampling;
 use crate::report::stack::AnswerCost;
 
-/// Takes samples for the time that `options` say, or until `goes_on` breaks. No processes are all of the machine.
+/// Takes samples for the time that `options` give, or until `goes_on` breaks. An empty list of processes
+/// means the whole machine.
 ///
 /// # Errors
-/// Where no samples can be taken.
+/// Returns an error if no samples can be taken.
 pub(crate) fn take(
     processes: &[Process],
     options: &CaptureOptions,
@@ -28,7 +29,8 @@ pub(crate) fn take(
     Ok(taken(session::capture(processes, options, goes_on)?))
 }
 
-/// The CPU profile as an agent would answer it, but for the rate: 99 samples a second. Shorter where somebody interrupts.
+/// Returns a CPU profile as an agent would answer it, but with 99 samples per second. The profile is shorter
+/// if `interrupted` returns true.
 pub(crate) fn as_agent(
     process: &Process,
     duration: Duration,

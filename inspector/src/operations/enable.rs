@@ -1,4 +1,4 @@
-//! A profile of a time in which a profiler is on because of us.
+//! Profile of a period for which gops-probe switched a profiler on.
 
 use std::path::Path;
 use std::time::Duration;
@@ -18,32 +18,33 @@ use crate::profile::mappings;
 use crate::report::stack::AnswerCost;
 use crate::runtime::buckets::{self, Tables};
 
-/// How long threads may take to stop, where they have to.
+/// Maximum time for threads to stop, where they have to.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// What is to be switched on, and for how long.
+/// Request to switch a profiler on: rate and duration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Request {
-    /// How often it takes a sample.
+    /// Sampling rate.
     pub(crate) rate: Rate,
-    /// For how long.
+    /// Time for which the profiler is on.
     pub(crate) duration: Duration,
 }
 
-/// As the user says it.
+/// Sampling rate, as the user gives it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rate {
-    /// A sample each so many bytes.
+    /// One sample per this number of allocated bytes.
     Bytes(u64),
-    /// A sample of each wait that takes so long.
+    /// One sample per wait of this length.
     Wait(Duration),
-    /// A sample of one in so many events.
+    /// One sample per this number of events.
     OneIn(u64),
 }
 
-/// Makes the profile; beside it, what was written where a profiler was switched on.
+/// Makes the profile. Also returns the writes, if a profiler was switched on.
 ///
 /// # Errors
-/// Those of what is read and written; that somebody interrupts.
+/// Returns an error if the process cannot be read or written, and [`Error::Interrupted`] if `interrupted`
+/// returns true.
 pub(crate) fn profile(
     kind: ProfileKind,
     process: &Process,
@@ -73,7 +74,8 @@ pub(crate) fn profile(
     let (reading, notes, closed) = match opened {
         Opened::AlreadyOn(on) => {
             let reading = Reading::take(kind, &tables, &memory).map_err(failed)?;
-            // The linker decides for allocations: the rate is 0 only where nothing in the program reads their profile.
+            // The linker decides for allocations: the rate is 0 only if nothing in the program reads their
+            // profile.
             let why = match profiler {
                 Profiler::Heap => {
                     "as in every program that links runtime/pprof, unless it sets MemProfileRate"
@@ -87,7 +89,7 @@ pub(crate) fn profile(
         }
         Opened::Enabled(window) => {
             window.wait(request.duration, interrupted)?;
-            // The profile is scaled with the rate, and so is read while it is in force.
+            // The profile is scaled with the rate: it is read while the rate is in force.
             let mut after = Reading::take(kind, &tables, &memory).map_err(failed)?;
             let closed = window.close()?;
             after.was_sampled_with(closed.rate);
@@ -115,7 +117,8 @@ pub(crate) fn profile(
     Ok((Taken { profile, cost: Some(cost), missing: None, notes, ticks: None, sampling: None }, closed))
 }
 
-/// What there is to say where the window was ended without us.
+/// Returns the note for a window that was ended by another than gops-probe itself. `None` if gops-probe ended
+/// it.
 fn without_us(closed: &Closed, wanted: Duration) -> Option<String> {
     let (wanted, open) = (wanted.as_secs_f64(), closed.duration.as_secs_f64());
     match closed.end {

@@ -1,4 +1,4 @@
-//! One translation of errors: from what the runtime, the memory or a stop says to the error that the user gets.
+//! Translation of errors of the runtime, the memory and stops to the error that the user gets.
 
 use crate::process::Process;
 use crate::runtime::buckets::BucketsError;
@@ -10,7 +10,7 @@ use crate::runtime::snapshot::glist::GListError;
 use crate::runtime::source::SourceError;
 use crate::{Error, standstill};
 
-/// Of attaching to a runtime.
+/// Translation of errors of attaching to a runtime.
 impl From<OpenError> for Error {
     fn from(error: OpenError) -> Self {
         match error {
@@ -25,7 +25,7 @@ impl From<OpenError> for Error {
     }
 }
 
-/// Of a look at all goroutines.
+/// Translates an error of taking a snapshot of all goroutines.
 pub(crate) fn snapshot_error(process: &Process, error: SnapshotError) -> Error {
     match error {
         SnapshotError::Memory(e) | SnapshotError::List(GListError::Memory(e)) => {
@@ -36,7 +36,7 @@ pub(crate) fn snapshot_error(process: &Process, error: SnapshotError) -> Error {
     }
 }
 
-/// Of reading numbers of the runtime, in a stop or without.
+/// Translates an error of reading the runtime's numbers, during a stop or without one.
 pub(crate) fn take_error(process: &Process, error: TakeError) -> Error {
     match error {
         TakeError::Source(error) => source_error(process, error),
@@ -44,7 +44,7 @@ pub(crate) fn take_error(process: &Process, error: TakeError) -> Error {
     }
 }
 
-/// Of finding or reading the variables that an answer is made of.
+/// Translates an error of finding or reading the variables of an answer.
 pub(crate) fn source_error(process: &Process, error: SourceError) -> Error {
     if let Err(gone) = process.check() {
         return gone.into();
@@ -55,7 +55,7 @@ pub(crate) fn source_error(process: &Process, error: SourceError) -> Error {
     }
 }
 
-/// Of reading the tables that profiles are made of.
+/// Translates an error of reading the tables of profiles.
 pub(crate) fn buckets_error(process: &Process, error: BucketsError) -> Error {
     match error {
         BucketsError::Memory(e) => process.explain_memory(e).into(),
@@ -64,7 +64,7 @@ pub(crate) fn buckets_error(process: &Process, error: BucketsError) -> Error {
     }
 }
 
-/// Of reading a record of the runtime.
+/// Translates an error of reading a record of the runtime.
 pub(crate) fn record_error(process: &Process, error: RecordError) -> Error {
     match error {
         RecordError::Memory(e) => process.explain_memory(e).into(),

@@ -1,4 +1,4 @@
-//! What holds the memory of a process now.
+//! Heap of a process: objects, spans and stacks that hold its memory now.
 
 use super::error::{source_error, take_error};
 use super::panicking;
@@ -11,7 +11,7 @@ use crate::runtime::heap::{HeapPause, take};
 use crate::runtime::memstats::Sources;
 use crate::runtime::open::Opened;
 
-/// Reads it from outside, with the `top` largest objects.
+/// Reads the heap from outside, with the `top` largest objects.
 pub(crate) fn look(
     process: &Process,
     opened: &Opened,

@@ -1,4 +1,4 @@
-//! The Go processes of the machine.
+//! List of the Go processes of the machine.
 
 use std::sync::LazyLock;
 
@@ -7,13 +7,13 @@ use crate::agent::OwnPortFiles;
 use crate::process::find::{self, Detail, FoundProcesses};
 use crate::report::list::Listed;
 
-/// Looks at all processes, without touching any of them. The agent of a Go process is looked for by the thread that has just looked
-/// at the process itself.
+/// Finds all Go processes without touching any process. The agent of a Go process is searched by the thread
+/// that examined the process.
 ///
 /// # Errors
-/// Where /proc cannot be listed. A process that cannot be looked into is counted in the answer.
+/// Returns an error if /proc cannot be listed. The answer counts processes that cannot be read.
 pub(crate) fn look(detail: Detail) -> Result<FoundProcesses<Listed>, Error> {
-    // One look at the directory of port files serves all processes, and is left out where there are none.
+    // One list of the port files serves all processes, and is not made if there are none.
     let port_files = LazyLock::new(OwnPortFiles::list);
     let found = find::search(
         detail,
@@ -26,18 +26,18 @@ pub(crate) fn look(detail: Detail) -> Result<FoundProcesses<Listed>, Error> {
     Ok(found)
 }
 
-/// Looks at all processes, but not for agents in them.
+/// Finds all Go processes, without their agents.
 ///
 /// # Errors
-/// As [`look`].
+/// Returns the errors of [`look`].
 pub(crate) fn without_agents(detail: Detail) -> Result<FoundProcesses, Error> {
     Ok(find::all(detail)?)
 }
 
-/// Looks at the processes that have `part` in their names, but not for agents in them.
+/// Finds the Go processes that have `part` in their names, without their agents.
 ///
 /// # Errors
-/// As [`look`].
+/// Returns the errors of [`look`].
 pub(crate) fn named(part: &str) -> Result<FoundProcesses, Error> {
     let part = part.to_owned();
     Ok(find::matching(Detail::Text, move |process| find::full_name(process).contains(&part))?)

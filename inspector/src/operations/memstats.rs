@@ -1,4 +1,4 @@
-//! Statistics of allocations and collections.
+//! Statistics of allocations and garbage collections.
 
 use super::error::{source_error, take_error};
 use super::panicking;

@@ -1,5 +1,5 @@
-//! What gops-probe does, whoever asks: each operation looks at a process, or changes it, and gives an answer. It neither parses arguments,
-//! nor prints, nor ends the program; `cli` and `serve` do that.
+//! Operations of gops-probe, independent of who asks: each reads or changes a process, and returns an answer.
+//! Operations neither parse arguments, nor print, nor end the program; `cli` and `serve` do that.
 
 pub(crate) mod binary;
 pub(crate) mod change;
@@ -23,11 +23,11 @@ pub(crate) mod version;
 pub(crate) mod via;
 pub(crate) mod waiters;
 
-/// Whoever asks for an operation, and hears of it what is no part of the answer.
+/// Receiver of notes that are no part of an operation's answer.
 pub(crate) trait Listener {
-    /// Something that the user has to know of how the answer comes about.
+    /// Takes a fact about the making of the answer that the user has to know.
     fn note(&self, text: &str);
 }
 
-/// Whether somebody wants an operation that takes a while to end now.
+/// Returns true if a long operation should end now.
 pub(crate) type Interrupted<'i> = &'i dyn Fn() -> bool;

@@ -1,4 +1,4 @@
-//! One process: what /proc, its files and its Go runtime say of it.
+//! Facts about one process from /proc, its files and its Go runtime.
 
 use std::time::Duration;
 
@@ -13,19 +13,21 @@ use crate::report::process::Live;
 use crate::runtime::open::open_all;
 use crate::runtime::settings;
 
-/// What is known of a process.
+/// Facts about a process.
 #[derive(Debug)]
 pub(crate) struct Seen {
-    /// What /proc and its files say.
+    /// Facts from /proc and from files.
     pub(crate) details: Details,
-    /// What is known of the Go program in it while it runs.
+    /// Facts about the running Go program.
     pub(crate) live: Live,
 }
 
-/// Looks at a process; over `period`, where that is not zero. Its memory is read for [`Detail::All`] only.
+/// Reads the facts about a process, and measures CPU usage over `period` unless that is zero. Memory is read
+/// only for [`Detail::All`].
 ///
 /// # Errors
-/// That the process has ended, or executes another program. What else cannot be found out is in the answer.
+/// Returns an error if the process has ended, or executes another program. Other facts that cannot be
+/// determined are listed in the answer.
 pub(crate) fn look(process: &Process, period: Duration, detail: Detail) -> Result<Seen, Error> {
     let mut details = details::look(process, period, detail)?;
     let agent = go(&details).and_then(|go| OwnPortFiles::list().agent_of(process, &go.program));
@@ -35,10 +37,10 @@ pub(crate) fn look(process: &Process, period: Duration, detail: Detail) -> Resul
 }
 
 impl Seen {
-    /// The error of an answer in which something is missing or doubtful.
+    /// Checks that the answer is complete and not doubtful.
     ///
     /// # Errors
-    /// As said.
+    /// Returns an error if facts are missing or doubtful.
     pub(crate) fn conclude(&self) -> Result<(), Error> {
         if self.details.unknown.is_empty() {
             return version::conclude(go(&self.details));
@@ -51,7 +53,7 @@ fn go(details: &Details) -> Option<&GoProcess> {
     details.more.as_ref()?.go.as_ref()
 }
 
-/// What the runtime is set to, read from the memory of a Go process.
+/// Reads the settings of the runtime from the memory of a Go process.
 fn live(process: &Process, details: &mut Details) -> Result<Live, Error> {
     if go(details).is_none() {
         return Ok(Live::default());

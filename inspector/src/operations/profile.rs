@@ -1,4 +1,4 @@
-//! The profiles that the runtime keeps, or that can be made of what it keeps.
+//! Profiles that the runtime keeps, or that can be made from its data.
 
 use std::time::{Duration, SystemTime};
 
@@ -18,21 +18,21 @@ use crate::runtime::open::{Opened, RuntimeName};
 use crate::runtime::snapshot::{Pause, SnapshotOptions};
 use crate::runtime::stack_counts::{goroutine_profile, thread_profile};
 
-/// A profile that the runtime keeps, or that can be made of what it keeps.
+/// Profile that the runtime keeps, or that can be made from its data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProfileKind {
-    /// Memory in use, by where it was allocated.
+    /// Memory in use, by place of allocation.
     Heap,
-    /// All allocations since the program began.
+    /// Allocations since the program began, by place of allocation.
     Allocs,
-    /// Goroutines by their stacks.
+    /// Goroutines, by stack.
     Goroutine,
-    /// Threads by where they were started.
+    /// Threads, by place of creation.
     ThreadCreate,
-    /// Where goroutines waited.
+    /// Waits of goroutines, by place.
     Block,
-    /// Who held the locks that others waited for.
+    /// Holders of the locks that other goroutines waited for.
     Mutex,
 }
 
@@ -48,31 +48,32 @@ impl ProfileKind {
         }
     }
 
-    /// What an agent can be asked for it.
+    /// Returns the request that makes an agent answer this profile. `None` if agents do not have the profile.
     pub(crate) fn signal(self) -> Option<Signal> {
         (self == ProfileKind::Heap).then_some(Signal::HeapProfile)
     }
 }
 
-/// A profile, and what it took to have it.
+/// Profile, with its cost and the facts that belong to it.
 pub(crate) struct Taken {
     pub(crate) profile: Profile,
-    /// `None` where an agent answered.
+    /// Cost of the profile. `None` if an agent answered.
     pub(crate) cost: Option<AnswerCost>,
-    /// What is missing in it.
+    /// Description of missing data. `None` if nothing is missing.
     pub(crate) missing: Option<String>,
-    /// What the user has to know of it.
+    /// Notes that the user has to know.
     pub(crate) notes: Vec<String>,
-    /// How its times were converted, where they were.
+    /// Rate by which times were converted. `None` if there were none to convert.
     pub(crate) ticks: Option<TicksPerSecond>,
-    /// How its samples were taken, where they were.
+    /// Method of sampling. `None` if the profile holds no CPU samples.
     pub(crate) sampling: Option<HowSampled>,
 }
 
-/// A reading, or the difference of two; `wait` passes the time between them.
+/// Reads a profile, or the difference of two readings `apart` from each other. `wait` waits for the time
+/// between them.
 ///
 /// # Errors
-/// Those of reading what it is made of.
+/// Returns an error if the data of the profile cannot be read.
 pub(crate) fn reading(
     kind: ProfileKind,
     process: &Process,
@@ -92,7 +93,7 @@ pub(crate) fn reading(
     difference(together(first)?, together(second)?)
 }
 
-/// One profile of what several runtimes answer: their samples have a label that says which one they are of.
+/// Merges the profiles of several runtimes into one. A label of each sample names its runtime.
 fn together(answers: Answers<Taken>) -> Result<Taken, Error> {
     let several = answers.are_several();
     let missing = answers.conclude().err().map(|error| error.to_string());
@@ -136,7 +137,7 @@ pub(crate) fn difference(first: Taken, second: Taken) -> Result<Taken, Error> {
     })
 }
 
-/// Reads a profile from outside. Two that are compared convert their times alike, by `ticks` of the first.
+/// Reads a profile from outside. `ticks` of a first profile converts the times of a second one alike.
 fn read(
     kind: ProfileKind,
     process: &Process,
@@ -189,18 +190,18 @@ fn threads(process: &Process, opened: &Opened) -> Result<Taken, Error> {
     Ok(Taken { profile: made.profile, cost: Some(cost), missing, notes, ticks: None, sampling: None })
 }
 
-/// What has to be known of a program that is being brought down.
+/// Returns the notes about a panicking program.
 fn notes_of(panicking: Option<bool>) -> Vec<String> {
     if panicking == Some(true) { vec![panicking::NOTE.to_owned()] } else { Vec::new() }
 }
 
-/// The heap profile of all runtimes, or of the chosen one, as an agent would answer it.
+/// Returns the heap profile as an agent would answer it: of the chosen runtime, or of all.
 pub(crate) fn heap(process: &Process, runtime: Option<&str>) -> Result<Vec<u8>, Error> {
     let answers = runtimes::ask(process, runtime, |opened| read(ProfileKind::Heap, process, opened, None))?;
     Ok(pprof::write(&together(answers)?.profile))
 }
 
-/// What the runtime keeps a table of.
+/// Reads a profile from a table of the runtime.
 fn table(
     kind: ProfileKind,
     process: &Process,
@@ -218,7 +219,7 @@ fn table(
     let mut notes = notes_of(panicking::look(process, view));
     process.check()?;
     if let Some((profiler, because)) = off(kind, &profilers) {
-        // From Go 1.26 on there may be one allocation of before the runtime knew that nobody wants it sampled.
+        // From Go 1.26, one allocation may be from before the runtime knew that nobody wants samples.
         let linked = profilers.memory != Sampling::NotLinked;
         let nothing = profile.samples.len() <= usize::from(!linked);
         if nothing {
@@ -240,7 +241,8 @@ fn table(
     Ok(Taken { profile, cost: Some(cost), missing: None, notes, ticks: converted, sampling: None })
 }
 
-/// Which profiler a profile comes from and why it is off, if it is.
+/// Returns the profiler of a profile and the reason why it is off. `None` if it is on, or if there is no
+/// profiler.
 fn off(kind: ProfileKind, profilers: &Profilers) -> Option<(&'static str, String)> {
     let (profiler, variable, sampling) = match kind {
         ProfileKind::Heap | ProfileKind::Allocs => ("memory", "MemProfileRate", profilers.memory),

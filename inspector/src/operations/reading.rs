@@ -1,4 +1,4 @@
-//! A table of the runtime as it was read at one time, of which a profile is made.
+//! Table of the runtime, read at one time, from which a profile is made.
 
 use super::profile::ProfileKind;
 use crate::memory::Memory;
@@ -8,14 +8,14 @@ use crate::runtime::buckets::{
     heap_profile, mutex_profile, read_block, read_memory, read_mutex,
 };
 
-/// See the module.
+/// Table of memory or of contention, read at one time.
 pub(crate) enum Reading {
     Memory(MemoryBuckets),
     Contention(ContentionBuckets),
 }
 
 impl Reading {
-    /// Reads the table of a profile that the runtime keeps one for.
+    /// Reads the table that the runtime keeps for a profile.
     pub(crate) fn take(
         kind: ProfileKind,
         tables: &Tables<'_>,
@@ -28,15 +28,15 @@ impl Reading {
         })
     }
 
-    /// Has its times converted by `ticks`, where those are given, and says by what they are. Where there is nothing to
-    /// convert, nothing was measured for it.
+    /// Sets the rate that converts times to `ticks`, if given. Returns the rate in use; `None` if there is
+    /// nothing to convert, as no rate was measured then.
     pub(crate) fn convert(&mut self, ticks: Option<TicksPerSecond>) -> Option<TicksPerSecond> {
         let Reading::Contention(found) = self else { return None };
         found.ticks = ticks.unwrap_or(found.ticks);
         (!found.buckets.is_empty()).then_some(found.ticks)
     }
 
-    /// Says with what rate was sampled, where the profiler is off again and the table no longer says it.
+    /// Sets the sampling rate, if the profiler is off again and the table no longer has the rate.
     pub(crate) fn was_sampled_with(&mut self, rate: u64) {
         match self {
             Reading::Memory(found) if found.rate == 0 => found.rate = i64::try_from(rate).unwrap_or(i64::MAX),
@@ -45,18 +45,18 @@ impl Reading {
         }
     }
 
-    /// What was counted since an earlier reading of the same table.
+    /// Returns the difference to an earlier reading of the same table.
     pub(crate) fn since(&self, earlier: &Reading) -> Reading {
         match (self, earlier) {
             (Reading::Memory(now), Reading::Memory(then)) => Reading::Memory(now.since(then)),
             (Reading::Contention(now), Reading::Contention(then)) => Reading::Contention(now.since(then)),
-            // Both are of one kind.
+            // Both readings are of one kind.
             (Reading::Memory(now), _) => Reading::Memory(now.clone()),
             (Reading::Contention(now), _) => Reading::Contention(now.clone()),
         }
     }
 
-    /// The profile of it.
+    /// Makes the profile from the reading.
     pub(crate) fn profile(&self, kind: ProfileKind, tables: &Tables<'_>, mappings: Vec<Mapping>) -> Profile {
         match self {
             Reading::Memory(memory) if kind == ProfileKind::Allocs => {

@@ -1,4 +1,4 @@
-//! The runtimes of a process that answer: all that it has, or the one that is chosen.
+//! Answers of the Go runtimes of a process: of all, or of the chosen one.
 
 use std::io::{self, Write};
 
@@ -7,22 +7,22 @@ use crate::process::{self, Pid, Process};
 use crate::report::runtimes::write_heading;
 use crate::runtime::open::{Opened, RuntimeName, Runtimes, open_all, open_chosen};
 
-/// What the runtimes of a process answer.
+/// Answers of the runtimes of a process.
 #[derive(Debug)]
 pub(crate) struct Answers<T> {
-    /// The process.
+    /// Process id.
     pub(crate) pid: Pid,
     each: Vec<(RuntimeName, T)>,
-    /// Runtimes that do not answer, and why.
+    /// Runtimes that did not answer, with the reasons.
     pub(crate) failed: Vec<(RuntimeName, Error)>,
-    /// They are several, none of which was chosen.
+    /// True if there are several runtimes and none was chosen.
     several: bool,
 }
 
-/// Asks the chosen runtime, or each.
+/// Asks the chosen runtime, or all of them.
 ///
 /// # Errors
-/// Where none answers: why the first one does not.
+/// Returns the error of the first runtime if none answers.
 pub(crate) fn ask<T>(
     process: &Process,
     chosen: Option<&str>,
@@ -53,7 +53,7 @@ pub(crate) fn ask<T>(
     Ok(answers)
 }
 
-/// Whether there is nothing left to ask.
+/// Returns true if there is nothing left to ask.
 fn is_gone(error: &Error) -> bool {
     matches!(
         error,
@@ -62,12 +62,12 @@ fn is_gone(error: &Error) -> bool {
 }
 
 impl<T> Answers<T> {
-    /// Whether the answer has to say which runtime it is of.
+    /// Returns true if each answer must name its runtime.
     pub(crate) fn are_several(&self) -> bool {
         self.several
     }
 
-    /// The answer of the only runtime, or of the one that was chosen.
+    /// Returns the answer of the only runtime or of the chosen one. `None` if there are several.
     pub(crate) fn only(&self) -> Option<&T> {
         match self.each.as_slice() {
             [(_, only)] if !self.several => Some(only),
@@ -75,17 +75,17 @@ impl<T> Answers<T> {
         }
     }
 
-    /// The answers, with the names of their runtimes.
+    /// Returns the answers with the names of their runtimes.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&RuntimeName, &T)> {
         self.each.iter().map(|(name, answer)| (name, answer))
     }
 
-    /// The same, to be kept.
+    /// Returns the answers by value, with the names of their runtimes.
     pub(crate) fn into_each(self) -> Vec<(RuntimeName, T)> {
         self.each
     }
 
-    /// Names the runtimes that do not answer, where others do.
+    /// Returns an error that names the runtimes without an answer, if there are any.
     pub(crate) fn conclude(&self) -> Result<(), Error> {
         let texts: Vec<String> = self
             .failed
@@ -95,7 +95,7 @@ impl<T> Answers<T> {
         if texts.is_empty() { Ok(()) } else { Err(Error::Partial(texts.join("; "))) }
     }
 
-    /// Writes them one after the other, each below its runtime where there are several.
+    /// Writes the answers one after the other, each with its runtime as heading if there are several.
     pub(crate) fn write_text(
         &self,
         out: &mut dyn Write,

@@ -1,4 +1,4 @@
-//! All goroutines of a process.
+//! Snapshot of all goroutines of a process.
 
 use super::error::snapshot_error;
 use super::panicking;
@@ -10,25 +10,25 @@ use crate::runtime::open::Opened;
 use crate::runtime::snapshot::{self, Snapshot, SnapshotOptions};
 use crate::runtime::view::View;
 
-/// All goroutines of a process at one time, and what it took to see them.
+/// Snapshot of all goroutines of a process, with its cost.
 #[derive(Debug)]
 pub(crate) struct Seen {
     pub(crate) pid: Pid,
     pub(crate) view: View,
     pub(crate) snapshot: Snapshot,
     attach_cost: ReadCost,
-    /// The program is being brought down.
+    /// True if a panic, a fatal error or a signal is ending the program. `None` if unknown.
     pub(crate) panicking: Option<bool>,
 }
 
 impl Seen {
-    /// What it took.
+    /// Returns the cost of attaching and of the snapshot.
     pub(crate) fn cost(&self) -> AnswerCost {
         AnswerCost::new(self.attach_cost, &self.snapshot)
     }
 }
 
-/// Looks at the goroutines of a process from outside.
+/// Takes a snapshot of the goroutines of a process from outside.
 pub(crate) fn look(process: &Process, opened: Opened, options: &SnapshotOptions) -> Result<Seen, Error> {
     let Opened { view, cost: attach_cost, .. } = opened;
     let snapshot = snapshot::take(process, &view, options).map_err(|e| snapshot_error(process, e))?;

@@ -13,12 +13,12 @@ use crate::runtime::memstats::{Wanted, take_with};
 use crate::runtime::open::Opened;
 use crate::runtime::stats::Counters;
 
-/// How often numbers that contradict each other are read again.
+/// Maximum number of readings while numbers contradict each other.
 const TRIES: u32 = 6;
-/// What changes sides does so in less.
+/// Time between two readings. Changes that are in progress finish in less.
 const BETWEEN: Duration = Duration::from_millis(10);
 
-/// Counts from outside, while the process runs; `more` than what gops says where that is wanted.
+/// Counts from outside while the process runs. `more` adds numbers that gops does not have.
 pub(crate) fn look(process: &Process, opened: &Opened, more: bool) -> Result<StatsAnswer, Error> {
     let view = &opened.view;
     let counters = Counters::find(view).map_err(|e| source_error(process, e))?;
@@ -45,7 +45,7 @@ pub(crate) fn look(process: &Process, opened: &Opened, more: bool) -> Result<Sta
     Ok(StatsAnswer { panicking, ..answer })
 }
 
-/// The error of an answer that contradicts itself.
+/// Returns an error if the answer contradicts itself.
 pub(crate) fn conclude(doubts: &[Contradiction]) -> Result<(), Error> {
     let Some(first) = doubts.first() else { return Ok(()) };
     let fields = first.fields.join(" and ");

@@ -1,4 +1,4 @@
-//! When a dump is taken: at once, after a time, or once the program does not get any further.
+//! Time of a dump: at once, after a delay, or once the program makes no progress.
 
 use std::time::{Duration, Instant};
 
@@ -11,19 +11,19 @@ use crate::runtime::progress::Progress;
 use crate::runtime::snapshot::{self, Pause, SnapshotOptions};
 use crate::{Error, ErrorKind};
 
-/// The shortest and the longest time between two looks.
+/// Minimum and maximum time between two looks.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
-/// So many looks at least fall into the time in which nothing may move.
+/// Minimum number of looks within the time in which nothing may move.
 const LOOKS_IN_TIME: u32 = 10;
-/// The runtime of a process that has begun is there by then.
+/// Maximum time until the runtime of a new process can be read.
 const START: Duration = Duration::from_secs(10);
-/// Looking takes no more than this part of the time.
+/// Minimum ratio of the time between two looks to the time that a look takes.
 const MOST: u32 = 20;
 
 /// Waits for `time`, or until the process ends.
 ///
 /// # Errors
-/// That the process has ended; that somebody interrupts.
+/// Returns an error if the process has ended, and [`Error::Interrupted`] if `interrupted` returns true.
 pub(crate) fn wait(process: &Process, time: Duration, interrupted: Interrupted<'_>) -> Result<(), Error> {
     let begun = Instant::now();
     while let Some(rest) = time.checked_sub(begun.elapsed()).filter(|rest| !rest.is_zero()) {
@@ -37,10 +37,12 @@ pub(crate) fn wait(process: &Process, time: Duration, interrupted: Interrupted<'
     Ok(())
 }
 
-/// Waits until no goroutine of the main module has moved for `time`: of the runtime that was chosen, or of none that the process has.
+/// Waits until no goroutine of the main module has moved for `time`. Watches the chosen runtime, or all of
+/// them.
 ///
 /// # Errors
-/// That the process has ended before; that somebody interrupts; those of looking at its goroutines.
+/// Returns an error if the process has ended before or its goroutines cannot be read, and
+/// [`Error::Interrupted`] if `interrupted` returns true.
 pub(crate) fn wait_until_stuck(
     process: &Process,
     chosen: Option<&str>,
@@ -50,7 +52,7 @@ pub(crate) fn wait_until_stuck(
     let (shortest, longest) = LOOKS;
     let apart = (time / LOOKS_IN_TIME).clamp(shortest, longest);
     let found = find::one(process)?;
-    // What was found out about the program holds until it executes another one, which ends the wait.
+    // Facts about the program hold until it executes another one, which ends the wait.
     let runtimes = open_once_it_runs(process, chosen, interrupted)?;
     let watch = |opened: Opened| {
         let progress = Progress::of(main_module(&found, &opened.name));
@@ -65,7 +67,7 @@ pub(crate) fn wait_until_stuck(
         for (view, progress) in &mut watched {
             match snapshot::take(process, view, &options).map_err(|e| snapshot_error(process, e)) {
                 Ok(taken) => moved |= progress.has_moved(view, &taken),
-                // A thread that could not be stopped this time says nothing of the goroutines.
+                // A thread that could not be stopped this time says nothing about the goroutines.
                 Err(error) if error.kind() == ErrorKind::Failed => unseen = true,
                 Err(error) => return Err(error),
             }
@@ -79,7 +81,7 @@ pub(crate) fn wait_until_stuck(
     }
 }
 
-/// The module whose goroutines have to move: that of the program, or of the library, that has the runtime.
+/// Returns the module whose goroutines have to move: that of the program or of the library with the runtime.
 fn main_module<'f>(found: &'f GoProcess, runtime: &RuntimeName) -> Option<&'f str> {
     let is_its = |path: &[u8]| String::from_utf8_lossy(path) == runtime.module.as_str();
     let other = found.other_runtimes.iter().find(|other| is_its(&other.module));
@@ -88,7 +90,7 @@ fn main_module<'f>(found: &'f GoProcess, runtime: &RuntimeName) -> Option<&'f st
     info.main.as_ref().map(|module| module.path.as_str())
 }
 
-/// Attaches to the runtime, or to each; in a process that has just begun, once its runtime has.
+/// Attaches to the chosen runtime, or to all. In a new process, waits until the runtime has started.
 fn open_once_it_runs(
     process: &Process,
     chosen: Option<&str>,

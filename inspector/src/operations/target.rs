@@ -1,4 +1,4 @@
-//! What an operation is asked about: a process of this machine, or the agent at an address.
+//! Target of an operation: a process of this machine, or the agent at an address.
 
 use std::time::Duration;
 
@@ -9,17 +9,17 @@ use crate::change;
 use crate::process::Process;
 use crate::process::select::Selector;
 
-/// What a target turned out to be.
+/// Target after resolution.
 #[derive(Debug)]
 pub(crate) enum ResolvedTarget {
-    /// A process of this machine.
+    /// Process of this machine.
     Process(Process),
-    /// An agent, of which only the address is known.
+    /// Agent of which only the address is known.
     Agent(Address),
 }
 
 impl ResolvedTarget {
-    /// The process, if it is one.
+    /// Returns the process, if the target is one.
     pub(crate) fn process(&self) -> Option<&Process> {
         match self {
             ResolvedTarget::Process(process) => Some(process),
@@ -27,7 +27,7 @@ impl ResolvedTarget {
         }
     }
 
-    /// For what is shown to people beside many others: also by its name.
+    /// Returns the target's text for a title, with the name of a process.
     pub(crate) fn titled(&self) -> String {
         match self {
             ResolvedTarget::Process(process) => format!("{}, process {}", process.name(), process.pid()),
@@ -35,7 +35,7 @@ impl ResolvedTarget {
         }
     }
 
-    /// For messages and answers.
+    /// Returns the target for messages and answers.
     pub(crate) fn named(&self) -> AgentTarget {
         match self {
             ResolvedTarget::Process(process) => AgentTarget::Process(process.pid()),
@@ -44,10 +44,11 @@ impl ResolvedTarget {
     }
 }
 
-/// Pins the process that is meant, waits for it up to `wait` where that is given, and puts back what an earlier run left in it.
+/// Pins the selected process, and restores changes that an earlier run left in it. `wait` is the maximum time
+/// to wait for the process.
 ///
 /// # Errors
-/// That there is no such process, or that there are several.
+/// Returns an error if no process matches, or if several do.
 pub(crate) fn find(
     selector: &Selector,
     wait: Option<Duration>,
@@ -63,7 +64,8 @@ pub(crate) fn find(
     Ok(process)
 }
 
-/// Puts back what an earlier run left in a process, and says so.
+/// Restores changes that an earlier run left in a process. Returns a sentence about it, or `None` if there
+/// were none.
 fn restore(process: &Process) -> Option<String> {
     match change::restore_left_over(process) {
         Ok(words) if words.is_empty() => None,

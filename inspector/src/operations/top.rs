@@ -1,4 +1,4 @@
-//! What runs on the CPUs, over the last intervals.
+//! Live CPU use over the last intervals.
 
 use std::time::{Duration, Instant};
 
@@ -10,47 +10,48 @@ use crate::native::Kernel;
 use crate::process::Process;
 use crate::report::top::{Interval, Top, Window};
 
-/// The longest wait for samples at once, so that whoever asks can look in between what else there is to do. No interval is shorter.
+/// Maximum time of one wait for samples, so that the caller can do other work in between. Intervals are not
+/// shorter.
 pub(crate) const TICK: Duration = Duration::from_millis(50);
 
-/// Samples of some processes, or of all of the machine, that are taken until it is dropped.
+/// Sampling of some processes, or of the whole machine. Dropping the value ends it.
 #[allow(missing_debug_implementations, reason = "a trait object has none")]
 pub(crate) struct Session<'o> {
     capture: Capture<'o>,
     kernel: Kernel,
     window: Window,
     interval: Duration,
-    /// The only process that samples can be of: its pid and name.
+    /// Pid and name of the only process that samples can be of. `None` if there may be others.
     alone: Option<(u64, String)>,
-    /// When the present interval began.
+    /// Start of the present interval.
     since: Instant,
-    /// How many notes were given.
+    /// Number of notes already returned.
     said: usize,
 }
 
-/// The end of an interval.
+/// Result at the end of an interval.
 #[derive(Debug)]
 pub(crate) struct Round {
-    /// What ran in the last intervals.
+    /// CPU use of the last intervals.
     pub(crate) top: Top,
-    /// What the user has to know of it, where that is more than before.
+    /// Notes that the user has to know. Empty unless there are more than before.
     pub(crate) notes: Vec<String>,
-    /// Why it is the last one, if it is.
+    /// Reason why this round is the last one. `None` if it is not.
     pub(crate) ended: Option<&'static str>,
 }
 
 impl<'o> Session<'o> {
-    /// Begins to take samples. Each answer is of `window`, or of one interval where that is longer.
+    /// Begins sampling. Each answer covers `window`, or one interval if that is longer.
     ///
     /// # Errors
-    /// Where no sample can be taken in any way that is allowed.
+    /// Returns an error if no allowed way of sampling works.
     pub(crate) fn begin(
         processes: &'o [Process],
         options: &'o CaptureOptions,
         interval: Duration,
         window: Duration,
     ) -> Result<Self, Error> {
-        // With children there are more of them soon.
+        // Children will add further processes soon.
         let alone = match processes {
             [one] if !options.children => {
                 Some((u64::from(one.pid().as_raw().unsigned_abs()), one.name().to_owned()))
@@ -69,33 +70,33 @@ impl<'o> Session<'o> {
         })
     }
 
-    /// The only process that samples can be of: its pid and name. `None` where there may be others.
+    /// Returns pid and name of the only process that samples can be of. `None` if there may be others.
     pub(crate) fn alone(&self) -> Option<&(u64, String)> {
         self.alone.as_ref()
     }
 
-    /// Why samples are not taken in a better way.
+    /// Returns the reasons why no better way of sampling is used, as sentences.
     pub(crate) fn because(&self) -> Vec<String> {
         let mode = self.capture.mode();
         let because = self.capture.because().iter();
         because.map(|why| format!("samples are taken by {mode}, not by {why}")).collect()
     }
 
-    /// Collects samples until the interval is over, but for no longer than [`TICK`].
+    /// Collects samples until the interval is over, for at most [`TICK`].
     ///
     /// # Errors
-    /// Where it cannot go on.
+    /// Returns an error if sampling cannot continue.
     pub(crate) fn wait(&mut self) -> Result<(), Error> {
         let left = self.interval.saturating_sub(self.since.elapsed());
         self.capture.poll(left.min(TICK))
     }
 
-    /// Forgets the intervals before this one.
+    /// Removes the previous intervals.
     pub(crate) fn forget(&mut self) {
         self.window.clear();
     }
 
-    /// Ends the interval, if it is over or no more samples will come.
+    /// Ends the interval and returns its result, if it is over or no more samples will come.
     pub(crate) fn round(&mut self) -> Option<Round> {
         let ended = self.capture.ended();
         if self.since.elapsed() < self.interval && ended.is_none() {
@@ -107,7 +108,7 @@ impl<'o> Session<'o> {
         let profile = named(known, &collected, rate, &|address| self.kernel.function(address));
         self.window.push(Interval::new(&profile, took, self.alone.as_ref()));
         let mut notes = [collected.notes(), self.capture.notes()].concat();
-        // Once: there may be more of the same later.
+        // Notes are returned once; there may be more of the same later.
         if notes.len() > self.said {
             self.said = notes.len();
         } else {

@@ -1,4 +1,4 @@
-//! The Go release that built a program.
+//! Go release that built a program.
 
 use crate::Error;
 use crate::process::Process;
@@ -7,33 +7,34 @@ use crate::report::version::write_text;
 use crate::runtime::contradiction;
 use crate::runtime::open::open_chosen;
 
-/// Looks at the files of a process, which say what built it.
+/// Finds the Go program of a process in its files.
 ///
 /// # Errors
-/// Whatever keeps us from saying that it is a Go process.
+/// Returns an error if the process is no Go process, or if that cannot be determined.
 pub(crate) fn look(process: &Process) -> Result<GoProcess, Error> {
     Ok(find::one(process)?)
 }
 
-/// The release as an agent would answer it: that of the runtime that is chosen, or of the only one; or of each with its module.
+/// Returns the release as an agent would answer it: of the chosen runtime, or of the only one. For several
+/// runtimes, each release has its module.
 ///
 /// # Errors
-/// Those of [`look`]; where the chosen runtime cannot be read.
+/// Returns the errors of [`look`], and an error if the chosen runtime cannot be read.
 pub(crate) fn as_agent(process: &Process, chosen: Option<&str>) -> Result<String, Error> {
     let found = look(process)?;
     if chosen.is_some() {
         return Ok(open_chosen(process, chosen)?.name.release);
     }
     let mut text = Vec::new();
-    // Memory takes whatever is written.
+    // Writing to memory takes any bytes.
     write_text(&found, false, &mut text).map_err(|e| Error::Failed(e.to_string()))?;
     Ok(String::from_utf8_lossy(&text).trim_end().to_owned())
 }
 
-/// The error of an answer in which versions are contradicted by the programs that name them.
+/// Checks that no program contradicts the Go version that it states.
 ///
 /// # Errors
-/// As said.
+/// Returns [`Error::Partial`] if a version is contradicted.
 pub(crate) fn conclude<'p>(processes: impl IntoIterator<Item = &'p GoProcess>) -> Result<(), Error> {
     const NAMED: usize = 20;
     let doubt = |process: &GoProcess| Some((process.pid, contradiction::of_version(&process.program)?.why));

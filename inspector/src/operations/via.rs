@@ -1,4 +1,4 @@
-//! Who answers: we from outside, or the agent in the process.
+//! Choice of who answers: gops-probe from outside, or the agent in the process.
 
 use super::Listener;
 use super::target::ResolvedTarget;
@@ -6,30 +6,31 @@ use crate::agent::{self, Connection, Signal};
 use crate::process::Process;
 use crate::{Error, ErrorKind};
 
-/// Ways to an answer.
+/// Choice of who may answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Via {
-    /// From outside; if that is not possible, from the agent in the process.
+    /// Answer from outside or, if that is not possible, from the agent in the process.
     Auto,
-    /// Only from outside.
+    /// Answer from outside only.
     Probe,
-    /// Only from the agent in the process.
+    /// Answer from the agent in the process only.
     Agent,
 }
 
-/// An answer from outside, or a connection to the agent that is to give it.
+/// Answer from outside, or connection to the agent that is to give it.
 #[derive(Debug)]
 pub(crate) enum Chosen<T> {
-    /// The answer from outside.
+    /// Answer from outside.
     Probe(T),
-    /// The agent that is to answer.
+    /// Connection to the agent that is to answer.
     Agent(Connection),
 }
 
-/// Answers from outside if that is wanted and possible, else connects to the agent.
+/// Answers from outside if wanted and possible; connects to the agent otherwise.
 ///
 /// # Errors
-/// Those of `probe`, where no agent may or can answer instead; those of connecting to the agent that is wanted.
+/// Returns the error of `probe` if no agent may or can answer instead, and an error if the wanted agent
+/// cannot be reached.
 pub(crate) fn choose<T>(
     target: &ResolvedTarget,
     via: Via,
@@ -52,7 +53,7 @@ pub(crate) fn choose<T>(
         Ok(answer) => return Ok(Chosen::Probe(answer)),
         Err(error) => error,
     };
-    // What is not there is not there for an agent either, and what broke is better said.
+    // An agent does not have what does not exist; and a failure is better reported.
     let may_help = matches!(error.kind(), ErrorKind::Permission | ErrorKind::Unsupported | ErrorKind::NotGo);
     if via == Via::Probe || !may_help {
         return Err(error);
@@ -69,10 +70,11 @@ pub(crate) fn choose<T>(
     }
 }
 
-/// Connects to the agent for what only an agent can answer.
+/// Connects to the agent for an answer that only an agent has.
 ///
 /// # Errors
-/// That only an agent can, and why there is none; those of connecting to it.
+/// Returns [`Error::NeedsAgent`] with the reason if there is no agent, and an error if connecting to it
+/// fails.
 pub(crate) fn agent_only(target: &ResolvedTarget, via: Via, signal: Signal) -> Result<Connection, Error> {
     let command = signal.command();
     if via == Via::Probe {
@@ -87,7 +89,7 @@ pub(crate) fn agent_only(target: &ResolvedTarget, via: Via, signal: Signal) -> R
         ResolvedTarget::Process(process) => Connection::to_process(process),
     };
     connected.map_err(|error| match error {
-        // That it has none is said as what the command would need.
+        // A missing agent is reported as a need of the command.
         agent::Error::None { .. } | agent::Error::Stale { .. } | agent::Error::PortFile { .. }
             if !error.is_denied() =>
         {

@@ -1,5 +1,6 @@
-//! Who waits since before a profiler was switched on. The runtime counts a wait when it ends, and by what it noted at its begin: of
-//! goroutines that are stuck, the block and mutex profiles of a time say nothing.
+//! Goroutines that have been waiting since before a profiler was switched on. The runtime counts a wait at
+//! its end, with what it noted at its begin: block and mutex profiles of a period say nothing about
+//! goroutines that are stuck.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, SystemTime};
@@ -13,26 +14,26 @@ use crate::runtime::snapshot::{self, Pause, Snapshot, SnapshotOptions};
 use crate::runtime::stack_counts::goroutine_profile;
 use crate::runtime::view::View;
 
-/// Places that are named.
+/// Maximum number of places that are named.
 const MAX_PLACES: usize = 3;
-/// Reasons that are named.
+/// Maximum number of wait reasons that are named.
 const MAX_REASONS: usize = 4;
 
-/// The goroutines that wait at one time.
+/// Goroutines that wait at one time.
 #[derive(Debug)]
 pub(crate) struct Waiters {
     epochs: HashMap<u64, Epoch>,
-    /// How many of them wait for a lock.
+    /// Number of goroutines that wait for a lock.
     for_locks: usize,
 }
 
-/// Whether a reason to wait (`runtime.waitReasonStrings`) is that of a lock. Before Go 1.20 mutexes have the one of semaphores, which
-/// wait groups have too.
+/// Returns true if a wait reason (`runtime.waitReasonStrings`) is that of a lock. Before Go 1.20, mutexes
+/// have the reason of semaphores, which wait groups also have.
 fn is_lock(reason: &str) -> bool {
     matches!(reason, "sync.Mutex.Lock" | "sync.RWMutex.RLock" | "sync.RWMutex.Lock" | "semacquire")
 }
 
-/// Whether a profile is of such waits.
+/// Returns true if a profile covers waits with this reason.
 fn is_of(kind: ProfileKind, reason: &str) -> bool {
     match kind {
         ProfileKind::Mutex => is_lock(reason),
@@ -48,8 +49,8 @@ fn is_of(kind: ProfileKind, reason: &str) -> bool {
 }
 
 impl Waiters {
-    /// Looks who waits. `None` for profiles that are not of waits, and where the goroutines cannot be read: the profile can be had all
-    /// the same.
+    /// Finds the waiting goroutines. Returns `None` for profiles without waits, and if the goroutines cannot
+    /// be read: the profile is possible all the same.
     pub(crate) fn look(kind: ProfileKind, process: &Process, view: &View) -> Option<Self> {
         let snapshot = take(kind, process, view)?;
         let waits = |g: &&Goroutine| !g.is_dead() && is_of(kind, header_status(view, g));
@@ -60,7 +61,8 @@ impl Waiters {
         })
     }
 
-    /// What is to be said at the end of the time about those that wait since before its begin.
+    /// Returns the notes for the end of the period about goroutines that have been waiting since before its
+    /// begin.
     pub(crate) fn notes(self, kind: ProfileKind, view: &View, process: &Process) -> Vec<String> {
         let mut notes = Vec::new();
         if let Some(mut snapshot) = take(kind, process, view) {
@@ -80,7 +82,7 @@ impl Waiters {
     }
 }
 
-/// Goroutines of the program; not for what is no profile of waits.
+/// Takes a snapshot of the program's goroutines. Returns `None` for profiles without waits.
 fn take(kind: ProfileKind, process: &Process, view: &View) -> Option<Snapshot> {
     if !matches!(kind, ProfileKind::Block | ProfileKind::Mutex) {
         return None;
@@ -95,7 +97,8 @@ fn take(kind: ProfileKind, process: &Process, view: &View) -> Option<Snapshot> {
     }
 }
 
-/// How many have been waiting all the time, for what, since when, and where.
+/// Describes the goroutines that have been waiting all the time: number, reasons, longest wait and places.
+/// `None` if there are none.
 fn still_waiting(view: &View, process: &Process, snapshot: &Snapshot) -> Option<String> {
     let count = snapshot.slots.len();
     if count == 0 {
@@ -110,7 +113,7 @@ fn still_waiting(view: &View, process: &Process, snapshot: &Snapshot) -> Option<
     let named: Vec<String> =
         reasons.iter().take(MAX_REASONS).map(|(reason, count)| format!("{count} in {reason}")).collect();
     let oldest = snapshot.slots.iter().map(|slot| slot.g.waitsince).filter(|&since| since > 0).min();
-    // The runtime notes it in a garbage collection.
+    // The runtime notes the start of a wait in a garbage collection.
     let since = oldest.map_or_else(String::new, |since| {
         let waited = u64::try_from(snapshot.taken_at.saturating_sub(since)).unwrap_or(0);
         let waited = Duration::from_secs(waited / 1_000_000_000);
@@ -126,7 +129,8 @@ fn still_waiting(view: &View, process: &Process, snapshot: &Snapshot) -> Option<
     ))
 }
 
-/// The functions that wait most, by the first frame that is not of the runtime or of `sync`.
+/// Returns the places with the most waiting goroutines, by the first frame outside of `runtime`, `sync` and
+/// `internal`.
 fn places(view: &View, process: &Process, snapshot: &Snapshot) -> Vec<String> {
     let memory = process.memory();
     let mapped = mappings::of(process).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Answers that a gops agent gives as lines of text, as values.
+//! Answers that a gops agent gives as lines of text, parsed into values.
 
 use std::fmt;
 
@@ -11,10 +11,10 @@ use crate::agent::AgentTarget;
 use crate::process::Pid;
 use crate::profile::json::ProfileAnswer;
 
-/// Who was asked, where that may be more than one.
+/// Targets that a command was asked about: one or several.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Asked {
-    /// A process or an agent.
+    /// Process or agent.
     One(AgentTarget),
     /// Several processes.
     Several(Vec<Pid>),
@@ -43,30 +43,30 @@ impl fmt::Display for Asked {
     }
 }
 
-/// Who was asked, and who answered.
+/// Target that was asked, and who answered.
 #[derive(Debug, Clone, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Source {
-    /// Version of this format.
+    /// Version of the JSON format.
     pub schema: u32,
-    /// The process; absent where something else was asked.
+    /// Process id in our pid namespace. Absent unless exactly one process was asked about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<i32>,
-    /// The processes, where several were asked for.
+    /// Process ids in our pid namespace, if several processes were asked about.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub pids: Vec<i32>,
-    /// The whole machine was asked for.
+    /// True if the whole machine was asked about.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub machine: bool,
-    /// The address that was asked.
+    /// Address of the agent that was asked. Absent if a process was asked about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    /// Who answered: `probe` or `agent`.
+    /// Source of the answer: `probe` (read from outside) or `agent`.
     pub via: &'static str,
 }
 
 impl Source {
-    /// What was asked of a target, and answered by its agent or by us.
+    /// Makes the source of an answer about one target.
     pub fn new(target: &AgentTarget, via: &'static str) -> Self {
         let (pid, address) = match target {
             AgentTarget::Process(pid) => (Some(pid.as_raw()), None),
@@ -75,7 +75,7 @@ impl Source {
         Source { schema: SCHEMA, pid, pids: Vec::new(), machine: false, address, via }
     }
 
-    /// The same where it may be more than one.
+    /// Makes the source of an answer about one or several targets.
     pub fn of(asked: &Asked, via: &'static str) -> Self {
         let mut source =
             Source { schema: SCHEMA, pid: None, pids: Vec::new(), machine: false, address: None, via };
@@ -88,58 +88,58 @@ impl Source {
     }
 }
 
-/// A file that was written.
+/// File that was written.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Saved {
-    /// The file.
+    /// Path of the file.
     pub file: String,
-    /// Its size.
+    /// Size of the file in bytes.
     pub bytes: u64,
-    /// Why it is not whole.
+    /// Reason why the file is incomplete. Absent if it is complete.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub partial: Option<String>,
-    /// What it cost the process; absent where nothing was read from its memory.
+    /// Cost for the process. Absent if nothing was read from its memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost: Option<AnswerCost>,
-    /// How its samples were taken, where it is of samples.
+    /// Method of sampling, and quality of the samples. Absent if the file holds no CPU samples.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sampling: Option<Sampling>,
 }
 
-/// A profile.
+/// Profile with its cost.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ProfileOf {
-    /// Which one: `heap`, `goroutine`.
+    /// Kind of profile: `heap` or `goroutine`, for example.
     pub profile: &'static str,
-    /// What it cost the process; absent where its agent answered.
+    /// Cost for the process. Absent if its agent answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost: Option<AnswerCost>,
-    /// How its samples were taken, where it is of samples.
+    /// Method of sampling, and quality of the samples. Absent if the profile holds no CPU samples.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sampling: Option<Sampling>,
-    /// What is in it.
+    /// Content of the profile.
     #[serde(flatten)]
     pub content: ProfileAnswer,
 }
 
-/// Where a process is served.
+/// Address under which a process is served.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Serving {
-    /// The address for gops.
+    /// Address for gops.
     pub listening: String,
 }
 
-/// An answer, and where it comes from.
+/// Answer with its source.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Sourced<T> {
-    /// Where it comes from.
+    /// Target that was asked, and who answered.
     #[serde(flatten)]
     pub source: Source,
-    /// What it says.
+    /// Answer of the command.
     #[serde(flatten)]
     pub answer: T,
 }
@@ -148,14 +148,16 @@ pub(super) fn pairs(text: &str) -> impl Iterator<Item = (&str, &str)> {
     text.lines().filter_map(|line| line.split_once(':')).map(|(key, value)| (key, value.trim()))
 }
 
-/// `12.50KB (12800 bytes)`, `512 bytes`, and either behind some words: what stands before the last `bytes`.
+/// Parses the number before the last `bytes`: in `12.50KB (12800 bytes)`, in `512 bytes`, and in either with
+/// words before it.
 pub(super) fn parse_bytes(text: &str) -> Option<u64> {
     let rest = text.trim_end_matches(')').strip_suffix(" bytes")?;
     let digits = rest.rfind(|c: char| !c.is_ascii_digit()).map_or(0, |at| at + 1);
     rest.get(digits..)?.parse().ok()
 }
 
-/// A duration as Go prints it: `1h2m3.5s`, `1.5ms`, `10µs`, `0s`. It has no more digits than nanoseconds.
+/// Parses a duration as Go prints it: `1h2m3.5s`, `1.5ms`, `10µs`, `0s`. Fractions have no digits below
+/// nanoseconds.
 pub(super) fn nanoseconds(text: &str) -> Option<u64> {
     let mut rest = text;
     let mut total = 0u64;

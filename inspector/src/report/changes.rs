@@ -1,4 +1,4 @@
-//! What commands say that change a process.
+//! Answers of commands that change a process.
 
 use std::fmt;
 
@@ -8,23 +8,23 @@ use crate::change::gc::{Collection, Heap};
 use crate::change::knob::{NO_LIMIT, Set};
 use crate::change::word::{Width, Word};
 
-/// A word that was written.
+/// Word of memory that was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Written {
-    /// Its name in the runtime's source.
+    /// Name of the word in the runtime's source.
     pub name: String,
-    /// Where it is.
+    /// Address of the word in the target, hexadecimal.
     #[serde(serialize_with = "hex")]
     #[cfg_attr(test, schemars(with = "String"))]
     pub address: u64,
-    /// How many bytes.
+    /// Size of the word in bytes.
     pub bytes: usize,
-    /// What it held.
+    /// Value before the write, hexadecimal.
     #[serde(serialize_with = "hex")]
     #[cfg_attr(test, schemars(with = "String"))]
     pub before: u64,
-    /// What was written.
+    /// Value that was written, hexadecimal.
     #[serde(serialize_with = "hex")]
     #[cfg_attr(test, schemars(with = "String"))]
     pub after: u64,
@@ -46,7 +46,7 @@ impl From<&Word> for Written {
     }
 }
 
-/// A word as people read it: `gcController.gcPercent (4 bytes at 0x5a1f40): 100 -> 50`.
+/// Text for people: `gcController.gcPercent (4 bytes at 0x5a1f40): 100 -> 50`.
 impl fmt::Display for Written {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let value = |value: u64| {
@@ -61,49 +61,49 @@ impl fmt::Display for Written {
     }
 }
 
-/// What it took to change a process from outside.
+/// Effort of a change from outside: stops and writes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Effort {
-    /// Nothing was written: only what would be is said.
+    /// True if nothing was written: the answer states only what would be written.
     pub dry_run: bool,
-    /// How often all threads were stopped.
+    /// Number of times that all threads were stopped.
     pub stops: u32,
-    /// For how many microseconds, all stops together.
+    /// Total time of all stops, in microseconds.
     pub stopped_us: u64,
-    /// What was written, in order; in a dry run, what would be.
+    /// Words written, in order. In a dry run: words that would be written.
     pub written: Vec<Written>,
 }
 
-/// What `setgc` says.
+/// Answer of `setgc`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SetGc {
-    /// The percentage from now on; negative: no collections.
+    /// New GC percentage (GOGC). A negative value turns collections off.
     pub percent: i64,
-    /// That before.
+    /// Previous GC percentage (GOGC).
     pub previous_percent: i64,
-    /// From outside only: what it took.
+    /// Effort of the change. Absent if an agent made it.
     #[serde(flatten)]
     pub effort: Option<Effort>,
 }
 
 impl SetGc {
-    /// Reads the sentence of an agent.
+    /// Parses the sentence of an agent.
     pub fn parse(text: &str) -> Option<Self> {
         let rest = text.trim_end().strip_prefix("New GC percent set to ")?.strip_suffix('.')?;
         let (percent, previous) = rest.split_once(". Previous value was ")?;
         Some(SetGc { percent: percent.parse().ok()?, previous_percent: previous.parse().ok()?, effort: None })
     }
 
-    /// What was done from outside.
+    /// Makes the answer for a change made from outside.
     pub fn new(set: &Set<i32>, dry_run: bool) -> Self {
         let effort = Some(Effort::of(set, dry_run));
         SetGc { percent: set.now.into(), previous_percent: set.before.into(), effort }
     }
 }
 
-/// As an agent says it.
+/// Text in the words of an agent.
 impl fmt::Display for SetGc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let SetGc { percent, previous_percent: previous, effort } = self;
@@ -129,27 +129,27 @@ fn microseconds(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// What `setmemlimit` says.
+/// Answer of `setmemlimit`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SetMemLimit {
-    /// The limit from now on, in bytes; absent: none.
+    /// New memory limit in bytes. Absent if there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit_bytes: Option<i64>,
-    /// That before; absent: none.
+    /// Previous memory limit in bytes. Absent if there was none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub previous_limit_bytes: Option<i64>,
-    /// Bytes that no collection can free.
+    /// Number of bytes that no garbage collection can free.
     pub overhead_bytes: u64,
-    /// Bytes that the last collection found alive.
+    /// Number of bytes that the last garbage collection found alive.
     pub heap_marked_bytes: u64,
-    /// What it took.
+    /// Effort of the change.
     #[serde(flatten)]
     pub effort: Effort,
 }
 
 impl SetMemLimit {
-    /// What was done from outside.
+    /// Makes the answer for a change made from outside.
     pub fn new(set: &Set<i64>, needs: crate::change::knob::Needs, dry_run: bool) -> Self {
         let some = |limit: i64| (limit != NO_LIMIT).then_some(limit);
         SetMemLimit {
@@ -173,50 +173,51 @@ impl fmt::Display for SetMemLimit {
     }
 }
 
-/// What `gc` says.
+/// Answer of `gc`.
 #[derive(Debug, Clone, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Gc {
-    /// The collection is done.
+    /// True if the collection is done.
     pub collected: bool,
-    /// From outside only: what it was.
+    /// Details of the collection. Absent if an agent started it.
     #[serde(flatten)]
     pub forced: Option<Forced>,
 }
 
-/// A collection that was forced from outside.
+/// Garbage collection that was forced from outside.
 #[derive(Debug, Clone, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Forced {
-    /// The number of the cycle (`NumGC` after it).
+    /// Number of the collection cycle (`NumGC` after it).
     pub cycle: u64,
-    /// From the request to the end of marking, in microseconds.
+    /// Time from the request to the end of marking, in microseconds.
     pub duration_us: u64,
-    /// The cycle's garbage was freed within the time, too.
+    /// True if the cycle's garbage was also swept within `duration_us`.
     pub swept: bool,
-    /// The heap before.
+    /// Heap sizes before the collection.
     pub before: HeapSizes,
-    /// The heap after.
+    /// Heap sizes after the collection.
     pub after: HeapSizes,
-    /// Bytes that the cycle found alive.
+    /// Number of bytes that the cycle found alive.
     pub heap_marked_bytes: u64,
-    /// GOGC was off, and was set for the moment until the cycle had begun.
+    /// True if GOGC was off. A value was then set until the cycle had begun.
     pub gogc_was_off: bool,
-    /// What it took.
+    /// Effort of the collection.
     #[serde(flatten)]
     pub effort: Effort,
 }
 
-/// Sizes of the heap.
+/// Sizes of the heap at one time.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HeapSizes {
-    /// Bytes that live or were allocated since the last collection.
+    /// Bytes that the last collection found alive or that were allocated since.
     pub live_bytes: u64,
-    /// Bytes allocated and not freed, without what single threads have not yet reported; from Go 1.19.
+    /// Bytes allocated and not freed. Allocations that single threads have not yet reported are missing. From
+    /// Go 1.19.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allocated_bytes: Option<u64>,
-    /// Bytes in spans in use (`HeapInuse`); from Go 1.19.
+    /// Bytes in spans in use (`HeapInuse`). From Go 1.19.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub in_use_bytes: Option<u64>,
 }
@@ -228,7 +229,7 @@ impl From<Heap> for HeapSizes {
 }
 
 impl Gc {
-    /// What was done from outside.
+    /// Makes the answer for a collection forced from outside.
     pub fn new(collection: &Collection, dry_run: bool) -> Self {
         let effort = Effort {
             dry_run,

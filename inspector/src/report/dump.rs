@@ -1,4 +1,4 @@
-//! A dump that an agent printed, read back: what its text says, and no more.
+//! Goroutine dump that an agent printed, parsed. The result has only what the text says.
 
 use std::io::{self, Write};
 
@@ -8,27 +8,27 @@ use super::answers::Source;
 use super::stack::{Counts, Filter, States};
 use super::stack_json as json;
 
-/// The goroutines of a dump, in the order of its text.
+/// Goroutines of a dump, in the order of its text.
 #[derive(Debug)]
 pub struct Dump<'t> {
     goroutines: Vec<Goroutine<'t>>,
 }
 
-/// One goroutine of a dump.
+/// Goroutine of a dump.
 #[derive(Debug)]
 struct Goroutine<'t> {
     id: u64,
-    /// Its state or wait reason.
+    /// State or wait reason.
     state: &'t str,
     wait_minutes: Option<i64>,
     locked_to_thread: bool,
     bubble: Option<u64>,
-    /// All of it, without the empty line behind it.
+    /// Whole text of the goroutine, without the empty line behind it.
     text: &'t str,
 }
 
 impl<'t> Dump<'t> {
-    /// Reads a dump; text that is no goroutine is left out. `None` where there is none.
+    /// Parses a dump. Text that is no goroutine is left out; returns `None` if no goroutine is found.
     pub fn parse(text: &'t str) -> Option<Self> {
         let blocks = text.split("\n\n").map(|block| block.trim_matches('\n'));
         let goroutines: Vec<_> = blocks.filter_map(Goroutine::parse).collect();
@@ -43,15 +43,15 @@ impl<'t> Dump<'t> {
         })
     }
 
-    /// How many goroutines there are in which state.
+    /// Counts the goroutines in each state.
     pub fn states(&self) -> States {
         States::of(self.goroutines.iter().map(|goroutine| goroutine.state))
     }
 
-    /// Writes those that are wanted, as they were printed.
+    /// Writes the goroutines that `filter` lets pass, as the agent printed them.
     ///
     /// # Errors
-    /// Those of `out`.
+    /// Returns an error if writing to `out` fails.
     pub fn write_text(&self, filter: &Filter, out: &mut dyn Write) -> io::Result<Counts> {
         let mut counts = Counts::default();
         for goroutine in self.wanted(filter) {
@@ -64,11 +64,11 @@ impl<'t> Dump<'t> {
         Ok(counts)
     }
 
-    /// Writes those that are wanted as `stack --json` does, without what a dump does not say: addresses, labels, and
-    /// how things are known.
+    /// Writes the goroutines that `filter` lets pass, in the format of `stack --json`. Addresses, labels and
+    /// evidence are left out: a dump does not have them.
     ///
     /// # Errors
-    /// Those of `out`.
+    /// Returns an error if writing to `out` fails.
     pub fn write_json(&self, source: &Source, filter: &Filter, out: &mut dyn Write) -> io::Result<Counts> {
         #[derive(Serialize)]
         struct Answer<'a> {
@@ -92,7 +92,7 @@ impl<'t> Goroutine<'t> {
         let header = text.lines().next()?.strip_prefix("goroutine ")?.strip_suffix(':')?;
         let (id, rest) = header.split_once(" [")?;
         let (within, _) = rest.rsplit_once(']')?;
-        // Labels stand behind the brackets, or within them.
+        // Labels stand behind the brackets or within them.
         let within = within.split_once(" labels:{").map_or(within, |(state, _)| state);
         let within = within.split_once("] {").map_or(within, |(state, _)| state);
         let mut parts = within.split(", ");
@@ -100,7 +100,7 @@ impl<'t> Goroutine<'t> {
         let suffixes = [" (scan)", " (durable)", " (leaked)"];
         let state = suffixes.iter().fold(state, |state, suffix| state.strip_suffix(suffix).unwrap_or(state));
         let mut goroutine = Goroutine {
-            // Between number and brackets the runtime's own details may stand.
+            // The runtime may print details of its own between the number and the brackets.
             id: id.split(' ').next()?.parse().ok()?,
             state,
             wait_minutes: None,
@@ -133,7 +133,7 @@ impl<'t> Goroutine<'t> {
                 break;
             }
             if let Some(count) = line.strip_prefix("...").and_then(|l| l.split(' ').next()) {
-                // `...additional frames elided...` does not say how many.
+                // `...additional frames elided...` does not give a number.
                 left_out = left_out.or(count.parse().ok());
                 continue;
             }
@@ -173,7 +173,8 @@ impl<'t> Goroutine<'t> {
     }
 }
 
-/// Name and arguments of `pkg.(*T).f(0x1, {0x2, 0x3})`. Names have parentheses and braces too; arguments only braces.
+/// Splits `pkg.(*T).f(0x1, {0x2, 0x3})` into name and arguments. Names may have parentheses and braces;
+/// arguments have only braces.
 fn split_call(line: &str) -> (&str, &str) {
     let Some(inner) = line.strip_suffix(')') else { return (line, "") };
     match inner.rfind('(') {

@@ -1,21 +1,21 @@
-//! Values as Go prints them: what gops shows is made of these.
+//! Values as Go prints them; the output of gops consists of these.
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-/// `formatBytes` of the gops agent: `12.50KB (12800 bytes)`.
+/// Formats a size as `formatBytes` of the gops agent does: `12.50KB (12800 bytes)`.
 pub(super) fn bytes(value: u64) -> String {
     const UNITS: [&str; 5] = ["KB", "MB", "GB", "TB", "PB"];
     if value < 1 << 10 {
         return format!("{value} bytes");
     }
-    // The first unit that the value is less than 1024 of, or the last.
+    // First unit of which the value is less than 1024, or the last unit.
     let (unit, name) =
         UNITS.iter().enumerate().find(|(i, _)| value < 1 << (10 * (i + 2))).unwrap_or((4, &"PB"));
     format!("{:.2}{name} ({value} bytes)", value as f64 / (1u64 << (10 * (unit + 1))) as f64)
 }
 
-/// `time.Duration.String`: `1h2m3.5s`, `1.5ms`, `0s`.
+/// Formats a duration as `time.Duration.String` does: `1h2m3.5s`, `1.5ms`, `0s`.
 pub(crate) fn duration(ns: u64) -> String {
     // A Go duration has a sign.
     let (sign, ns) = if ns > i64::MAX as u64 { ("-", ns.wrapping_neg()) } else { ("", ns) };
@@ -42,7 +42,8 @@ pub(crate) fn duration(ns: u64) -> String {
     format!("{sign}{head}{whole}{dot}{fraction}{unit}")
 }
 
-/// `%v` of a float64: the shortest digits that mean it, with an exponent where that is small or large.
+/// Formats a float64 as `%v` does: the shortest digits that identify it, with an exponent if it is small or
+/// large.
 pub(super) fn float(value: f64) -> String {
     if value.is_nan() {
         return "NaN".to_owned();
@@ -63,15 +64,15 @@ pub(super) fn float(value: f64) -> String {
     format!("{digits}e{sign}{:02}", number.unsigned_abs())
 }
 
-/// `time.Time.String` of so many nanoseconds since 1970: `2026-11-25 12:00:00.5 +0000 UTC`.
+/// Formats nanoseconds since 1970 as `time.Time.String` does: `2026-11-25 12:00:00.5 +0000 UTC`.
 pub(super) fn time(unix_ns: u64, zone: &TimeZone) -> String {
-    // As the agent, which takes the bits for a number with a sign.
+    // The agent also takes the bits for a signed number.
     let time = Timestamp::from_nanosecond(unix_ns.cast_signed().into());
     let time = time.unwrap_or(Timestamp::UNIX_EPOCH).to_zoned(zone.clone());
     time.strftime("%Y-%m-%d %H:%M:%S%.f %z %Z").to_string()
 }
 
-/// The nanoseconds since 1970 of a time as [`time`] writes it; names of zones say nothing and are not read.
+/// Parses a time that [`time`] wrote, into nanoseconds since 1970. Names of time zones are ignored.
 pub(super) fn parse_time(text: &str) -> Option<u64> {
     let at = text.match_indices(' ').nth(2).map_or(text.len(), |(at, _)| at);
     let time = jiff::fmt::strtime::parse("%Y-%m-%d %H:%M:%S%.f %z", text.get(..at)?).ok()?;

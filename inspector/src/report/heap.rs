@@ -1,4 +1,4 @@
-//! `heap`: what holds the memory of a process.
+//! Answer of `heap`: memory of a process by objects, spans and stacks.
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
@@ -16,144 +16,144 @@ use crate::runtime::heap::{Creator, Half, HeapReading};
 use crate::runtime::memstats::{Consistency, Taken};
 use crate::runtime::view::View;
 
-/// What `heap --json` answers.
+/// Answer of `heap --json`.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HeapAnswer {
-    /// Who was asked, and who answered.
+    /// Target that was asked, and who answered.
     #[serde(flatten)]
     pub source: Source,
-    /// How spans and statistics hold together. Goroutines' stacks are always read while the process runs.
+    /// Consistency of spans and statistics. Goroutines' stacks are always read while the process runs.
     pub consistency: Consistency,
-    /// The objects found in spans are those that the runtime's own statistics count.
+    /// True if the objects found in spans are those that the runtime's own statistics count.
     pub adds_up: bool,
-    /// The process was not stopped, because that would have taken longer than allowed.
+    /// True if the process was not stopped because a stop would have taken longer than allowed.
     pub too_large_to_stop: bool,
-    /// All of the heap.
+    /// Totals of the whole heap.
     pub heap: Totals,
     /// Size classes that have spans, the smallest first.
     pub classes: Vec<SizeClass>,
-    /// Objects above 32 KiB, each of which has a span to itself.
+    /// Objects above 32 KiB. Each has a span to itself.
     pub large: Large,
-    /// Stacks.
+    /// Memory of stacks.
     pub stacks: StackTotals,
-    /// The program is being brought down, by a panic, a fatal error or a signal, and ends when it has written its
-    /// traceback. Absent where that is not known.
+    /// True if a panic, a fatal error or a signal is ending the program: it exits once its traceback is
+    /// written. Absent if unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub panicking: Option<bool>,
-    /// What it took.
+    /// Cost of the answer.
     pub cost: AnswerCost,
 }
 
-/// Sums of the heap.
+/// Totals of the heap.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Totals {
-    /// Bytes of allocated objects, those included that are dead and not yet swept (`HeapAlloc`).
+    /// Bytes of allocated objects, including dead objects not yet swept (`HeapAlloc`).
     pub object_bytes: u64,
-    /// Such objects (`HeapObjects`).
+    /// Number of allocated objects, including dead objects not yet swept (`HeapObjects`).
     pub objects: u64,
-    /// Bytes of the spans that they are in (`HeapInuse`).
+    /// Bytes of the spans that hold objects (`HeapInuse`).
     pub span_bytes: u64,
-    /// Of these, bytes that hold no object: fragmentation.
+    /// Part of `span_bytes` that holds no object: fragmentation.
     pub unused_bytes: u64,
     /// Bytes of spans that are not in use (`HeapIdle`).
     pub idle_bytes: u64,
-    /// Of these, bytes given back to the system (`HeapReleased`).
+    /// Part of `idle_bytes` that was given back to the system (`HeapReleased`).
     pub released_bytes: u64,
-    /// Bytes that the statistics count as allocated.
+    /// Bytes that the runtime's statistics count as allocated.
     pub counted_bytes: u64,
-    /// Objects that the statistics count.
+    /// Number of objects that the runtime's statistics count.
     pub counted_objects: u64,
 }
 
-/// A size class.
+/// Size class of the allocator.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SizeClass {
-    /// Bytes of an object at most.
+    /// Maximum size of an object in bytes.
     pub size_bytes: u64,
-    /// Bytes of its spans that hold no object.
+    /// Bytes in spans of the class that hold no object.
     pub unused_bytes: u64,
     /// Objects that can hold pointers.
     pub scan: Half,
-    /// Objects that cannot.
+    /// Objects that cannot hold pointers.
     pub noscan: Half,
 }
 
-/// Large objects.
+/// Objects above 32 KiB.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Large {
     /// Objects that can hold pointers.
     pub scan: Half,
-    /// Objects that cannot.
+    /// Objects that cannot hold pointers.
     pub noscan: Half,
-    /// The largest, the largest first.
+    /// Largest objects, in descending order of size.
     pub largest: Vec<Object>,
 }
 
-/// An object.
+/// Object on the heap.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Object {
-    /// Where it is, hexadecimal.
+    /// Address of the object in the target, hexadecimal.
     pub address: String,
-    /// Its bytes.
+    /// Size of the object in bytes.
     pub bytes: u64,
-    /// It can hold pointers.
+    /// True if the object can hold pointers.
     pub has_pointers: bool,
 }
 
-/// Stacks.
+/// Memory of stacks.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct StackTotals {
     /// Bytes of spans for stacks (`StackInuse`).
     pub in_use_bytes: u64,
-    /// Goroutines, those of the runtime included.
+    /// Number of goroutines, including those of the runtime.
     pub goroutines: u64,
-    /// Bytes of their stacks.
+    /// Bytes of the goroutines' stacks.
     pub goroutine_bytes: u64,
-    /// Ended goroutines whose stacks are kept for new ones.
+    /// Number of ended goroutines whose stacks are kept for new ones.
     pub ended_goroutines: u64,
-    /// Bytes of those.
+    /// Bytes of stacks of ended goroutines.
     pub ended_bytes: u64,
-    /// Goroutines with the largest stacks, the largest first.
+    /// Goroutines with the largest stacks, in descending order of size.
     pub largest: Vec<LargeStack>,
-    /// Places that started the goroutines whose stacks take most together, those that take most first.
+    /// Origins of the goroutines whose stacks take most memory together, in descending order.
     pub by_creator: Vec<CreatorSum>,
 }
 
-/// A goroutine with a large stack.
+/// Goroutine with a large stack.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LargeStack {
-    /// Its number.
+    /// Number of the goroutine.
     pub goroutine: u64,
-    /// Its state, in the words of the target's Go release.
+    /// State in the words of the target's Go release.
     pub state: String,
-    /// Bytes of its stack.
+    /// Size of the stack in bytes.
     pub bytes: u64,
-    /// Of them, those that it uses; absent while it runs.
+    /// Bytes of the stack in use. Absent while the goroutine runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub used_bytes: Option<u64>,
-    /// Where it comes from.
+    /// Origin of the goroutine.
     #[serde(flatten)]
     pub origin: Origin,
 }
 
-/// Where goroutines come from. What has no name is absent.
+/// Origin of goroutines. Functions without a known name are absent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Origin {
-    /// The function that they began with.
+    /// Function with which the goroutines began.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub function: Option<String>,
-    /// The function that started them.
+    /// Function that started the goroutines.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created_by: Option<String>,
-    /// File and line of that.
+    /// Source file and line where the goroutines were started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created_at: Option<String>,
 }
@@ -162,11 +162,11 @@ pub struct Origin {
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CreatorSum {
-    /// How many.
+    /// Number of goroutines.
     pub goroutines: u64,
-    /// Bytes of their stacks.
+    /// Bytes of the goroutines' stacks.
     pub bytes: u64,
-    /// Where they come from.
+    /// Origin of the goroutines.
     #[serde(flatten)]
     pub origin: Origin,
 }
@@ -175,14 +175,14 @@ impl Origin {
     fn of(view: &View, creator: Creator) -> Self {
         let text = |name: Cow<'_, str>| name.into_owned();
         let begins = view.modules.lookup(creator.startpc);
-        // No statement of the program started the first goroutine.
+        // The first goroutine was started by no statement of the program.
         let first = begins.is_some_and(|p| p.func.name() == b"runtime.main");
         let made = view.modules.lookup(creator.gopc).filter(|_| creator.gopc != 0 && !first);
         Origin {
             function: begins.map(|p| text(p.func.name_text())),
             created_by: made.map(|p| text(p.func.name_text())),
             created_at: made.map(|p| {
-                // The pc is behind the call.
+                // The program counter is behind the call.
                 let (file, line) = p.func.file_line(symbols::addr::LinkAddr(p.link.0.saturating_sub(1)));
                 format!("{}:{line}", String::from_utf8_lossy(file))
             }),
@@ -201,7 +201,7 @@ impl Origin {
 }
 
 impl HeapAnswer {
-    /// What was read from outside.
+    /// Makes the answer from data read from outside.
     pub fn new(source: Source, view: &View, taken: Taken<HeapReading>, attach: ReadCost) -> Self {
         let cost = AnswerCost::of_stops(attach, &taken.stopped, taken.cost);
         let reading = taken.answer;
@@ -279,7 +279,7 @@ impl HeapAnswer {
         }
     }
 
-    /// Writes it for people.
+    /// Writes the answer as text for people.
     pub fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
         let heap = &self.heap;
         let bytes = go_text::bytes;
@@ -325,7 +325,7 @@ impl HeapAnswer {
         Ok(())
     }
 
-    /// The table of size classes, those that hold most first.
+    /// Writes the table of size classes, in descending order of bytes in objects.
     fn write_classes(&self, out: &mut dyn Write) -> io::Result<()> {
         let mut rows: Vec<(String, Half, Half)> =
             self.classes.iter().map(|c| (c.size_bytes.to_string(), c.scan, c.noscan)).collect();

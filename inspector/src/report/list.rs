@@ -1,4 +1,4 @@
-//! The answer of `list`.
+//! Answer of `list`.
 
 use std::io::{self, Write};
 
@@ -10,64 +10,65 @@ use crate::agent::AgentMark;
 use crate::printable::{printable, printable_str};
 use crate::process::find::{FoundProcesses, GoProcess};
 
-/// A Go process, and the gops agent that listens in it.
+/// Go process, and the gops agent that listens in it.
 #[derive(Debug)]
 pub struct Listed {
-    /// The process.
+    /// Go process.
     pub process: GoProcess,
-    /// Its agent; `None` where it has none.
+    /// gops agent; `None` if the process has none.
     pub agent: Option<AgentMark>,
 }
 
-/// All Go processes.
+/// List of all Go processes.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct List {
-    /// Version of this format.
+    /// Version of the JSON format.
     pub schema: u32,
-    /// The processes, by pid.
+    /// Go processes, sorted by pid.
     pub processes: Vec<Entry>,
-    /// What it took.
+    /// Cost of the answer.
     pub cost: ListCost,
-    /// How many processes could not be looked into.
+    /// Number of processes that could not be read.
     pub unreadable: u64,
-    /// Why not, for the first of them.
+    /// Reason why the first unreadable process could not be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unreadable_reason: Option<String>,
-    /// The processes of other users are not in it: /proc is mounted with `hidepid`. Absent where they are.
+    /// True if processes of other users are missing because /proc is mounted with `hidepid`. Absent else.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub others_hidden: bool,
-    /// Pids of those that were not looked at, or not to the end, as all together may cost only so much time and reading.
+    /// Process ids that were not examined, or not completely: the time and bytes for all processes together
+    /// are limited.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub not_looked_at: Vec<i32>,
 }
 
-/// A Go process.
+/// Go process in a list.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Entry {
-    /// Its pid in our pid namespace.
+    /// Process id in our pid namespace.
     pub pid: i32,
-    /// Its parent's pid; absent where that is outside of our pid namespace.
+    /// Process id of the parent in our pid namespace. Absent if the parent is outside of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ppid: Option<i32>,
-    /// Its name.
+    /// Name of the process.
     pub name: String,
-    /// The path of its executable in its own mount namespace.
+    /// Path of the executable in the mount namespace of the process.
     pub path: String,
-    /// The executable is deleted or was replaced.
+    /// True if the executable was deleted or replaced.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub deleted: bool,
-    /// The shared object that holds the Go code, where the executable is no Go program.
+    /// Shared object that holds the Go code. Absent if the executable itself is the Go program.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shared_object: Option<String>,
-    /// What built it, and how that is known.
+    /// Go release that built the program, and the evidence for it.
     #[serde(flatten)]
     pub release: Release,
-    /// The main package.
+    /// Import path of the main package.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub main_package: Option<String>,
-    /// Linked to be loaded anywhere.
+    /// True if the program is position-independent: it can be loaded at any address.
     pub position_independent: bool,
     /// State of the main thread, as `ps` shows it.
     pub state: char,
@@ -76,47 +77,48 @@ pub struct Entry {
     /// Effective user id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
-    /// Who traces it.
+    /// Process id of the tracer (ptrace). Absent if the process is not traced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tracer: Option<i32>,
-    /// The container that it runs in.
+    /// Container in which the process runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
-    /// Namespaces that it does not share with us: `mnt`, `pid`, `net`, `user`.
+    /// Namespaces that the process does not share with us: `mnt`, `pid`, `net`, `user`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub other_namespaces: Vec<String>,
-    /// Its pid in each pid namespace, ours first; absent where there is only one.
+    /// Process id in each pid namespace, ours first. Absent if there is only one namespace.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub namespace_pids: Vec<i32>,
-    /// Its gops agent.
+    /// gops agent that listens in the process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent: Option<Agent>,
-    /// Where it has several Go runtimes, all of them: what stands above is of the first. Absent else.
+    /// All Go runtimes of the process, if it has several; the other fields then describe the first. Absent
+    /// else.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub runtimes: Vec<RuntimeRelease>,
 }
 
-/// A gops agent that listens.
+/// gops agent that listens in a process.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Agent {
-    /// Its TCP port, in the network namespace of the process.
+    /// TCP port of the agent, in the network namespace of the process.
     pub port: u16,
-    /// The file that says so.
+    /// Path of the file that names the port.
     pub port_file: String,
-    /// The listening socket was seen among the open files of the process.
+    /// True if the listening socket was seen among the open files of the process.
     pub confirmed: bool,
 }
 
-/// What an answer took.
+/// Cost of finding Go processes.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Cost"))]
 pub struct ListCost {
-    /// Processes that were looked at.
+    /// Number of processes examined.
     pub processes: u64,
-    /// Different executables among them.
+    /// Number of different executables among the examined processes.
     pub executables: u64,
-    /// Bytes read of executables.
+    /// Bytes read from executables.
     pub file_bytes_read: u64,
 }
 
@@ -186,11 +188,11 @@ impl Entry {
     }
 }
 
-/// Writes the columns that gops writes: pid, parent, name with `*` for an agent, version, path. With `verbose`, what
-/// else is known stands behind the path.
+/// Writes the columns of gops: pid, parent, name with `*` for an agent, version, path. With `verbose`,
+/// further facts stand behind the path.
 ///
 /// # Errors
-/// Those of `out`.
+/// Returns an error if writing to `out` fails.
 pub fn write_text(found: &FoundProcesses<Listed>, verbose: bool, out: &mut dyn Write) -> io::Result<()> {
     let rows: Vec<[String; 5]> = found.processes.iter().map(|listed| row(&listed.process)).collect();
     let mut widths = [0; 4];
@@ -200,9 +202,9 @@ pub fn write_text(found: &FoundProcesses<Listed>, verbose: bool, out: &mut dyn W
         }
     }
     for (listed, [pid, parent, name, version, path]) in found.processes.iter().zip(&rows) {
-        // What cannot be confirmed may be anybody's.
+        // An unconfirmed port may belong to any process.
         let mark = if listed.agent.as_ref().is_some_and(|a| a.confirmed) { '*' } else { ' ' };
-        // gops pads by bytes, and `format!` by characters.
+        // gops pads by bytes, `format!` by characters.
         let pad = |cell: &str, column: usize| {
             let missing = widths.get(column).map_or(0, |w: &usize| w.saturating_sub(cell.len()));
             format!("{cell}{}", " ".repeat(missing))
@@ -221,7 +223,7 @@ fn row(p: &GoProcess) -> [String; 5] {
     if p.deleted {
         path.push_str(" (deleted)");
     }
-    // Which releases there are is not to be missed.
+    // The releases are listed even without `verbose`: they must not be missed.
     if !p.other_runtimes.is_empty() {
         let each = runtimes(p).map(|(module, program)| {
             format!("{} {}", printable(module), printable_str(shorten(&release_text(program))))
@@ -237,7 +239,7 @@ fn row(p: &GoProcess) -> [String; 5] {
     ]
 }
 
-/// gops prints `devel +abcdef` of a version that begins so, and nothing else of it.
+/// Shortens a version that begins with `devel +abcdef` to this part, as gops prints it.
 fn shorten(version: &str) -> &str {
     let end = || {
         let rest = version.strip_prefix("devel")?.trim_start().strip_prefix('+')?;
@@ -247,7 +249,7 @@ fn shorten(version: &str) -> &str {
     end().and_then(|end| version.get(..end)).unwrap_or(version)
 }
 
-/// What else is known of a process, for people.
+/// Describes further facts about a process, for people.
 pub(super) fn remarks(listed: &Listed) -> String {
     let Listed { process: p, agent } = listed;
     let evidence: Vec<_> = p.program.evidence.iter().map(ToString::to_string).collect();

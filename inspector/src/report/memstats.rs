@@ -1,4 +1,4 @@
-//! `memstats`: the text is that of gops, the JSON is `runtime.MemStats` and more.
+//! Answer of `memstats`. The text is that of gops; the JSON is `runtime.MemStats` and more.
 
 use std::io::{self, Write};
 
@@ -12,37 +12,41 @@ use crate::memory::ReadCost;
 use crate::runtime::memstats::figures::{Collector, MemStats};
 use crate::runtime::memstats::{Consistency, Difference, Reading, Taken};
 
-/// What `memstats --json` answers.
+/// Answer of `memstats --json`.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct MemStatsAnswer {
-    /// Who was asked, and who answered.
+    /// Target that was asked, and who answered.
     #[serde(flatten)]
     pub source: Source,
-    /// How the numbers hold together. An agent stops the world: its are of an instant.
+    /// Consistency of the numbers with each other. An agent stops the world: its numbers are of one instant.
     pub consistency: Consistency,
-    /// `runtime.MemStats`, under the names that it has in Go. What an agent does not say is absent.
+    /// Statistics under their names in Go's `runtime.MemStats`. Values that an agent does not give are
+    /// absent.
     pub memstats: MemStats,
-    /// The last pause of the collector; absent before the first.
+    /// Last pause of the garbage collector. Absent before the first collection.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_pause: Option<Pause>,
-    /// When the last collection ended, as Go prints it in the time zone of the process; absent before the first.
+    /// End of the last collection, as Go prints the time in the time zone of the process. Absent before the
+    /// first collection.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_gc: Option<String>,
-    /// What the runtime knows beyond it. An agent does not say.
+    /// State of the garbage collector beyond `memstats`. Absent where an agent answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub collector: Option<Collector>,
-    /// Sums that should be equal and are not, because they changed meanwhile; `instant` has none.
+    /// Sums that should be equal but are not, because they changed during reading. Empty if `consistency` is
+    /// `instant`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub differences: Vec<Difference>,
-    /// Spans in caches that the runtime would sweep before it counts, which would free some of what is counted here.
+    /// Number of cached spans that the runtime would sweep before it counts. A sweep would free some of the
+    /// memory counted here.
     #[serde(skip_serializing_if = "is_zero")]
     pub stale_spans: usize,
-    /// The program is being brought down, by a panic, a fatal error or a signal, and ends when it has written its
-    /// traceback. Absent where that is not known; an agent does not say.
+    /// True if a panic, a fatal error or a signal is ending the program: it exits once its traceback is
+    /// written. Absent if unknown, and where an agent answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub panicking: Option<bool>,
-    /// What it took. An agent does not say.
+    /// Cost of the answer. Absent where an agent answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost: Option<AnswerCost>,
 }
@@ -51,20 +55,20 @@ fn is_zero(count: &usize) -> bool {
     *count == 0
 }
 
-/// A pause of the collector.
+/// Pause of the garbage collector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Pause {
-    /// How long the world stood still, in nanoseconds (both stops of a cycle together).
+    /// Time that the world was stopped, in nanoseconds: both stops of a cycle together.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ns: Option<u64>,
-    /// When it ended, in nanoseconds since 1970.
+    /// End of the pause, in nanoseconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended_unix_ns: Option<u64>,
 }
 
 impl MemStatsAnswer {
-    /// What was read from outside.
+    /// Makes the answer from data read from outside.
     pub fn of_probe(source: Source, taken: Taken<Reading>, attach: ReadCost, zone: &TimeZone) -> Self {
         let cost = AnswerCost::of_stops(attach, &taken.stopped, taken.cost);
         let Reading { memstats, collector, differences, stale_spans, .. } = taken.answer;
@@ -84,7 +88,7 @@ impl MemStatsAnswer {
         }
     }
 
-    /// What an agent said; `None` where that is nothing that is known.
+    /// Parses the text of an agent. Returns `None` if nothing in it is known.
     pub fn of_agent(source: Source, text: &str) -> Option<Self> {
         let (memstats, last_pause, last_gc) = parse(text)?;
         Some(MemStatsAnswer {
@@ -107,7 +111,7 @@ impl MemStatsAnswer {
         let bytes = |value: Option<u64>| go_text::bytes(value.unwrap_or(0));
         let count = |value: Option<u64>| value.unwrap_or(0);
         let flag = |value: Option<bool>| value.unwrap_or(false);
-        // Before the first collection the runtime's rings hold zeros.
+        // The runtime's rings hold zeros before the first collection.
         let (pause, pause_end) = s.last_pause().unwrap_or((0, 0));
         writeln!(out, "alloc: {}", bytes(s.alloc))?;
         writeln!(out, "total-alloc: {}", bytes(s.total_alloc))?;
@@ -141,7 +145,7 @@ impl MemStatsAnswer {
         writeln!(out, "debug-gc: {}", flag(s.debug_gc))
     }
 
-    /// Writes what lies beyond the lines of gops, in their manner.
+    /// Writes further values in the format of gops.
     pub fn write_more(&self, out: &mut dyn Write) -> io::Result<()> {
         let Some(c) = &self.collector else { return Ok(()) };
         let mut line = |name: &str, value: Option<String>| match value {
@@ -183,7 +187,7 @@ impl MemStatsAnswer {
     }
 }
 
-/// Reads the lines of an agent. Lines that are not known are skipped; `None` where none is known.
+/// Parses the lines of an agent. Unknown lines are skipped; returns `None` if no line is known.
 fn parse(text: &str) -> Option<(MemStats, Option<Pause>, Option<String>)> {
     let (mut stats, mut last_gc) = (MemStats::default(), None);
     let mut pause = Pause { ns: None, ended_unix_ns: None };

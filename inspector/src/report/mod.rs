@@ -1,7 +1,7 @@
-//! What answers look like: serde types for JSON, and the text that people and other tools read.
+//! Forms of answers: serde types for JSON, and the text that people and other tools read.
 //!
-//! The JSON is versioned by [`SCHEMA`] and described in `docs/schema`. Addresses are strings of hexadecimal digits with
-//! `0x`; what is unknown is absent.
+//! JSON is versioned by [`SCHEMA`] and described in `docs/schema`. Addresses are strings of hexadecimal
+//! digits with `0x`. Unknown values are absent.
 
 pub mod answers;
 pub mod changes;
@@ -24,7 +24,7 @@ pub mod traceback;
 pub mod tree;
 pub mod version;
 
-/// Version of the JSON answers. It changes when a field goes away or changes its meaning, not when one is added.
+/// Version of the JSON answers. It changes if a field is removed or changes its meaning, not if one is added.
 pub const SCHEMA: u32 = 1;
 
 #[cfg(test)]
@@ -35,7 +35,8 @@ mod tests {
     use super::changes::{Gc, SetGc, SetMemLimit};
     use super::runtimes::Several;
 
-    /// `docs/schema` (here by the link `schema`) is made from the types here: run this test with `UPDATE_SCHEMAS=1` after changing them.
+    /// Compares a schema in `docs/schema` (here by the link `schema`) with the one made from its type. After
+    /// a change of the types, run this test with `UPDATE_SCHEMAS=1`.
     fn check<T: schemars::JsonSchema>(name: &str) {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("schema/{name}.json"));
         let schema = serde_json::to_string_pretty(&generator().into_root_schema_for::<T>()).unwrap() + "\n";
@@ -46,7 +47,7 @@ mod tests {
         assert!(written == schema, "{} is out of date: run this with UPDATE_SCHEMAS=1", path.display());
     }
 
-    /// Of what is written: a field that may be left out is not required.
+    /// Generator for schemas of written JSON: a field that may be left out is not required.
     fn generator() -> schemars::SchemaGenerator {
         schemars::generate::SchemaSettings::draft2020_12().for_serialize().into_generator()
     }

@@ -1,4 +1,4 @@
-//! The answer of `process`.
+//! Answer of `process`.
 
 use serde::Serialize;
 
@@ -15,18 +15,18 @@ use crate::process::find::GoProcess;
 use crate::runtime::open::RuntimeName;
 use crate::runtime::settings::Settings;
 
-/// One process.
+/// Process with its Go program, limits and cost.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ProcessInfo {
-    /// Version of this format.
+    /// Version of the JSON format.
     pub schema: u32,
-    /// Its pid in our pid namespace.
+    /// Process id in our pid namespace.
     pub pid: i32,
-    /// Its parent's pid; absent where that is outside of our pid namespace.
+    /// Process id of the parent in our pid namespace. Absent if the parent is outside of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ppid: Option<i32>,
-    /// Its name.
+    /// Name of the process.
     pub name: String,
     /// State of the main thread, as `ps` shows it.
     pub state: char,
@@ -38,139 +38,140 @@ pub struct ProcessInfo {
     /// Effective user id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub effective_uid: Option<u32>,
-    /// The name of its real user.
+    /// Name of the real user.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub username: Option<String>,
-    /// Its command and arguments, without empty ones.
+    /// Command and arguments. Empty arguments are left out.
     pub command: Vec<String>,
-    /// Its memory, in bytes.
+    /// Resident memory in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resident_bytes: Option<u64>,
-    /// Its memory, in percent of the machine's.
+    /// Resident memory in percent of the machine's memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_percent: Option<f64>,
-    /// CPU time since it began, in seconds.
+    /// CPU time since the start of the process, in seconds.
     pub cpu_seconds: f64,
-    /// CPU time since it began, in percent of one core.
+    /// CPU time since the start of the process, in percent of one core.
     pub cpu_percent: f64,
-    /// CPU time over the period that was asked for.
+    /// CPU time over the measured period. Absent if no period was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub period: Option<Period>,
-    /// For how long it has existed, in seconds.
+    /// Age of the process in seconds.
     pub elapsed_seconds: f64,
-    /// Its sockets; absent where they may not be seen.
+    /// Sockets of the process. Absent if they may not be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connections: Option<Vec<Socket>>,
-    /// The Go program that it runs; absent where it is none, or where that cannot be seen.
+    /// Go program of the process. Absent if it runs none, or if that cannot be determined.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub go: Option<Go>,
-    /// Why it is no Go program.
+    /// Reason why the process is no Go program.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_go: Option<String>,
-    /// The build id of its linker, in hexadecimal.
+    /// Build id that the linker wrote (GNU build id), in hexadecimal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gnu_build_id: Option<String>,
-    /// The container that it runs in.
+    /// Container in which the process runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
-    /// The uid of its Kubernetes pod.
+    /// Uid of the process's Kubernetes pod.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod_uid: Option<String>,
-    /// What its cgroups allow it; absent where that cannot be seen.
+    /// Limits and usage of the process's cgroups. Absent if they cannot be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<Cgroup>,
-    /// Environment variables that Go's runtime heeds, as the program found them when it began; absent where they may
-    /// not be seen.
+    /// Environment variables that Go's runtime reads, with the values that the process started with. Absent
+    /// if they may not be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub environment: Option<Vec<Variable>>,
-    /// Namespaces that it does not share with us: `mnt`, `pid`, `net`, `user`.
+    /// Namespaces that the process does not share with us: `mnt`, `pid`, `net`, `user`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub other_namespaces: Vec<String>,
-    /// Its pid in each pid namespace, ours first; absent where there is only one.
+    /// Process id in each pid namespace, ours first. Absent if there is only one namespace.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub namespace_pids: Vec<i32>,
-    /// Who traces it.
+    /// Process id of the tracer (ptrace). Absent if the process is not traced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tracer: Option<i32>,
-    /// What could not be found out, and why.
+    /// Facts that could not be determined, with reasons.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unknown: Vec<String>,
-    /// What the answer cost the process.
+    /// Cost of the answer for the process.
     pub cost: ProcessCost,
 }
 
-/// CPU time over a period.
+/// CPU usage over a period.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Period {
-    /// How long it was, in seconds.
+    /// Length of the period in seconds.
     pub seconds: f64,
-    /// CPU time during it, in percent of one core.
+    /// CPU time during the period, in percent of one core.
     pub cpu_percent: f64,
 }
 
-/// A socket.
+/// Socket of a process.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Socket {
-    /// `tcp`, `tcp6`, `udp`, `udp6`, `unix`.
+    /// Protocol: `tcp`, `tcp6`, `udp`, `udp6` or `unix`.
     pub protocol: String,
-    /// This end.
+    /// Local end.
     pub local: Address,
-    /// The other end; absent for Unix sockets.
+    /// Remote end. Absent for Unix sockets.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remote: Option<Address>,
-    /// The state of TCP, such as `LISTEN`; absent for others.
+    /// State of the TCP connection, such as `LISTEN`. Absent for other protocols.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
 }
 
-/// An end of a connection.
+/// Address of one end of a connection.
 #[derive(Debug, Default, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Address {
-    /// The IP address.
+    /// IP address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ip: Option<String>,
-    /// The port.
+    /// Port number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
-    /// The path of a Unix socket; absent where it has none.
+    /// Path of a Unix socket. Absent if it has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
 }
 
-/// A Go program.
+/// Go program of a process.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Go {
-    /// The path of its executable in its own mount namespace.
+    /// Path of the executable in the mount namespace of the process.
     pub path: String,
-    /// The executable is deleted or was replaced.
+    /// True if the executable was deleted or replaced.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub deleted: bool,
-    /// The shared object that holds the Go code, where the executable is no Go program.
+    /// Shared object that holds the Go code. Absent if the executable itself is the Go program.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shared_object: Option<String>,
-    /// What built it, and how that is known.
+    /// Go release that built the program, and the evidence for it.
     #[serde(flatten)]
     pub release: Release,
-    /// Its build id, as `go tool buildid` prints it.
+    /// Go build id, as `go tool buildid` prints it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub build_id: Option<String>,
-    /// The main package.
+    /// Import path of the main package.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub main_package: Option<String>,
-    /// The main module.
+    /// Main module.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub main_module: Option<Module>,
-    /// Its gops agent.
+    /// gops agent that listens in the process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent: Option<Agent>,
-    /// What its runtime is set to.
+    /// Current settings of the Go runtime.
     #[serde(flatten)]
     pub settings: RuntimeSettings,
-    /// Where the process has several Go runtimes, each of them; absent else, and the settings above are absent then.
+    /// Each Go runtime of the process, if it has several; the settings outside of this list are then absent.
+    /// Absent else.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub runtimes: Vec<GoRuntime>,
 }
@@ -179,90 +180,90 @@ pub struct Go {
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct GoRuntime {
-    /// The path of the module that holds it, as the process knows it.
+    /// Path of the module that holds the runtime, as the process knows it.
     pub module: String,
-    /// The Go release that built it, as far as it is known.
+    /// Go release that built the module, as far as it is known.
     pub release: String,
-    /// What its runtime is set to.
+    /// Current settings of the runtime.
     #[serde(flatten)]
     pub settings: RuntimeSettings,
 }
 
-/// What a Go runtime is set to, right now.
+/// Current settings of a Go runtime.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct RuntimeSettings {
-    /// How many threads run Go code at once, right now.
+    /// Current GOMAXPROCS: maximum number of threads that run Go code at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gomaxprocs: Option<u32>,
-    /// By how many percent the heap may grow until the next collection, right now; -1 is `off`.
+    /// Current GOGC: growth of the heap until the next collection, in percent. The value -1 means `off`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gogc: Option<i32>,
-    /// The soft memory limit right now, in bytes; absent where there is none.
+    /// Current soft memory limit (GOMEMLIMIT) in bytes. Absent if there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_limit_bytes: Option<i64>,
 }
 
-/// What cgroups allow: the smallest limit of the process's own and of those above it.
+/// Cgroup limits. Each is the smallest limit of the process's cgroup and of its ancestors.
 #[derive(Debug, Default, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Cgroup {
-    /// The cgroup, from the root of our cgroup namespace.
+    /// Path of the cgroup, from the root of our cgroup namespace.
     pub path: String,
-    /// The version of cgroups: 1 or 2.
+    /// Version of cgroups: 1 or 2.
     pub version: u8,
-    /// The memory limit in bytes; absent where there is none.
+    /// Memory limit in bytes. Absent if there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_limit_bytes: Option<u64>,
-    /// What the cgroup uses, in bytes, with the page cache.
+    /// Memory used by the cgroup, in bytes, including the page cache.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_used_bytes: Option<u64>,
-    /// The CPU limit in cores; absent where there is none.
+    /// CPU limit in cores. Absent if there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_limit_cores: Option<f64>,
-    /// Periods in which something ran.
+    /// Number of scheduling periods in which a thread of the cgroup ran.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_periods: Option<u64>,
-    /// Periods in which the CPU limit was used up.
+    /// Number of periods in which the CPU limit was used up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_throttled_periods: Option<u64>,
-    /// For how long all threads of the cgroup together had to wait for it, in microseconds.
+    /// Total time that all threads of the cgroup waited because of the CPU limit, in microseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_throttled_us: Option<u64>,
 }
 
-/// An environment variable.
+/// Environment variable.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Variable {
-    /// Its name.
+    /// Name of the variable.
     pub name: String,
-    /// Its value.
+    /// Value of the variable.
     pub value: String,
 }
 
-/// What the answer cost the process.
+/// Cost of the answer for the process.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Cost"))]
 pub struct ProcessCost {
-    /// Bytes read of its memory.
+    /// Bytes read from the process's memory.
     pub bytes_read: u64,
-    /// System calls made for that.
+    /// System calls made to read the process's memory.
     pub read_calls: u64,
-    /// Bytes written into it.
+    /// Bytes written to the process's memory.
     pub bytes_written: u64,
 }
 
-/// What is known of a process while it runs, beside what /proc and its files say.
+/// Facts about a running process beside those in /proc and in its files.
 #[derive(Debug, Clone, Default)]
 pub struct Live {
-    /// The gops agent that listens in it; `None` where it has none, or where it is no Go program.
+    /// gops agent that listens in the process. `None` if there is none, or if the process is no Go program.
     pub agent: Option<AgentMark>,
-    /// The settings of its Go runtime, where that is one.
+    /// Settings of the Go runtime, if the process has one.
     pub settings: Settings,
-    /// Where there are several, those of each.
+    /// Settings of each Go runtime, if the process has several.
     pub runtimes: Vec<(RuntimeName, Settings)>,
-    /// What reading these cost.
+    /// Cost of reading agent and settings.
     pub cost: ReadCost,
 }
 
@@ -395,7 +396,7 @@ impl Cgroup {
     }
 }
 
-/// With the precision that gops has.
+/// Resident memory in percent of the machine's, with the precision of gops.
 pub(super) fn memory_percent(details: &Details) -> Option<f32> {
     let total = details.machine_memory.filter(|&t| t > 0)?;
     Some(100.0 * details.resident? as f32 / total as f32)

@@ -1,4 +1,4 @@
-//! The text of `process`: what gops writes, and with `-v` what else is known.
+//! Text of `process`: the lines of gops, and further facts with `-v`.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -10,10 +10,11 @@ use crate::printable::{printable, printable_str};
 use crate::process::details::{Details, More, percent};
 use crate::runtime::settings::Settings;
 
-/// Writes what gops writes, and the period as `period` has it. With `verbose`, what else is known stands below.
+/// Writes the lines of gops, and the CPU usage over the measured time with `period` as its label. With
+/// `verbose`, further facts follow.
 ///
 /// # Errors
-/// Those of `out`.
+/// Returns an error if writing to `out` fails.
 pub fn write_text(
     details: &Details,
     live: &Live,
@@ -46,7 +47,7 @@ pub fn write_text(
     }
 }
 
-/// As `ps` has it: `[[DD-]hh:]mm:ss`. As gops has it, the seconds are rounded, and so can be 60.
+/// Formats a duration as `ps` does: `[[DD-]hh:]mm:ss`. Seconds are rounded as in gops, and can be 60.
 fn elapsed(d: Duration) -> String {
     let (days, hours, minutes) = (d.as_secs() / 86_400, d.as_secs() / 3600 % 24, d.as_secs() / 60 % 60);
     let seconds = (d.as_secs() % 60) as f64 + f64::from(d.subsec_nanos()) / 1e9;
@@ -161,7 +162,7 @@ mod tests {
         assert_eq!(of(86_400.0 * 123.0), "123-00:00:00");
     }
 
-    /// Halves are rounded to even digits, as Go's `%.3f` does.
+    /// Rounding of halves to even digits, as Go's `%.3f` does.
     #[test]
     fn percents_are_rounded_as_go_does() {
         assert_eq!(format!("{:.3} {:.3}", 0.0625f32, 0.1875f32), "0.062 0.188");

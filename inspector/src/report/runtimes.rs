@@ -1,4 +1,4 @@
-//! Answers of several Go runtimes in one process: what each of them answers by itself, one after the other.
+//! Answers of several Go runtimes in one process, one after the other.
 
 use std::io::{self, Write};
 
@@ -8,69 +8,70 @@ use crate::printable::printable_str;
 use crate::process::Pid;
 use crate::runtime::open::RuntimeName;
 
-/// Version of the JSON that has the answers of several runtimes. Each of them is in the version that it has alone.
+/// Version of the JSON with answers of several runtimes. Each inner answer has the version that it has alone.
 pub const SCHEMA_OF_SEVERAL: u32 = 2;
 
-/// The answers of several runtimes. `answer` is what the command says of a process with one.
+/// Answers of several Go runtimes in one process. `answer` is the answer of the command for one runtime.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Several<T> {
-    /// Version of this format: 2. Where there is one runtime, it is 1, and the answer stands alone.
+    /// Version of the JSON format: 2. An answer of one runtime stands alone, with version 1.
     pub schema: u32,
-    /// The process.
+    /// Process id in our pid namespace.
     pub pid: i32,
-    /// Who answered: `probe`.
+    /// Source of the answer: always `probe` (read from outside).
     pub via: &'static str,
-    /// The answers: of the executable first, then of shared objects.
+    /// Answers: first of the executable, then of shared objects.
     pub runtimes: Vec<OfRuntime<T>>,
-    /// Runtimes that could not be looked at.
+    /// Runtimes that could not be read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub failed: Vec<FailedRuntime>,
 }
 
-/// The answer of one runtime.
+/// Answer of one runtime.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct OfRuntime<T> {
-    /// Which one, for `--runtime`: the path of the module that holds it, as the process knows it.
+    /// Path of the module that holds the runtime, as the process knows it. The option `--runtime` takes this
+    /// value.
     pub module: String,
-    /// The Go release that built it, as far as it is known.
+    /// Go release that built the module, as far as it is known.
     pub release: String,
-    /// What it answers.
+    /// Answer of the runtime.
     pub answer: T,
 }
 
-/// A runtime that could not be looked at.
+/// Runtime that could not be read.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct FailedRuntime {
-    /// Which one.
+    /// Path of the module that holds the runtime, as the process knows it.
     pub module: String,
-    /// The Go release that built it, as far as it is known.
+    /// Go release that built the module, as far as it is known.
     pub release: String,
-    /// Why not.
+    /// Reason why the runtime could not be read.
     pub error: String,
 }
 
 impl FailedRuntime {
-    /// Why a runtime could not be looked at.
+    /// Makes an entry from the runtime's name and the error.
     pub fn new(name: &RuntimeName, error: String) -> Self {
         FailedRuntime { module: name.module.clone(), release: name.release.clone(), error }
     }
 }
 
-/// The line above what a runtime answers in text, and an empty one.
+/// Writes the heading line above the text of a runtime, and an empty line.
 ///
 /// # Errors
-/// Those of `out`.
+/// Returns an error if writing to `out` fails.
 pub fn write_heading(name: &RuntimeName, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "runtime {}:\n", printable_str(&name.to_string()))
 }
 
-/// Writes [`Several`] without having all answers at once: `write` writes the JSON of one.
+/// Writes [`Several`] without having all answers in memory at once. `write` writes the JSON of one answer.
 ///
 /// # Errors
-/// Those of `out` and of `write`.
+/// Returns an error if writing to `out` fails, or the error of `write`.
 pub fn write_json<'a, T: 'a>(
     pid: Pid,
     answers: impl Iterator<Item = (&'a RuntimeName, &'a T)>,

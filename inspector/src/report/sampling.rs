@@ -1,4 +1,4 @@
-//! How samples of the CPUs were taken, and how good they are.
+//! Method of CPU sampling, and quality of the samples.
 
 use std::fmt;
 
@@ -9,35 +9,35 @@ use crate::capture::cpu::mode::Mode;
 use crate::capture::cpu::session::Captured;
 use crate::capture::cpu::work::Work;
 
-/// How samples were taken.
+/// Method of CPU sampling, and quality of the samples.
 #[derive(Debug, Clone, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Sampling {
-    /// By what.
+    /// Source of the samples.
     pub mode: Mode,
-    /// Why not by something better; empty where there is nothing better, or it was not wanted.
+    /// Reasons why no better source was used. Empty if there is no better one, or if it was not wanted.
     pub because: Vec<String>,
-    /// What it cannot tell, in sentences.
+    /// Limits of the source, in sentences.
     pub notes: Vec<String>,
-    /// Samples of each CPU in a second: what was asked for, or what could be had of that.
+    /// Samples of each CPU per second: the rate that was asked for, or a lower one if it was not possible.
     pub rate_hz: u32,
-    /// For how long, in nanoseconds.
+    /// Duration of sampling, in nanoseconds.
     pub duration_ns: u64,
-    /// Why not for as long as was wanted.
+    /// Reason why sampling ended early. Absent if it lasted as long as wanted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub early: Option<&'static str>,
-    /// Samples that were lost, for want of room.
+    /// Number of samples that were lost.
     pub lost: u64,
-    /// The samples.
+    /// Quality of the samples.
     #[serde(flatten)]
     pub quality: Quality,
-    /// What they were doing, beside what the program is for.
+    /// Samples of work that the runtime and the kernel do.
     #[serde(flatten)]
     pub work: Work,
 }
 
 impl Sampling {
-    /// How a capture was done, whose samples did this `work`.
+    /// Describes a capture whose samples were of this `work`.
     pub fn of(captured: &Captured, work: Work) -> Self {
         Sampling {
             mode: captured.mode,
@@ -52,7 +52,7 @@ impl Sampling {
         }
     }
 
-    /// What the user has to know of it, in sentences.
+    /// Returns the facts that the user has to know about the samples, in sentences.
     pub fn sentences(&self) -> Vec<String> {
         let mut notes: Vec<String> = self
             .because
@@ -83,7 +83,8 @@ impl Sampling {
         notes
     }
 
-    /// Why there is no sample though CPUs were used: what is to be said in place of a profile without any.
+    /// Returns the reason why there are no samples although CPUs were used. `None` if there are samples, or
+    /// if no CPU was used. The sentence replaces an empty profile.
     pub fn missing(&self) -> Option<String> {
         (self.quality.samples == 0 && self.lost > 0).then(|| {
             format!(
@@ -103,7 +104,7 @@ impl Sampling {
     }
 }
 
-/// As `-v` says it.
+/// Text for `-v`.
 impl fmt::Display for Sampling {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Quality { samples, user, rooted, on_goroutine, .. } = self.quality;

@@ -1,6 +1,6 @@
-//! The schemas of all answers, which the types in this folder have in common with `docs/schema`.
+//! JSON schemas of all answers, generated from the types in this folder and kept in `docs/schema`.
 
-/// The schemas of answers by name, as `docs/schema` has them.
+/// Schemas by name of the answer, as in `docs/schema`.
 pub const SCHEMAS: &[(&str, &str)] = &[
     ("gc", include_str!("../../schema/gc.json")),
     ("heap-of-runtimes", include_str!("../../schema/heap-of-runtimes.json")),

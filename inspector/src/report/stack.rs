@@ -1,4 +1,4 @@
-//! The answer of `stack`.
+//! Answer of `stack`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,40 +18,41 @@ use crate::runtime::view::View;
 use crate::stop::StopTimes;
 use crate::threads;
 
-/// Which goroutines of a snapshot are wanted.
+/// Filter of the goroutines of a snapshot.
 #[derive(Debug, Default)]
 pub struct Filter {
-    /// Only this one.
+    /// Goroutine number. `None` accepts all.
     pub goid: Option<u64>,
-    /// Only those in this state: a wait reason or status as the header shows it.
+    /// State: wait reason or status, as the header shows it. `None` accepts all.
     pub state: Option<String>,
-    /// Only those whose text matches.
+    /// Pattern that a goroutine's text must match. `None` accepts all.
     pub pattern: Option<regex::bytes::Regex>,
 }
 
 impl Filter {
-    /// Whether it lets everything pass.
+    /// Returns true if all goroutines pass.
     pub fn is_empty(&self) -> bool {
         self.goid.is_none() && self.state.is_none() && self.pattern.is_none()
     }
 }
 
-/// What was written.
+/// Numbers of goroutines in an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Counts {
-    /// Goroutines written.
+    /// Number of goroutines written.
     pub goroutines: usize,
-    /// Of them, those that are not proven to have been so at the snapshot's instant.
+    /// Number of written goroutines that are not proven to have been in this state at the instant of the
+    /// snapshot.
     pub unconfirmed: usize,
-    /// Of them, those without any frames.
+    /// Number of written goroutines without any frames.
     pub unavailable: usize,
-    /// Of them, those whose outermost frames are missing.
+    /// Number of written goroutines whose outermost frames are missing.
     pub incomplete: usize,
 }
 
 impl Counts {
-    /// The counts of two runtimes together.
+    /// Adds the counts of another runtime.
     pub fn and(self, other: Counts) -> Self {
         Counts {
             goroutines: self.goroutines + other.goroutines,
@@ -62,26 +63,27 @@ impl Counts {
     }
 }
 
-/// How a goroutine is written.
+/// Function that writes a goroutine.
 type Item<'i> = dyn Fn(&mut Printer<'_>, &Slot, &mut Vec<u8>) -> io::Result<()> + Sync + 'i;
 
-/// Goroutines as they are written.
+/// Goroutines converted to text.
 #[derive(Default)]
 struct Part {
     text: Vec<u8>,
     counts: Counts,
-    /// Nothing more follows of what was to be made at a time.
+    /// True if no further text follows of the goroutines that were to be converted together.
     is_last: bool,
 }
 
-/// Goroutines that one core makes into text at a time.
+/// Number of goroutines that one core converts to text at a time.
 const PART: usize = 256;
-/// Parts that a core makes before the first of them is written.
+/// Number of parts that a core makes before the first of them is written.
 const PARTS_AHEAD: usize = 2;
-/// A part ends early once it has this: ten times what so many goroutines have in earnest, far less than a process that
-/// lies can make of them.
+/// Size in bytes at which a part ends early. Honest processes need a tenth of it for [`PART`] goroutines;
+/// hostile ones could need far more than all of it.
 const ENOUGH_TEXT: usize = 4 << 20;
-/// Fewer are done before other threads have started.
+/// Number of goroutines from which several cores are used. Fewer are converted before other threads have
+/// started.
 const WORTH_ALL_CORES: usize = 2048;
 
 impl Counts {
@@ -92,13 +94,13 @@ impl Counts {
         self.incomplete += other.incomplete;
     }
 
-    /// Whether something that was asked for is missing.
+    /// Returns true if goroutines that were asked for have no frames.
     pub fn is_partial(&self) -> bool {
         self.unavailable > 0
     }
 }
 
-/// Writes a snapshot, a goroutine at a time.
+/// Writer of a snapshot, one goroutine at a time.
 #[derive(Debug)]
 pub struct StackReport<'v> {
     view: &'v View,
@@ -108,7 +110,7 @@ pub struct StackReport<'v> {
 }
 
 impl<'v> StackReport<'v> {
-    /// A report of what `filter` lets pass.
+    /// Makes a report of the goroutines that `filter` lets pass.
     pub fn new(view: &'v View, snapshot: &'v Snapshot, filter: &'v Filter, level: Level) -> Self {
         StackReport { view, snapshot, filter, level }
     }
@@ -118,8 +120,8 @@ impl<'v> StackReport<'v> {
             && self.filter.state.as_deref().is_none_or(|s| s == header_status(self.view, g))
     }
 
-    /// Writes each wanted goroutine as `item` makes it, with `separator` in between: part by part, by all cores where
-    /// there are many.
+    /// Writes each wanted goroutine as `item` makes it, with `separator` in between. Work is done part by
+    /// part, by all cores if there are many goroutines.
     fn each(&self, separator: &[u8], item: &Item<'_>, out: &mut dyn Write) -> io::Result<Counts> {
         let parts: Vec<&[Slot]> = self.snapshot.slots.chunks(PART).collect();
         let mut counts = Counts::default();
@@ -133,8 +135,8 @@ impl<'v> StackReport<'v> {
         }
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         std::thread::scope(|scope| {
-            // Each core makes every so many'th part, and waits while those that it has made are not yet written: memory
-            // is bounded, and what was written is used again for the next.
+            // Each core makes every n-th part, n being the number of cores. It waits while its finished parts
+            // are not yet written: memory is bounded. Written buffers are used again.
             let makers: Vec<_> = (0..cores)
                 .map_while(|core| {
                     let (made, to_write) = sync_channel(PARTS_AHEAD);
@@ -142,7 +144,7 @@ impl<'v> StackReport<'v> {
                     let (tell, told) = channel();
                     let parts = &parts;
                     let maker = threads::start_in(scope, "text", move || {
-                        // How many there are is known when the last has started.
+                        // The number of cores is known when the last thread has started.
                         let Ok(cores) = told.recv() else { return };
                         let mut printer = Printer::new(self.view, self.level);
                         for &slots in parts.iter().skip(core).step_by(cores) {
@@ -153,7 +155,7 @@ impl<'v> StackReport<'v> {
                                 slots = *made_of_it.as_ref().unwrap_or(&slots);
                                 part.is_last = slots.is_empty();
                                 let failed = made_of_it.is_err();
-                                // Nobody waits for it where writing has failed.
+                                // The receiver is gone if writing has failed.
                                 if made.send(made_of_it.map(|_| part)).is_err() || failed {
                                     return;
                                 }
@@ -167,11 +169,11 @@ impl<'v> StackReport<'v> {
                 return self.each_here(&parts, separator, item, &mut write);
             }
             for (_, _, tell) in &makers {
-                // Where it died, the scope says so.
+                // If the thread died, the scope reports it.
                 let _died = tell.send(makers.len());
             }
             for (to_write, written, _) in makers.iter().cycle().take(parts.len()) {
-                // Where its maker died, the scope says so.
+                // If the thread died, the scope reports it.
                 while let Ok(part) = to_write.recv() {
                     let part = part?;
                     write(&part, &mut counts)?;
@@ -186,7 +188,7 @@ impl<'v> StackReport<'v> {
         })
     }
 
-    /// As [`StackReport::each`], by this thread alone.
+    /// Does the same as [`StackReport::each`], on the calling thread alone.
     fn each_here(
         &self,
         parts: &[&[Slot]],
@@ -207,7 +209,8 @@ impl<'v> StackReport<'v> {
         Ok(counts)
     }
 
-    /// Some goroutines, each with the separator before it: all, or as many as make enough text. Returns the others.
+    /// Converts goroutines to text, each with the separator before it, until all are done or the text is
+    /// large enough. Returns the remaining goroutines.
     fn part<'s>(
         &self,
         printer: &mut Printer<'_>,
@@ -244,24 +247,25 @@ impl<'v> StackReport<'v> {
         Ok(rest)
     }
 
-    /// How many goroutines there are in which state, whatever the filter lets pass.
+    /// Counts the goroutines in each state, regardless of the filter.
     pub fn states(&self) -> States {
         let printer = Printer::new(self.view, self.level);
         let included = self.snapshot.slots.iter().filter(|slot| printer.includes(self.snapshot, slot));
         States::of(included.map(|slot| header_status(self.view, &slot.g)))
     }
 
-    /// Whether a header of this release can show this state (`runtime.gStatusStrings`, `runtime.waitReasonStrings`).
+    /// Returns true if a header of this release can show the state `name` (`runtime.gStatusStrings`,
+    /// `runtime.waitReasonStrings`).
     pub fn is_state(&self, name: &str) -> bool {
         status::NAMES.contains(&name) || self.view.table.wait_reasons().iter().any(|reason| reason == name)
     }
 
-    /// Writes the text that Go itself prints, an empty line between goroutines.
+    /// Writes the text that Go itself prints, with an empty line between goroutines.
     pub fn write_text(&self, out: &mut dyn Write) -> io::Result<Counts> {
         self.each(b"\n", &|printer, slot, out| printer.write(self.snapshot, slot, out), out)
     }
 
-    /// Writes one JSON object, its goroutines one by one, so that memory stays bounded.
+    /// Writes one JSON object. Goroutines are written one by one, so that memory stays bounded.
     pub fn write_json(
         &self,
         pid: Pid,
@@ -286,7 +290,7 @@ impl<'v> StackReport<'v> {
             unknown: &self.view.unknown,
         };
         let head = serde_json::to_string(&head)?;
-        // The goroutines are appended within the same object.
+        // Goroutines are appended within the same object.
         out.write_all(head.strip_suffix('}').unwrap_or(&head).as_bytes())?;
         out.write_all(b",\"goroutines\":[")?;
         let item = |printer: &mut Printer<'_>, slot: &Slot, out: &mut Vec<u8>| {
@@ -301,7 +305,8 @@ impl<'v> StackReport<'v> {
         Ok(counts)
     }
 
-    /// Each goroutine that is wanted, as JSON has it. A pattern looks at all that is printed, and is not asked here.
+    /// Returns the wanted goroutines in their JSON form. The filter's pattern is ignored: it matches the
+    /// printed text.
     pub fn goroutines(self) -> impl Iterator<Item = WrittenGoroutine<'v>> {
         let mut printer = Printer::new(self.view, self.level);
         let snapshot = self.snapshot;
@@ -311,14 +316,14 @@ impl<'v> StackReport<'v> {
         })
     }
 
-    /// How many goroutines these are.
+    /// Counts the goroutines of [`StackReport::goroutines`].
     pub fn len(&self) -> usize {
         let printer = Printer::new(self.view, self.level);
         let wanted = |slot: &&Slot| printer.includes(self.snapshot, slot) && self.wants(&slot.g);
         self.snapshot.slots.iter().filter(wanted).count()
     }
 
-    /// Whether these are none.
+    /// Returns true if [`StackReport::goroutines`] is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -366,7 +371,7 @@ impl<'v> StackReport<'v> {
     }
 }
 
-/// How many goroutines are in which state, the most frequent first.
+/// Number of goroutines in each state, the most frequent state first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct States(Vec<(String, usize)>);
 
@@ -380,7 +385,7 @@ impl States {
         States(counts)
     }
 
-    /// The states of two runtimes together.
+    /// Adds the states of another runtime.
     pub fn and(self, other: States) -> Self {
         let mut counts = self.0;
         for (state, count) in other.0 {
@@ -394,7 +399,7 @@ impl States {
     }
 }
 
-/// `12 in chan receive, 3 in select`.
+/// Text such as `12 in chan receive, 3 in select`.
 impl fmt::Display for States {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, (state, count)) in self.0.iter().enumerate() {
@@ -404,25 +409,26 @@ impl fmt::Display for States {
     }
 }
 
-/// What the answer cost.
+/// Cost of an answer for the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Cost"))]
 pub struct AnswerCost {
-    /// How long all threads were stopped, or without a pause the longest that one was, in microseconds.
+    /// Total time that all threads were stopped, in microseconds. Without a pause: longest stop of a single
+    /// thread.
     pub stopped_us: u64,
-    /// Of that, until the last thread had stopped.
+    /// Part of `stopped_us` until the last thread had stopped, in microseconds.
     pub until_stopped_us: u64,
-    /// How many threads were stopped.
+    /// Number of threads that were stopped.
     pub threads_stopped: usize,
     /// Bytes read from the target's memory.
     pub bytes_read: u64,
-    /// System calls for that.
+    /// System calls made to read the target's memory.
     pub read_calls: u64,
-    /// Bytes written to the target.
+    /// Bytes written to the target's memory.
     pub bytes_written: u64,
 }
 
-/// As `-v` says it, where all threads were stopped at once.
+/// Text for `-v` where all threads were stopped at once.
 impl fmt::Display for AnswerCost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -439,7 +445,7 @@ impl fmt::Display for AnswerCost {
 }
 
 impl AnswerCost {
-    /// How much was written, in words.
+    /// Describes the number of bytes written, in words.
     pub fn written(&self) -> String {
         match self.bytes_written {
             0 => "none written".to_owned(),
@@ -447,7 +453,7 @@ impl AnswerCost {
         }
     }
 
-    /// The cost of attaching and of a snapshot.
+    /// Makes the cost of attaching and of a snapshot.
     pub fn new(attach: ReadCost, snapshot: &Snapshot) -> Self {
         let us = |d: std::time::Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
         AnswerCost {
@@ -460,7 +466,7 @@ impl AnswerCost {
         }
     }
 
-    /// The cost of reading alone.
+    /// Makes the cost of reading without stops.
     pub fn of_reading(reads: ReadCost) -> Self {
         AnswerCost {
             stopped_us: 0,
@@ -472,7 +478,7 @@ impl AnswerCost {
         }
     }
 
-    /// The cost of both, one after the other.
+    /// Adds the cost of another answer that was made before or after.
     #[must_use]
     pub fn and(self, other: AnswerCost) -> AnswerCost {
         AnswerCost {
@@ -485,7 +491,7 @@ impl AnswerCost {
         }
     }
 
-    /// The cost of attaching, and of reading in stops.
+    /// Makes the cost of attaching, and of reading during stops.
     pub fn of_stops(attach: ReadCost, stops: &StopTimes, read: ReadCost) -> Self {
         let us = |d: std::time::Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
         AnswerCost {

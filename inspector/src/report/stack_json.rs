@@ -1,4 +1,4 @@
-//! The JSON of `stack`, which is written goroutine by goroutine.
+//! JSON of `stack`, which is written goroutine by goroutine.
 
 use std::borrow::Cow;
 
@@ -8,125 +8,126 @@ use super::stack::AnswerCost;
 use crate::runtime::snapshot::Consistency;
 use crate::runtime::view::Evidence;
 
-/// What comes before the goroutines.
+/// Fields before the goroutines.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Head<'a> {
-    /// Version of this format.
+    /// Version of the JSON format.
     pub(super) schema: u32,
-    /// The process; absent where the agent at an address was asked.
+    /// Process id in our pid namespace. Absent if the agent at an address was asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) pid: Option<i32>,
-    /// The address of the agent that was asked.
+    /// Address of the agent that was asked. Absent if a process was asked about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) address: Option<&'a str>,
-    /// Who answered: `probe` or `agent`.
+    /// Source of the answer: `probe` (read from outside) or `agent`.
     pub(super) via: &'static str,
-    /// As `runtime.Version()` returns it. Absent where only a range is known.
+    /// Go version as `runtime.Version()` returns it. Absent if only a range is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) go_version: Option<&'a str>,
-    /// How the goroutines hold together.
+    /// Consistency of the goroutines with each other.
     pub(super) consistency: Consistency,
-    /// Why the threads were not stopped at once, though that was asked for.
+    /// Reason why the threads were not stopped together, though that was asked for. Absent if they were.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) too_many_threads: Option<TooManyThreads>,
-    /// The program is being brought down, by a panic, a fatal error or a signal, and ends when it has written its
-    /// traceback. Absent where that is not known; an agent does not say.
+    /// True if a panic, a fatal error or a signal is ending the program: it exits once its traceback is
+    /// written. Absent if unknown, and where an agent answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) panicking: Option<bool>,
-    /// What it took. An agent does not say.
+    /// Cost of the answer. Absent where an agent answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) cost: Option<&'a AnswerCost>,
-    /// How the runtime's facts were found. An agent does not say.
+    /// Evidence for the facts about the runtime. Absent where an agent answered.
     #[serde(skip_serializing_if = "<[Evidence]>::is_empty")]
     pub(super) evidence: &'a [Evidence],
-    /// What could not be found, and costs only the answers that need it.
+    /// Facts that could not be found. Only answers that need them are affected.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     pub(super) unknown: &'a [String],
 }
 
-/// To stop so many threads at once would take longer than is allowed: each was stopped by itself.
+/// Refusal to stop all threads at once, because that would take longer than allowed. Each thread was stopped
+/// by itself instead.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct TooManyThreads {
-    /// How many there are.
+    /// Number of threads.
     pub(super) threads: usize,
-    /// How long a stop of all would take, as stops of some of them showed, in microseconds.
+    /// Expected duration of a stop of all threads, in microseconds; estimated from stops of some of them.
     pub(super) expected_us: u64,
 }
 
-/// A goroutine; also one that was read back from a dump, which says less.
+/// Goroutine, read from outside or parsed from a dump. A dump has fewer facts.
 #[derive(Debug, Clone, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Goroutine<'a> {
-    /// Its number.
+    /// Number of the goroutine.
     pub id: u64,
-    /// Its state or wait reason, in the runtime's words.
+    /// State or wait reason, in the runtime's words.
     pub state: &'a str,
-    /// Address of its `g`, hexadecimal. An agent does not say.
+    /// Address of the goroutine's `g` structure in the target, hexadecimal. Absent where an agent answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    /// The goroutine that created it.
+    /// Number of the goroutine that created this goroutine.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<u64>,
-    /// The function that created it.
+    /// Function that created this goroutine.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created_by: Option<Cow<'a, str>>,
-    /// How long it has waited, where that is known and at least a minute.
+    /// Waiting time in minutes. Absent if unknown or less than a minute.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wait_minutes: Option<i64>,
-    /// Locked to its thread.
+    /// True if the goroutine is locked to its thread.
     pub locked_to_thread: bool,
-    /// The thread that runs it.
+    /// Id of the thread that runs the goroutine, in the pid namespace of the process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub thread: Option<u64>,
-    /// The synctest bubble that it is in.
+    /// Number of the synctest bubble that the goroutine is in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bubble: Option<u64>,
-    /// Profiler labels: key and value.
+    /// Profiler labels, each with key and value.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub labels: Vec<[String; 2]>,
-    /// Proven to be true at the instant of the snapshot.
+    /// True if the goroutine is proven to have been in this state at the instant of the snapshot.
     pub confirmed: bool,
-    /// Why frames are missing.
+    /// Reason why frames are missing. Absent if all are there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub incomplete: Option<String>,
-    /// How many physical frames in the middle of a very deep stack are left out.
+    /// Number of physical frames left out in the middle of a very deep stack.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub frames_left_out: Option<usize>,
-    /// Its frames, innermost first.
+    /// Stack frames, innermost first.
     pub frames: Vec<Frame>,
 }
 
-/// A frame.
+/// Stack frame.
 #[derive(Debug, Clone, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Frame {
-    /// Its function.
+    /// Name of the function.
     pub function: String,
-    /// Source file.
+    /// Path of the source file.
     pub file: String,
-    /// Line in the file.
+    /// Line number in the source file.
     pub line: u32,
-    /// Inlined into the frame below.
+    /// True if the call was inlined into the next frame of the list.
     pub inlined: bool,
-    /// Program counter, hexadecimal. An agent does not say.
+    /// Program counter, hexadecimal. Absent where an agent answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pc: Option<String>,
 }
 
-/// The goroutines of a process, in the order of the runtime's `allgs`.
-// Never made as a whole, for memory would not be bounded: this is what its parts add up to.
+/// Goroutines of a process, in the order of the runtime's `allgs`.
+// Never built as a whole: memory would not be bounded. The type describes the sum of the written parts.
 #[cfg(test)]
 #[derive(Serialize, schemars::JsonSchema)]
 #[schemars(rename = "Stack")]
 pub(super) struct Whole<'a> {
     #[serde(flatten)]
     head: Head<'a>,
-    /// The goroutines.
+    /// Goroutines.
     goroutines: Vec<Goroutine<'a>>,
-    /// How many there are, of each quality.
+    /// Numbers of goroutines written, unconfirmed, unavailable and incomplete.
     counts: super::stack::Counts,
 }

@@ -1,4 +1,4 @@
-//! `stats`: the text is that of gops; more with `-v` and in JSON.
+//! Answer of `stats`. The text is that of gops; `-v` and JSON have more.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -15,67 +15,68 @@ use crate::runtime::histogram::{Bucket, Histogram};
 use crate::runtime::stats::{Histograms, More, Stats};
 use crate::runtime::view::View;
 
-/// What `stats --json` answers.
+/// Answer of `stats --json`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct StatsAnswer {
-    /// Goroutines of the program (`runtime.NumGoroutine`).
+    /// Number of the program's goroutines (`runtime.NumGoroutine`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub goroutines: Option<u64>,
-    /// Threads that the runtime created and has not forgotten.
+    /// Number of threads that the runtime created and still keeps a record of.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub os_threads: Option<u64>,
-    /// GOMAXPROCS.
+    /// Value of GOMAXPROCS.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gomaxprocs: Option<u64>,
-    /// CPUs that the process could use when it began (`runtime.NumCPU`).
+    /// Number of CPUs that the process could use when it began (`runtime.NumCPU`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub num_cpu: Option<u64>,
-    /// Goroutines of the runtime itself, which the first number leaves out.
+    /// Number of the runtime's own goroutines, which `goroutines` leaves out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system_goroutines: Option<u64>,
-    /// Goroutines of the program by state, in the words of the target's Go release. Counted one after another: their sum
-    /// may differ from the first number.
+    /// Number of the program's goroutines by state, in the words of the target's Go release. States are
+    /// counted one after another: the sum may differ from `goroutines`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub goroutines_by_state: BTreeMap<String, u64>,
-    /// Of GOMAXPROCS, those that have nothing to do.
+    /// Number of idle Ps, of the GOMAXPROCS that exist.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_ps: Option<u64>,
-    /// Threads that the kernel knows.
+    /// Number of threads that the kernel knows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<u64>,
-    /// What the collector does: `off`, `mark` or `mark termination`.
+    /// Phase of the garbage collector: `off`, `mark` or `mark termination`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gc_phase: Option<&'static str>,
-    /// Collections that began.
+    /// Number of garbage collections that began.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gc_cycles: Option<u64>,
-    /// How long what took, since the start.
+    /// Histograms of scheduling latencies and of stop-the-world pauses since the start of the process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub histograms: Option<Histograms>,
-    /// The program is being brought down, by a panic, a fatal error or a signal, and ends when it has written its
-    /// traceback. Absent where that is not known; an agent does not say.
+    /// True if a panic, a fatal error or a signal is ending the program: it exits once its traceback is
+    /// written. Absent if unknown, and where an agent answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub panicking: Option<bool>,
-    /// Numbers that cannot be true together, however often they were read; the exit code is 7 then.
+    /// Contradictions: numbers that cannot be true together, however often they were read. The exit code is 7
+    /// if there are any.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub doubtful: Vec<Contradiction>,
 }
 
-/// An answer with its source.
+/// Answer of `stats` with its source.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SourcedStats {
-    /// Who was asked, and who answered.
+    /// Target that was asked, and who answered.
     #[serde(flatten)]
     pub source: Source,
-    /// The numbers.
+    /// Runtime statistics.
     #[serde(flatten)]
     pub answer: StatsAnswer,
 }
 
 impl StatsAnswer {
-    /// What was read from outside; `threads` is what the kernel says.
+    /// Makes the answer from data read from outside. `threads` is the kernel's number of threads.
     pub fn new(view: &View, stats: &Stats, more: Option<More>, threads: Option<u64>) -> Self {
         let mut answer = StatsAnswer {
             goroutines: Some(stats.goroutines),
@@ -98,13 +99,13 @@ impl StatsAnswer {
         answer
     }
 
-    /// The same answer with what is doubtful about it.
+    /// Returns the same answer with its contradictions.
     #[must_use]
     pub fn doubted(self, doubtful: Vec<Contradiction>) -> Self {
         StatsAnswer { doubtful, ..self }
     }
 
-    /// Reads the lines of an agent. Lines that are not known are skipped; `None` where none is known.
+    /// Parses the lines of an agent. Unknown lines are skipped; returns `None` if no line is known.
     pub fn parse(text: &str) -> Option<Self> {
         let mut stats = StatsAnswer::default();
         for (key, value) in pairs(text) {
@@ -119,7 +120,7 @@ impl StatsAnswer {
         (stats != StatsAnswer::default()).then_some(stats)
     }
 
-    /// Writes the lines of gops, and what else there is in their manner.
+    /// Writes the lines of gops, and further values in the same format.
     pub fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
         let doubtful = |field| self.doubtful.iter().any(|doubt| doubt.fields.contains(&field));
         let mark = |field| if doubtful(field) { " (doubtful)" } else { "" };

@@ -1,13 +1,14 @@
-//! Text of others on a terminal: lines and tabs stay, and nothing else acts.
+//! Foreign text made safe for a terminal: line ends and tabs stay, other characters that could act
+//! on the terminal become visible.
 
 use std::io::{self, Write};
 
 use crate::printable::printable;
 
-/// A longer line is written in parts.
+/// Maximum length of a line in bytes. Longer lines are written in parts.
 const MAX_LINE: usize = 64 << 10;
 
-/// Passes text on line by line, with what could act on a terminal made visible.
+/// Writer that passes text on line by line, with characters that could act on a terminal made visible.
 #[derive(Debug)]
 pub struct TerminalSafe<W: Write> {
     out: W,
@@ -15,12 +16,12 @@ pub struct TerminalSafe<W: Write> {
 }
 
 impl<W: Write> TerminalSafe<W> {
-    /// Makes text safe that goes to `out`.
+    /// Makes a writer that passes safe text to `out`.
     pub fn new(out: W) -> Self {
         TerminalSafe { out, line: Vec::new() }
     }
 
-    /// What it writes to.
+    /// Returns the inner writer.
     pub fn into_inner(self) -> W {
         self.out
     }
@@ -55,7 +56,7 @@ impl<W: Write> Write for TerminalSafe<W> {
         Ok(bytes.len())
     }
 
-    /// Also writes a line that has no end yet.
+    /// Writes an unfinished line, too.
     fn flush(&mut self) -> io::Result<()> {
         self.write_line()?;
         self.out.flush()

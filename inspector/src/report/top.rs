@@ -1,4 +1,4 @@
-//! `top`: what ran in the last seconds, by function, goroutine and process.
+//! Answer of `top`: CPU use of the last seconds by function, goroutine and process.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Write};
@@ -12,10 +12,10 @@ use crate::printable::printable_str;
 use crate::profile::sums::sums;
 use crate::profile::{LabelValue, Profile, Sample};
 
-/// More functions, goroutines or processes are not told apart in an interval.
+/// Maximum number of functions, goroutines or processes distinguished in an interval.
 const MAX_ROWS: usize = 1 << 16;
 
-/// What was sampled in an interval, by name.
+/// Samples of an interval, by name.
 #[derive(Debug, Default)]
 pub struct Interval {
     took: Duration,
@@ -27,8 +27,8 @@ pub struct Interval {
 }
 
 impl Interval {
-    /// What a profile of that time has; its first values are counts. Samples are labelled with their process where there are
-    /// several; `alone` is the one that they are all of otherwise.
+    /// Makes the interval from a profile that lasted `took`. The first value of each sample is its count. Samples
+    /// of several processes are labelled with their process; without such labels, all samples are of `alone`.
     pub fn new(profile: &Profile, took: Duration, alone: Option<&(u64, String)>) -> Self {
         let count = |sample: &Sample| sample.values.first().copied().unwrap_or(0).max(0);
         let works = Works::new(profile);
@@ -70,7 +70,7 @@ impl Interval {
     }
 }
 
-/// The last intervals.
+/// Sliding window of the last intervals.
 #[derive(Debug)]
 pub struct Window {
     most: usize,
@@ -78,12 +78,12 @@ pub struct Window {
 }
 
 impl Window {
-    /// Of so many intervals, at least one.
+    /// Makes a window of `most` intervals, at least one.
     pub fn new(most: usize) -> Self {
         Window { most: most.max(1), intervals: VecDeque::new() }
     }
 
-    /// Adds one, and drops what has become too old.
+    /// Adds an interval, and drops those that are too old.
     pub fn push(&mut self, interval: Interval) {
         self.intervals.push_back(interval);
         while self.intervals.len() > self.most {
@@ -91,12 +91,12 @@ impl Window {
         }
     }
 
-    /// Forgets them all.
+    /// Removes all intervals.
     pub fn clear(&mut self) {
         self.intervals.clear();
     }
 
-    /// What ran in them, taken in this way.
+    /// Sums up the samples of all intervals. `mode`, `rate` and `lost` describe the sampling.
     pub fn top(&self, mode: Mode, rate: u32, lost: u64) -> Top {
         let mut sum = Interval::default();
         for interval in &self.intervals {
@@ -162,90 +162,90 @@ impl Window {
     }
 }
 
-/// What ran. Shares are of all samples, from 0 to 1.
+/// CPU use by function, goroutine and process. Shares are of all samples, from 0 to 1.
 #[derive(Debug, Clone, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Top {
-    /// By what samples are taken.
+    /// Source of the samples.
     pub mode: Mode,
-    /// Samples of each CPU in a second.
+    /// Samples of each CPU per second.
     pub rate_hz: u32,
-    /// How many seconds this is of.
+    /// Length of the measured time in seconds.
     pub seconds: f64,
-    /// The samples in them.
+    /// Number of samples in the measured time.
     pub samples: u64,
-    /// Samples that were lost since the beginning.
+    /// Number of samples lost since the start of `top`.
     pub lost: u64,
-    /// How many CPUs were used, on average.
+    /// Average number of CPUs used.
     pub cpus: f64,
-    /// The share of Go's garbage collector.
+    /// Share of Go's garbage collector, from 0 to 1.
     pub garbage_collection: f64,
-    /// The share of Go's scheduler.
+    /// Share of Go's scheduler, from 0 to 1.
     pub scheduler: f64,
-    /// The share of the kernel.
+    /// Share of the kernel, from 0 to 1.
     pub kernel: f64,
-    /// How many goroutines were seen to run.
+    /// Number of goroutines that were seen running.
     pub goroutines_ran: usize,
-    /// Functions, those with most by themselves first.
+    /// Functions, in descending order of `flat`.
     pub functions: Vec<FunctionShare>,
-    /// Goroutines, those with most first; empty where it is not known which goroutine ran.
+    /// Goroutines, in descending order of their share. Empty if it is unknown which goroutine ran.
     pub goroutines: Vec<GoroutineShare>,
-    /// Processes, those with most first.
+    /// Processes, in descending order of their share.
     pub processes: Vec<ProcessShare>,
 }
 
-/// A function's share.
+/// Share of a function.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct FunctionShare {
-    /// Its name, or its address.
+    /// Name of the function, or its address if it has no name.
     pub name: String,
-    /// What it has by itself.
+    /// Share of the function itself, from 0 to 1.
     pub flat: f64,
-    /// With all that it calls.
+    /// Share of the function with all functions that it calls, from 0 to 1.
     pub cumulative: f64,
 }
 
-/// A goroutine's share.
+/// Share of a goroutine.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct GoroutineShare {
-    /// Its process, where there are several.
+    /// Process id. Absent unless several processes are sampled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<u64>,
-    /// Its number.
+    /// Number of the goroutine.
     pub goid: u64,
-    /// The function that it began with.
+    /// Function with which the goroutine began.
     pub begins: String,
-    /// Its share.
+    /// Share of the goroutine, from 0 to 1.
     pub share: f64,
 }
 
-/// A process's share.
+/// Share of a process.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ProcessShare {
-    /// Its pid.
+    /// Process id in our pid namespace.
     pub pid: u64,
-    /// Its name.
+    /// Name of the process.
     pub name: String,
-    /// Its share.
+    /// Share of the process, from 0 to 1.
     pub share: f64,
 }
 
-/// The order of functions.
+/// Order of functions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sort {
-    /// By what they have themselves.
+    /// Descending order of the share of the function itself.
     Flat,
-    /// By what they have with all that they call.
+    /// Descending order of the share including called functions.
     Cumulative,
-    /// By name.
+    /// Alphabetical order of names.
     Name,
 }
 
 impl Sort {
-    /// Which of two functions comes first.
+    /// Compares two functions: the smaller comes first.
     pub fn compare(self, a: &FunctionShare, b: &FunctionShare) -> std::cmp::Ordering {
         let flat = b.flat.total_cmp(&a.flat);
         let cumulative = b.cumulative.total_cmp(&a.cumulative);
@@ -259,12 +259,12 @@ impl Sort {
 }
 
 impl Top {
-    /// Puts the functions in order.
+    /// Sorts the functions.
     pub fn sort(&mut self, sort: Sort) {
         self.functions.sort_by(|a, b| sort.compare(a, b));
     }
 
-    /// The line above the tables.
+    /// Formats the line above the tables.
     pub fn summary(&self) -> String {
         let lost = if self.lost > 0 { format!(", {} lost", self.lost) } else { String::new() };
         let ran = match (self.mode, self.goroutines_ran) {
@@ -284,10 +284,10 @@ impl Top {
         )
     }
 
-    /// As text: the summary, and the first `rows` of each table.
+    /// Writes text: the summary, and the first `rows` rows of the tables.
     ///
     /// # Errors
-    /// Those of `out`.
+    /// Returns an error if writing to `out` fails.
     pub fn write(&self, rows: usize, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "{}\n", self.summary())?;
         writeln!(out, "{:>7} {:>7}  function", "flat", "cum")?;
@@ -310,7 +310,7 @@ impl Top {
     }
 }
 
-/// A share as people read it.
+/// Formats a share in percent for people.
 pub fn percent(share: f64) -> String {
     format!("{:.1} %", 100.0 * share)
 }

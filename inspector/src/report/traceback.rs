@@ -1,5 +1,6 @@
-//! Goroutines as Go's own traceback prints them, byte for byte, in the form of the target's release
-//! (`runtime/traceback.go`: `goroutineheader`, `traceback2`, `printcreatedby`; before Go 1.21 `gentraceback`).
+//! Goroutines as Go's own traceback prints them, byte for byte, in the format of the target's release
+//! (`runtime/traceback.go`: `goroutineheader`, `traceback2`, `printcreatedby`; before Go 1.21
+//! `gentraceback`).
 
 mod header;
 mod plan;
@@ -27,77 +28,79 @@ use crate::runtime::unwind::{End, MAX_FRAMES, caller_was_interrupted};
 use crate::runtime::view::View;
 use template::Template;
 
-/// What to print.
+/// Selection of goroutines and frames to print.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
-    /// As `runtime.Stack` does: without the runtime's own goroutines and frames (GOTRACEBACK=single, all).
+    /// Selection of `runtime.Stack`: without the runtime's own goroutines and frames (GOTRACEBACK=single,
+    /// all).
     User,
-    /// As GOTRACEBACK=system does.
+    /// Selection of GOTRACEBACK=system.
     System,
 }
 
-/// The text of a frame of the source, but for its arguments and what depends on the stack's address.
+/// Text of a source-level frame, without arguments and without the parts that depend on the stack's address.
 #[derive(Debug)]
 struct LogicalText {
     name: Vec<u8>,
     inlined: bool,
-    /// Whether it is printed at [`Level::User`] if it is not the first, regardless of its callee.
+    /// True if the frame is printed at [`Level::User`] when it is not the first, regardless of its callee.
     shown: bool,
-    /// `runtime.gopanic`, which is printed only if it is not the first.
+    /// True for `runtime.gopanic`, which is printed only if it is not the first frame.
     is_panic: bool,
     is_wrapper: bool,
-    /// Whether wrappers that call it are printed.
+    /// True if wrappers that call this function are printed.
     reveals_wrapper: bool,
-    /// `\tfile:line`.
+    /// Text `\tfile:line`.
     place: Vec<u8>,
 }
 
-/// What is printed at an instruction.
+/// Text printed for an instruction.
 #[derive(Debug)]
 struct PcText {
-    /// Innermost first; the last is the function itself.
+    /// Logical frames, innermost first; the last is the function itself.
     frames: Vec<LogicalText>,
     args: Vec<ArgToken>,
-    /// Distance from the function's entry.
+    /// Distance from the function's entry in bytes.
     offset: u64,
-    /// Size of the frame, to follow stack pointers.
+    /// Size of the frame, to compute the caller's stack pointer.
     frame_size: Option<u64>,
     /// Number of argument words that the walk kept.
     words: usize,
     special: crate::runtime::code::Special,
 }
 
-/// Prints goroutines.
+/// Printer of goroutines.
 #[derive(Debug)]
 pub struct Printer<'v> {
     view: &'v View,
     level: Level,
     kept: TextCache,
-    /// Texts by the index of their shape, of snapshots of one process.
+    /// Texts by the index of their shape, for snapshots of one process.
     templates: AddressMap<Template>,
     templates_size: usize,
 }
 
-/// A program whose goroutines are all at different places must not make us keep the text of each.
+/// Maximum size of all templates in bytes. It bounds memory for a program whose goroutines are all at
+/// different instructions.
 const MAX_TEMPLATES: usize = 8 << 20;
 
-/// A printed frame, for other formats.
+/// Printed frame, for other formats.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrintedFrame {
-    /// Its function as printed.
+    /// Name of the function as printed.
     pub name: Vec<u8>,
-    /// Source file.
+    /// Path of the source file.
     pub file: Vec<u8>,
-    /// Line.
+    /// Line number in the source file.
     pub line: u32,
-    /// Whether it was inlined into the next one.
+    /// True if the call was inlined into the next frame.
     pub inlined: bool,
     /// Program counter of the physical frame.
     pub pc: u64,
 }
 
 impl<'v> Printer<'v> {
-    /// A printer for goroutines of `view`.
+    /// Makes a printer for goroutines of `view`.
     pub fn new(view: &'v View, level: Level) -> Self {
         Printer {
             view,
@@ -108,7 +111,7 @@ impl<'v> Printer<'v> {
         }
     }
 
-    /// Whether the goroutine is printed at this level.
+    /// Returns true if the goroutine is printed at the printer's level.
     pub fn includes(&self, snapshot: &Snapshot, slot: &Slot) -> bool {
         !slot.g.is_dead()
             && slot.frames != Frames::Unwanted
@@ -116,8 +119,8 @@ impl<'v> Printer<'v> {
                 || !self.view.is_system_goroutine(&slot.g, snapshot.finalizer_runs_user_code))
     }
 
-    /// Writes one goroutine: header, frames, what created it. No empty line follows. All of one printer are of one
-    /// snapshot.
+    /// Writes one goroutine: header, frames, creator. No empty line follows. All goroutines of one printer
+    /// must be of one snapshot.
     pub fn write(&mut self, snapshot: &Snapshot, slot: &Slot, out: &mut Vec<u8>) -> io::Result<()> {
         let details = slot.details.as_deref();
         write_header(self.view, snapshot, slot, self.level, out)?;
@@ -159,18 +162,18 @@ impl<'v> Printer<'v> {
         self.write_end(g, stack, out)
     }
 
-    /// The lines of a stack, without its words.
+    /// Makes the lines of a stack, without its argument words.
     fn template(&mut self, stack: &Stack, shape: &Shape) -> Template {
         let physical = self.physical(stack, shape);
         let show_all = self.level == Level::System;
         let texts = &self.kept;
         let mut lines = plan::plan(texts, &physical, show_all, self.view.release);
         if lines.printed == 0 && !show_all {
-            // Nothing would be left of it: print all of it instead.
+            // Nothing would be left of the stack: print all of it instead.
             lines = plan::plan(texts, &physical, true, self.view.release);
         }
         if stack.end == End::TooManyFrames {
-            // How many more there are is not known, nor which are the last.
+            // Neither the number of further frames nor the last frames are known.
             let inner = lines.lines.iter().position(|l| !matches!(l, plan::Line::Frame { .. }));
             lines.lines.truncate(inner.unwrap_or(lines.lines.len()));
         }
@@ -207,7 +210,7 @@ impl<'v> Printer<'v> {
         template
     }
 
-    /// What Go prints where its walk fails.
+    /// Writes the line that Go prints if its stack walk fails.
     fn write_end(&self, g: &Goroutine, stack: &Stack, out: &mut Vec<u8>) -> io::Result<()> {
         match stack.end {
             End::UnexpectedReturn { entry, ret } => {
@@ -232,7 +235,7 @@ impl<'v> Printer<'v> {
         }
     }
 
-    /// The physical frames of a stack, with what is printed of each made known.
+    /// Returns the physical frames of a stack, and makes the text of each known to the cache.
     fn physical(&mut self, stack: &Stack, shape: &Shape) -> Vec<Physical> {
         self.kept.forget_if_many();
         let view = self.view;
@@ -277,9 +280,9 @@ impl<'v> Printer<'v> {
         for ancestor in &details.ancestors {
             writeln!(out, "[originating from goroutine {}]:", ancestor.goid)?;
             for (i, &pc) in ancestor.pcs.iter().enumerate() {
-                // The runtime looks these up as they are, not one before.
+                // The runtime looks up these program counters as they are, not one byte before.
                 let text = pc_text(self.view, pc, true);
-                // Filtered by the function, printed by the innermost call inlined there.
+                // The function decides whether the frame is shown; the innermost inlined call is printed.
                 let (Some(function), Some(innermost)) = (text.frames.last(), text.frames.first()) else {
                     continue;
                 };
@@ -306,8 +309,9 @@ impl<'v> Printer<'v> {
         Ok(())
     }
 
-    /// The frames of a stack that pass this printer's filter, innermost first, and how many physical frames in
-    /// the middle of a very deep stack are left out, or because their text is absurdly long.
+    /// Returns the frames of a stack that pass the printer's filter, innermost first, and the number of
+    /// physical frames left out. Frames are left out in the middle of a very deep stack, and if their text is
+    /// too long.
     pub fn frames(&mut self, stack: &Stack, shape: &Shape) -> (Vec<PrintedFrame>, usize) {
         let physical = self.physical(stack, shape);
         let texts = &self.kept;
@@ -346,9 +350,11 @@ impl<'v> Printer<'v> {
     }
 }
 
-/// How much text of a stack goes into structured output: thirty times what the frames of a real one can have.
+/// Maximum size of a stack's text in structured output, in bytes. It is thirty times what the frames of a
+/// real stack can have.
 const MAX_STRUCTURED: usize = 32 << 20;
-/// Of a stack deeper than twice this, only the innermost and outermost frames go into structured output.
+/// Number of frames at each end of a stack that structured output keeps. Deeper stacks lose the frames in the
+/// middle.
 const MAX_AT_EACH_END: usize = 2048;
 
 fn split_place(place: &[u8]) -> (Vec<u8>, u32) {
@@ -358,8 +364,10 @@ fn split_place(place: &[u8]) -> (Vec<u8>, u32) {
     (place.get(..colon).unwrap_or_default().to_vec(), line)
 }
 
-/// `NAME\n\tFILE:LINE +0xOFFSET\n` of a `go` statement: always the function itself, though the statement may be in
-/// a call inlined into it.
+/// Makes the text `NAME
+/// \tFILE:LINE +0xOFFSET
+/// ` of a `go` statement. NAME is always the function itself, even if the statement is in a call inlined into
+/// it.
 fn created_by_parts(view: &View, gopc: u64, function: &LogicalText, offset: u64) -> Vec<u8> {
     let mut text = function.name.clone();
     text.push(b'\n');
@@ -381,19 +389,19 @@ fn write_offset(offset: u64, out: &mut Vec<u8>) -> io::Result<()> {
     if offset > 0 { writeln!(out, " +{offset:#x}") } else { out.write_all(b"\n") }
 }
 
-/// A frame with memory of its own.
+/// Physical frame: a frame with stack memory of its own.
 #[derive(Debug, Clone, Copy)]
 struct Physical {
     pc: u64,
     interrupted: bool,
     sp: u64,
     fp: u64,
-    /// Where its argument words begin among those of the stack.
+    /// Index of the frame's first argument word among those of the stack.
     args: usize,
 }
 
-/// How much text the calls at one instruction have before the rest of their names is cut. A thousand of them, which no
-/// compiler inlines into each other, would have this with names of a hundred bytes.
+/// Maximum size of the text for all calls at one instruction, in bytes; further names are cut. It suffices
+/// for a thousand calls with names of a hundred bytes. No compiler inlines a thousand calls into each other.
 const MAX_TEXT: usize = 256 << 10;
 const CUT: usize = 64;
 
@@ -427,7 +435,7 @@ fn pc_text(view: &View, pc: u64, interrupted: bool) -> PcText {
             text.extend_from_slice(printable(file).as_bytes());
             text.extend_from_slice(format!(":{}", frame.line).as_bytes());
             LogicalText {
-                // No name that a Go compiler writes is changed by this.
+                // Names written by a Go compiler are not changed by this.
                 name: printable(&printed_name(name, view.release)).into_owned().into_bytes(),
                 inlined: frame.inlined,
                 shown: is_shown(raw, view.release),
@@ -441,7 +449,7 @@ fn pc_text(view: &View, pc: u64, interrupted: bool) -> PcText {
             }
         })
         .collect();
-    // The walk looked the slots up at the pc itself; which slots there are does not depend on it.
+    // The walk looked up the argument slots at the pc itself; which slots exist does not depend on that.
     // Their liveness may be looked up at the place of the outermost inlined call.
     let live_at = if view.release.looks_up_arguments_at_call() { lookup } else { own_pc };
     let args = arg_tokens(image, place.func, live_at).unwrap_or_default();
@@ -461,7 +469,7 @@ fn cut(text: &[u8]) -> &[u8] {
     text.get(..CUT).unwrap_or(text)
 }
 
-/// Why a goroutine has no or not all frames, in words; `None` where it has all.
+/// Returns the reason why a goroutine has no frames or not all of them, in words. `None` if it has all.
 pub fn incomplete(frames: &Frames) -> Option<String> {
     match frames {
         Frames::Unwanted => None,

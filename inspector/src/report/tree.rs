@@ -1,4 +1,4 @@
-//! The answer of `tree`.
+//! Answer of `tree`.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
@@ -11,38 +11,39 @@ use super::version::release_text;
 use crate::printable::{printable, printable_str};
 use crate::process::find::FoundProcesses;
 
-/// All Go processes below their parents.
+/// Tree of all Go processes and their parents.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Tree {
-    /// Version of this format.
+    /// Version of the JSON format.
     pub schema: u32,
-    /// The nodes as the text has them: each before those below it.
+    /// Nodes in the order of the text: each node before those below it.
     pub nodes: Vec<Node>,
-    /// What it took.
+    /// Cost of the answer.
     pub cost: ListCost,
-    /// How many processes could not be looked into.
+    /// Number of processes that could not be read.
     pub unreadable: u64,
-    /// Why not, for the first of them.
+    /// Reason why the first unreadable process could not be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unreadable_reason: Option<String>,
-    /// The processes of other users are not in it: /proc is mounted with `hidepid`. Absent where they are.
+    /// True if processes of other users are missing because /proc is mounted with `hidepid`. Absent else.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub others_hidden: bool,
-    /// Pids of those that were not looked at, or not to the end, as all together may cost only so much time and reading.
+    /// Process ids that were not examined, or not completely: the time and bytes for all processes together
+    /// are limited.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub not_looked_at: Vec<i32>,
 }
 
-/// A process in the tree: a Go process, or the parent of one.
+/// Process in the tree: a Go process, or the parent of one.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Node {
-    /// How deep it is; 0 for parents at the top.
+    /// Depth in the tree; 0 for parents at the top.
     pub depth: u64,
-    /// Its pid in our pid namespace; 0 for a parent outside of it.
+    /// Process id in our pid namespace; 0 for a parent outside of it.
     pub pid: i32,
-    /// The process, where it is a Go process.
+    /// Details of the process. Absent if it is no Go process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub process: Option<Entry>,
 }
@@ -68,7 +69,7 @@ impl Tree {
     }
 }
 
-/// A process and its parent, 0 where that is outside of our pid namespace.
+/// Process and its parent. The parent is 0 if it is outside of our pid namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Edge {
     parent: i32,
@@ -87,20 +88,21 @@ fn by_pid(found: &FoundProcesses<Listed>) -> HashMap<i32, &Listed> {
     found.processes.iter().map(|listed| (listed.process.pid.as_raw(), listed)).collect()
 }
 
-/// A line of the tree.
+/// Line of the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Branch {
     depth: usize,
     pid: i32,
-    /// Nothing follows below the same parent.
+    /// True if no line follows below the same parent.
     last: bool,
 }
 
-/// The tree as gops builds it: parents by pid at the top, and below each what it started. A pid has one place. So a
-/// process with a greater pid than its child (pids begin again at some time) is at the top, and has no place
-/// below its own parent.
+/// Builds the tree as gops does: parents by pid at the top, and below each the processes that it started. A
+/// pid has only one place. A process with a greater pid than its child (pids are reused) is therefore at the
+/// top, and has no place below its own parent.
 ///
-/// gops sorts by the parent alone and leaves it open how children of one parent follow each other; here it is by pid.
+/// gops sorts by the parent alone and leaves the order of one parent's children open. Here they are sorted by
+/// pid.
 fn branches(edges: &[Edge]) -> Vec<Branch> {
     let mut edges = edges.to_vec();
     edges.sort_unstable();
@@ -110,7 +112,7 @@ fn branches(edges: &[Edge]) -> Vec<Branch> {
     }
     let mut seen = HashSet::new();
     let mut branches = Vec::with_capacity(2 * edges.len());
-    // Processes nest as deep as somebody wants, so nothing here recurses.
+    // Processes may nest to any depth: no recursion here.
     let mut todo = Vec::new();
     for edge in &edges {
         todo.push((edge.parent, 0));
@@ -126,7 +128,8 @@ fn branches(edges: &[Edge]) -> Vec<Branch> {
     branches
 }
 
-/// From the end, the first that is met at a depth is the last there, until one further up ends the group.
+/// Marks the last line of each group. From the end, the first line met at a depth is the last of its group,
+/// until a line further up ends the group.
 fn mark_last(branches: &mut [Branch]) {
     let mut followed: Vec<bool> = Vec::new();
     for branch in branches.iter_mut().rev() {
@@ -138,14 +141,14 @@ fn mark_last(branches: &mut [Branch]) {
     }
 }
 
-/// Writes the tree as gops does. With `verbose`, what else is known stands behind each process.
+/// Writes the tree as gops does. With `verbose`, further facts stand behind each process.
 ///
 /// # Errors
-/// Those of `out`.
+/// Returns an error if writing to `out` fails.
 pub fn write_text(found: &FoundProcesses<Listed>, verbose: bool, out: &mut dyn Write) -> io::Result<()> {
     let by_pid = by_pid(found);
     let text = |branch: &Branch| match by_pid.get(&branch.pid) {
-        // gops shows the pid alone of what it has at the top.
+        // gops shows only the pid of processes at the top.
         Some(listed) if branch.depth > 0 || verbose => {
             let Listed { process: p, agent } = listed;
             let mark = if agent.is_some() { "[*]  " } else { "" };
@@ -168,7 +171,7 @@ fn write_branches(
     out: &mut dyn Write,
 ) -> io::Result<()> {
     writeln!(out, "...")?;
-    // Whether the branch that we are below is the last of its group, for each depth.
+    // For each depth: true if the branch above us there is the last of its group.
     let mut ended: Vec<bool> = Vec::new();
     for branch in branches {
         ended.truncate(branch.depth);

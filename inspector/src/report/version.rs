@@ -1,4 +1,4 @@
-//! The answer of `version`.
+//! Answer of `version`.
 
 use std::io::{self, Write};
 
@@ -15,21 +15,22 @@ use crate::report::runtimes::write_heading;
 use crate::runtime::contradiction::{self, Contradiction};
 use crate::runtime::open::RuntimeName;
 
-/// What built a program, and how that is known.
+/// Go release that built a program, and the evidence for it.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Release {
-    /// As `runtime.Version()` returns it. Absent where only a range is known.
+    /// Version as `runtime.Version()` returns it. Absent if only a range is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// The oldest minor release that it can be (26 is Go 1.26).
+    /// Oldest possible minor release (26 is Go 1.26).
     pub oldest_minor: u32,
-    /// The newest minor release that it can be; absent where it can be later than any that is known.
+    /// Newest possible minor release. Absent if the release may be newer than all known ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub newest_minor: Option<u32>,
-    /// What this was learnt from.
+    /// Sources from which the release was determined.
     pub evidence: Vec<String>,
-    /// A version that the program's own tables contradict: whoever links can write any. Absent where they do not.
+    /// Contradictions between the version and the program's own tables: a linker can write any version.
+    /// Absent if there are none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub doubtful: Vec<Contradiction>,
 }
@@ -50,19 +51,19 @@ impl Release {
     }
 }
 
-/// One of several Go runtimes in a process.
+/// Release of one of several Go runtimes in a process.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct RuntimeRelease {
-    /// The path of the module that holds it, in the mount namespace of the process.
+    /// Path of the module that holds the runtime, in the mount namespace of the process.
     pub module: String,
-    /// What built it, and how that is known.
+    /// Go release that built the module, and the evidence for it.
     #[serde(flatten)]
     pub release: Release,
 }
 
 impl RuntimeRelease {
-    /// All runtimes of a process that has several; nothing of one.
+    /// Returns all runtimes of a process that has several; nothing for a process with one.
     pub(super) fn several(process: &GoProcess) -> Vec<Self> {
         let all: Vec<Self> = runtimes(process)
             .map(|(module, program)| RuntimeRelease {
@@ -74,73 +75,75 @@ impl RuntimeRelease {
     }
 }
 
-/// The runtimes of a process: their modules and what those say.
+/// Returns the modules with a Go runtime in a process, each with its Go program.
 pub(super) fn runtimes(process: &GoProcess) -> impl Iterator<Item = (&[u8], &GoProgram)> {
     let first = process.shared_object.as_deref().unwrap_or(&process.path);
     let others = process.other_runtimes.iter().map(|other| (other.module.as_slice(), &*other.program));
     std::iter::once((first, &*process.program)).chain(others)
 }
 
-/// The release of a program for people, with a mark where it is doubtful.
+/// Formats the release of a program for people, with a mark if it is doubtful.
 pub(super) fn release_text(program: &GoProgram) -> String {
     let mark = if program.contradicted.is_some() { " (doubtful)" } else { "" };
     format!("{}{mark}", program.release)
 }
 
-/// The version of one process, and all that its build info says.
+/// Version and build info of one process.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Version {
-    /// Version of this format.
+    /// Version of the JSON format.
     pub schema: u32,
-    /// The process; absent where the agent at an address was asked.
+    /// Process id in our pid namespace. Absent if the agent at an address was asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<i32>,
-    /// The address of the agent that was asked.
+    /// Address of the agent that was asked. Absent if a process was asked about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    /// Who answered: `probe` or `agent`.
+    /// Source of the answer: `probe` (read from outside) or `agent`.
     pub via: &'static str,
-    /// Its name.
+    /// Name of the process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The path of its executable in its own mount namespace.
+    /// Path of the executable in the mount namespace of the process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// The executable is deleted or was replaced.
+    /// True if the executable was deleted or replaced.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub deleted: bool,
-    /// The shared object that holds the Go code, where the executable is no Go program.
+    /// Shared object that holds the Go code. Absent if the executable itself is the Go program.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shared_object: Option<String>,
-    /// What built it, and how that is known.
+    /// Go release that built the program, and the evidence for it.
     #[serde(flatten)]
     pub release: Release,
-    /// Linked to be loaded anywhere. An agent does not know.
+    /// True if the program is position-independent: it can be loaded at any address. Absent if an agent
+    /// answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub position_independent: Option<bool>,
-    /// The build info; absent where it was removed, and where an agent answered.
+    /// Build info. Absent if it was removed from the program, and if an agent answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub build_info: Option<BuildInfo>,
-    /// Where the process has several Go runtimes, all of them: what stands above is of the first. Absent else.
+    /// All Go runtimes of the process, if it has several; the other fields then describe the first. Absent
+    /// else.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub runtimes: Vec<RuntimeRelease>,
 }
 
-/// What the linker wrote about the build (`runtime/debug.BuildInfo`).
+/// Build information that the linker wrote (`runtime/debug.BuildInfo`).
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct BuildInfo {
-    /// What the program calls its version, where that is none of Go. Absent where it is one.
+    /// Version that the program gives itself, if it is not a Go version. Absent else.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// The main package.
+    /// Import path of the main package.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// The main module.
+    /// Main module.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub main: Option<Module>,
-    /// The modules that it depends on.
+    /// Modules that the main module depends on.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub deps: Vec<Module>,
     /// Build settings, such as `-race`, `GOAMD64` and `vcs.revision`.
@@ -148,35 +151,35 @@ pub struct BuildInfo {
     pub settings: Vec<Setting>,
 }
 
-/// A module.
+/// Go module.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Module {
-    /// Its path.
+    /// Path of the module.
     pub path: String,
-    /// Its version.
+    /// Version of the module.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub version: String,
-    /// Its checksum.
+    /// Checksum of the module.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub sum: String,
-    /// The module that was used instead.
+    /// Module that replaces this module.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replaced_by: Option<Box<Module>>,
 }
 
-/// A build setting.
+/// Build setting.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Setting {
-    /// Its name.
+    /// Name of the setting.
     pub key: String,
-    /// Its value.
+    /// Value of the setting.
     pub value: String,
 }
 
 impl Version {
-    /// Makes the answer.
+    /// Makes the answer from a process that was read from outside.
     pub fn new(process: &GoProcess) -> Self {
         Version {
             schema: SCHEMA,
@@ -196,7 +199,8 @@ impl Version {
 }
 
 impl Version {
-    /// Makes the answer from what an agent says: the line that `runtime.Version()` gives there.
+    /// Makes the answer from the line that an agent prints (`runtime.Version()`). Returns `None` if the line
+    /// is no Go version.
     pub fn from_agent(target: &AgentTarget, line: &str) -> Option<Self> {
         let version = symbols::version::GoVersion::parse(line.trim())?;
         let source = Source::new(target, "agent");
@@ -250,10 +254,11 @@ impl Module {
     }
 }
 
-/// Writes the version alone, as gops does; with `verbose` the whole build info below, as `go version -m` prints it.
+/// Writes the version alone, as gops does. With `verbose`, the whole build info follows, as `go version -m`
+/// prints it.
 ///
 /// # Errors
-/// Those of `out`.
+/// Returns an error if writing to `out` fails.
 pub fn write_text(process: &GoProcess, verbose: bool, out: &mut dyn Write) -> io::Result<()> {
     if process.other_runtimes.is_empty() {
         return write_one(process, &process.program, process.shared_object.as_deref(), verbose, out);
@@ -313,7 +318,8 @@ fn write_one(
     Ok(())
 }
 
-/// As `debug.BuildInfo.String` writes a key or a value of a setting: in quotes where it would not be read back otherwise.
+/// Formats the key or value of a setting as `debug.BuildInfo.String` does: in quotes if it could not be
+/// parsed back otherwise.
 fn quoted(text: &str, key: bool) -> String {
     let special = |c: char| matches!(c, ' ' | '\t' | '\r' | '\n' | '"' | '`') || (key && c == '=');
     if !(text.contains(special) || key && text.is_empty()) {

@@ -1,8 +1,8 @@
-//! What each command declares about itself, for help, man page and README alike.
+//! Declarations of commands, for help, man page and README alike.
 
 use std::fmt;
 
-/// What a command does to the process that it looks at.
+/// Intrusion tier: effect of a command on the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cli) enum Tier {
     /// Reads /proc and the executable only.
@@ -11,15 +11,15 @@ pub(in crate::cli) enum Tier {
     Read,
     /// Reads memory; single threads are stopped one at a time, for their registers.
     Touch,
-    /// Stops all threads for a measured moment; reads only.
+    /// Stops all threads for a measured moment, and only reads.
     Pause,
     /// Writes verified words of data.
     Write,
-    /// Has the kernel run programs at events of the process.
+    /// Makes the kernel run programs at events of the process.
     Probe,
-    /// Asks the agent in the process, which does it there.
+    /// Asks the agent in the process, which does the work there.
     Agent,
-    /// Does what others ask for, each with a tier of its own.
+    /// Does the work that clients ask for, each request with a tier of its own.
     AsAsked,
 }
 
@@ -38,16 +38,16 @@ impl fmt::Display for Tier {
     }
 }
 
-/// What a command declares about itself, for help, man page and README alike.
+/// Declaration of a command, for help, man page and README alike.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::cli) struct Declaration {
     pub(in crate::cli) name: &'static str,
     pub(in crate::cli) tier: Tier,
-    /// What the tier means for the target, and what it costs.
+    /// Effect of the tier on the target, and its cost.
     pub(in crate::cli) cost: &'static str,
-    /// What the user must be allowed to do.
+    /// Rights that the user needs.
     pub(in crate::cli) needs: &'static str,
-    /// Commands as they are written, and what they are for.
+    /// Examples: command lines with their purposes.
     pub(in crate::cli) examples: &'static [(&'static str, &'static str)],
 }
 
@@ -115,13 +115,13 @@ pub(in crate::cli) const STACK: Declaration = Declaration {
     ],
 };
 
-/// What a command needs that reads the memory of a process.
+/// Needs of commands that read the memory of a process.
 const MEMORY: &str = "root or CAP_SYS_PTRACE, or the same user where ptrace is not restricted";
 
-/// What a command needs that only an agent can answer.
+/// Needs of commands that only an agent can answer.
 const AN_AGENT: &str = "a gops agent in the process; root for the agent of another user or in a container";
 
-/// What is needed to write into a process.
+/// Needs of commands that write into a process.
 const TO_WRITE: &str = "root or CAP_SYS_PTRACE, or the same user where ptrace is not restricted; \
                         a Go release whose layouts are known exactly";
 

@@ -1,4 +1,4 @@
-//! Arguments that are defined only where their command is given.
+//! Arguments that are defined only if their command is given.
 
 use std::fmt;
 use std::ops::Deref;
@@ -6,8 +6,8 @@ use std::ops::Deref;
 use clap::builder::Resettable;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
-/// Arguments of a command, defined when that command is given or its help is asked for: to define those of all commands
-/// takes longer than some commands do.
+/// Arguments of a command, defined only if the command is given or its help is asked for. Defining the
+/// arguments of all commands takes longer than some commands run.
 pub struct Deferred<T>(T);
 
 impl<T> Deref for Deferred<T> {
@@ -34,7 +34,8 @@ impl<T: Args> Args for Deferred<T> {
     }
 }
 
-/// Keeps what the command says it is: the arguments say it of themselves, for whoever reads the code.
+/// Adds the arguments, and keeps the command's own description. Comments on argument types are for readers of
+/// the code.
 fn define(command: Command, arguments: impl FnOnce(Command) -> Command) -> Command {
     let about = Resettable::from(command.get_about().cloned());
     let long_about = Resettable::from(command.get_long_about().cloned());

@@ -1,4 +1,4 @@
-//! Arguments of what changes a process.
+//! Arguments of commands that change a process.
 
 use std::fmt;
 use std::str::FromStr;
@@ -53,14 +53,14 @@ pub struct SetMemLimitArgs {
     pub force: bool,
 }
 
-/// A soft memory limit in bytes, written as for GOMEMLIMIT.
+/// Soft memory limit in bytes, in the notation of GOMEMLIMIT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryLimit(pub i64);
 
 impl FromStr for MemoryLimit {
     type Err = String;
 
-    /// Takes what `runtime.parseByteCount` takes, and `off`.
+    /// Parses the notation of `runtime.parseByteCount`, and `off`.
     fn from_str(text: &str) -> Result<Self, String> {
         const UNITS: [(&str, u32); 5] = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40), ("B", 0)];
         if text.eq_ignore_ascii_case("off") {

@@ -1,4 +1,4 @@
-//! Arguments of what counts memory, goroutines and threads.
+//! Arguments of commands that count memory, goroutines and threads.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The one definition of the command line. Help, man page, completions and the table of commands come from it.
+//! Definition of the command line. Help, man page, completions and the table of commands are made from it.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -84,7 +84,7 @@ pub struct Common {
 }
 
 impl Common {
-    /// How much is to be found out about each process that is listed or described.
+    /// Returns the detail to read about each process that is listed or described.
     pub(super) fn detail(&self) -> Detail {
         if self.json || self.verbose > 0 { Detail::All } else { Detail::Text }
     }
@@ -180,7 +180,7 @@ pub enum Command {
 }
 
 impl Cli {
-    /// What is asked for.
+    /// Returns the command to run.
     pub(in crate::cli) fn asked(&self) -> Box<dyn Run + '_> {
         let profile = |kind, args| Box::new(ProfileCommand(kind, args));
         match &self.command {
@@ -258,10 +258,10 @@ pub struct WayArgs {
 }
 
 impl WayArgs {
-    /// Who may answer where `option` is set, which no agent can do: gops-probe itself.
+    /// Returns the way of answering if `option` is set, which no agent supports: gops-probe itself.
     ///
     /// # Errors
-    /// [`Error::Usage`] where an agent is asked for.
+    /// Returns [`Error::Usage`] if an agent is asked for.
     pub(in crate::cli) fn without_agent(self, option: Option<&str>) -> Result<Self, Error> {
         match (option, self.via) {
             (None, _) => Ok(self),

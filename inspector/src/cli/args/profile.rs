@@ -30,7 +30,8 @@ pub enum Format {
 }
 
 impl Format {
-    /// How names of files end, and which formats a file of that name can have, the likeliest first. The first that fits counts.
+    /// Endings of file names, with the formats that such a file can have, the likeliest first. The first
+    /// matching ending counts.
     const NAMES: [(&'static str, &'static [Format]); 10] = [
         (".pb.gz", &[Format::Pprof]),
         (".pprof", &[Format::Pprof]),
@@ -61,10 +62,10 @@ pub struct FormatArgs {
 }
 
 impl FormatArgs {
-    /// The format that is wanted of a file with this name.
+    /// Returns the format for a file with this name.
     ///
     /// # Errors
-    /// Where the name says another one than `--format`, in words.
+    /// Returns a message if the ending of the name contradicts `--format`.
     pub fn for_file(&self, file: Option<&Path>) -> Result<Format, String> {
         let name = file.and_then(Path::file_name).map(|name| name.to_string_lossy().to_lowercase());
         let name = name.unwrap_or_default();

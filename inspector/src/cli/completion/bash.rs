@@ -8,17 +8,18 @@ use clap::Command;
 use clap_complete::engine::complete;
 use clap_complete::env::EnvCompleter;
 
-/// Bash, by a script of our own: that of the library takes a word at a colon or an equals sign for several
-/// (`name:orders`, `--format=text`), as bash itself divides them, and shows no descriptions.
+/// Completion for bash by a script of our own. The library's script divides a word at a colon or an equals
+/// sign (`name:orders`, `--format=text`), as bash itself does, and shows no descriptions.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bash;
 
-/// Says which of the words is to be completed.
+/// Environment variable with the index of the word to complete.
 const INDEX: &str = "_GOPS_PROBE_INDEX";
 
-/// The words are those of the line, divided at white space alone. Candidates come one a line, with their descriptions behind
-/// a tab. Where there are several, they are shown with their descriptions, of which nothing gets into the line, as the
-/// candidates differ before. Bash replaces what is behind the last colon or equals sign.
+/// Script for bash. It divides the line into words at white space alone. Candidates come one per line, with
+/// their descriptions behind a tab. Several candidates are shown with their descriptions. No description gets
+/// into the line, because the candidates differ before it. Bash replaces the text behind the last colon or
+/// equals sign.
 const SCRIPT: &str = r#"_gops_probe() {
     local line=${COMP_LINE:0:COMP_POINT} words word head i width=0
     read -ra words <<<"$line"
@@ -82,7 +83,7 @@ impl EnvCompleter for Bash {
         let index = std::env::var(INDEX).ok().and_then(|index| index.parse().ok()).unwrap_or_default();
         for candidate in complete(command, words, index, directory)? {
             write!(out, "{}", candidate.get_value().to_string_lossy())?;
-            // Of longer descriptions the first sentence tells one from another.
+            // The first sentence of a long description is enough to tell candidates apart.
             if let Some(line) = candidate.get_help().map(ToString::to_string)
                 && let Some(first) = line.lines().next()
             {

@@ -1,4 +1,5 @@
-//! Completions: a shell's script asks this program itself what can follow, so that it can name the processes that run.
+//! Completions. A shell's script asks this program what can follow: the program can name the running
+//! processes.
 
 mod bash;
 mod targets;
@@ -13,15 +14,15 @@ use self::bash::Bash;
 use super::args::Cli;
 pub(super) use targets::targets;
 
-/// The environment variable by which a shell's script asks, and says which shell it is.
+/// Environment variable by which a shell's script asks. Its value names the shell.
 const VARIABLE: &str = "GOPS_PROBE_COMPLETE";
 const PROGRAM: &str = "gops-probe";
 const SHELLS: Shells<'static> = Shells(&[&Bash, &Elvish, &Fish, &Powershell, &Zsh]);
 
-/// Answers a shell's script, if it is one that asks. Says whether that was so.
+/// Answers the question of a shell's script. Returns false if no script asked.
 ///
 /// # Errors
-/// Where a script asks what cannot be answered, such as for a shell that is not known.
+/// Returns an error if the question cannot be answered: the shell may be unknown, for example.
 pub(super) fn answer(arguments: &[OsString]) -> Result<bool, clap::Error> {
     let directory = std::env::current_dir().ok();
     let completer = CompleteEnv::with_factory(|| Cli::command().disable_help_subcommand(true));
@@ -33,15 +34,15 @@ pub(super) fn answer(arguments: &[OsString]) -> Result<bool, clap::Error> {
         .try_complete(arguments.iter().cloned(), directory.as_deref())
 }
 
-/// Writes the script of a shell that is known by its `name`.
+/// Writes the script of the shell called `name`.
 ///
 /// # Errors
-/// Those of `out`; [`io::ErrorKind::Unsupported`] for another shell.
+/// Returns an error if writing to `out` fails, and [`io::ErrorKind::Unsupported`] for an unknown shell.
 pub(super) fn write_script(name: &str, out: &mut dyn Write) -> io::Result<()> {
     let shell: &dyn EnvCompleter = SHELLS.completer(name).ok_or(io::ErrorKind::Unsupported)?;
     shell.write_registration(VARIABLE, PROGRAM, PROGRAM, PROGRAM, out)?;
     if name == "zsh" {
-        // As a file in `fpath` it is the body of the completing function, and the first to complete.
+        // As a file in `fpath`, the script is the body of the completing function, and the first to complete.
         writeln!(out, "[[ $funcstack[1] != _gops-probe ]] || _clap_dynamic_completer_gops_probe \"$@\"")?;
     }
     Ok(())

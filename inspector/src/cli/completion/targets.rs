@@ -1,4 +1,4 @@
-//! What can be given as a target: the Go processes of this machine, by pid, name and container.
+//! Completions of targets: the Go processes of this machine by pid, name and container.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -10,10 +10,10 @@ use crate::operations::list;
 use crate::printable::printable_str;
 use crate::process::find::{Detail, GoProcess};
 
-/// So many digits of a container's id tell it from others.
+/// Number of digits of a container's id that tell it from others.
 const ID: usize = 12;
 
-/// The targets that begin with what is there already.
+/// Returns the targets that begin with the given text.
 pub(in crate::cli) fn targets(begun: &OsStr) -> Vec<CompletionCandidate> {
     let Some(begun) = begun.to_str() else { return Vec::new() };
     let found = list::without_agents(Detail::All).map(|found| found.processes).unwrap_or_default();
@@ -27,7 +27,7 @@ pub(in crate::cli) fn targets(begun: &OsStr) -> Vec<CompletionCandidate> {
         .collect()
 }
 
-/// What is known of a process that can be a target.
+/// Process that can be a target.
 #[derive(Debug)]
 struct Candidate<'p> {
     pid: String,
@@ -48,16 +48,17 @@ impl<'p> Candidate<'p> {
     }
 }
 
-/// All targets and what they are, as pids, then as names and as containers that mean one process.
+/// Returns all targets with descriptions: pids first, then names and containers that mean exactly one
+/// process.
 fn candidates(processes: &[Candidate<'_>]) -> Vec<(String, String)> {
     let mut all: Vec<_> = processes.iter().map(|p| (p.pid.clone(), p.about.clone())).collect();
     let one_is = |is: &dyn Fn(&str) -> bool| processes.iter().filter(|p| is(p.name)).count() == 1;
     for process in processes {
-        // A dash means something within brackets only, and many names have one.
+        // A dash has a meaning only within brackets, and many names have one.
         let part = regex::escape(process.name).replace("\\-", "-");
         let whole = format!("^{part}$");
         for pattern in [part, whole] {
-            // A shell would take a name with such letters apart.
+            // A shell would divide a name with such characters.
             let is_word =
                 !pattern.contains(|c: char| c.is_whitespace() || c.is_control() || "'\"`&;<>|".contains(c));
             if is_word && Regex::new(&pattern).is_ok_and(|regex| one_is(&|name| regex.is_match(name))) {

@@ -1,4 +1,4 @@
-//! `pprof-cpu`: samples of what runs on the CPUs.
+//! Command `pprof-cpu`: samples of the code that runs on the CPUs.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -34,7 +34,7 @@ impl Run for CpuProfileArgs {
     }
 }
 
-/// `pprof-cpu`.
+/// Runs `pprof-cpu`.
 fn run(args: &CpuProfileArgs, common: &Common) -> Result<(), Error> {
     let found = args.sampled.find(common)?;
     let duration = args.duration.duration();
@@ -73,18 +73,18 @@ fn run(args: &CpuProfileArgs, common: &Common) -> Result<(), Error> {
 }
 
 impl SampledArgs {
-    /// Finds what is to be sampled; nothing for the whole machine.
+    /// Finds the targets to sample. An empty list means the whole machine.
     pub(in crate::cli) fn find(&self, common: &Common) -> Result<Vec<ResolvedTarget>, Error> {
         self.targets.iter().map(|target| target.find(self.wait, common)).collect()
     }
 
-    /// Whether something is wanted that an agent does not do.
+    /// Returns true if an option is set that no agent supports.
     fn is_special(&self) -> bool {
         self.threads || self.children || self.mode.is_some()
     }
 }
 
-/// What is asked for; nobody is the whole machine.
+/// Names the targets that were asked about. An empty list means the whole machine.
 pub(in crate::cli) fn asked(found: &[ResolvedTarget]) -> Asked {
     match found {
         [] => Asked::Machine,
@@ -95,7 +95,7 @@ pub(in crate::cli) fn asked(found: &[ResolvedTarget]) -> Asked {
     }
 }
 
-/// Of what was found, where it is to be processes.
+/// Returns the processes that were found. An agent among them is an error.
 pub(in crate::cli) fn processes(found: Vec<ResolvedTarget>) -> Result<Vec<Process>, Error> {
     let process = |found| match found {
         ResolvedTarget::Process(process) => Ok(process),
@@ -106,7 +106,7 @@ pub(in crate::cli) fn processes(found: Vec<ResolvedTarget>) -> Result<Vec<Proces
     found.into_iter().map(process).collect()
 }
 
-/// How to capture.
+/// Makes the options of the capture.
 pub(in crate::cli) fn options(args: &SampledArgs, duration: Duration) -> CaptureOptions {
     CaptureOptions {
         rate: args.rate,
@@ -120,7 +120,7 @@ pub(in crate::cli) fn options(args: &SampledArgs, duration: Duration) -> Capture
     }
 }
 
-/// Until somebody interrupts.
+/// Breaks once the user has interrupted.
 pub(in crate::cli) fn goes_on(interrupt: &Interrupt) -> ControlFlow<()> {
     if interrupt.is_pending() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }

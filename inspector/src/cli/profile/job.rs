@@ -1,4 +1,4 @@
-//! How each of the profile commands ends: its profile in the format that is wanted, in its file, and shown.
+//! Last steps of each profile command: writes the profile in its format to its file, and shows it.
 
 use std::io::Write;
 use std::time::Duration;
@@ -26,12 +26,12 @@ use crate::report::answers::{Asked, ProfileOf, Source, Sourced};
 use crate::report::sampling::Sampling;
 use crate::report::stack::AnswerCost;
 
-/// Where a profile goes, and as what.
+/// Destination, format and title of a profile.
 pub(super) struct Job<'a> {
     kind: &'static str,
     args: &'a FormatArgs,
     format: Format,
-    /// What is drawn above it.
+    /// Title drawn above the profile.
     title: String,
     asked: Asked,
     to: Destination,
@@ -40,7 +40,7 @@ pub(super) struct Job<'a> {
 }
 
 impl<'a> Job<'a> {
-    /// Finds out what cannot be done before anything is.
+    /// Checks the arguments before any work is done.
     pub(super) fn begin(
         kind: &'static str,
         args: &'a FormatArgs,
@@ -57,7 +57,8 @@ impl<'a> Job<'a> {
         Ok(Job { kind, args, format, title, asked, to, interrupt: catch()?, common })
     }
 
-    /// Has an agent make it: what was found is asked, twice for the difference of two that are so far `apart`.
+    /// Writes the profile of an agent. With `apart`, asks `found` twice, so far apart, and writes the
+    /// difference.
     pub(super) fn of_agent(
         self,
         found: &ResolvedTarget,
@@ -107,7 +108,7 @@ impl<'a> Job<'a> {
         Ok(Taken { profile, cost: None, missing: None, notes: Vec::new(), ticks: None, sampling: None })
     }
 
-    /// Writes it.
+    /// Writes a profile.
     pub(super) fn write(self, taken: Taken, via: &'static str) -> Result<(), Error> {
         let Taken { mut profile, cost, missing, notes, sampling, .. } = taken;
         let sample_type = profile.sample_type(self.args.sample_type.as_deref()).map_err(write_error)?;
@@ -134,7 +135,7 @@ impl<'a> Job<'a> {
                 bytes
             }
         };
-        // What the text itself says need not be said beside it.
+        // Notes within the text are not repeated beside it.
         let in_text = |note: &String| self.format == Format::Text && profile.comments.contains(note);
         let notes: Vec<String> = match self.to {
             Destination::Stdout => notes.into_iter().filter(|note| !in_text(note)).collect(),
@@ -168,7 +169,7 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Notes, and with `-v` how it was done and what it cost.
+    /// Prints notes; with `-v`, also the method of sampling and the cost.
     fn tell(&self, notes: &[String], cost: Option<AnswerCost>, sampling: Option<&Sampling>) {
         notes.iter().for_each(|note| Notice::Note.tell(self.common, note));
         if self.common.verbose == 0 {
@@ -212,10 +213,10 @@ fn write_error(error: WriteError) -> Error {
     }
 }
 
-/// An agent's profile is kept in memory up to this, packed.
+/// Maximum size of an agent's profile in memory, compressed, in bytes.
 const MAX_PACKED: usize = MAX_WRITTEN / 8;
 
-/// Bytes up to [`MAX_PACKED`].
+/// Buffer of at most [`MAX_PACKED`] bytes.
 struct Limited(Vec<u8>);
 
 impl Write for Limited {

@@ -1,4 +1,4 @@
-//! The profiles: read from outside or asked of an agent, and written in any format.
+//! Profile commands: profiles are read from outside or from an agent, and written in any format.
 
 pub(in crate::cli) mod cpu;
 mod job;
@@ -20,7 +20,7 @@ use crate::operations::profile::{ProfileKind, reading};
 use crate::operations::target::ResolvedTarget;
 use crate::process::Process;
 
-/// One of the profiles that the runtime keeps, and what is asked of it.
+/// Command for a profile that the runtime keeps, with its arguments.
 pub(in crate::cli) struct ProfileCommand<'a>(
     pub(in crate::cli) ProfileKind,
     pub(in crate::cli) &'a RuntimeProfileArgs,
@@ -40,7 +40,7 @@ impl Run for ProfileCommand<'_> {
     }
 }
 
-/// `pprof-heap` and its like.
+/// Runs `pprof-heap` and similar commands.
 fn run(kind: ProfileKind, args: &RuntimeProfileArgs, common: &Common) -> Result<(), Error> {
     let found = args.target.find(common)?;
     if kind.signal().is_none() {
@@ -53,7 +53,7 @@ fn run(kind: ProfileKind, args: &RuntimeProfileArgs, common: &Common) -> Result<
     let apart = duration.filter(|_| args.diff);
     let rate = args.enable.as_deref().zip(duration);
     let window = rate.map(|(rate, duration)| enable::request(kind, rate, duration)).transpose()?;
-    // An agent switches nothing on.
+    // An agent switches no profiler on.
     let way = args.runtime.way(args.way.without_agent(window.map(|_| "--enable"))?)?;
     let job = Job::begin(kind.name(), &args.format, found.named().into(), &found.titled(), common)?;
     let outside = |process: &Process| {
@@ -89,7 +89,7 @@ fn no_agent(kind: ProfileKind) -> Error {
     ))
 }
 
-/// Waits, but no longer than until somebody interrupts.
+/// Waits for `time`, or until the user interrupts.
 fn wait(what: &'static str, time: Duration, interrupt: &Interrupt) {
     const STEP: Duration = Duration::from_millis(50);
     let begun = Instant::now();

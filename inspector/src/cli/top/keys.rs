@@ -1,4 +1,4 @@
-//! What keys mean on the screen of `top`.
+//! Keys on the screen of `top`.
 
 use std::io;
 use std::time::Duration;
@@ -7,37 +7,37 @@ use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, Ke
 
 use crate::report::top::Sort;
 
-/// What somebody wants.
+/// Request of the user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wish {
-    /// To leave.
+    /// Leave `top`.
     End,
-    /// To begin anew.
+    /// Remove the previous samples and begin anew.
     Forget,
-    /// To see something else.
+    /// Change the view.
     Show(Change),
 }
 
-/// What is to be seen.
+/// Change of the view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
-    /// Functions in this order.
+    /// Shows functions in this order.
     Functions(Sort),
-    /// Goroutines.
+    /// Shows goroutines.
     Goroutines,
-    /// Processes.
+    /// Shows processes.
     Processes,
-    /// So many lines further down.
+    /// Scrolls down by this number of lines.
     Down(isize),
-    /// The first line.
+    /// Scrolls to the first line.
     First,
-    /// The same, without changing any more; or going on.
+    /// Freezes the view, or resumes it.
     Pause,
-    /// Only that the size of the terminal has changed.
+    /// Adapts the view to a new size of the terminal.
     Size,
 }
 
-/// The next of the keys that were pressed.
+/// Returns the request of the next key that was pressed.
 pub(super) fn pressed() -> io::Result<Option<Wish>> {
     while event::poll(Duration::ZERO)? {
         let wish = match event::read()? {
@@ -52,7 +52,7 @@ pub(super) fn pressed() -> io::Result<Option<Wish>> {
     Ok(None)
 }
 
-/// The keys, as the last line of the screen names them.
+/// Keys, as the last line of the screen names them.
 pub(super) const HELP: &str =
     "f flat  c cumulative  n name  g goroutines  p processes  space pause  r reset  ↑↓ scroll  q quit";
 

@@ -1,4 +1,4 @@
-//! `top`: the samples of a CPU profile, live.
+//! Command `top`: live samples of a CPU profile.
 
 mod keys;
 mod screen;
@@ -22,7 +22,7 @@ use crate::operations::top::{Round, Session, TICK};
 use crate::report::answers::{Source, Sourced};
 use crate::report::top::Sort;
 
-/// So many functions are written where there is no screen.
+/// Number of functions written if there is no screen.
 const ROWS: usize = 30;
 
 impl From<TopSort> for Sort {
@@ -49,7 +49,7 @@ impl Run for TopArgs {
     }
 }
 
-/// `top`.
+/// Runs `top`.
 fn run(args: &TopArgs, common: &Common) -> Result<(), Error> {
     let found = args.sampled.find(common)?;
     if let [ResolvedTarget::Agent(address)] = found.as_slice() {
@@ -128,7 +128,7 @@ fn run(args: &TopArgs, common: &Common) -> Result<(), Error> {
         }
     }
     if let Some(screen) = screen {
-        // What was to be seen last stays, and what it was about.
+        // The last picture stays on the terminal, and so do the notes about it.
         drop(screen);
         tell(&notes, common);
     } else if let Some(last) = notes.last().filter(|_| left != Some(0)) {
@@ -137,7 +137,7 @@ fn run(args: &TopArgs, common: &Common) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether a terminal of this kind can be written to elsewhere than in its last line.
+/// Returns true if a terminal of this kind can be written to at other places than its last line.
 fn has_screen(kind: Option<OsString>) -> bool {
     kind.is_some_and(|kind| !kind.is_empty() && kind != "dumb")
 }

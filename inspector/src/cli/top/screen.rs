@@ -1,4 +1,4 @@
-//! The screen of `top`. Whatever ends it, the terminal is as it was before.
+//! Screen of `top`. The terminal is restored however the screen ends.
 
 use std::io;
 
@@ -12,7 +12,7 @@ use super::keys::{Change, HELP};
 use crate::printable::printable_str;
 use crate::report::top::{Sort, Top, percent};
 
-/// What the tables are of.
+/// Content of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Of {
     Functions,
@@ -20,7 +20,7 @@ enum Of {
     Processes,
 }
 
-/// What is to be seen.
+/// State of the view.
 #[derive(Debug)]
 pub(super) struct Shown {
     title: String,
@@ -108,7 +108,7 @@ impl Shown {
         }
     }
 
-    /// The rows from the first that is shown on, at most as many as there is room for.
+    /// Makes the table of the rows from the first shown one, at most `most` rows.
     fn table<'t>(&self, top: &'t Top, most: usize) -> Table<'t> {
         let reversed = Style::new().add_modifier(Modifier::REVERSED);
         let number = Constraint::Length(9);
@@ -151,7 +151,7 @@ impl Shown {
     }
 }
 
-/// The lines that a text takes where words are not divided, as the widget wraps it.
+/// Returns the number of lines that a text takes if words are not divided, as the widget wraps it.
 fn height(text: &str, width: u16) -> u16 {
     let (mut lines, mut used) = (1u16, 0);
     for word in text.split(' ') {
@@ -166,7 +166,7 @@ fn height(text: &str, width: u16) -> u16 {
     lines.min(3)
 }
 
-/// A terminal that shows it.
+/// Terminal that shows the view.
 #[derive(Debug)]
 pub(super) struct Screen {
     terminal: DefaultTerminal,
@@ -174,24 +174,24 @@ pub(super) struct Screen {
 }
 
 impl Screen {
-    /// Takes the terminal.
+    /// Takes over the terminal.
     pub(super) fn open(shown: Shown) -> io::Result<Self> {
         let mut screen = Screen { terminal: ratatui::try_init()?, shown };
         screen.draw(None)?;
         Ok(screen)
     }
 
-    /// Shows it in another way.
+    /// Changes the view.
     pub(super) fn change(&mut self, change: Change) {
         self.shown.change(change);
     }
 
-    /// Has something more to be known of all that is shown.
+    /// Adds a note about the view.
     pub(super) fn note(&mut self, note: String) {
         self.shown.notes.insert(0, note);
     }
 
-    /// Shows what there is, or something newer.
+    /// Draws the view, with newer data if given.
     pub(super) fn draw(&mut self, newer: Option<Top>) -> io::Result<()> {
         if let Some(top) = newer {
             self.shown.update(top);
@@ -202,10 +202,10 @@ impl Screen {
     }
 }
 
-/// Gives the terminal back.
+/// Restores the terminal.
 impl Drop for Screen {
     fn drop(&mut self) {
-        // There is nobody to be told.
+        // Nobody is there to be told of a failure.
         let _ = ratatui::try_restore();
     }
 }

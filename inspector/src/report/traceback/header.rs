@@ -1,4 +1,4 @@
-//! The line that a goroutine begins with (`runtime.goroutineheader`).
+//! Header line of a goroutine (`runtime.goroutineheader`).
 
 use std::io::{self, Write};
 
@@ -7,7 +7,7 @@ use crate::runtime::goroutine::{Goroutine, status};
 use crate::runtime::snapshot::{Slot, Snapshot};
 use crate::runtime::view::View;
 
-/// The state in the brackets of the header: the wait reason of a waiting goroutine, else the status.
+/// Returns the state in the brackets of the header: the wait reason of a waiting goroutine, else the status.
 pub fn header_status<'v>(view: &'v View, g: &Goroutine) -> &'v str {
     let waits = matches!(g.status(), status::WAITING | status::LEAKED);
     if waits && g.wait_reason != 0 {
@@ -17,7 +17,8 @@ pub fn header_status<'v>(view: &'v View, g: &Goroutine) -> &'v str {
     status::name(g.status())
 }
 
-/// How long the goroutine has been waiting for, in whole minutes; 0 until a garbage collection has seen it wait.
+/// Returns the time that the goroutine has been waiting, in whole minutes. The value is 0 until a garbage
+/// collection has seen the goroutine wait.
 pub fn wait_minutes(snapshot: &Snapshot, g: &Goroutine) -> i64 {
     let waits = matches!(g.status(), status::WAITING | status::SYSCALL) && g.waitsince != 0;
     if waits { snapshot.taken_at.saturating_sub(g.waitsince) / 60_000_000_000 } else { 0 }
@@ -91,7 +92,7 @@ fn write_label(text: &[u8], quote_only_if_needed: bool, out: &mut Vec<u8>) -> io
     write_quoted(text, out)
 }
 
-/// `runtime.printquoted`.
+/// Writes quoted text as `runtime.printquoted` does.
 fn write_quoted(text: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
     out.write_all(b"\"")?;
     for chunk in text.utf8_chunks() {

@@ -1,35 +1,35 @@
-//! Which frames of a stack are printed: the filter of runtime frames, and the elision of deep stacks.
+//! Selection of the frames to print: the filter of runtime frames, and the elision of deep stacks.
 
 use super::text_cache::TextCache;
 use super::{LogicalText, Physical};
 use crate::runtime::release::GoRelease;
 
-/// A line, or pair of lines, to print.
+/// Line, or pair of lines, to print.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Line {
-    /// A frame: index of the physical one, index of the logical one in it.
+    /// Frame: index of the physical frame, and index of the logical frame in it.
     Frame { physical: usize, logical: usize },
-    /// `...N frames elided...` (from Go 1.21).
+    /// Note `...N frames elided...` (from Go 1.21).
     Elided(i64),
-    /// `...additional frames elided...` (before).
+    /// Note `...additional frames elided...` (before Go 1.21).
     AdditionalElided,
 }
 
-/// See [`plan`].
+/// Result of [`plan`].
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     pub(super) lines: Vec<Line>,
-    /// How many frames that the first pass printed.
+    /// Number of frames that the first pass printed.
     pub(super) printed: i64,
 }
 
-/// `tracebackInnerFrames`, `tracebackOuterFrames` (from Go 1.21).
+/// Limits `tracebackInnerFrames` and `tracebackOuterFrames` (from Go 1.21).
 const INNER: i64 = 50;
 const OUTER: i64 = 50;
-/// `_TracebackMaxFrames` (before Go 1.21): physical frames.
+/// Limit `_TracebackMaxFrames` (before Go 1.21), in physical frames.
 const MAX_BEFORE_21: usize = 100;
 
-/// Whether the filter lets a frame pass (`showfuncinfo`).
+/// Returns true if the filter lets a frame pass (`showfuncinfo`).
 pub(super) fn shows(frame: &LogicalText, first: bool, callee_reveals_wrapper: bool) -> bool {
     if frame.is_wrapper && !callee_reveals_wrapper {
         return false;
@@ -37,7 +37,7 @@ pub(super) fn shows(frame: &LogicalText, first: bool, callee_reveals_wrapper: bo
     frame.shown || (frame.is_panic && !first)
 }
 
-/// Plans what to print of `stack`.
+/// Plans the lines to print of `stack`.
 pub(super) fn plan(texts: &TextCache, stack: &[Physical], show_all: bool, release: GoRelease) -> Plan {
     if !release.leaves_out_middle_frames() {
         return plan_before_21(texts, stack, show_all);
@@ -49,7 +49,8 @@ pub(super) fn plan(texts: &TextCache, stack: &[Physical], show_all: bool, releas
     if printed < INNER {
         return Plan { lines, printed };
     }
-    // The runtime clones its unwinder here, counts what remains, and goes on from the clone.
+    // The runtime clones its unwinder at this point, counts the remaining frames, and continues with the
+    // clone.
     let mut clone = cursor;
     let (remaining, _) = pass.run(&mut cursor, i64::MAX, 0, &mut Vec::new());
     let elide = remaining - last - OUTER;
@@ -62,7 +63,8 @@ pub(super) fn plan(texts: &TextCache, stack: &[Physical], show_all: bool, releas
     Plan { lines, printed }
 }
 
-/// Where the walk is: the physical frame, and what the runtime carries over from its callee.
+/// Position of the walk: the next physical frame, and the state that the runtime carries over from the
+/// callee.
 #[derive(Debug, Clone, Copy)]
 struct Cursor {
     next: usize,
@@ -76,9 +78,9 @@ struct Pass<'p> {
 }
 
 impl Pass<'_> {
-    /// `traceback2`: counts all shown frames, skips `skip` of them and prints up to `max`. Returns the count and how
-    /// many of the last physical frame were counted; a pass that used `max` up ends in the middle of that frame, and
-    /// the cursor stays at it.
+    /// Runs `traceback2`: counts all shown frames, skips `skip` of them and prints up to `max`. Returns the
+    /// count, and the number of frames counted within the last physical frame. A pass that used up `max` ends
+    /// in the middle of a physical frame, and the cursor stays at that frame.
     fn run(&self, cursor: &mut Cursor, skip: i64, max: i64, lines: &mut Vec<Line>) -> (i64, i64) {
         let (mut count, mut skip, mut max) = (0i64, skip, max);
         while let Some(frame) = self.stack.get(cursor.next) {
@@ -108,7 +110,7 @@ impl Pass<'_> {
     }
 }
 
-/// Up to 100 physical frames, and a note where exactly so many frames were printed.
+/// Plans up to 100 physical frames, with a note if exactly so many frames were printed.
 fn plan_before_21(texts: &TextCache, stack: &[Physical], show_all: bool) -> Plan {
     let mut plan = Plan::default();
     let mut callee_reveals_wrapper = false;

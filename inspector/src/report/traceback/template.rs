@@ -1,18 +1,19 @@
-//! The text of stacks with the same program counters: it differs only in argument words and, with addresses shown, in
-//! where the stack lies. Thousands of goroutines wait in one place, so it is made once and filled in for each.
+//! Template for the text of stacks with the same program counters. Such texts differ only in argument words
+//! and, if addresses are shown, in the stack's address. Thousands of goroutines wait in one place: the text
+//! is made once and filled in for each.
 
 use std::ops::Range;
 
 use symbols::pclntab::args::ArgToken;
 
-/// What varies between stacks of the same program counters.
+/// Part of a template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Piece {
-    /// Nothing: a range of [`Template::text`].
+    /// Constant text: a range of [`Template::text`].
     Text(Range<usize>),
-    /// The argument word at this index.
+    /// Argument word with this index.
     Word(usize),
-    /// ` fp=… sp=…` and ` pc=…`, the first two relative to the innermost frame's stack pointer.
+    /// Addresses ` fp=… sp=…` and ` pc=…`. `fp` and `sp` are relative to the innermost frame's stack pointer.
     Addresses { fp: u64, sp: u64, pc: u64 },
 }
 
@@ -24,7 +25,7 @@ pub(super) struct Template {
 }
 
 impl Template {
-    /// Appends text that is always the same.
+    /// Appends constant text.
     pub(super) fn push(&mut self, text: &[u8]) {
         let from = self.text.len();
         self.text.extend_from_slice(text);
@@ -34,13 +35,14 @@ impl Template {
         }
     }
 
-    /// Appends the addresses of a frame; `fp` and `sp` are distances from the innermost frame's stack pointer.
+    /// Appends the addresses of a frame. `fp` and `sp` are distances from the innermost frame's stack
+    /// pointer.
     pub(super) fn push_addresses(&mut self, fp: u64, sp: u64, pc: u64) {
         self.pieces.push(Piece::Addresses { fp, sp, pc });
     }
 
-    /// Appends the argument list between its brackets (`runtime.printArgs`), whose words begin at index `first_word`
-    /// of the stack's.
+    /// Appends the argument list between its parentheses (`runtime.printArgs`). Its words begin at index
+    /// `first_word` of the stack's words.
     pub(super) fn push_args(&mut self, tokens: &[ArgToken], first_word: usize) {
         let mut word = first_word;
         let mut first = true;
@@ -68,7 +70,7 @@ impl Template {
         }
     }
 
-    /// Writes the text of a stack with these argument `words` and this stack pointer.
+    /// Writes the text of a stack with the argument words `words` and the stack pointer `stack_pointer`.
     pub(super) fn fill(&self, words: &[u64], stack_pointer: u64, out: &mut Vec<u8>) {
         for piece in &self.pieces {
             match piece {
@@ -86,13 +88,13 @@ impl Template {
         }
     }
 
-    /// About how many bytes it takes.
+    /// Returns the approximate size of the template in bytes.
     pub(super) fn size(&self) -> usize {
         self.text.len() + self.pieces.len() * size_of::<Piece>()
     }
 }
 
-/// `0x…`, without the machinery of formatting: dumps have millions of these.
+/// Appends `0x…` without the standard formatter: dumps have millions of such numbers.
 fn push_hex(value: u64, out: &mut Vec<u8>) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut buffer = [0u8; 18];
@@ -143,7 +145,7 @@ mod tests {
             filled(&template, &[9, 0, u64::MAX], 0xc000_0000),
             "main.f(0x0, {0xffffffffffffffff?, _}, ...) fp=0xc0000020 sp=0xc0000008 pc=0x401000"
         );
-        // Words that are missing are printed as zeros: never others' words.
+        // Missing words are printed as zeros, never as words of another frame.
         assert_eq!(filled(&template, &[9], 0), "main.f(0x0, {0x0?, _}, ...) fp=0x20 sp=0x8 pc=0x401000");
     }
 

@@ -1,19 +1,20 @@
-//! Texts that were made once, for the goroutines that stand at the same instructions.
+//! Cache of texts for goroutines that stand at the same instructions.
 //!
-//! A dump has millions of frames and some thousands of places. A process that lies can have as many places as it has
-//! words of stack, each with long names: what is kept is bounded.
+//! A dump has millions of frames at some thousands of instructions. A hostile process can have as many
+//! instructions as it has words of stack, each with long names: the cache is bounded.
 
 use super::{LogicalText, PcText, Physical};
 use crate::runtime::code::{AddressMap, Special};
 
-/// What is kept from one stack to the next.
+/// Maximum size that is kept from one stack to the next, in bytes.
 const MAX_KEPT: usize = 64 << 20;
-/// What is kept of one stack. Frames beyond that are printed without their texts.
+/// Maximum size that is kept for one stack, in bytes. Frames beyond the limit are printed without their
+/// texts.
 const MAX_OF_ONE: usize = 256 << 20;
-/// What an entry takes beside its text.
+/// Size of an entry without its text, in bytes.
 const OVERHEAD: usize = 256;
 
-/// The texts, by their instruction.
+/// Cache of texts by instruction.
 #[derive(Debug)]
 pub(super) struct TextCache {
     known: AddressMap<PcText>,
@@ -21,11 +22,11 @@ pub(super) struct TextCache {
     created_by: AddressMap<Option<Vec<u8>>>,
     size: usize,
     max: usize,
-    /// Stands for those that are not kept.
+    /// Placeholder for texts that are not kept.
     unknown: PcText,
 }
 
-/// What following a stack needs to know of an instruction.
+/// Facts about an instruction that following a stack needs.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Step {
     pub(super) frame_size: Option<u64>,
@@ -62,7 +63,7 @@ impl Default for TextCache {
 }
 
 impl PcText {
-    /// About how many bytes it takes.
+    /// Returns the approximate size of the text in bytes.
     pub(super) fn size(&self) -> usize {
         let frames = self.frames.iter().map(|f| f.name.len() + f.place.len() + size_of::<LogicalText>());
         OVERHEAD + frames.sum::<usize>() + size_of_val(self.args.as_slice())
@@ -70,7 +71,8 @@ impl PcText {
 }
 
 impl TextCache {
-    /// To be called between stacks: what belongs to one must stay while it is printed.
+    /// Empties the cache if it is too large. Call between stacks: the texts of a stack must stay while it is
+    /// printed.
     pub(super) fn forget_if_many(&mut self) {
         if self.size > MAX_KEPT.min(self.max) {
             self.known = AddressMap::default();
@@ -80,7 +82,8 @@ impl TextCache {
         }
     }
 
-    /// What is known of an instruction, made and kept if it is not.
+    /// Returns the facts about an instruction. Calls `make` if they are not in the cache, and keeps the
+    /// result.
     pub(super) fn step(&mut self, pc: u64, interrupted: bool, make: impl FnOnce() -> PcText) -> Step {
         let known = if interrupted { &mut self.interrupted } else { &mut self.known };
         let of =
@@ -98,13 +101,14 @@ impl TextCache {
         step
     }
 
-    /// The text of an instruction that [`TextCache::step`] was asked for since the last [`TextCache::forget_if_many`].
+    /// Returns the text of an instruction that [`TextCache::step`] was called with since the last
+    /// [`TextCache::forget_if_many`].
     pub(super) fn get(&self, frame: &Physical) -> Option<&PcText> {
         let known = if frame.interrupted { &self.interrupted } else { &self.known };
         known.get(&frame.pc).or(Some(&self.unknown))
     }
 
-    /// What is printed of a `go` statement.
+    /// Returns the text printed for a `go` statement. Calls `make` if the cache does not have it.
     pub(super) fn created_by(&mut self, pc: u64, make: impl FnOnce() -> Option<Vec<u8>>) -> Option<&[u8]> {
         self.forget_if_many();
         let size = &mut self.size;
