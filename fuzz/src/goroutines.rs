@@ -8,7 +8,7 @@ use inspector::memory::{Memory as _, ReadCost, RecordedMemory};
 use inspector::process::maps::Mapping;
 use inspector::report::stack::{AnswerCost, Filter, StackReport};
 use inspector::report::traceback::Level;
-use inspector::runtime::attach::{LoadedImage, LoadedImages, AttachTarget, attach};
+use inspector::runtime::attach::{AttachTarget, LoadedImage, LoadedImages, attach};
 use inspector::runtime::calibrate::{check_gs, check_ms, find_alllink};
 use inspector::runtime::code::CodeCache;
 use inspector::runtime::discover;

@@ -3,7 +3,7 @@
 
 use symbols::addr::{CodeAddr, LinkAddr};
 use symbols::arch::HOST;
-use symbols::cfi::{FrameTable, CfiRegisters, Step};
+use symbols::cfi::{CfiRegisters, FrameTable, Step};
 use symbols::image::Image;
 use symbols::native::{Links, NativeSymbols, debug_path, demangle};
 
