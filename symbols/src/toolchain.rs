@@ -203,7 +203,7 @@ fn by_numbers(version: &GoVersion) -> Option<(File, Release, Evidence)> {
     Some((file, used, Evidence::NeighbourMinor { used }))
 }
 
-/// Returns the files that can apply to `version`, best first. The first is the result of [`file`]. For a
+/// Returns the files that can apply to `version`, best first. The first is the result of [`file()`]. For a
 /// release between two others, the file on the other side follows.
 pub(crate) fn files(arch: Arch, version: &GoVersion) -> Vec<Sheet> {
     let Some(sheet) = file(arch, version) else { return Vec::new() };

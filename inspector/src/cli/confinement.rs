@@ -245,6 +245,7 @@ mod tests {
                 let mounted = nix::mount::mount(None::<&str>, "/nowhere", None::<&str>, flags, None::<&str>);
                 assert_eq!(mounted, Err(nix::Error::EPERM));
                 // The C library's own function would change all threads.
+                // SAFETY: setuid(2) takes a number and returns one.
                 let changed = unsafe { libc::syscall(libc::SYS_setuid, 0) };
                 assert_eq!((changed, nix::Error::last()), (-1, nix::Error::EPERM));
                 // SAFETY: as above; where there is x32, it would ask for a number.

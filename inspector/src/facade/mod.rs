@@ -22,7 +22,7 @@ use crate::runtime::open::{Opened, RuntimeName, open_all, open_chosen};
 
 /// Process that is examined from outside. A file descriptor holds the process, so that it is never confused
 /// with a later one of the same pid. Once it has exited, or executes another program, each question returns
-/// an error of [`Kind::NoProcess`](crate::Kind::NoProcess). This is checked after each question: an answer is
+/// an error of [`ErrorKind::NoProcess`](crate::ErrorKind::NoProcess). This is checked after each question: an answer is
 /// always about this process.
 ///
 /// Nothing is written to the process. Methods that stop its threads say so; their options have the maximum

@@ -24,7 +24,7 @@ pub(super) struct Programs {
     now: HashMap<Pid, Option<usize>>,
     /// Parents of the processes that began during the capture.
     parents: HashMap<Pid, Pid>,
-    /// Programs announced before their [`Event::Exec`] arrives, in the order of execution.
+    /// Programs announced before their [`Event::Exec`](super::source::Event::Exec) arrives, in the order of execution.
     ahead: HashMap<Pid, VecDeque<Ahead>>,
 }
 
