@@ -50,13 +50,9 @@ fn options(mode: Option<Mode>, rate: u32, duration: Duration) -> CaptureOptions 
     }
 }
 
-fn pinned(fixture: &Fixture) -> Process {
-    fixture.pinned().unwrap()
-}
-
 /// What was captured; `None`, and a word about it, where the kernel denies it.
 fn captured(fixture: &Fixture, options: &CaptureOptions) -> Option<Captured> {
-    match capture(&[pinned(fixture)], options, &mut || ControlFlow::Continue(())) {
+    match capture(&[fixture.pinned().unwrap()], options, &mut || ControlFlow::Continue(())) {
         Ok(captured) => Some(captured),
         Err(error) if error.to_string().contains("denies") => {
             say(&format!("NOT TESTED: {error}"));
@@ -169,7 +165,7 @@ fn by_perf(
     duration: Duration,
 ) -> (Collected, Vec<SampledProgram>) {
     let mut perf = Perf::open(options).unwrap();
-    let mut known = vec![SampledProgram::open(&pinned(fixture), &Files::default(), &[]).unwrap()];
+    let mut known = vec![SampledProgram::open(&fixture.pinned().unwrap(), &Files::default(), &[]).unwrap()];
     let pid = known[0].pid;
     perf.add(pid, &[]).unwrap();
     let (mut collected, begun) = (Collected::default(), Instant::now());

@@ -33,6 +33,12 @@ struct Target {
     of_others: usize,
 }
 
+/// The cells of stripped programs.
+fn stripped() -> impl Iterator<Item = Cell> {
+    let cells = build::selected(Program::Profiles).unwrap();
+    cells.into_iter().filter(|cell| cell.variant == Variant::Stripped)
+}
+
 /// Whether the number of ticks was found; in a usual build it always is.
 fn has_ticks(tables: &Tables<'_>, cell: Cell) -> bool {
     let found = tables.located().at("runtime.ticks").is_some();
@@ -384,11 +390,7 @@ fn whether_a_process_samples() {
 fn memory_while_collections_are_at_work() {
     // A busy machine may let the process do little between two readings.
     let (wanted, at_most) = (20, 400);
-    for cell in build::selected(Program::Profiles)
-        .unwrap()
-        .into_iter()
-        .filter(|cell| cell.variant == Variant::Stripped)
-    {
+    for cell in stripped() {
         // A collection whenever a twentieth more is in use.
         let mut target = Target::start(cell, &[("RATE", "1"), ("GOGC", "5")]);
         target.order("allocate 2");
@@ -433,11 +435,7 @@ fn memory_while_collections_are_at_work() {
 #[test]
 fn memory_of_a_process_that_is_stopped_while_it_publishes() {
     let stops = 40;
-    for cell in build::selected(Program::Profiles)
-        .unwrap()
-        .into_iter()
-        .filter(|cell| cell.variant == Variant::Stripped)
-    {
+    for cell in stripped() {
         let mut target = Target::start(cell, &[("RATE", "1"), ("GOGC", "5")]);
         target.order("many 4");
         target.order("allocate 1");

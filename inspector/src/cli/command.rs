@@ -62,26 +62,3 @@ impl Patience {
         Patience::Limited(timeout.unwrap_or(LIMIT))
     }
 }
-
-/// References run as well: arguments are borrowed from the command line.
-impl<T: Run> Run for &T {
-    fn run(&self, common: &Common) -> Result<(), Error> {
-        T::run(self, common)
-    }
-
-    fn work(&self) -> Work {
-        T::work(self)
-    }
-
-    fn patience(&self) -> Patience {
-        T::patience(self)
-    }
-
-    fn stops(&self) -> bool {
-        T::stops(self)
-    }
-
-    fn unpaused(&self) -> Option<&'static str> {
-        T::unpaused(self)
-    }
-}

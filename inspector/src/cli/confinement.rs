@@ -284,7 +284,7 @@ mod tests {
         }
         let parse = |line: &[&str]| {
             let line = line.iter().map(std::ffi::OsString::from).collect();
-            crate::cli::parsing::parse(line).unwrap().asked().work()
+            crate::cli::parsing::parse(line).unwrap().with_command(|command| command.work())
         };
         assert_eq!(parse(&["gops-probe"]), LOOKING);
         assert_eq!(parse(&["gops-probe", "gc", "1"]), GUARDING);

@@ -46,6 +46,7 @@ use std::process::ExitCode;
 
 use crate::{Error, stop};
 use args::Common;
+use command::Run;
 pub use generate::commands_table;
 use notices::Notice;
 
@@ -59,19 +60,22 @@ pub fn main() -> ExitCode {
     withhold_tables();
     let cli = parsing::parse(arguments).unwrap_or_else(|e| e.exit());
     start_logging(cli.common.verbose);
-    let command = cli.asked();
+    cli.with_command(|command| run(command, &cli.common))
+}
+
+fn run(command: &dyn Run, common: &Common) -> ExitCode {
     confinement::enter(command.work());
     if command.stops() {
         stop::witness::start();
     }
     // The watching thread gives up the same rights as the first thread.
-    deadline::watch(command.patience(), &cli.common);
-    match command.run(&cli.common) {
+    deadline::watch(command.patience(), common);
+    match command.run(common) {
         Ok(()) => ExitCode::SUCCESS,
         // The reader of our output has seen enough of it.
         Err(e) if e.is_closed_pipe() => ExitCode::SUCCESS,
         Err(e) => {
-            report(&e, command.unpaused(), &cli.common);
+            report(&e, command.unpaused(), common);
             ExitCode::from(e.kind().exit_code())
         }
     }

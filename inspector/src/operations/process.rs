@@ -10,7 +10,7 @@ use crate::process::details::{self, Details};
 use crate::process::find::{Detail, GoProcess};
 use crate::process::{self, Process};
 use crate::report::process::Live;
-use crate::runtime::open::open_all;
+use crate::runtime::open::{OpenError, open_all};
 use crate::runtime::settings;
 
 /// Facts about a process.
@@ -58,12 +58,12 @@ fn live(process: &Process, details: &mut Details) -> Result<Live, Error> {
     if go(details).is_none() {
         return Ok(Live::default());
     }
-    let runtimes = match open_all(process).map_err(Error::from) {
+    let runtimes = match open_all(process) {
         Ok(opened) => opened,
-        Err(Error::Process(gone @ (process::Error::Exited(_) | process::Error::Executed(_)))) => {
+        Err(OpenError::Process(gone @ (process::Error::Exited(_) | process::Error::Executed(_)))) => {
             return Err(gone.into());
         }
-        Err(Error::Process(other)) => {
+        Err(OpenError::Process(other)) => {
             details.unknown.push(other);
             return Ok(Live::default());
         }

@@ -180,34 +180,33 @@ pub enum Command {
 }
 
 impl Cli {
-    /// Returns the command to run.
-    pub(in crate::cli) fn asked(&self) -> Box<dyn Run + '_> {
-        let profile = |kind, args| Box::new(ProfileCommand(kind, args));
+    /// Calls `act` with the command to run.
+    pub(in crate::cli) fn with_command<T>(&self, act: impl FnOnce(&dyn Run) -> T) -> T {
         match &self.command {
-            None | Some(Command::List) => Box::new(ListCommand),
-            Some(Command::Tree) => Box::new(TreeCommand),
-            Some(Command::Process(args)) => Box::new(&**args),
-            Some(Command::Version(args)) => Box::new(&**args),
-            Some(Command::Stack(args)) => Box::new(&**args),
-            Some(Command::Gc(args)) => Box::new(&**args),
-            Some(Command::Setgc(args)) => Box::new(&**args),
-            Some(Command::Setmemlimit(args)) => Box::new(&**args),
-            Some(Command::Memstats(args)) => Box::new(&**args),
-            Some(Command::Stats(args)) => Box::new(&**args),
-            Some(Command::Heap(args)) => Box::new(&**args),
-            Some(Command::Trace(args)) => Box::new(&**args),
-            Some(Command::PprofHeap(args)) => profile(ProfileKind::Heap, args),
-            Some(Command::PprofAllocs(args)) => profile(ProfileKind::Allocs, args),
-            Some(Command::PprofGoroutine(args)) => profile(ProfileKind::Goroutine, args),
-            Some(Command::PprofThreadcreate(args)) => profile(ProfileKind::ThreadCreate, args),
-            Some(Command::PprofBlock(args)) => profile(ProfileKind::Block, args),
-            Some(Command::PprofMutex(args)) => profile(ProfileKind::Mutex, args),
-            Some(Command::PprofCpu(args)) => Box::new(&**args),
-            Some(Command::Top(args)) => Box::new(&**args),
-            Some(Command::Binary(args)) => Box::new(&**args),
-            Some(Command::Serve(args)) => Box::new(&**args),
-            Some(Command::Generate(args)) => Box::new(&**args),
-            Some(Command::GuardOfChange(args)) => Box::new(args),
+            None | Some(Command::List) => act(&ListCommand),
+            Some(Command::Tree) => act(&TreeCommand),
+            Some(Command::Process(args)) => act(&**args),
+            Some(Command::Version(args)) => act(&**args),
+            Some(Command::Stack(args)) => act(&**args),
+            Some(Command::Gc(args)) => act(&**args),
+            Some(Command::Setgc(args)) => act(&**args),
+            Some(Command::Setmemlimit(args)) => act(&**args),
+            Some(Command::Memstats(args)) => act(&**args),
+            Some(Command::Stats(args)) => act(&**args),
+            Some(Command::Heap(args)) => act(&**args),
+            Some(Command::Trace(args)) => act(&**args),
+            Some(Command::PprofHeap(args)) => act(&ProfileCommand(ProfileKind::Heap, args)),
+            Some(Command::PprofAllocs(args)) => act(&ProfileCommand(ProfileKind::Allocs, args)),
+            Some(Command::PprofGoroutine(args)) => act(&ProfileCommand(ProfileKind::Goroutine, args)),
+            Some(Command::PprofThreadcreate(args)) => act(&ProfileCommand(ProfileKind::ThreadCreate, args)),
+            Some(Command::PprofBlock(args)) => act(&ProfileCommand(ProfileKind::Block, args)),
+            Some(Command::PprofMutex(args)) => act(&ProfileCommand(ProfileKind::Mutex, args)),
+            Some(Command::PprofCpu(args)) => act(&**args),
+            Some(Command::Top(args)) => act(&**args),
+            Some(Command::Binary(args)) => act(&**args),
+            Some(Command::Serve(args)) => act(&**args),
+            Some(Command::Generate(args)) => act(&**args),
+            Some(Command::GuardOfChange(args)) => act(args),
         }
     }
 }

@@ -101,7 +101,7 @@ fn read(tables: &Tables<'_>, memory: &dyn Memory, of: Contention) -> Result<Cont
     };
     let list = tables.at(variable)?;
     let layout = Layout::of(&view.table)?;
-    let take = || list::read(memory, &view.table, view.release, view.machine, list, kind, layout.size);
+    let take = || list::of_runtime(view, memory, list, kind, layout.size);
     let mut time = SystemTime::now();
     let mut raw = take()?;
     // The runtime updates the count of an event before its ticks, so one reading may split an event. If

@@ -14,6 +14,7 @@ use crate::arch::{Machine, page_size};
 use crate::memory::{Memory, Span};
 use crate::runtime::record::RecordError;
 use crate::runtime::release::GoRelease;
+use crate::runtime::view::View;
 
 /// Maximum number of buckets in a list. Each is a different stack or size; a program profiled for weeks has
 /// fewer.
@@ -76,8 +77,19 @@ impl Header {
     }
 }
 
+/// Reads a list of buckets of a runtime, as [`read`] does.
+pub(super) fn of_runtime(
+    view: &View,
+    memory: &dyn Memory,
+    list: RuntimeAddr,
+    kind: BucketKind,
+    record: usize,
+) -> Result<Vec<Bucket>, BucketsError> {
+    read(memory, &view.table, view.release, view.machine, list, kind, record)
+}
+
 /// Reads the list with its head at `list`, newest bucket first. Each bucket has a record of `record` bytes.
-pub(super) fn read(
+fn read(
     memory: &dyn Memory,
     table: &Table,
     release: GoRelease,

@@ -170,15 +170,7 @@ impl Layout {
         if !shape::is_borrowed(view) {
             return Ok(Layout::of(&view.table)?);
         }
-        let buckets = list::read(
-            memory,
-            &view.table,
-            view.release,
-            view.machine,
-            list,
-            BucketKind::Memory,
-            shape::WITH_BYTES,
-        )?;
+        let buckets = list::of_runtime(view, memory, list, BucketKind::Memory, shape::WITH_BYTES)?;
         let size = shape::memory(&buckets).map_err(|why| BucketsError::Damaged { list, why })?;
         let cycle = size / 4;
         let bytes = (size == shape::WITH_BYTES).then_some((16, 24));
@@ -233,15 +225,7 @@ impl Reading {
     ) -> Result<Self, BucketsError> {
         let view = tables.view;
         let before = cycle(tables, memory)?;
-        let buckets = list::read(
-            memory,
-            &view.table,
-            view.release,
-            view.machine,
-            list,
-            BucketKind::Memory,
-            layout.size,
-        )?;
+        let buckets = list::of_runtime(view, memory, list, BucketKind::Memory, layout.size)?;
         Ok(Reading { cycle: Some(before).filter(|b| cycle(tables, memory) == Ok(*b)), buckets })
     }
 
